@@ -1,0 +1,217 @@
+"""Channel ids: names for the entries of every tensor's channel axis, and what hangs on them.
+
+Layers that make channels mint ids, merges unite them, and everything else passes them on. Which
+slices of which weight go, and which config numbers shrink, all follow from the same arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import keras
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from tfprune.graph import Call
+
+Role = Literal["filter", "scale", "state", "input"]
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """The ids along one axis of a tensor.
+
+    Attributes:
+        shape: the tensor's shape, batch first; None where a size is open.
+        axis: the axis that carries ids, counted from the front. None means that nothing is known
+            of this tensor's channels yet and none of them may go, as for a model's input.
+        ids: int64 (shape[axis],); an id may occur several times, as after Flatten.
+        constant: float64 (shape[axis],); the value of a channel that is the same at every
+            position of every example, NaN where it varies.
+    """
+
+    shape: tuple[int | None, ...]
+    axis: int | None
+    ids: np.ndarray
+    constant: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __post_init__(self) -> None:
+        if self.axis is not None and self.shape[self.axis] != len(self.ids):
+            raise AssertionError(f"{len(self.ids)} ids for axis {self.axis} of {self.shape}")
+
+    def varying(self) -> Channels:
+        """The same ids with nothing known of their values."""
+        return replace(self, constant=np.full(len(self.ids), np.nan))
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """One axis of one weight, and the ids that index it.
+
+    Attributes:
+        variable: the weight.
+        axis: which of its axes, counted from the front.
+        ids: int64 (variable.shape[axis],).
+        role: `filter` for what makes the channel (kernel and bias), `scale` for what scales and
+            shifts it, `state` for statistics, `input` for what reads it.
+    """
+
+    variable: keras.Variable
+    axis: int
+    ids: np.ndarray
+    role: Role
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """A config entry that counts channels, such as `filters` of a Conv2D."""
+
+    layer: keras.Layer
+    key: str
+    ids: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Remark:
+    """Why some ids may not go, or what their going costs."""
+
+    ids: np.ndarray
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Channels meeting the weight that reads them."""
+
+    channels: Channels
+    variable: keras.Variable
+    axis: int
+
+
+class Trace:
+    """What channel rules record while a model is walked.
+
+    Rules call `produce`, `unite`, `along`, `weight`, `number`, `freeze` and `inexact`; `call` is
+    the call they are answering for.
+    """
+
+    call: Call
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.producers: dict[int, tuple[keras.Layer, np.ndarray]] = {}
+        self.slices: dict[tuple[int, int], Slice] = {}
+        self.numbers: dict[tuple[int, str], Number] = {}
+        self.reads: list[Read] = []
+        self.frozen: list[Remark] = []
+        self.inexactness: list[Remark] = []
+        self._edges: list[tuple[np.ndarray, np.ndarray]] = []
+
+    # -- what rules return ---------------------------------------------------------------------
+
+    def opaque(self, shape: tuple[int | None, ...]) -> Channels:
+        """A tensor of which nothing may go, whichever axis is asked for."""
+        return Channels(tuple(shape), None, np.empty(0, np.int64), np.empty(0))
+
+    def produce(self, axis: int, constant: np.ndarray | None = None) -> Channels:
+        """The channels that the current layer makes; the same ids at each of its calls.
+
+        Args:
+            axis: the channel axis of the layer's output; negative counts from the back.
+            constant: float (channels,), the value of each channel that is constant, else NaN.
+        """
+        shape = tuple(self.call.outputs[0].shape)
+        axis %= len(shape)
+        layer = self.call.operation
+        if id(layer) not in self.producers:
+            self.producers[id(layer)] = (layer, self._mint(shape[axis]))
+        ids = self.producers[id(layer)][1]
+        values = np.full(len(ids), np.nan) if constant is None else constant
+        return Channels(shape, axis, ids, values)
+
+    def passed(self, channels: Channels, axis: int | None = None) -> Channels:
+        """The same channels in the shape of the current call's output.
+
+        Args:
+            channels: what comes in.
+            axis: the channel axis of the output where it moved.
+        """
+        shape = tuple(self.call.outputs[0].shape)
+        if channels.axis is None:
+            return self.opaque(shape)
+        return replace(channels, shape=shape, axis=channels.axis if axis is None else axis)
+
+    def along(self, channels: Channels, axis: int) -> Channels:
+        """The ids along the axis that a rule needs.
+
+        Where `channels` carries ids along another axis those are frozen, and where it carries
+        none, frozen ones are minted: what nobody can follow must not be removed.
+        """
+        axis %= len(channels.shape)
+        if channels.axis == axis:
+            return channels
+        layer = self.call.operation.name
+        self.freeze(channels, f"{layer} reads axis {axis} of a tensor whose channels lie elsewhere")
+        ids = self._mint(channels.shape[axis])
+        found = Channels(channels.shape, axis, ids, np.full(len(ids), np.nan))
+        self.freeze(found, f"{layer} reads what has no removable channels")
+        return found
+
+    # -- what rules record ---------------------------------------------------------------------
+
+    def unite(self, first: Channels, second: Channels) -> None:
+        """Makes channels inseparable, pair by pair."""
+        self._edges.append((first.ids, second.ids))
+
+    def weight(self, variable: keras.Variable, axis: int, channels: Channels, role: Role) -> None:
+        """Says that `channels` index an axis of a weight."""
+        axis %= len(variable.shape)
+        if role == "input":
+            self.reads.append(Read(channels, variable, axis))
+        known = self.slices.setdefault(
+            (id(variable), axis), Slice(variable, axis, channels.ids, role)
+        )
+        if known.ids is not channels.ids:
+            # A shared layer: one weight serves both calls, so their channels go together.
+            self._edges.append((known.ids, channels.ids))
+
+    def number(self, key: str, channels: Channels) -> None:
+        """Says that a config entry of the current layer counts `channels`."""
+        layer = self.call.operation
+        self.numbers[id(layer), key] = Number(layer, key, channels.ids)
+
+    def freeze(self, channels: Channels, reason: str) -> None:
+        """Forbids the removal of `channels`; `reason` completes "cannot go, because ..."."""
+        self.frozen.append(Remark(channels.ids, self._name(), reason))
+
+    def inexact(self, channels: Channels, reason: str) -> None:
+        """Says that removing `channels` is not the same as silencing them."""
+        self.inexactness.append(Remark(channels.ids, self._name(), reason))
+
+    # -- what planners read --------------------------------------------------------------------
+
+    def components(self) -> np.ndarray:
+        """Int (count,): for each id the number of the removable unit it belongs to."""
+        if not self._edges:
+            return np.arange(self.count)
+        rows = np.concatenate([first for first, _ in self._edges])
+        columns = np.concatenate([second for _, second in self._edges])
+        shape = (self.count, self.count)
+        graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=shape)
+        return connected_components(graph, directed=False)[1]
+
+    def _mint(self, count: int | None) -> np.ndarray:
+        if count is None:
+            raise AssertionError("a channel axis has an open size")
+        ids = np.arange(self.count, self.count + count)
+        self.count += count
+        return ids
+
+    def _name(self) -> str:
+        return self.call.operation.name if hasattr(self, "call") else ""

@@ -1,0 +1,142 @@
+"""Channel groups: which channels of which layers can only be removed together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import keras
+import numpy as np
+
+from tfprune.filters.channels import Trace
+from tfprune.filters.trace import trace
+from tfprune.graph import named_layers
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Layers whose channels are coupled one to one.
+
+    Attributes:
+        layers: paths of the layers that make these channels, in the order of the model.
+        units: int (size,), the removable units, in channel order; a unit is one channel of each
+            of the layers.
+        removable: bool (size,), False for the units that are frozen.
+    """
+
+    layers: tuple[str, ...]
+    units: np.ndarray
+    removable: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """How many channels each of the layers shares with the others."""
+        return len(self.units)
+
+
+class ChannelGroups(Sequence[ChannelGroup]):
+    """The channel groups of one model, and all that planning needs to know of them.
+
+    Attributes:
+        model: the model that was walked.
+        trace: what its rules recorded.
+        unit: int (trace.count,), the removable unit of each channel id.
+        unit_count: how many units there are.
+        fixed: bool (unit_count,), the units that must stay.
+        frozen: layer path to the reason why (some of) its channels cannot go.
+        producers: layer path to the units of its channels, int (channels,).
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self.trace: Trace = trace(model)
+        self.unit = self.trace.components()
+        self.unit_count = int(self.unit.max(initial=-1)) + 1
+        paths = {id(layer): path for path, layer in named_layers(model).items()}
+        self.producers = {
+            paths[id(layer)]: self.unit[ids] for layer, ids in self.trace.producers.values()
+        }
+        self.fixed = np.zeros(self.unit_count, bool)
+        for remark in self.trace.frozen:
+            self.fixed[self.unit[remark.ids]] = True
+        self.frozen = self._reasons()
+        self._groups = self._partition()
+
+    def _reasons(self) -> dict[str, str]:
+        reason: dict[int, str] = {}
+        # The first remark is the one nearest to where the channels are made.
+        for remark in self.trace.frozen:
+            for unit in self.unit[remark.ids]:
+                reason.setdefault(int(unit), remark.reason)
+        found: dict[str, str] = {}
+        for path, units in self.producers.items():
+            said = [reason[int(unit)] for unit in units if int(unit) in reason]
+            if said:
+                partly = "" if len(said) == len(units) else f"{len(said)} of {len(units)}: "
+                found[path] = partly + "; ".join(dict.fromkeys(said))
+        return found
+
+    def _partition(self) -> list[ChannelGroup]:
+        makers: dict[int, list[str]] = {}
+        for path, units in self.producers.items():
+            for unit in dict.fromkeys(units.tolist()):
+                makers.setdefault(unit, []).append(path)
+        members: dict[tuple[str, ...], list[int]] = {}
+        for unit, layers in makers.items():
+            members.setdefault(tuple(layers), []).append(unit)
+        return [
+            ChannelGroup(layers, np.array(units), ~self.fixed[units])
+            for layers, units in members.items()
+        ]
+
+    @overload
+    def __getitem__(self, index: int) -> ChannelGroup: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ChannelGroup]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        return self._groups[index]
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[ChannelGroup]:
+        return iter(self._groups)
+
+    def __repr__(self) -> str:
+        free = sum(bool(group.removable.any()) for group in self)
+        return f"<ChannelGroups of {self.model.name!r}: {len(self)}, {free} removable>"
+
+    def kept(self, alive: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Bool (len(ids),): which of `ids` are alive when the units `alive` (unit_count,) are."""
+        return alive[self.unit[ids]]
+
+    def dead(self) -> np.ndarray:
+        """Bool (unit_count,): the units that contribute nothing to any output.
+
+        A unit is dead when, wherever a weight reads it, either its value is always zero or the
+        weight is. Frozen units are never dead: their readers are not known.
+        """
+        live = self.fixed.copy()
+        for read in self.trace.reads:
+            kernel = np.asarray(keras.ops.convert_to_numpy(read.variable))
+            axes = tuple(axis for axis in range(kernel.ndim) if axis != read.axis)
+            heard = (kernel != 0).any(axis=axes) & (read.channels.constant != 0)
+            live[self.unit[read.channels.ids[heard]]] = True
+        return ~live
+
+
+def channel_groups(model: keras.Model) -> ChannelGroups:
+    """The groups of channels that can only be removed together.
+
+    Args:
+        model: a functional or built Sequential Keras model.
+
+    Returns:
+        A sequence of `ChannelGroup`, in the order of the model; its `.frozen` maps the layers
+        whose channels cannot be removed to the reason.
+
+    Raises:
+        UsageError: the model is subclassed or not built.
+    """
+    return ChannelGroups(model)

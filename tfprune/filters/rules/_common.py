@@ -1,0 +1,95 @@
+"""What several rules need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import activations
+
+from tfprune.filters.channels import Channels, Trace
+
+# Each maps every number by itself, so a channel's ids and constants pass through it.
+_POINTWISE = {
+    activations.linear,
+    activations.relu,
+    activations.relu6,
+    activations.leaky_relu,
+    activations.elu,
+    activations.selu,
+    activations.celu,
+    activations.gelu,
+    activations.silu,
+    activations.mish,
+    activations.softplus,
+    activations.softsign,
+    activations.sigmoid,
+    activations.log_sigmoid,
+    activations.hard_sigmoid,
+    activations.hard_silu,
+    activations.hard_tanh,
+    activations.hard_shrink,
+    activations.soft_shrink,
+    activations.tanh,
+    activations.tanh_shrink,
+    activations.threshold,
+    activations.squareplus,
+    activations.sparse_plus,
+    activations.sparse_sigmoid,
+    activations.exponential,
+}
+_MIXING = {activations.softmax, activations.log_softmax, activations.sparsemax}
+
+
+def channel_axis(layer: keras.Layer, rank: int) -> int:
+    """The channel axis that a layer's `data_format` names, counted from the front."""
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
+
+
+def numpy(variable: Any) -> np.ndarray:
+    """A variable's value as float64, so that analysis loses nothing to rounding."""
+    return np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
+
+
+def mapped(function: Callable[..., Any], channels: Channels) -> Channels:
+    """`channels` after a function of single numbers, applied to what is constant."""
+    known = ~np.isnan(channels.constant)
+    if not known.any():
+        return channels
+    values = np.full(len(channels), np.nan)
+    inputs = np.asarray(channels.constant[known], np.float32)
+    values[known] = keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(inputs)))
+    return replace(channels, constant=values)
+
+
+def activated(trace: Trace, activation: Any, channels: Channels) -> Channels:
+    """`channels` after an activation function, which may freeze them or be inexact."""
+    if activation is None or activation in _POINTWISE:
+        return mapped(activation or activations.linear, channels)
+    name = getattr(activation, "__name__", type(activation).__name__)
+    if activation in _MIXING:
+        trace.inexact(channels, f"{name} spreads over all channels")
+        return channels.varying()
+    trace.freeze(channels, f"the activation {name} is not known to act on each channel alone")
+    return channels.varying()
+
+
+def silent_or_constant(kernel: np.ndarray, bias: np.ndarray | None, read: np.ndarray) -> np.ndarray:
+    """Which outputs of a linear layer are constant.
+
+    Args:
+        kernel: float (..., inputs, outputs).
+        bias: float (outputs,) or None.
+        read: float (inputs,), the constant of each input channel, NaN where it varies.
+
+    Returns:
+        float (outputs,): the bias where no live weight meets a live input, else NaN. Inputs that
+        are constant but not zero count as live: padding makes them vary at the borders.
+    """
+    live_inputs = (read != 0)[:, None]
+    silent = ~((kernel != 0) & live_inputs).any(axis=tuple(range(kernel.ndim - 1)))
+    values = np.zeros(kernel.shape[-1]) if bias is None else bias
+    return np.where(silent, values, np.nan)

@@ -1,0 +1,86 @@
+"""Layers that join tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from keras import layers
+
+from tfprune.filters.channels import Channels, Trace
+from tfprune.filters.rules.registry import channel_rule
+
+
+def _product(values: np.ndarray) -> np.ndarray:
+    # Zero times something that varies is still zero.
+    return np.where((values == 0).any(axis=0), 0.0, values.prod(axis=0))
+
+
+_COMBINED: dict[type, Callable[[np.ndarray], np.ndarray]] = {
+    layers.Add: lambda values: values.sum(axis=0),
+    layers.Subtract: lambda values: values[0] - values[1],
+    layers.Multiply: _product,
+    layers.Average: lambda values: values.mean(axis=0),
+    layers.Maximum: lambda values: values.max(axis=0),
+    layers.Minimum: lambda values: values.min(axis=0),
+}
+
+
+def _channel_axis(inputs: Sequence[Channels], shape: tuple[int | None, ...]) -> int | None:
+    """The axis of the output, from the back, that some input carries ids along."""
+    for channels in inputs:
+        if channels.axis is not None:
+            back = channels.axis - len(channels.shape)
+            if channels.shape[channels.axis] == shape[back]:
+                return back
+    return None
+
+
+@channel_rule(*_COMBINED)
+def elementwise(trace: Trace, layer: Any, *inputs: Channels) -> Channels:
+    """Channels that meet go together; a size-1 axis that is spread over many stays."""
+    shape = tuple(trace.call.outputs[0].shape)
+    back = _channel_axis(inputs, shape)
+    if back is None:
+        return trace.opaque(shape)
+    met: list[Channels] = []
+    for channels in inputs:
+        if len(channels.shape) < -back or channels.shape[back] != shape[back]:
+            trace.freeze(channels, f"{layer.name} spreads it over all channels")
+        else:
+            met.append(trace.along(channels, back))
+    for other in met[1:]:
+        trace.unite(met[0], other)
+    known = len(met) == len(inputs)
+    values = _COMBINED[type(layer)](np.stack([each.constant for each in met]))
+    return Channels(
+        shape,
+        len(shape) + back,
+        met[0].ids,
+        values if known else np.full(len(met[0]), np.nan),
+    )
+
+
+@channel_rule(layers.Concatenate)
+def concatenate(trace: Trace, layer: Any, *inputs: Channels) -> Channels:
+    """Along the channel axis ids are joined; along another one they meet."""
+    shape = tuple(trace.call.outputs[0].shape)
+    axis = layer.axis % len(shape)
+    if all(channels.axis is None for channels in inputs):
+        return trace.opaque(shape)
+    carried = {channels.axis for channels in inputs if channels.axis is not None}
+    if axis in carried:
+        parts = [trace.along(channels, axis) for channels in inputs]
+        return Channels(
+            shape,
+            axis,
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.constant for part in parts]),
+        )
+    along = carried.pop()
+    met = [trace.along(channels, along) for channels in inputs]
+    for other in met[1:]:
+        trace.unite(met[0], other)
+    return replace(met[0].varying(), shape=shape)

@@ -1,0 +1,46 @@
+"""Walks a model with channel ids in place of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from tfprune.filters.channels import Channels, Trace
+from tfprune.filters.rules import rule_for
+from tfprune.graph import calls, functional, is_graph
+
+
+def trace(model: keras.Model) -> Trace:
+    """Follows every channel of a model from where it is made to where it is read.
+
+    Args:
+        model: a functional or built Sequential Keras model, nested to any depth.
+
+    Returns:
+        What the rules of all its layers recorded.
+
+    Raises:
+        UsageError: the model is subclassed or not built.
+    """
+    record = Trace()
+    outputs = _run(record, model, [record.opaque(each.shape) for each in functional(model).inputs])
+    for channels in outputs:
+        record.freeze(channels, "it is an output of the model")
+    return record
+
+
+def _run(record: Trace, model: keras.Model, inputs: Sequence[Channels]) -> list[Channels]:
+    graph = functional(model)
+    values = {id(tensor): each for tensor, each in zip(graph.inputs, inputs, strict=True)}
+    for call in calls(model):
+        arguments = [values[id(tensor)] for tensor in call.inputs]
+        if is_graph(call.operation):
+            results = _run(record, call.operation, arguments)
+        else:
+            record.call = call
+            answer = rule_for(call.operation)(record, call.operation, *arguments)
+            results = [answer] if isinstance(answer, Channels) else list(answer)
+        for tensor, each in zip(call.outputs, results, strict=True):
+            values[id(tensor)] = each
+    return [values[id(tensor)] for tensor in graph.outputs]
