@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tfprune.errors import UsageError
+from tfprune.weights.masks import global_masks, layer_masks, magnitude_mask, scores
+
+# Few distinct values, so that ties are the rule; and what a diverged training leaves.
+values = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(max_dims=4, max_side=5),
+    elements=st.one_of(
+        st.integers(-3, 3).map(float),
+        st.floats(-2, 2, width=32),
+        st.sampled_from([np.nan, np.inf, -np.inf, -0.0]),
+    ),
+)
+shares = st.one_of(st.sampled_from([0.0, 1.0, 0.5]), st.floats(0, 1))
+cuts = pytest.mark.parametrize("cut", [layer_masks, global_masks])
+selects = pytest.mark.parametrize("select", ["magnitude", "random"])
+
+
+@given(values, shares)
+def test_a_mask_kills_exactly_the_share_asked_for(value, sparsity):
+    mask = magnitude_mask(value, sparsity)
+    assert mask.shape == value.shape
+    assert mask.dtype == bool
+    assert np.count_nonzero(~mask) == round(sparsity * value.size)
+
+
+@given(values, shares)
+def test_no_dead_weight_is_larger_than_a_living_one(value, sparsity):
+    mask = magnitude_mask(value, sparsity)
+    size = scores(value)
+    assert size[~mask].max(initial=-np.inf) <= size[mask].min(initial=np.inf)
+
+
+@given(values, st.lists(shares, min_size=2, max_size=4))
+def test_masks_nest_whatever_the_weights_become(value, sparsities):
+    mask = None
+    for sparsity in sparsities:
+        new = magnitude_mask(value, sparsity, mask)
+        assert mask is None or not np.any(new & ~mask)
+        # The dead come back large: only the mask tells that they are dead.
+        value = np.where(new, -value, np.float32(100))
+        mask = new
+    assert np.count_nonzero(~mask) == round(max(sparsities) * value.size)
+
+
+@cuts
+@selects
+@given(data=st.data())
+def test_masks_are_read_back_from_the_zeros(cut, select, data):
+    value = data.draw(values.map(lambda v: np.where(v == 0, np.float32(1), v)))
+    low, high = sorted(data.draw(st.tuples(shares, shares)))
+    first = cut([value, value], low, None, select)
+    zeroed = [np.where(mask, value, np.float32(0)) for mask in first]
+    for sparsity in (low, high):
+        from_zeros = cut(zeroed, sparsity, None, select)
+        from_masks = cut([value, value], sparsity, first, select)
+        for ours, theirs in zip(from_zeros, from_masks, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_ties_are_settled_by_position():
+    mask = magnitude_mask(np.array([1.0, -1.0, 0.5, 1.0, 1.0]), 0.6)
+    np.testing.assert_array_equal(mask, [False, False, False, True, True])
+
+
+def test_nan_and_infinity_die_last():
+    mask = magnitude_mask(np.array([np.nan, 3.0, -np.inf, 1.0], np.float32), 0.5)
+    np.testing.assert_array_equal(mask, [True, False, True, False])
+
+
+def test_global_masks_rank_all_tensors_together():
+    small, large = np.full((2, 3), 0.1), np.full(4, 5.0)
+    masks = global_masks([small, large], 0.6)
+    assert [np.count_nonzero(~mask) for mask in masks] == [6, 0]
+    assert [mask.shape for mask in masks] == [(2, 3), (4,)]
+
+
+@cuts
+def test_random_masks_follow_the_seed_and_not_the_size(cut):
+    value = np.linspace(0.1, 1, 40)
+    masks = cut([value, value], 0.5, None, "random", 1)
+    again = cut([value, value * 9], 0.5, None, "random", 1)
+    other = cut([value, value], 0.5, None, "random", 2)
+    np.testing.assert_array_equal(masks, again)
+    assert not np.array_equal(masks, other)
+    # Tensors of one shape are not all given the same pattern.
+    assert not np.array_equal(masks[0], masks[1])
+
+
+@cuts
+@pytest.mark.parametrize("sparsity", [-0.1, 1.1, float("nan")])
+def test_a_sparsity_that_is_no_share_is_refused(cut, sparsity):
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        cut([np.ones(4)], sparsity)
