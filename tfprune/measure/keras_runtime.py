@@ -1,0 +1,81 @@
+"""Runs a Keras model, from memory or from a `.keras` file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfprune.errors import TfpruneError, UsageError
+from tfprune.measure.interface import Runtime, one_line
+
+
+def read_keras(path: Path) -> keras.Model:
+    """Reads a `.keras` file, without its optimizer.
+
+    Args:
+        path: The file.
+
+    Raises:
+        TfpruneError: It is damaged, or needs a layer that is not registered.
+    """
+    if not zipfile.is_zipfile(path):
+        raise TfpruneError(f"{path} is no .keras file, or is cut short: export or copy it again")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    # Keras raises whatever the damaged part raises: KeyError, OSError, ValueError, BadZipFile, …
+    except Exception as error:
+        raise TfpruneError(
+            f"{path} cannot be loaded ({one_line(error)}): "
+            "export it again, or register its custom layers before loading"
+        ) from error
+
+
+class KerasRuntime(Runtime):
+    """A Keras model, its inference traced once for every batch size.
+
+    Args:
+        model: A built model with one input and one output.
+        name: What messages call it; the model's own name when not given.
+
+    Raises:
+        UsageError: The model is not built, or has several inputs or outputs.
+    """
+
+    format = "keras"
+
+    def __init__(self, model: keras.Model, name: str | None = None) -> None:
+        self.model = model
+        self.name = name or model.name
+        inputs = getattr(model, "inputs", None)
+        if not inputs:
+            raise UsageError(
+                f"model '{self.name}' has no fixed input: "
+                "give a built Sequential or Functional model"
+            )
+        if len(inputs) != 1 or len(model.outputs) != 1:
+            raise UsageError(
+                f"model '{self.name}' has {len(inputs)} inputs and {len(model.outputs)} outputs: "
+                "give a model with one of each"
+            )
+        self.fixed_batch, *shape = inputs[0].shape
+        self.input_shape = tuple(shape)
+        self._dtype = tf.as_dtype(inputs[0].dtype)
+        # 0 where nobody set it: TensorFlow chooses.
+        self.threads = tf.config.threading.get_intra_op_parallelism_threads()
+        # Without jit: XLA compiles for seconds and was slower than this on CPU.
+        self._call = tf.function(
+            lambda x: model(x, training=False),
+            input_signature=[tf.TensorSpec(inputs[0].shape, self._dtype)],
+        ).get_concrete_function()
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        return self._call(tf.cast(batch, self._dtype)).numpy().astype(np.float32)
+
+    def _prepare_one(self, batch: np.ndarray) -> Callable[[], np.ndarray]:
+        x = tf.cast(batch, self._dtype)
+        return lambda: self._call(x).numpy()

@@ -1,0 +1,59 @@
+"""One way to run any artifact: `load(path)` gives a `Runtime`, whatever the format."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfprune.errors import TfpruneError, UsageError
+from tfprune.measure.interface import Runtime
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Runtime", "load"]
+
+
+def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) -> Runtime:
+    """Loads an artifact, or wraps a model that is in memory.
+
+    Args:
+        artifact: A `.keras` file, a `.tflite` file, a SavedModel directory, a `.tar.gz` that holds
+            one SavedModel, or a built Keras model. It has one input and one output.
+        threads: Threads of the single-image call of a TFLite model. TensorFlow's thread pools
+            belong to the process (`tf.config.threading`), so the other formats ignore it.
+
+    Returns:
+        The runtime. One made from an archive owns an unpacked copy that goes away with it.
+
+    Raises:
+        UsageError: The path's kind is unknown, or `threads` is below 1.
+        TfpruneError: The file is missing, damaged, or not what its name says.
+    """
+    if threads < 1:
+        raise UsageError(f"threads is {threads}: give at least 1")
+    # Each runtime imports its own library: a .tflite file is measured without TensorFlow.
+    if not isinstance(artifact, str | os.PathLike):
+        from tfprune.measure.keras_runtime import KerasRuntime
+
+        return KerasRuntime(artifact)
+    path = Path(artifact)
+    if not path.exists():
+        raise TfpruneError(f"{path} does not exist: check the path, or export the model first")
+    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz")):
+        from tfprune.measure.savedmodel_runtime import SavedModelRuntime
+
+        return SavedModelRuntime(path)
+    if path.suffix == ".tflite":
+        from tfprune.measure.tflite_runtime import TFLiteRuntime
+
+        return TFLiteRuntime(path, threads=threads)
+    if path.suffix == ".keras":
+        from tfprune.measure.keras_runtime import KerasRuntime, read_keras
+
+        return KerasRuntime(read_keras(path), name=path.name)
+    raise UsageError(
+        f"{path} is no artifact tfprune can run: "
+        "give a .keras, .tflite or .tar.gz file, or a SavedModel directory"
+    )

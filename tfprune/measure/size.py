@@ -1,0 +1,83 @@
+"""Sizes and hashes, read from the files themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from pathlib import Path
+
+from tfprune.errors import TfpruneError, UsageError
+
+_CHUNK = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+# zlib writes gzip's header and trailer when 16 is added to the window bits.
+_GZIP_WINDOW = 31
+
+
+def raw_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes that a file, or all files of a directory, hold.
+
+    Args:
+        path: A file or a directory. Directories and links themselves count nothing.
+
+    Raises:
+        TfpruneError: It does not exist.
+    """
+    path = _existing(path)
+    if path.is_file():
+        return path.stat().st_size
+    files = (p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
+    return sum(p.stat().st_size for p in files)
+
+
+def gzip_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes of a file after `gzip -9`; what is gzip already counts as it is.
+
+    Zeros cost nothing once compressed, so this is where weight pruning shows. A `.keras` file is
+    a zip that stores its members uncompressed: it is compressed like any other file.
+
+    Args:
+        path: A file.
+
+    Raises:
+        TfpruneError: It does not exist.
+        UsageError: It is a directory.
+    """
+    path = _existing_file(path)
+    with path.open("rb") as file:
+        if file.read(2) == _GZIP_MAGIC:
+            return path.stat().st_size
+        file.seek(0)
+        compressor = zlib.compressobj(9, wbits=_GZIP_WINDOW)
+        size = sum(
+            len(compressor.compress(chunk)) for chunk in iter(lambda: file.read(_CHUNK), b"")
+        )
+        return size + len(compressor.flush())
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits.
+
+    Args:
+        path: A file.
+
+    Raises:
+        TfpruneError: It does not exist.
+        UsageError: It is a directory.
+    """
+    with _existing_file(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    if not Path(path).exists():
+        raise TfpruneError(f"{path} does not exist: check the path, or export the model first")
+    return Path(path)
+
+
+def _existing_file(path: str | os.PathLike[str]) -> Path:
+    found = _existing(path)
+    if found.is_dir():
+        raise UsageError(f"{path} is a directory: pack it as a .tar.gz first")
+    return found

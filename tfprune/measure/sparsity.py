@@ -1,0 +1,165 @@
+"""Zeros, counted in the thing itself: a Keras model's weights or an artifact's constants."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tfprune.errors import UsageError
+from tfprune.measure.runtime import load
+
+if TYPE_CHECKING:
+    import keras
+
+_COLUMNS = ["layer", "weight", "size", "zeros", "sparsity"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """How many numbers a model or an artifact holds.
+
+    Attributes:
+        total: All of them.
+        nonzero: Those that are not zero.
+    """
+
+    total: int
+    nonzero: int
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros, 0 to 1; 0 where there is no parameter."""
+        return 1 - self.nonzero / self.total if self.total else 0.0
+
+
+def sparsity(model: keras.Model) -> pd.DataFrame:
+    """Counts the zeros of every weight.
+
+    Args:
+        model: A built Keras model. Nested models are looked into; a shared weight counts once.
+
+    Returns:
+        One row for each of `model.weights`, in that order, with columns layer (the names down to
+        the layer, as in "backbone/conv1"), weight, size, zeros, and sparsity (share of zeros, 0
+        to 1). The last row, layer "total", adds them up.
+
+    Raises:
+        UsageError: The model is not built.
+    """
+    if not getattr(model, "built", False):
+        raise UsageError(
+            f"model '{getattr(model, 'name', model)}' has no weights yet: build or call it first"
+        )
+    # The first way to a shared weight names it.
+    places = {id(v): (layer, name) for v, layer, name in reversed(list(_places(model, ())))}
+    rows = []
+    for variable in model.weights:
+        # A subclassed model may own weights that belong to none of its layers.
+        layer, weight = places.get(id(variable), (model.name, variable.name))
+        size, nonzero = _nonzero(np.asarray(variable))
+        rows.append((layer, weight, size, size - nonzero))
+    rows.append(("total", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
+    return pd.DataFrame(
+        [(*row, row[3] / row[2] if row[2] else 0.0) for row in rows], columns=_COLUMNS
+    )
+
+
+def _places(layer: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, str, str]]:
+    """Yields every weight with its layer's path and its own name.
+
+    A Keras variable's own path is that of the moment it was built: the layers of a nested model
+    do not know where they ended up.
+    """
+    if hasattr(layer, "layers"):
+        for child in layer.layers:
+            yield from _places(child, (*path, child.name))
+        return
+    for variable in layer.weights:
+        # Composite layers keep parts below their own name, as in "attention/query/kernel".
+        *parts, name = variable.path.split("/")
+        if layer.name in parts:
+            parts = parts[parts.index(layer.name) + 1 :]
+        yield variable, "/".join([*path, *parts]), name
+
+
+def parameters(artifact: str | os.PathLike[str] | keras.Model) -> Parameters:
+    """Counts parameters in the artifact itself, not in the model it came from.
+
+    Counted are: of a Keras model, `model.weights`; of a SavedModel, the variables its serving
+    signature uses; of a TFLite file, its stored constants that are floats or carry quantization
+    parameters, where zero means equal to the zero point. Shapes and other plain integers are not
+    counted, and a buffer that several tensors share counts once.
+
+    A TFLite file has fewer parameters than its Keras model even when nothing was pruned: the
+    converter folds BatchNorm into the convolution before it, leaves out biases that are zero and
+    stores equal constants once. Quantizing may also round small weights to zero.
+
+    Args:
+        artifact: A path that `load` takes, or a built Keras model.
+
+    Raises:
+        UsageError: The path's kind is unknown, or the model is not built.
+        TfpruneError: The file is missing or damaged.
+    """
+    # Loading first checks the file, whatever its format.
+    runtime: Any = load(artifact)
+    if runtime.format.startswith("tflite"):
+        return _count(_tflite_nonzero(Path(str(artifact))))
+    variables = runtime.model.weights if runtime.format == "keras" else runtime.variables
+    return _count(_nonzero(np.asarray(v)) for v in variables)
+
+
+def _count(counts: Iterable[tuple[int, int]]) -> Parameters:
+    pairs = list(counts)
+    return Parameters(sum(total for total, _ in pairs), sum(nonzero for _, nonzero in pairs))
+
+
+def _nonzero(values: np.ndarray) -> tuple[int, int]:
+    return values.size, int(np.count_nonzero(values))
+
+
+def _tflite_nonzero(path: Path) -> Iterator[tuple[int, int]]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    from tfprune.measure.tflite_runtime import read_tflite
+
+    floats = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}
+    integers = {
+        schema.TensorType.INT8: np.int8,
+        schema.TensorType.UINT8: np.uint8,
+        schema.TensorType.INT16: np.int16,
+        schema.TensorType.INT32: np.int32,
+        schema.TensorType.INT64: np.int64,
+    }
+    model = schema.Model.GetRootAs(read_tflite(path), 0)
+    seen = set()
+    for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
+        for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
+            buffer = model.Buffers(tensor.Buffer())
+            if tensor.Buffer() in seen or not buffer.DataLength():
+                continue
+            quantization = tensor.Quantization()
+            quantized = quantization is not None and quantization.ScaleLength() > 0
+            dtype = floats.get(tensor.Type()) or (quantized and integers.get(tensor.Type()))
+            if not dtype:
+                continue
+            seen.add(tensor.Buffer())
+            values = buffer.DataAsNumpy().view(dtype)
+            if tensor.Sparsity() is not None:
+                # Sparse storage leaves zeros out: the shape knows how many there were.
+                yield int(np.prod(tensor.ShapeAsNumpy())), int(np.count_nonzero(values))
+            elif quantized and quantization.ZeroPointLength():
+                zero = quantization.ZeroPointAsNumpy()
+                if len(zero) > 1:
+                    # One zero point a channel: it runs along the quantized dimension only.
+                    values = values.reshape(tensor.ShapeAsNumpy())
+                    values = np.moveaxis(values, quantization.QuantizedDimension(), -1)
+                yield _nonzero(values != zero)
+            else:
+                yield _nonzero(values)
