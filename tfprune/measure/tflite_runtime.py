@@ -95,6 +95,10 @@ class TFLiteRuntime(Runtime):
         # A file that promises one batch size only may mix images when resized: keep to it.
         self.fixed_batch = batch
         self.input_shape = tuple(shape)
+        self._allocated: tuple[int, ...] | None = None
+        if None not in shape:
+            # Shows at once whether it runs; a free size may not fit the graph until it is set.
+            self._allocate(self._interpreter, (batch or 1, *self.input_shape))
         integer = np.dtype(self._in["dtype"]).kind in "iu"
         self.format = "tflite-int8" if integer else "tflite"
         self.output_step = float(self._out["quantization"][0])
@@ -103,45 +107,51 @@ class TFLiteRuntime(Runtime):
         try:
             # From memory the interpreter verifies the whole flatbuffer, so that a truncated file
             # raises here and cannot crash the process later.
-            interpreter = Interpreter(model_content=self._content, num_threads=threads)
+            return Interpreter(model_content=self._content, num_threads=threads)
+        except (RuntimeError, ValueError) as error:
+            raise self._failure(error) from error
+
+    def _allocate(self, interpreter: Interpreter, shape: tuple[int | None, ...]) -> None:
+        try:
+            interpreter.resize_tensor_input(self._in["index"], shape)
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise TfpruneError(
-                f"{self._path} cannot be run by TFLite ({one_line(error)}): export it again"
-            ) from error
-        return interpreter
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> TfpruneError:
+        return TfpruneError(
+            f"{self._path} cannot be run by TFLite ({one_line(error)}): export it again"
+        )
 
     def _invoke(self, batch: np.ndarray) -> np.ndarray:
-        index, interpreter = self._in["index"], self._interpreter
-        if tuple(interpreter.get_input_details()[0]["shape"]) != batch.shape:
-            interpreter.resize_tensor_input(index, batch.shape)
-            interpreter.allocate_tensors()
-        interpreter.set_tensor(index, quantize(batch, self._in))
-        interpreter.invoke()
+        interpreter = self._interpreter
+        if self._allocated != batch.shape:
+            self._allocate(interpreter, batch.shape)
+            self._allocated = batch.shape
+        interpreter.set_tensor(self._in["index"], quantize(batch, self._in))
+        try:
+            interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise self._failure(error) from error
         outputs = dequantize(interpreter.get_tensor(self._out["index"]), self._out)
         if len(outputs) != len(batch):
-            raise RuntimeError(f"{len(batch)} images gave {len(outputs)} outputs")
+            raise self._failure(ValueError(f"{len(batch)} images gave {len(outputs)} outputs"))
         return outputs
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         try:
             return self._invoke(batch)
-        except (RuntimeError, ValueError) as error:
+        except TfpruneError:
             if len(batch) == 1 or self.fixed_batch:
-                raise TfpruneError(
-                    f"{self._path} fails while running ({one_line(error)}): export it again"
-                ) from error
+                raise
         # Some graphs hold a reshape to one example and cannot be resized.
-        self._interpreter = self._fresh(_BATCH_THREADS)
+        self._interpreter, self._allocated = self._fresh(_BATCH_THREADS), None
         return np.concatenate([self._run(image[None]) for image in batch])
 
     def _prepare_one(self, batch: np.ndarray) -> Callable[[], np.ndarray]:
         interpreter = self._fresh(self.threads)
         details, output = self._in, self._out["index"]
-        # Free sizes of height and width stand as 1 until they are set.
-        if tuple(details["shape"]) != batch.shape:
-            interpreter.resize_tensor_input(details["index"], batch.shape)
-            interpreter.allocate_tensors()
+        self._allocate(interpreter, batch.shape)
         x = quantize(batch, details)
 
         def call() -> np.ndarray:
