@@ -1,0 +1,90 @@
+"""A copy of a model that carries nothing of its training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfprune.errors import TfpruneError, UsageError
+from tfprune.measure.interface import one_line
+
+_TRAINING_ONLY = ("_regularizer", "_constraint")
+
+
+def finished(model: keras.Model) -> keras.Model:
+    """Rebuilds a model without optimizer, compile settings, and tfprune's objects.
+
+    Regularizers and constraints of tfprune do nothing at inference; without them the file opens
+    where tfprune is not installed. Those of Keras and of the user stay. Layers that trained in
+    mixed precision compute in float32, as their weights are stored: TFLite's builtin operators
+    know no float16.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Returns:
+        A new, uncompiled model with the same names and weights.
+
+    Raises:
+        UsageError: The model is subclassed or was never built.
+        TfpruneError: It cannot be rebuilt from its config, or has a layer of tfprune.
+    """
+    if not getattr(model, "inputs", None):
+        raise UsageError(
+            f"model '{getattr(model, 'name', model)}' cannot be exported: "
+            "give a Sequential or Functional model that was built with its input shape"
+        )
+    config = _without_ours(model.get_config())
+    try:
+        copy = type(model).from_config(config)
+        copy.set_weights(model.get_weights())
+    # from_config raises whatever a layer's constructor raises.
+    except Exception as error:
+        raise TfpruneError(
+            f"model '{model.name}' cannot be rebuilt from its config ({one_line(error)}): "
+            "register its custom layers with keras.saving.register_keras_serializable"
+        ) from error
+    return copy
+
+
+def mixed_precision(layer: keras.Layer) -> bool:
+    """Whether a model, or any layer in it, computes in another dtype than its weights have."""
+    children = getattr(layer, "layers", None)
+    if children:
+        return any(mixed_precision(child) for child in children)
+    return layer.compute_dtype != layer.variable_dtype
+
+
+def _without_ours(config: Any) -> Any:
+    if isinstance(config, dict):
+        if _is_mixed(config):
+            return {**config, "config": {"name": "float32"}}
+        return {
+            key: None if key.endswith(_TRAINING_ONLY) and _is_ours(value) else _without_ours(value)
+            for key, value in _checked(config).items()
+        }
+    if isinstance(config, list | tuple):
+        return type(config)(_without_ours(value) for value in config)
+    return config
+
+
+def _is_mixed(config: dict[str, Any]) -> bool:
+    return config.get("class_name") == "DTypePolicy" and str(
+        config.get("config", {}).get("name")
+    ).startswith("mixed_")
+
+
+def _is_ours(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    homes = (str(value.get("module") or ""), str(value.get("registered_name") or ""))
+    return any(home.split(">")[0].split(".")[0] == "tfprune" for home in homes)
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    if _is_ours(config):
+        raise TfpruneError(
+            f"the model carries tfprune's {config.get('class_name')}: finish pruning before export"
+        )
+    return config

@@ -1,0 +1,71 @@
+"""Writes a SavedModel, the same bytes for the same model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tfprune.artifacts.quiet import quiet
+from tfprune.measure.savedmodel_runtime import SIGNATURE
+
+# What serving clients call the input.
+INPUT_NAME = "image"
+# TensorFlow numbers the functions it traces, and what they capture, through the process.
+_NUMBERED = re.compile(r'(__inference_\w*?_|_user_specified_name"\s+value \{\s+s: ")(\d+)\b')
+
+
+class _Served(tf.Module):
+    """What the SavedModel holds: the weights in the model's order, and the call.
+
+    `model.export` lists variables in the order of a set, which differs from export to export,
+    and stores each name twice; otherwise this is what it writes.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        (x,) = model.inputs
+        spec = tf.TensorSpec(x.shape, x.dtype, name=INPUT_NAME)
+        self.weights = [weight.value for weight in model.weights]
+
+        def serve(image: tf.Tensor) -> tf.Tensor:
+            return model(image, training=False)
+
+        self.serve = tf.function(serve, input_signature=[spec])
+
+
+def write_saved_model(model: keras.Model, directory: Path) -> None:
+    """Saves the inference graph of a model, with the signature `serving_default`.
+
+    Args:
+        model: A finished model with one input and one output.
+        directory: Where to; it must not exist.
+    """
+    served = _Served(model)
+    with quiet():
+        signature = served.serve.get_concrete_function()
+        tf.saved_model.save(served, str(directory), {SIGNATURE: signature})
+    _make_reproducible(directory)
+
+
+def _make_reproducible(directory: Path) -> None:
+    """Takes out what differs between two exports of one model: a random id and running numbers."""
+    # TensorFlow's fingerprint is a random uuid and checksums, which nothing needs for loading.
+    (directory / "fingerprint.pb").unlink(missing_ok=True)
+    path = directory / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    text = text_format.MessageToString(saved)
+    numbers = sorted({int(number) for _, number in _NUMBERED.findall(text)})
+    new = {str(number): str(place) for place, number in enumerate(numbers)}
+    text = _NUMBERED.sub(lambda match: match[1] + new[match[2]], text)
+    saved = text_format.Parse(text, saved_model_pb2.SavedModel())
+    for graph in saved.meta_graphs:
+        library = graph.graph_def.library
+        functions = sorted(library.function, key=lambda function: function.signature.name)
+        del library.function[:]
+        library.function.extend(functions)
+    path.write_bytes(saved.SerializeToString(deterministic=True))
