@@ -231,12 +231,23 @@ def test_masks_left_by_an_interrupted_fit_are_taken_over(compiled, data, kernels
     again = pruner if same else PruneWeights(SCHEDULE)
     again.set_model(model)
     again.attach()
+    assert len(again._held) == 2
     assert all(variable.constraint.inner is None for variable, _ in again._held)
     fit(model, data, again)
     for name, kernel in kernels(model).items():
         assert np.all(kernel[zero_then[name]] == 0)
     assert zeros(kernels(model)) == [36, 18]
     assert all(variable.constraint is None for variable in model.variables)
+
+
+def test_a_pruner_lets_go_of_its_model_for_another(compiled):
+    first, second = compiled(), compiled()
+    pruner = PruneWeights(SCHEDULE)
+    for model in (first, second):
+        pruner.set_model(model)
+        pruner.attach()
+    assert all(variable.constraint is None for variable in first.variables)
+    assert isinstance(second.weights[0].constraint, MaskConstraint)
 
 
 def test_a_loop_of_ones_own(compiled, data, kernels):

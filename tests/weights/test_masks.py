@@ -95,6 +95,14 @@ def test_random_masks_follow_the_seed_and_not_the_size(cut):
     assert not np.array_equal(masks[0], masks[1])
 
 
+@selects
+@cuts
+def test_exact_zeros_die_first(cut, select):
+    value = np.where(np.arange(40) % 3 == 0, 0.0, np.linspace(-1, 1, 40))
+    masks = cut([value, value], 0.5, None, select, 5)
+    assert not any(np.any(mask[value == 0]) for mask in masks)
+
+
 @cuts
 @pytest.mark.parametrize("sparsity", [-0.1, 1.1, float("nan")])
 def test_a_sparsity_that_is_no_share_is_refused(cut, sparsity):
