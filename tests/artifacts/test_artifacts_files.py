@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from tfprune.artifacts import Artifact, export, read_manifest, write_manifest
 from tfprune.artifacts.archive import pack
 from tfprune.artifacts.finish import finished
+from tfprune.artifacts.quiet import quiet
 from tfprune.errors import TfpruneError
 from tfprune.measure.unpack import unpack
 
@@ -95,6 +97,8 @@ def test_an_archive_depends_on_nothing_but_its_files(tmp_path: Path) -> None:
         archives.append(tmp_path / f"{place}.tar.gz")
         pack(tmp_path / place, archives[-1], "root")
     assert archives[0].read_bytes() == archives[1].read_bytes()
+    # gzip's header (RFC 1952): no flags, so no file name, and no time.
+    assert archives[0].read_bytes()[3:8] == bytes(5)
 
 
 def test_unpacking_gives_the_files_back(tmp_path: Path) -> None:
@@ -108,6 +112,24 @@ def test_unpacking_gives_the_files_back(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "root" / "file").read_bytes() == b"\0\1\2"
     with tarfile.open(tmp_path / "a.tar.gz") as tar:
         assert {(m.mtime, m.uid, m.gid, m.uname) for m in tar} == {(0, 0, 0, "")}
+
+
+# Silence
+
+
+def test_quiet_silences_python_and_c_and_gives_both_back(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(ZeroDivisionError), quiet():
+        print("from Python")
+        os.write(1, b"from C\n")
+        os.write(2, b"from C\n")
+        warnings.warn("from the converter", stacklevel=1)
+        _ = 1 / 0
+    assert capfd.readouterr() == ("", "")
+    print("out")
+    os.write(2, b"err\n")
+    assert capfd.readouterr() == ("out\n", "err\n")
 
 
 # The manifest
