@@ -117,8 +117,10 @@ def scores(
         drawn = 1.0 - np.random.default_rng((seed, index)).random(value.shape)
         return np.where(value == 0, 0.0, drawn)
     wide = value.dtype if value.dtype in (np.float32, np.float64) else np.float32
+    score = np.abs(value.astype(wide, copy=False))
     # A NaN compares with nothing: as an infinity it is ranked, and dies last.
-    return np.nan_to_num(np.abs(value.astype(wide, copy=False)), copy=False, nan=np.inf)
+    score[np.isnan(score)] = np.inf
+    return score
 
 
 def lowest_die(score: np.ndarray, sparsity: float, mask: np.ndarray | None = None) -> np.ndarray:
