@@ -1,0 +1,99 @@
+"""How far a training is: a bar on a terminal, one line an epoch elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+class Progress(keras.callbacks.Callback):
+    """Shows epoch, loss, accuracy, sparsity where it is logged, and the time left.
+
+    Use it as a context manager, so that the bar is cleared also when training fails:
+
+        with Progress("dense") as progress:
+            model.fit(..., verbose=0, callbacks=[progress])
+
+    Args:
+        description: What is being trained.
+        first_epoch: The epoch training starts at, counted from 0, when it resumes.
+        console: Where to write; a rich console on stderr by default.
+    """
+
+    def __init__(
+        self, description: str, *, first_epoch: int = 0, console: Console | None = None
+    ) -> None:
+        super().__init__()
+        self._description = description
+        self._first_epoch = first_epoch
+        self._epoch = first_epoch
+        self._console = console or Console(stderr=True)
+        self._started = 0.0
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[state]}", markup=False),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(description, total=None, state="")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Starts the clock and the bar."""
+        self._started = time.monotonic()
+        if self.params["steps"]:
+            epochs = self.params["epochs"] - self._first_epoch
+            self._bar.update(self._task, total=epochs * self.params["steps"])
+        self._bar.start()
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Moves the bar."""
+        if self._console.is_terminal:
+            done = (self._epoch - self._first_epoch) * (self.params["steps"] or 0) + batch + 1
+            self._bar.update(self._task, completed=done, state=self._state(logs or {}))
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Prints the epoch's line where there is no terminal."""
+        if self._console.is_terminal:
+            self._bar.update(self._task, state=self._state(logs or {}))
+            return
+        done = epoch + 1 - self._first_epoch
+        seconds = (time.monotonic() - self._started) / done * (self.params["epochs"] - epoch - 1)
+        left = timedelta(seconds=round(seconds))
+        self._console.print(
+            f"{self._description}: {self._state(logs or {})}, {left} left",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Clears the bar."""
+        self._bar.stop()
+
+    def _state(self, logs: Mapping[str, Any]) -> str:
+        figures = [
+            f"{name} {logs[name]:.4f}"
+            for name in ("loss", "accuracy", "val_accuracy", "sparsity")
+            if name in logs
+        ]
+        return ", ".join([f"epoch {self._epoch + 1}/{self.params['epochs']}", *figures])
