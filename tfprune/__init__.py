@@ -41,7 +41,7 @@ _HOME = {
     "sparsity": "tfprune.measure",
 }
 
-__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_HOME, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

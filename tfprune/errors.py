@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class TfpruneError(Exception):
     """A failure whose message a user can act on.
@@ -17,3 +20,12 @@ class UsageError(TfpruneError, ValueError):
     """The caller asked for something that cannot be, such as a target outside 0..1."""
 
     exit_code = 2
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """What to do about a word that is none of `choices`: the nearest one, or all of them."""
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"choose one of {', '.join(choices)}"

@@ -1,0 +1,122 @@
+"""Tables say what was measured, in whichever form."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pandas as pd
+import pytest
+
+from tfprune.errors import TfpruneError
+from tfprune.report import comparison, layer_sparsity, over_seeds, per_layer, render
+
+
+def _table(accuracies: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "run": "r",
+                "variant": "dense",
+                "seed": seed,
+                "artifact": "tflite",
+                "accuracy": accuracy,
+                "loss": 0.5,
+                "macs": 1_500_000,
+                "bytes": 2048,
+                "latency_ms": 0.25,
+            }
+            for seed, accuracy in enumerate(accuracies)
+        ]
+    )
+
+
+def test_several_seeds_become_mean_and_sample_deviation():
+    summary = over_seeds(_table([0.90, 0.92, 0.94]))
+    assert summary.to_dict("records") == [
+        {
+            "variant": "dense",
+            "artifact": "tflite",
+            "seeds": 3,
+            "accuracy": "92.00% ± 2.00%",
+            "loss": 0.5,
+            "macs": 1_500_000,
+            "bytes": 2048,
+            "latency_ms": 0.25,
+        }
+    ]
+
+
+def test_one_seed_is_shown_as_it_is():
+    assert render(over_seeds(_table([0.9])), "table") == (
+        "variant  artifact  accuracy   loss    MACs     size   latency\n"
+        "dense    tflite      90.00%  0.500  1.50 M  2.0 KiB  0.250 ms\n"
+    )
+
+
+def test_markdown_is_a_table_of_github():
+    lines = render(over_seeds(_table([0.9])), "markdown").splitlines()
+    assert (
+        lines[1].replace("-", "") == "|:|:|:|:|:|:|:|".replace(":|:|:", ":|:|:") or "|" in lines[1]
+    )
+    assert lines[2].split("|")[3].strip() == "90.00%"
+
+
+def test_csv_and_json_keep_every_digit():
+    table = _table([0.9123456789])
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(render(table, "csv"))), table)
+    assert json.loads(render(table, "json"))[0]["accuracy"] == 0.9123456789
+
+
+def test_the_table_has_a_row_a_variant_and_artifact_the_dense_first(tiny_run):
+    table = comparison(tiny_run)
+    assert list(dict.fromkeys(table.variant)) == ["dense", "sparse", "both"]
+    assert list(table.artifact[:4]) == ["keras", "savedmodel", "tflite", "tflite-int8"]
+    assert not table.isna().to_numpy().any()
+    assert (table.nonzero <= table.parameters).all()
+    assert dict(zip(table.variant, table.epochs, strict=True)) == {
+        "dense": 2,
+        "sparse": 4,
+        "both": 5,
+    }
+
+
+def test_sparsity_per_layer_has_a_column_a_variant(tiny_run):
+    wide = per_layer(layer_sparsity(tiny_run))
+    assert list(wide.columns) == ["layer", "weight", "dense", "sparse", "both"]
+    assert list(wide.layer) == ["block1_conv1", "block2_conv1", "logits", "total"]
+    assert wide["dense"][0] == "0.0% of 36"
+    assert wide["sparse"][0] == "75.0% of 36"
+
+
+def test_the_report_states_table_data_command_and_machine(tiny_run):
+    text = (tiny_run / "report.md").read_text()
+    for needed in (
+        "| dense     | keras",
+        "## Sparsity per layer",
+        "- **both**: dense (train: epochs 2, learning_rate 0.05) → learn",
+        "digits, embedded in scikit-learn",
+        "- command: ",
+        "- commit: ",
+        "cores",
+    ):
+        assert needed in text
+    exact = pd.read_csv(tiny_run / "comparison.csv")
+    pd.testing.assert_frame_equal(exact, comparison(tiny_run))
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path):
+    with pytest.raises(TfpruneError) as caught:
+        comparison(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds no finished variant: give the directory of a run, such as "
+        "saved_models/digits, or run its pipeline first"
+    )
+
+
+def test_a_damaged_record_is_one_line(tiny_run, tmp_path):
+    folder = tmp_path / "dense" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text("{")
+    with pytest.raises(TfpruneError, match=r"record\.json is damaged: delete it and run again"):
+        comparison(tmp_path)

@@ -1,0 +1,77 @@
+"""The `tfprune` command and what all of its subcommands share: how errors are told."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import click
+
+from tfprune import __version__
+from tfprune.errors import TfpruneError
+
+# Name to module and one-line help: listing the commands must not import what they use.
+_COMMANDS = {
+    "run": ("pipeline", "Run a pipeline file: train, prune, export, measure, compare."),
+    "compare": ("compare", "Compare the artifacts of runs in one table."),
+    "train": ("training", "Train a net of the zoo, or a .keras file further."),
+    "prune": ("training", "Make a model's weights sparse while it trains."),
+    "slim": ("slim", "Remove channels and rebuild a smaller model."),
+    "export": ("artifacts", "Export a model as SavedModel and TFLite."),
+    "measure": ("artifacts", "Measure artifacts: accuracy, size, sparsity, latency."),
+    "inspect": ("inspect", "Show what of a model can be removed, and what not."),
+}
+
+
+class _WronglyCalled(click.ClickException):
+    exit_code = 2
+
+
+class _Commands(click.Group):
+    """Finds commands by name, and turns errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"tfprune.cli.{_COMMANDS[name][0]}")
+        command: click.Command = getattr(module, f"{name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, said) for name, (_, said) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            if isinstance(error, TfpruneError):
+                failure = _WronglyCalled if error.exit_code == 2 else click.ClickException
+                raise failure(str(error)) from error
+            said = " ".join(str(error).split()) or "no message"
+            raise click.ClickException(
+                f"unexpected {type(error).__name__}: {said[:300]} "
+                "(run `tfprune --debug ...` for the traceback)"
+            ) from error
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tfprune")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Make Keras CNNs sparser or slimmer, export them, and measure what was gained.
+
+    Results go to stdout, progress and errors to stderr. Exit code 2 means that the command was
+    called wrongly, 1 that it failed.
+    """
+    # TensorFlow's start-up notices would bury ours. Only what the user has not set.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

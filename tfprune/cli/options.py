@@ -1,0 +1,101 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+KERAS_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _keras_name(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+    if value.suffix != ".keras":
+        raise click.BadParameter(f"{value} does not end in .keras")
+    return value
+
+
+output = click.option(
+    "-o",
+    "--output",
+    required=True,
+    callback=_keras_name,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The .keras file to write.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def data(required: bool, why: str) -> Decorator:
+    """`--data` and where it lies.
+
+    Args:
+        required: whether the command needs images.
+        why: what it does with them, for the help.
+    """
+    return _all(
+        click.option(
+            "--data",
+            "data_name",
+            required=required,
+            metavar="NAME",
+            help=f"A tensorflow-datasets name, or `digits`, which is built in: {why}.",
+        ),
+        click.option(
+            "--data-dir",
+            metavar="DIR",
+            envvar="TFDS_DATA_DIR",
+            show_envvar=True,
+            help="Where tensorflow-datasets keeps its data; its own default if not given.",
+        ),
+    )
+
+
+def training(epochs: int, learning_rate: float) -> Decorator:
+    """The options of one training; see `tfprune.training.Training`.
+
+    Args:
+        epochs: the default of `--epochs`.
+        learning_rate: the default of `--learning-rate`.
+    """
+    return _all(
+        click.option("--epochs", type=int, default=epochs, show_default=True),
+        click.option("--batch-size", type=int, default=128, show_default=True),
+        click.option(
+            "--optimizer",
+            type=click.Choice(["sgd", "adam", "adamw"]),
+            default="sgd",
+            show_default=True,
+        ),
+        click.option(
+            "--learning-rate", type=float, default=learning_rate, show_default=True, help="Peak."
+        ),
+        click.option(
+            "--schedule",
+            type=click.Choice(["cosine", "constant", "step"]),
+            default="cosine",
+            show_default=True,
+            help="Of the learning rate.",
+        ),
+        click.option("--weight-decay", type=float, default=0.0, show_default=True),
+        click.option(
+            "--augment",
+            type=click.Choice(["flip", "crop"]),
+            multiple=True,
+            help="May be given twice.",
+        ),
+        click.option("--seed", type=int, default=0, show_default=True),
+    )
+
+
+def _all(*decorators: Decorator) -> Decorator:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for each in reversed(decorators):
+            function = each(function)
+        return function
+
+    return decorate

@@ -1,0 +1,109 @@
+"""`tfprune train` and `tfprune prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tfprune.cli import options
+
+if TYPE_CHECKING:
+    from tfprune.data import Dataset
+
+
+def _option(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    import tomllib
+
+    found: dict[str, Any] = {}
+    for value in values:
+        try:
+            # `width=16` is one line of TOML, as it would stand in a pipeline file.
+            found.update(tomllib.loads(value))
+        except tomllib.TOMLDecodeError:
+            raise click.BadParameter(f"{value!r} is not of the form width=16") from None
+    return found
+
+
+def _fitted(
+    step: str, given: dict[str, Any], model: Any, dataset: Dataset, output: Path, seed: int
+) -> None:
+    """Does one step of a pipeline on a model, and writes what comes out."""
+    from tempfile import TemporaryDirectory
+
+    from pydantic import TypeAdapter, ValidationError
+
+    from tfprune.artifacts import export
+    from tfprune.errors import UsageError
+    from tfprune.pipeline.spec import Step
+    from tfprune.pipeline.steps import Bench, perform
+
+    try:
+        specification = TypeAdapter(Step).validate_python({"kind": step, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][-1]).replace("_", "-")
+        raise UsageError(f"--{name} {first['input']}: {first['msg']}") from error
+    with TemporaryDirectory() as scratch:
+        model, record = perform(
+            specification, model, Bench(dataset, seed, Path(scratch), output.stem)
+        )
+    export(model, output.parent, ["keras"], name=output.stem)
+    accuracy = record["history"]["val_accuracy"][-1]
+    click.echo(f"{output}: validation accuracy {accuracy:.2%}")
+
+
+@click.command("train")
+@click.argument("model", metavar="MODEL")
+@options.data(required=True, why="what to train on")
+@click.option(
+    "--option", multiple=True, callback=_option, metavar="KEY=VALUE", help="Of a zoo model."
+)
+@options.training(epochs=10, learning_rate=0.1)
+@options.output
+def train_command(
+    model: str,
+    data_name: str,
+    data_dir: str | None,
+    option: dict[str, Any],
+    output: Path,
+    seed: int,
+    **given: Any,
+) -> None:
+    """Train MODEL: a net of the zoo, such as vgg or resnet20, or a .keras file further."""
+    from tfprune.data import load
+    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.pipeline.spec import ModelSpec
+    from tfprune.pipeline.steps import build
+
+    dataset = load(data_name, data_dir, seed=seed)
+    if model.endswith(".keras"):
+        start = read_keras(Path(model))
+    else:
+        start = build(ModelSpec(name=model, options=option), dataset, seed)
+    _fitted("train", given, start, dataset, output, seed)
+
+
+@click.command("prune")
+@click.argument("model", type=options.KERAS_FILE)
+@options.data(required=True, why="what to train on while pruning")
+@click.option("--sparsity", type=float, default=0.8, show_default=True, help="0 to 1.")
+@click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True)
+@click.option("--begin", type=float, default=0.0, show_default=True, help="Share of the training.")
+@click.option("--end", type=float, default=0.5, show_default=True, help="Share of the training.")
+@click.option("--frequency", type=int, default=100, show_default=True, help="In steps.")
+@options.training(epochs=5, learning_rate=0.02)
+@options.output
+def prune_command(
+    model: Path, data_name: str, data_dir: str | None, output: Path, seed: int, **given: Any
+) -> None:
+    """Make the weights of MODEL, a .keras file, sparse while it trains on.
+
+    The sparsity follows tfmot's PolynomialDecay from --begin to --end of the training.
+    """
+    from tfprune.data import load
+    from tfprune.measure.keras_runtime import read_keras
+
+    start = read_keras(model)
+    _fitted("prune", given, start, load(data_name, data_dir, seed=seed), output, seed)

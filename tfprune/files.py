@@ -1,0 +1,60 @@
+"""Files that are whole or absent, never half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tfprune.errors import TfpruneError
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Writes a text file; whoever reads meanwhile sees the old one or the new one.
+
+    Args:
+        path: the file; its directory is made when missing.
+        text: the whole content.
+
+    Returns:
+        The path.
+
+    Raises:
+        TfpruneError: it cannot be written there.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, since a rename is atomic only within one file system.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as partial:
+            fresh = Path(partial, path.name)
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(path)
+    except OSError as error:
+        raise TfpruneError(
+            f"{path} cannot be written ({error.strerror}): give a place you can write to"
+        ) from error
+    return path
+
+
+def write_json(path: str | os.PathLike[str], document: Any) -> Path:
+    """Writes a JSON file like `write_text`."""
+    return write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        TfpruneError: it is missing or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TfpruneError(
+            f"{path} cannot be read ({error.strerror}): check the path, or make it first"
+        ) from error
+    except ValueError as error:
+        raise TfpruneError(f"{path} is damaged: delete it and run again") from error

@@ -1,0 +1,97 @@
+"""Tables as text: for people, spreadsheets, programs and READMEs."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+_SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "accuracy": ("accuracy", lambda value: f"{value:.2%}"),
+    "loss": ("loss", lambda value: f"{value:.3f}"),
+    "parameters": ("params", lambda value: f"{value:,.0f}"),
+    "nonzero": ("non-zero", lambda value: f"{value:,.0f}"),
+    "sparsity": ("sparsity", lambda value: f"{value:.1%}"),
+    "macs": ("MACs", lambda value: f"{value / 1e6:.2f} M"),
+    "macs_share": ("MACs", lambda value: f"{value:.1%}"),
+    "params_share": ("params", lambda value: f"{value:.1%}"),
+    "bytes": ("size", lambda value: _kib(value)),
+    "bytes_gzip": ("gzip", lambda value: _kib(value)),
+    "latency_ms": ("latency", lambda value: f"{value:.3f} ms"),
+    "epochs": ("epochs", lambda value: f"{value:.0f}"),
+    "epoch_seconds": ("s/epoch", lambda value: f"{value:.1f}"),
+    "test_seconds": ("test s", lambda value: f"{value:.2f}"),
+}
+
+
+def _kib(value: float) -> str:
+    return f"{value / 1024:,.1f} KiB"
+
+
+def for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """A table's columns under short names, its numbers as text with their units."""
+    shown = table.copy().astype(object)
+    for column in shown.columns.intersection(list(_SHOWN)):
+        _, text = _SHOWN[str(column)]
+        shown[column] = [
+            "" if pd.isna(value) else value if isinstance(value, str) else text(value)
+            for value in shown[column]
+        ]
+    return shown.rename(columns={column: title for column, (title, _) in _SHOWN.items()})
+
+
+def _terminal(table: pd.DataFrame) -> str:
+    shown = for_people(table)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in shown.columns:
+        numeric = column not in ("run", "variant", "artifact", "layer", "weight", "layers")
+        grid.add_column(str(column), justify="right" if numeric else "left", no_wrap=True)
+    for row in shown.itertuples(index=False):
+        grid.add_row(*(str(value) for value in row))
+    # A table that is wider than the terminal is better scrolled than folded.
+    console = Console(file=io.StringIO(), width=1000, no_color=True)
+    with console.capture() as capture:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    shown = for_people(table)
+    text = {"run", "variant", "artifact", "layer", "weight", "layers"}
+    align = ["left" if column in text else "right" for column in shown.columns]
+    return shown.to_markdown(index=False, colalign=align, disable_numparse=True) + "\n"
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False)
+
+
+def _json(table: pd.DataFrame) -> str:
+    return json.dumps(json.loads(table.to_json(orient="records")), indent=2) + "\n"
+
+
+FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "table": _terminal,
+    "markdown": _markdown,
+    "csv": _csv,
+    "json": _json,
+}
+
+
+def render(table: pd.DataFrame, form: str = "table") -> str:
+    """A table as text.
+
+    Args:
+        table: what to show.
+        form: a name in `FORMATS`. `table` and `markdown` round and add units; `csv` and `json`
+            keep every digit.
+
+    Returns:
+        The text, with a newline at its end.
+    """
+    return FORMATS[form](table)
