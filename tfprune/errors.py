@@ -22,10 +22,16 @@ class UsageError(TfpruneError, ValueError):
     exit_code = 2
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """What to do about a word that is none of `choices`: the nearest one, or all of them."""
+def did_you_mean(word: str, choices: Iterable[str], otherwise: str | None = None) -> str:
+    """What to do about a word that is none of `choices`.
+
+    Args:
+        word: what was given.
+        choices: what there is.
+        otherwise: said where none of the choices is near; if not given, all are listed.
+    """
     choices = list(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"choose one of {', '.join(choices)}"
+    return otherwise or f"choose one of {', '.join(choices)}"

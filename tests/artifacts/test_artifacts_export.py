@@ -303,7 +303,7 @@ def test_a_directory_that_cannot_be_made_is_one_line(model: keras.Model, tmp_pat
     [
         (["tflit"], "did you mean 'tflite'?"),
         (["tflite-int4"], "did you mean 'tflite-int8'?"),
-        (["onnx"], "give some of keras, savedmodel, tflite, tflite-int8"),
+        (["onnx"], "choose one of keras, savedmodel, tflite, tflite-int8"),
         ([], "no format"),
         (["tflite-int8"], "needs representative_data"),
     ],

@@ -89,7 +89,7 @@ def test_include_and_exclude_pick_layers(nested, picks, expected):
 @pytest.mark.parametrize(
     ("picks", "message"),
     [
-        ({"include": "haed"}, r"include: .* no layer 'haed'; did you mean 'head'\?"),
+        ({"include": "haed"}, r"include: .* no layer 'haed': did you mean 'head'\?"),
         ({"exclude": ["a", "inner/bb"]}, r"exclude: .* did you mean 'inner/b'\?"),
         ({"include": "norm"}, r"'norm' has no kernel"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from tfprune.artifacts.artifact import Artifact
 from tfprune.artifacts.finish import finished, mixed_precision
 from tfprune.artifacts.formats import FORMATS, Format, Source
 from tfprune.artifacts.tflite import spread
-from tfprune.errors import TfpruneError, UsageError
+from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.measure.accuracy import agreement
 from tfprune.measure.interface import one_line
 from tfprune.measure.runtime import load
@@ -109,9 +108,7 @@ def _chosen(formats: Sequence[str]) -> list[str]:
         raise UsageError(f"no format to export: give some of {', '.join(FORMATS)}")
     for name in chosen:
         if name not in FORMATS:
-            close = difflib.get_close_matches(str(name), FORMATS, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"give some of {', '.join(FORMATS)}"
-            raise UsageError(f"format {name!r} is unknown: {hint}")
+            raise UsageError(f"format {name!r} is unknown: {did_you_mean(str(name), FORMATS)}")
     return chosen
 
 

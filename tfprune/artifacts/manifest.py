@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from tfprune.artifacts.artifact import Artifact
 from tfprune.errors import TfpruneError
+from tfprune.files import read_json, write_json
 
 MANIFEST = "artifacts.json"
 
@@ -29,17 +28,7 @@ def write_manifest(directory: str | os.PathLike[str], artifacts: Iterable[Artifa
     """
     directory = Path(directory)
     listed = [artifact.to_dict(directory) for artifact in artifacts]
-    path = directory / MANIFEST
-    try:
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".partial-") as partial:
-            new = Path(partial) / MANIFEST
-            new.write_text(json.dumps({"artifacts": listed}, indent=2) + "\n")
-            new.replace(path)
-    except OSError as error:
-        raise TfpruneError(
-            f"{path} cannot be written ({error.strerror}): give a directory you can write to"
-        ) from error
-    return path
+    return write_json(directory / MANIFEST, {"artifacts": listed})
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> list[Artifact]:
@@ -53,12 +42,8 @@ def read_manifest(directory: str | os.PathLike[str]) -> list[Artifact]:
     """
     directory = Path(directory)
     path = directory / MANIFEST
+    document = read_json(path)
     try:
-        listed = json.loads(path.read_text())["artifacts"]
-        return [Artifact.from_dict(values, directory) for values in listed]
-    except OSError as error:
-        raise TfpruneError(
-            f"{path} cannot be read ({error.strerror}): export into this directory first"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
+        return [Artifact.from_dict(values, directory) for values in document["artifacts"]]
+    except (KeyError, TypeError) as error:
         raise TfpruneError(f"{path} is no artifact list, or is damaged: export again") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.data._splits import Split
-from tfprune.errors import TfpruneError, UsageError
+from tfprune.errors import TfpruneError, UsageError, did_you_mean
 
 _DIGITS_TEST_SHARE = 0.2
 
@@ -128,8 +127,7 @@ def _unknown(name: str, error: Exception) -> str:
     if name.partition(":")[0].partition("/")[0] in known:
         # The set exists, its version or config does not.
         return f"data set {name!r} cannot be opened: {_line(error.__cause__ or error)}"
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "see tensorflow_datasets' catalog for names"
+    hint = did_you_mean(name.lower(), known, "see tensorflow_datasets' catalog for names")
     return f"unknown data set {name!r}: {hint}"
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
 
-from tfprune.errors import UsageError
+from tfprune.errors import UsageError, did_you_mean
 
 Pick: TypeAlias = "str | Callable[[Any], bool]"
 Picks: TypeAlias = "Pick | Iterable[Pick] | None"
@@ -84,8 +83,8 @@ def prunable(
         for pick in picks:
             if isinstance(pick, str) and pick not in known:
                 raise UsageError(
-                    f"{argument}: the model {model.name!r} has no layer {pick!r}"
-                    f"{_did_you_mean(pick, known)}"
+                    f"{argument}: the model {model.name!r} has no layer {pick!r}: "
+                    + did_you_mean(pick, sorted(known), "see `tfprune inspect`")
                 )
     for pick in wanted:
         if isinstance(pick, str) and not any(_matches(pick, *owner) for owner in owners):
@@ -136,8 +135,3 @@ def _as_list(picks: Picks) -> Sequence[Pick]:
     if picks is None:
         return []
     return [picks] if isinstance(picks, str) or callable(picks) else list(picks)
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
