@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -91,10 +92,82 @@ def copy(model: keras.Model) -> keras.Model:
     """An uncompiled copy with variables of its own, nested and shared layers included.
 
     `keras.models.clone_model` fails on nested models; the config round trip does not.
+
+    Raises:
+        UsageError: the model is one that `from_config` cannot make again.
     """
-    twin = type(model).from_config(model.get_config())
+    functional(model)
+    twin = from_config(model, model.get_config())
     twin.set_weights(model.get_weights())
     return twin
+
+
+def from_config(model: keras.Model, config: dict[str, Any]) -> keras.Model:
+    """A model like `model`, made from its config or an edited one.
+
+    Keras finds custom classes and functions by their registered names; here the model is at hand,
+    so its own are used, registered or not, lambdas included.
+
+    Args:
+        model: a functional or built Sequential Keras model.
+        config: its `get_config()`, with changed numbers where wanted.
+
+    Raises:
+        UsageError: the class of the model has an `__init__` of its own, or a layer is shared
+            between the model and one nested in it.
+    """
+    if "layers" not in config:
+        raise UsageError(
+            f"model {model.name!r} is a {type(model).__name__} whose config does not hold its "
+            "graph: wrap it as keras.Model(model.inputs, model.outputs)"
+        )
+    known: dict[str, Any] = {}
+    _own_objects(model, config, known)
+    with keras.saving.custom_object_scope(known):
+        twin = type(model).from_config(config)
+    if len(twin.weights) != len(model.weights):
+        raise UsageError(
+            f"model {model.name!r} shares a layer with a model nested in it, which no config can "
+            "say: give each its own layer"
+        )
+    return twin
+
+
+def _own_objects(model: keras.Model, config: dict[str, Any], known: dict[str, Any]) -> None:
+    """Collects what the layers of a model are made of; `config` then names its own functions."""
+    members = {each.name: each for each in functional(model).operations}
+    for entry in config["layers"]:
+        inner = entry["config"]
+        member = members.get(inner.get("name"))
+        if member is None:
+            continue
+        known[type(member).__name__] = type(member)
+        if is_graph(member):
+            _own_objects(member, inner, known)
+            continue
+        for key, said in inner.items():
+            value = getattr(member, key, None)
+            # What a string names, such as `relu`, Keras finds by itself.
+            if not isinstance(said, dict):
+                continue
+            if isinstance(value, FunctionType):
+                name = f"{value.__name__} {len(known)}"
+                known[name] = value
+                inner[key] = {"class_name": "function", "config": name, "registered_name": name}
+            elif said.get("class_name") == type(value).__name__:
+                known[type(value).__name__] = type(value)
+
+
+def compile_like(model: keras.Model, twin: keras.Model) -> None:
+    """Compiles `twin` as `model` is, with an optimizer and metrics of its own."""
+
+    def fresh(value: Any) -> Any:
+        if isinstance(value, keras.Optimizer | keras.Metric):
+            return type(value).from_config(value.get_config())
+        return value
+
+    if model.compiled:
+        twin.compile(**keras.tree.map_structure(fresh, model._compile_config.config))
 
 
 @dataclass(frozen=True)

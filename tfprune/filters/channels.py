@@ -69,11 +69,19 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Number:
-    """A config entry that counts channels, such as `filters` of a Conv2D."""
+    """A config entry that counts channels, such as `filters` of a Conv2D.
+
+    Attributes:
+        layer: the layer whose config it is.
+        key: the entry's key.
+        ids: the channels it counts.
+        axis: where the entry is a shape, which of its axes counts them.
+    """
 
     layer: keras.Layer
     key: str
     ids: np.ndarray
+    axis: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +120,7 @@ class Trace:
         self.frozen: list[Remark] = []
         self.inexactness: list[Remark] = []
         self._edges: list[tuple[np.ndarray, np.ndarray]] = []
+        self._entered: dict[int, Channels] = {}
 
     # -- what rules return ---------------------------------------------------------------------
 
@@ -162,6 +171,25 @@ class Trace:
         found = Channels(channels.shape, axis, ids, np.full(len(ids), np.nan))
         self.freeze(found, f"{layer} reads what has no removable channels")
         return found
+
+    def entered(self, tensor: keras.KerasTensor, channels: Channels) -> Channels:
+        """The channels that a nested model finds at its input, alike at each of its calls.
+
+        Args:
+            tensor: the input of the nested model.
+            channels: what the current call gives it.
+        """
+        first = self._entered.setdefault(id(tensor), channels)
+        if first.axis is None:
+            name = self.call.operation.name
+            self.freeze(channels, f"{name} is also called on what has no removable channels")
+            return channels
+        channels = self.along(channels, first.axis)
+        if channels is not first:
+            self.unite(first, channels)
+        layer = tensor._keras_history.operation
+        self.numbers[id(layer), "batch_shape"] = Number(layer, "batch_shape", first.ids, first.axis)
+        return channels
 
     # -- what rules record ---------------------------------------------------------------------
 

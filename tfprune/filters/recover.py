@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfprune.graph import copy, named_layers
+from tfprune.graph import compile_like, copy, named_layers
 
 
 def recalibrated(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> keras.Model:
@@ -39,6 +39,5 @@ def recalibrated(model: keras.Model, images: np.ndarray, batch_size: int = 256) 
         twin(np.asarray(batch, np.float32), training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
-    if model.compiled:
-        twin.compile_from_config(model.get_compile_config())
+    compile_like(model, twin)
     return twin

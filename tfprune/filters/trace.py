@@ -35,10 +35,12 @@ def _run(record: Trace, model: keras.Model, inputs: Sequence[Channels]) -> list[
     values = {id(tensor): each for tensor, each in zip(graph.inputs, inputs, strict=True)}
     for call in calls(model):
         arguments = [values[id(tensor)] for tensor in call.inputs]
+        record.call = call
         if is_graph(call.operation):
+            entries = zip(functional(call.operation).inputs, arguments, strict=True)
+            arguments = [record.entered(tensor, each) for tensor, each in entries]
             results = _run(record, call.operation, arguments)
         else:
-            record.call = call
             answer = rule_for(call.operation)(record, call.operation, *arguments)
             results = [answer] if isinstance(answer, Channels) else list(answer)
         for tensor, each in zip(call.outputs, results, strict=True):
