@@ -115,9 +115,12 @@ class ChannelGroups(Sequence[ChannelGroup]):
         """Bool (unit_count,): the units that contribute nothing to any output.
 
         A unit is dead when, wherever a weight reads it, either its value is always zero or the
-        weight is. Frozen units are never dead: their readers are not known.
+        weight is. Frozen units are never dead, since their readers are not known, and neither are
+        those whose removal is inexact: a softmax hears a channel that is always zero.
         """
         live = self.fixed.copy()
+        for remark in self.trace.inexactness:
+            live[self.unit[remark.ids]] = True
         for read in self.trace.reads:
             kernel = np.asarray(keras.ops.convert_to_numpy(read.variable))
             axes = tuple(axis for axis in range(kernel.ndim) if axis != read.axis)

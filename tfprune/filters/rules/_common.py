@@ -35,7 +35,6 @@ _POINTWISE = {
     activations.soft_shrink,
     activations.tanh,
     activations.tanh_shrink,
-    activations.threshold,
     activations.squareplus,
     activations.sparse_plus,
     activations.sparse_sigmoid,

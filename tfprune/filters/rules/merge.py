@@ -44,23 +44,22 @@ def elementwise(trace: Trace, layer: Any, *inputs: Channels) -> Channels:
     shape = tuple(trace.call.outputs[0].shape)
     back = _channel_axis(inputs, shape)
     if back is None:
+        for channels in inputs:
+            trace.freeze(channels, f"{layer.name} spreads it over all channels")
         return trace.opaque(shape)
     met: list[Channels] = []
+    constants: list[np.ndarray] = []
     for channels in inputs:
         if len(channels.shape) < -back or channels.shape[back] != shape[back]:
             trace.freeze(channels, f"{layer.name} spreads it over all channels")
+            constants.append(np.full(shape[back], np.nan))
         else:
             met.append(trace.along(channels, back))
+            constants.append(met[-1].constant)
     for other in met[1:]:
         trace.unite(met[0], other)
-    known = len(met) == len(inputs)
-    values = _COMBINED[type(layer)](np.stack([each.constant for each in met]))
-    return Channels(
-        shape,
-        len(shape) + back,
-        met[0].ids,
-        values if known else np.full(len(met[0]), np.nan),
-    )
+    values = _COMBINED[type(layer)](np.stack(constants))
+    return Channels(shape, len(shape) + back, met[0].ids, values)
 
 
 @channel_rule(layers.Concatenate)
@@ -83,4 +82,6 @@ def concatenate(trace: Trace, layer: Any, *inputs: Channels) -> Channels:
     met = [trace.along(channels, along) for channels in inputs]
     for other in met[1:]:
         trace.unite(met[0], other)
-    return replace(met[0].varying(), shape=shape)
+    values = np.stack([each.constant for each in met])
+    constant = np.where((values == values[0]).all(axis=0), values[0], np.nan)
+    return replace(met[0], shape=shape, constant=constant)

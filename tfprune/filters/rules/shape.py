@@ -48,5 +48,8 @@ def flatten(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Keras puts channel `i % C` at position `i`, whatever the data format."""
     x = trace.along(x, channel_axis(layer, len(x.shape)))
     shape = tuple(trace.call.outputs[0].shape)
+    if shape[1] is None:
+        trace.freeze(x, f"{layer.name} flattens a tensor of open size")
+        return trace.opaque(shape)
     repeats = math.prod(shape[1:]) // len(x)
     return Channels(shape, 1, np.tile(x.ids, repeats), np.tile(x.constant, repeats))
