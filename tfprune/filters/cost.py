@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -17,8 +18,12 @@ class Cost:
 
     def __init__(self, groups: ChannelGroups) -> None:
         self._groups = groups
-        self._uses = [(use.kernel, use.positions) for use in kernel_uses(groups.model)]
         self._weights = groups.model.weights
+
+    @cached_property
+    def _uses(self) -> list[tuple[keras.Variable, int]]:
+        # Only when asked for: a model of open sizes has parameters, but no count of these.
+        return [(use.kernel, use.positions) for use in kernel_uses(self._groups.model)]
 
     def macs(self, alive: np.ndarray) -> int:
         """Multiply-accumulates of one example with the units `alive`, bool (unit_count,)."""

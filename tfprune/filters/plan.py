@@ -165,7 +165,7 @@ def _best(
     wanted: Callable[..., int],
     round_to: int,
 ) -> np.ndarray:
-    """The `wanted` best units of each group, rounded up, and all frozen ones, bool (unit_count,)."""
+    """Which units live: the `wanted` best of each group, rounded up, and all frozen ones."""
     alive = np.ones(groups.unit_count, bool)
     for group in groups:
         count = min(group.size, math.ceil(max(1, wanted(group)) / round_to) * round_to)
