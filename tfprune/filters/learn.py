@@ -99,6 +99,7 @@ class LearnStructure(keras.callbacks.Callback):
         for variable, axis, position in self._parts:
             mine = position >= 0
             np.add.at(self._sizes, position[mine], math.prod(variable.shape) / variable.shape[axis])
+        self._alive = keras.Variable(np.ones(self._count, np.float32), trainable=False)
         self._last = self.model.trainable_variables[-1]
         _AfterUpdate(self._last.constraint, self._proximal_step).on(self._last)
         # A step traced earlier would not contain the constraint.
@@ -118,6 +119,8 @@ class LearnStructure(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves nothing behind in the model."""
+        # Averaged weights (use_ema), which Keras has just put in place, remember dead channels.
+        self._scale(self._alive)
         self._detach()
 
     def dead_share(self) -> float:
@@ -143,8 +146,16 @@ class LearnStructure(keras.callbacks.Callback):
         return total
 
     def _proximal_step(self) -> None:
-        threshold = self.model.optimizer.learning_rate * self.penalty.strength
+        optimizer = self.model.optimizer
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        # Constraints run at every accumulation step; so many small thresholds make one whole.
+        share = 1 / (inner.gradient_accumulation_steps or 1)
+        threshold = optimizer.learning_rate * self.penalty.strength * share
         factor = shrinkage(self._squares(), self._sizes, threshold)
+        self._alive.assign(ops.cast(factor > 0, "float32"))
+        self._scale(factor)
+
+    def _scale(self, factor: Any) -> None:
         factor = ops.concatenate([factor, ops.ones(1)])
         for variable, axis, position in self._parts:
             shape = [1] * len(variable.shape)
