@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# TensorFlow's start-up chatter says nothing that a reader of our output needs.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test check format clean
 

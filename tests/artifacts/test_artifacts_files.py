@@ -14,7 +14,7 @@ import pytest
 from tfprune.artifacts import Artifact, export, read_manifest, write_manifest
 from tfprune.artifacts.archive import pack
 from tfprune.artifacts.finish import finished
-from tfprune.artifacts.quiet import quiet
+from tfprune.quiet import quiet
 from tfprune.errors import TfpruneError
 from tfprune.measure.unpack import unpack
 

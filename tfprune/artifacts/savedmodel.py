@@ -10,7 +10,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfprune.artifacts.quiet import quiet
+from tfprune.quiet import quiet
 from tfprune.measure.savedmodel_runtime import SIGNATURE
 
 # What serving clients call the input.

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
-from tfprune.artifacts.quiet import quiet
+from tfprune.quiet import quiet
 from tfprune.artifacts.savedmodel import INPUT_NAME
 from tfprune.errors import TfpruneError
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tfprune.cli import options
+from tfprune.cli.start import start_keras
 
 
 @click.command("export")
@@ -40,6 +41,7 @@ def export_command(
     as_json: bool,
 ) -> None:
     """Export MODEL, a .keras file. Every artifact is loaded, run and compared before it counts."""
+    start_keras()
     from tfprune.artifacts import export, write_manifest
     from tfprune.data import load
     from tfprune.measure.keras_runtime import read_keras
@@ -70,6 +72,7 @@ def measure_command(
 
     Latency is timed in turn, one image at a time, so the figures can be compared.
     """
+    start_keras()
     import pandas as pd
 
     from tfprune.data import load as load_data

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tfprune.cli import options
+from tfprune.cli.start import start_keras
 
 
 @click.command("inspect")
@@ -15,6 +16,7 @@ from tfprune.cli import options
 @options.as_json
 def inspect_command(model: Path, as_json: bool) -> None:
     """Show the channel groups of MODEL, a .keras file, its frozen layers and its sparsity."""
+    start_keras()
     from tfprune import channel_groups, macs, sparsity
     from tfprune.measure.keras_runtime import read_keras
     from tfprune.report import group_table, render

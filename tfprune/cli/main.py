@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from typing import Any
 
 import click
@@ -72,6 +71,3 @@ def main(debug: bool) -> None:
     Results go to stdout, progress and errors to stderr. Exit code 2 means that the command was
     called wrongly, 1 that it failed.
     """
-    # TensorFlow's start-up notices would bury ours. Only what the user has not set.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tfprune.cli import options
+from tfprune.cli.start import start_keras
 
 
 def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
@@ -53,6 +54,7 @@ def run_command(
 
     spec = load_pipeline(pipeline)
 
+    start_keras()
     from tfprune.pipeline.runner import run
     from tfprune.report import comparison, over_seeds, render
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tfprune.cli import options
+from tfprune.cli.start import start_keras
 
 
 @click.command("slim")
@@ -35,6 +36,7 @@ def slim_command(
     Give one of --filters, --macs, --params and --dead. Train the result further with
     `tfprune train`.
     """
+    start_keras()
     from tfprune import filters, macs
     from tfprune.artifacts import export
     from tfprune.data import load

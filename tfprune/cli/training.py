@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options
+from tfprune.cli.start import start_keras
 
 if TYPE_CHECKING:
     from tfprune.data import Dataset
@@ -72,6 +73,7 @@ def train_command(
     **given: Any,
 ) -> None:
     """Train MODEL: a net of the zoo, such as vgg or resnet20, or a .keras file further."""
+    start_keras()
     from tfprune.data import load
     from tfprune.measure.keras_runtime import read_keras
     from tfprune.pipeline.spec import ModelSpec
@@ -102,6 +104,7 @@ def prune_command(
 
     The sparsity follows tfmot's PolynomialDecay from --begin to --end of the training.
     """
+    start_keras()
     from tfprune.data import load
     from tfprune.measure.keras_runtime import read_keras
 

@@ -1,4 +1,4 @@
-"""Keeps TensorFlow's chatter off stdout and stderr while it converts."""
+"""Keeps TensorFlow's chatter off stdout and stderr."""
 
 from __future__ import annotations
 
