@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfprune
+from tfprune.filters import channel_groups, plan
+from tfprune.filters.cost import Cost
+
+from .harness import randomised
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return randomised(
+        keras.Sequential(
+            [
+                keras.Input((8, 8, 3), name="picture"),
+                layers.Conv2D(12, 3, name="first"),
+                layers.ReLU(name="relu"),
+                layers.Conv2D(20, 3, name="second"),
+                layers.Flatten(),
+                layers.Dense(3, name="last"),
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"last": [0]}, "filter 0 of layer 'last' cannot go: it is an output of the model"),
+        (
+            {"frist": [0]},
+            "no layer 'frist' makes channels that tfprune can follow: did you mean 'first'?",
+        ),
+        (
+            {"xyz": [0]},
+            "no layer 'xyz' makes channels that tfprune can follow: see `tfprune inspect`",
+        ),
+        (
+            {"relu": [0]},
+            "no layer 'relu' makes channels that tfprune can follow: see `tfprune inspect`",
+        ),
+        ({"first": [12]}, "layer 'first' has filters 0..11: 12 is out of range"),
+        ({"first": [-1]}, "layer 'first' has filters 0..11: -1 is out of range"),
+        (
+            {"first": range(12)},
+            "nothing would be left of layer 'first': keep at least one filter",
+        ),
+    ],
+)
+def test_errors_of_remove_filters(model: keras.Model, filters: dict, message: str) -> None:
+    with pytest.raises(tfprune.UsageError) as error:
+        tfprune.remove_filters(model, filters)
+    assert str(error.value) == message
+
+
+def test_nothing_may_be_left_of_a_coupled_layer() -> None:
+    """Three of `c`'s channels go with `a`, two with `b`."""
+    x = keras.Input((3,))
+    both = layers.Concatenate()([layers.Dense(3, name="a")(x), layers.Dense(2, name="b")(x)])
+    y = layers.Add()([both, layers.Dense(5, name="c")(x)])
+    model = keras.Model(x, layers.Dense(2)(y))
+    with pytest.raises(tfprune.UsageError, match="nothing would be left of layer 'b'"):
+        tfprune.remove_filters(model, {"c": [0, 3, 4]})
+    assert tfprune.remove_filters(model, {"c": [0, 3]}).get_layer("c").units == 3
+
+
+def test_a_plan_names_what_goes(model: keras.Model) -> None:
+    found = plan(model, filters=0.5)
+    norms = np.linalg.norm(
+        np.concatenate(
+            [np.reshape(each, (-1, 12)) for each in model.get_layer("first").get_weights()]
+        ),
+        axis=0,
+    )
+    assert found.removed["first"] == sorted(np.argsort(norms)[:6].tolist())
+    assert set(found.removed) == {"first", "second"}
+    assert found.inexact == {}
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.6, 0.9, 1.0])
+@pytest.mark.parametrize("target", ["macs", "params"])
+def test_a_cost_fits_and_not_one_unit_more_goes(
+    model: keras.Model, target: str, share: float
+) -> None:
+    found = plan(model, **{target: share})
+    groups = found.groups
+    cost = getattr(Cost(groups), target)
+    whole = cost(np.ones(groups.unit_count, bool))
+    assert cost(found.alive) <= share * whole
+    if share == 1.0:
+        assert found.alive.all()
+    else:
+        # Bringing back the best of what went breaks the limit.
+        from tfprune.filters.importance import scores
+
+        gone = np.flatnonzero(~found.alive)
+        back = found.alive.copy()
+        back[gone[np.argmax(scores(groups, "l2")[gone])]] = True
+        assert cost(back) > share * whole
+
+
+@pytest.mark.parametrize("options", [{"filters": 0.3}, {"macs": 0.5}, {"params": 0.5}])
+def test_sizes_become_multiples(model: keras.Model, options: dict[str, float]) -> None:
+    found = plan(model, **options, round_to=8)
+    for name, full in (("first", 12), ("second", 20)):
+        left = full - len(found.removed.get(name, []))
+        assert left == full or left % 8 == 0
+    assert found.removed
+
+
+def test_frozen_units_stay_whatever_they_score() -> None:
+    x = keras.Input((4,))
+    a, b = layers.Dense(2, name="a")(x), layers.Dense(6, name="b")(x)
+    y = layers.Add()([layers.Concatenate()([a, b]), layers.Dense(8, name="c")(x)])
+    model = randomised(keras.Model(x, [layers.Dense(2)(y), a]))
+    for name in "ac":
+        kernel = model.get_layer(name).kernel
+        kernel.assign(np.concatenate([np.full((4, 2), 1e-9), np.array(kernel)[:, 2:]], axis=1))
+    for options in ({"filters": 0.2}, {"macs": 0.5}, {"dead": True}):
+        assert not {0, 1} & set(plan(model, **options).removed.get("c", []))
+    assert len(plan(model, filters=0.5).removed["c"]) == 3
+
+
+def test_dead_removal_leaves_one_of_a_dead_layer(model: keras.Model) -> None:
+    twin = tfprune.graph.copy(model)
+    for variable in twin.get_layer("second").weights:
+        variable.assign(np.zeros(variable.shape))
+    found = plan(twin, dead=True)
+    assert len(found.removed["second"]) == 19
+    # What the dead layer reads is dead too: its kernel is zero.
+    assert len(found.removed["first"]) == 11
+
+
+def test_parameters_of_an_open_size_can_be_counted() -> None:
+    x = keras.Input((None, None, 2))
+    model = keras.Model(x, layers.Conv2D(2, 1)(layers.Conv2D(8, 1, name="a")(x)))
+    assert len(plan(model, params=0.6).removed["a"]) == 4
+    with pytest.raises(tfprune.UsageError, match="give the model's Input a fixed shape"):
+        plan(model, macs=0.6)
+
+
+def test_group_order_is_stable(model: keras.Model) -> None:
+    assert [group.layers for group in channel_groups(model)] == [("first",), ("second",), ("last",)]

@@ -1,0 +1,135 @@
+"""The one call, its targets, and random graphs through all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+import tfprune
+
+from .harness import randomised, run_slim_test
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return randomised(
+        keras.Sequential([keras.Input((4,)), *map(layers.Dense, (6, 6, 2))], name="mlp")
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filters": 0}, "filters=0 is not a share to keep: give a number in 0..1"),
+        ({"macs": 1.5}, "macs=1.5 is not a share to keep: give a number in 0..1"),
+        ({"params": -1}, "params=-1 is not a share to keep: give a number in 0..1"),
+        ({}, "give slim exactly one of filters, macs, params and dead, not none"),
+        (
+            {"filters": 0.5, "dead": True},
+            "give slim exactly one of filters, macs, params and dead, not filters and dead",
+        ),
+        (
+            {"macs": 0.01},
+            "macs=0.01 cannot be reached: the least is 0.097 of the original, since 1 layers are "
+            "frozen (see `tfprune inspect`)",
+        ),
+        ({"filters": 0.5, "round_to": 0}, "round_to=0 is not a number of channels: give 1 or more"),
+    ],
+)
+def test_bad_targets(model: keras.Model, options: dict[str, float], message: str) -> None:
+    with pytest.raises(tfprune.UsageError) as error:
+        tfprune.slim(model, **options)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("options", [{"macs": 0.5}, {"params": 0.5}])
+def test_a_share_of_the_cost(model: keras.Model, options: dict[str, float]) -> None:
+    slim = tfprune.slim(model, **options)
+    cost = tfprune.macs if "macs" in options else keras.Model.count_params
+    assert 0.3 * cost(model) < cost(slim) <= 0.5 * cost(model)
+
+
+def graph(draw: Callable[..., Any]) -> keras.Model:
+    """A small random functional model out of all that channels can pass through."""
+    size = 4
+    inputs = [keras.Input((size, size, 2)) for _ in range(draw(st.integers(1, 2)))]
+    maps = list(inputs)
+    channels = st.integers(2, 5)
+    activation = st.sampled_from([None, "relu", "tanh", "elu"])
+
+    def conv(filters: int) -> layers.Layer:
+        width = draw(st.sampled_from([1, 3]))
+        return layers.Conv2D(filters, width, padding="same", activation=draw(activation))
+
+    def pick() -> keras.KerasTensor:
+        return draw(st.sampled_from(maps))
+
+    def nested(x: keras.KerasTensor) -> keras.Model:
+        start = keras.Input(x.shape[1:])
+        inner = layers.Add()([start, conv(x.shape[-1])(layers.ReLU()(start))])
+        return keras.Model(start, inner)
+
+    def convolution() -> keras.KerasTensor:
+        return conv(draw(channels))(pick())
+
+    def normalisation() -> keras.KerasTensor:
+        return layers.BatchNormalization(scale=draw(st.booleans()), center=draw(st.booleans()))(
+            pick()
+        )
+
+    def residual() -> keras.KerasTensor:
+        x = pick()
+        return layers.Add()([x, conv(x.shape[-1])(x)])
+
+    def concatenation() -> keras.KerasTensor:
+        return layers.Concatenate()([pick(), pick()])
+
+    def depthwise() -> keras.KerasTensor:
+        copies = draw(st.integers(1, 2))
+        return layers.DepthwiseConv2D(3, padding="same", depth_multiplier=copies)(pick())
+
+    def gate() -> keras.KerasTensor:
+        x = pick()
+        squeezed = layers.Dense(3, "relu")(layers.GlobalAveragePooling2D()(x))
+        return layers.Multiply()([x, layers.Dense(x.shape[-1], "sigmoid")(squeezed)])
+
+    def shared() -> keras.KerasTensor:
+        x, layer = pick(), conv(draw(channels))
+        y = conv(x.shape[-1])(x)
+        return layers.Concatenate()([layer(x), layer(y)])
+
+    def model_in_model() -> keras.KerasTensor:
+        x = pick()
+        inner = nested(x)
+        return inner(inner(x)) if draw(st.booleans()) else inner(x)
+
+    kinds = [convolution, normalisation, residual, concatenation, depthwise, gate, shared]
+    for _ in range(draw(st.integers(2, 5))):
+        maps.append(draw(st.sampled_from([*kinds, model_in_model]))())
+    # Every input must reach an output for the model to exist.
+    last = layers.Concatenate()([maps[-1], *inputs])
+    outputs = [layers.Dense(2)(layers.Flatten()(conv(3)(last)))]
+    if draw(st.booleans()):
+        outputs.append(layers.GlobalMaxPooling2D()(pick()))
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs)
+
+
+# Building a model inside a strategy would use the global random state, which hypothesis forbids.
+# Nor does it shrink: each try builds ten models, and these are small to begin with.
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.data(), st.integers(0, 2**16))
+def test_random_graphs(data: st.DataObject, seed: int) -> None:
+    # A BatchNorm without gamma keeps a dead filter's shift alive, so here dead is only free.
+    run_slim_test(graph(data.draw), removable=None, dies=None, save=False, seed=seed)
