@@ -14,9 +14,9 @@ import pytest
 from tfprune.artifacts import Artifact, export, read_manifest, write_manifest
 from tfprune.artifacts.archive import pack
 from tfprune.artifacts.finish import finished
-from tfprune.quiet import quiet
 from tfprune.errors import TfpruneError
 from tfprune.measure.unpack import unpack
+from tfprune.quiet import quiet
 
 
 @keras.saving.register_keras_serializable("tfprune")
@@ -171,7 +171,9 @@ def test_a_failed_write_keeps_the_old_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"artifacts": [{"path": "a"}]}', "\x00"])
 def test_a_damaged_manifest_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "artifacts.json").write_text(content)
-    with pytest.raises(TfpruneError, match=r"artifacts\.json is (no artifact list, or is )?damaged"):
+    with pytest.raises(
+        TfpruneError, match=r"artifacts\.json is (no artifact list, or is )?damaged"
+    ):
         read_manifest(tmp_path)
 
 

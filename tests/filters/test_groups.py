@@ -93,3 +93,32 @@ def test_models_without_a_graph(model: keras.Model, message: str) -> None:
         with pytest.raises(tfprune.UsageError) as error:
             attempt(model)
         assert str(error.value) == message
+
+
+def _scaled(model: keras.Model) -> set[str]:
+    groups = tfprune.channel_groups(model)
+    return {f"{each.variable.path}" for each in groups.scaled()}
+
+
+def test_gamma_and_beta_carry_the_scale_of_the_filters_before_them() -> None:
+    x = keras.Input((8, 8, 3))
+    y = layers.Conv2D(4, 3, name="normed")(x)
+    y = layers.ReLU()(layers.BatchNormalization(name="bn")(y))
+    y = layers.Conv2D(4, 3, name="bare", activation="relu")(y)
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(y)))
+    assert {path.split("/")[0] for path in _scaled(model)} == {"bn", "bare", "out"}
+
+
+def test_a_filter_that_someone_else_reads_too_keeps_its_scale() -> None:
+    x = keras.Input((8, 8, 3))
+    y = layers.Conv2D(4, 3, name="conv")(x)
+    z = layers.Add()([y, layers.BatchNormalization(name="bn")(y)])
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(z)))
+    assert {path.split("/")[0] for path in _scaled(model)} == {"conv", "bn", "out"}
+
+
+def test_without_gamma_the_filter_keeps_its_scale() -> None:
+    x = keras.Input((8, 8, 3))
+    y = layers.BatchNormalization(scale=False, name="bn")(layers.Conv2D(4, 3, name="conv")(x))
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(y)))
+    assert "conv" in {path.split("/")[0] for path in _scaled(model)}

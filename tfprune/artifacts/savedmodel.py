@@ -10,8 +10,8 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfprune.quiet import quiet
 from tfprune.measure.savedmodel_runtime import SIGNATURE
+from tfprune.quiet import quiet
 
 # What serving clients call the input.
 INPUT_NAME = "image"

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
-from tfprune.quiet import quiet
 from tfprune.artifacts.savedmodel import INPUT_NAME
 from tfprune.errors import TfpruneError
+from tfprune.quiet import quiet
 
 # Ranges hardly move after some hundred images, and calibration runs them one by one.
 CALIBRATION_IMAGES = 500

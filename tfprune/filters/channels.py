@@ -30,12 +30,14 @@ class Channels:
         ids: int64 (shape[axis],); an id may occur several times, as after Flatten.
         constant: float64 (shape[axis],); the value of a channel that is the same at every
             position of every example, NaN where it varies.
+        linear: the layer whose weighted sums these are, with nothing done to them yet.
     """
 
     shape: tuple[int | None, ...]
     axis: int | None
     ids: np.ndarray
     constant: np.ndarray
+    linear: keras.Layer | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -117,6 +119,7 @@ class Trace:
         self.slices: dict[tuple[int, int], Slice] = {}
         self.numbers: dict[tuple[int, str], Number] = {}
         self.reads: list[Read] = []
+        self.normalized: set[int] = set()
         self.frozen: list[Remark] = []
         self.inexactness: list[Remark] = []
         self._edges: list[tuple[np.ndarray, np.ndarray]] = []
@@ -142,7 +145,7 @@ class Trace:
             self.producers[id(layer)] = (layer, self._mint(shape[axis]))
         ids = self.producers[id(layer)][1]
         values = np.full(len(ids), np.nan) if constant is None else constant
-        return Channels(shape, axis, ids, values)
+        return Channels(shape, axis, ids, values, linear=layer)
 
     def passed(self, channels: Channels, axis: int | None = None) -> Channels:
         """The same channels in the shape of the current call's output.
@@ -154,7 +157,8 @@ class Trace:
         shape = tuple(self.call.outputs[0].shape)
         if channels.axis is None:
             return self.opaque(shape)
-        return replace(channels, shape=shape, axis=channels.axis if axis is None else axis)
+        axis = channels.axis if axis is None else axis
+        return replace(channels, shape=shape, axis=axis, linear=None)
 
     def along(self, channels: Channels, axis: int) -> Channels:
         """The ids along the axis that a rule needs.
@@ -208,6 +212,22 @@ class Trace:
         if known.ids is not channels.ids:
             # A shared layer: one weight serves both calls, so their channels go together.
             self._edges.append((known.ids, channels.ids))
+
+    def normalize(self, channels: Channels) -> None:
+        """Says that the scale and shift of `channels` are taken out here, as by BatchNorm.
+
+        For layers whose own weights set the scale anew. The filters of the linear layer right
+        before then have a direction but no scale: ten times the filter is the same filter.
+        """
+        (tensor,) = self.call.inputs
+        read = [
+            node
+            for node in tensor._keras_history.operation._outbound_nodes
+            if any(each is tensor for each in node.input_tensors)
+        ]
+        # Whoever else reads the tensor sees the scale.
+        if channels.linear is not None and len(read) == 1:
+            self.normalized.update(id(weight) for weight in channels.linear.weights)
 
     def number(self, key: str, channels: Channels) -> None:
         """Says that a config entry of the current layer counts `channels`."""

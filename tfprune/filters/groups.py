@@ -9,7 +9,7 @@ from typing import Any, overload
 import keras
 import numpy as np
 
-from tfprune.filters.channels import Trace
+from tfprune.filters.channels import Role, Slice, Trace
 from tfprune.filters.trace import trace
 from tfprune.graph import named_layers
 
@@ -110,6 +110,19 @@ class ChannelGroups(Sequence[ChannelGroup]):
     def kept(self, alive: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Bool (len(ids),): which of `ids` are alive when the units `alive` (unit_count,) are."""
         return alive[self.unit[ids]]
+
+    def making(self, *roles: Role) -> list[Slice]:
+        """The slices of weights with the given roles."""
+        return [entry for entry in self.trace.slices.values() if entry.role in roles]
+
+    def scaled(self) -> list[Slice]:
+        """The slices that carry a channel's scale: gamma and beta, or else its filter and bias.
+
+        BatchNorm with a gamma takes the scale out of the filter before it, so gamma and beta alone
+        say how much comes out.
+        """
+        made = self.making("filter", "scale")
+        return [entry for entry in made if id(entry.variable) not in self.trace.normalized]
 
     def dead(self) -> np.ndarray:
         """Bool (unit_count,): the units that contribute nothing to any output.

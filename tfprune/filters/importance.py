@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.filters.channels import Role
+from tfprune.filters.channels import Slice
 from tfprune.filters.groups import ChannelGroups
 
 
 def _accumulated(
-    groups: ChannelGroups, roles: set[Role], function: Callable[[np.ndarray], np.ndarray]
+    groups: ChannelGroups,
+    slices: Iterable[Slice],
+    function: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums of `function` of the weights over each unit, and how many weights each unit has."""
     totals, sizes = np.zeros(groups.unit_count), np.zeros(groups.unit_count)
-    for entry in groups.trace.slices.values():
-        if entry.role in roles:
-            value = np.asarray(keras.ops.convert_to_numpy(entry.variable), np.float64)
-            axes = tuple(axis for axis in range(value.ndim) if axis != entry.axis)
-            units = groups.unit[entry.ids]
-            np.add.at(totals, units, function(value).sum(axis=axes))
-            np.add.at(sizes, units, value.size / value.shape[entry.axis])
+    for entry in slices:
+        value = np.asarray(keras.ops.convert_to_numpy(entry.variable), np.float64)
+        axes = tuple(axis for axis in range(value.ndim) if axis != entry.axis)
+        units = groups.unit[entry.ids]
+        np.add.at(totals, units, function(value).sum(axis=axes))
+        np.add.at(sizes, units, value.size / value.shape[entry.axis])
     return totals, sizes
 
 
 def l1(groups: ChannelGroups) -> np.ndarray:
     """Sum of absolute filter weights (Li et al. 2017, Pruning Filters for Efficient ConvNets)."""
-    return _accumulated(groups, {"filter"}, np.abs)[0]
+    return _accumulated(groups, groups.making("filter"), np.abs)[0]
 
 
 def l2(groups: ChannelGroups) -> np.ndarray:
     """Euclidean norm of the filter weights over all coupled layers (Li et al. 2017; He et al.
     2018, Soft Filter Pruning).
     """  # noqa: D205
-    return np.sqrt(_accumulated(groups, {"filter"}, np.square)[0])
+    return np.sqrt(_accumulated(groups, groups.making("filter"), np.square)[0])
 
 
 def lasso(groups: ChannelGroups) -> np.ndarray:
-    """The norms that group lasso learns: filters, biases, gamma and beta of a unit as one group,
-    by the square root of the group's size (Wen et al. 2016; Yuan & Lin 2006).
+    """The norms that `LearnStructure` shrinks, by the square root of the group's size (Wen et al.
+    2016; Yuan & Lin 2006).
     """  # noqa: D205
-    squares, sizes = _accumulated(groups, {"filter", "scale"}, np.square)
+    squares, sizes = _accumulated(groups, groups.scaled(), np.square)
     return np.sqrt(squares / np.maximum(sizes, 1))
 
 

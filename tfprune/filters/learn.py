@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -39,6 +40,19 @@ class _AfterUpdate:
         return self._variable.value
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One axis of a weight, and for each of its entries the number of its group, -1 for none."""
+
+    variable: keras.Variable
+    axis: int
+    position: np.ndarray
+
+    @property
+    def weights_each(self) -> float:
+        return math.prod(self.variable.shape) / self.variable.shape[self.axis]
+
+
 class LearnStructure(keras.callbacks.Callback):
     """Trains under group lasso over channel groups, so that whole channels become exactly zero.
 
@@ -47,6 +61,11 @@ class LearnStructure(keras.callbacks.Callback):
     step, each group is moved by the proximal step of `GroupLasso`; the loss itself carries no
     penalty. A group that reaches zero contributes nothing, so `tfprune.slim(model, dead=True)`
     removes it for free.
+
+    A filter before BatchNorm has a direction but no scale: shrinking it changes no output, and
+    only makes its next steps larger, until training breaks down. So the norm of a group, and the
+    shrinkage, are those of the weights that carry its scale (gamma and beta, or the filter and bias
+    where no BatchNorm follows); the filters before BatchNorm become zero when their group does.
 
     Use it as a callback of any `model.fit`. Nothing of it remains in the model afterwards.
 
@@ -71,7 +90,6 @@ class LearnStructure(keras.callbacks.Callback):
                 f"LearnStructure learns which filters can go, not {self.penalty.groups!r} groups: "
                 "put such a GroupLasso on the kernels as their regularizer"
             )
-        self._parts: list[tuple[keras.Variable, int, np.ndarray]] = []
         self._last: keras.Variable | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -89,16 +107,19 @@ class LearnStructure(keras.callbacks.Callback):
             )
         index = np.full(groups.unit_count, -1)
         index[removable] = np.arange(removable.size)
-        self._parts = [
-            (entry.variable, entry.axis, index[groups.unit[entry.ids]])
-            for entry in groups.trace.slices.values()
-            if entry.role in ("filter", "scale") and id(entry.variable) in trainable
+        carriers = {id(entry.variable) for entry in groups.scaled()}
+        parts = [
+            _Part(entry.variable, entry.axis, index[groups.unit[entry.ids]])
+            for entry in groups.making("filter", "scale")
+            if id(entry.variable) in trainable
         ]
+        self._scaled = [part for part in parts if id(part.variable) in carriers]
+        self._following = [part for part in parts if id(part.variable) not in carriers]
         self._count = removable.size
         self._sizes = np.zeros(self._count, np.float32)
-        for variable, axis, position in self._parts:
-            mine = position >= 0
-            np.add.at(self._sizes, position[mine], math.prod(variable.shape) / variable.shape[axis])
+        for part in self._scaled:
+            mine = part.position >= 0
+            np.add.at(self._sizes, part.position[mine], part.weights_each)
         self._alive = keras.Variable(np.ones(self._count, np.float32), trainable=False)
         self._last = self.model.trainable_variables[-1]
         _AfterUpdate(self._last.constraint, self._proximal_step).on(self._last)
@@ -120,12 +141,12 @@ class LearnStructure(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves nothing behind in the model."""
         # Averaged weights (use_ema), which Keras has just put in place, remember dead channels.
-        self._scale(self._alive)
+        self._scale(self._scaled + self._following, self._alive)
         self._detach()
 
     def dead_share(self) -> float:
         """The share of the removable channels whose every weight is zero, 0 to 1."""
-        return float(np.mean(ops.convert_to_numpy(self._squares()) == 0))
+        return 1 - float(ops.mean(self._alive))
 
     _share = 0.0
 
@@ -137,11 +158,11 @@ class LearnStructure(keras.callbacks.Callback):
 
     def _squares(self) -> Any:
         total = ops.zeros(self._count, "float32")
-        for variable, axis, position in self._parts:
-            others = [each for each in range(len(variable.shape)) if each != axis]
-            squares = ops.sum(ops.square(ops.cast(variable, "float32")), axis=others)
+        for part in self._scaled:
+            others = [each for each in range(len(part.variable.shape)) if each != part.axis]
+            squares = ops.sum(ops.square(ops.cast(part.variable, "float32")), axis=others)
             # Frozen channels carry position -1; one more segment takes them.
-            spread = np.where(position >= 0, position, self._count)
+            spread = np.where(part.position >= 0, part.position, self._count)
             total += ops.segment_sum(squares, spread, self._count + 1)[:-1]
         return total
 
@@ -150,15 +171,20 @@ class LearnStructure(keras.callbacks.Callback):
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         # Constraints run at every accumulation step; so many small thresholds make one whole.
         share = 1 / (inner.gradient_accumulation_steps or 1)
+        # Momentum makes 1 / (1 - momentum) of each gradient; the penalty must weigh as much against
+        # the loss as it would as a term of it.
+        share /= 1 - getattr(inner, "momentum", 0.0)
         threshold = optimizer.learning_rate * self.penalty.strength * share
         factor = shrinkage(self._squares(), self._sizes, threshold)
-        self._alive.assign(ops.cast(factor > 0, "float32"))
-        self._scale(factor)
+        # A dead channel stays dead: without its filter, beta could come back as a mere constant.
+        self._alive.assign(self._alive * ops.cast(factor > 0, "float32"))
+        self._scale(self._scaled, factor * self._alive)
+        self._scale(self._following, self._alive)
 
-    def _scale(self, factor: Any) -> None:
+    def _scale(self, parts: list[_Part], factor: Any) -> None:
         factor = ops.concatenate([factor, ops.ones(1)])
-        for variable, axis, position in self._parts:
-            shape = [1] * len(variable.shape)
-            shape[axis] = -1
-            scale = ops.reshape(ops.take(factor, position), shape)
-            variable.assign(variable * ops.cast(scale, variable.dtype))
+        for part in parts:
+            shape = [1] * len(part.variable.shape)
+            shape[part.axis] = -1
+            scale = ops.reshape(ops.take(factor, part.position), shape)
+            part.variable.assign(part.variable * ops.cast(scale, part.variable.dtype))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tfprune.errors import UsageError
+from tfprune.errors import UsageError, did_you_mean
 from tfprune.filters.groups import ChannelGroups
 
 
@@ -63,8 +62,7 @@ def removing(groups: ChannelGroups, filters: Mapping[str, Sequence[int]]) -> Rem
     for path, indices in filters.items():
         units = groups.producers.get(path)
         if units is None:
-            close = difflib.get_close_matches(path, groups.producers, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see `tfprune inspect`"
+            hint = did_you_mean(path, groups.producers, "see `tfprune inspect`")
             raise UsageError(f"no layer {path!r} makes channels that tfprune can follow: {hint}")
         for index in indices:
             if not 0 <= index < len(units):

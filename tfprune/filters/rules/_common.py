@@ -14,7 +14,6 @@ from tfprune.filters.channels import Channels, Trace
 
 # Each maps every number by itself, so a channel's ids and constants pass through it.
 _POINTWISE = {
-    activations.linear,
     activations.relu,
     activations.relu6,
     activations.leaky_relu,
@@ -66,8 +65,11 @@ def mapped(function: Callable[..., Any], channels: Channels) -> Channels:
 
 def activated(trace: Trace, activation: Any, channels: Channels) -> Channels:
     """`channels` after an activation function, which may freeze them or be inexact."""
-    if activation is None or activation in _POINTWISE:
-        return mapped(activation or activations.linear, channels)
+    if activation is None or activation is activations.linear:
+        return channels
+    channels = replace(channels, linear=None)
+    if activation in _POINTWISE:
+        return mapped(activation, channels)
     name = getattr(activation, "__name__", type(activation).__name__)
     if activation in _MIXING:
         trace.inexact(channels, f"{name} spreads over all channels")

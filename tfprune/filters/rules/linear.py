@@ -57,6 +57,7 @@ def depthwise(trace: Trace, layer: Any, x: Channels) -> Channels:
         shape=tuple(trace.call.outputs[0].shape),
         ids=np.repeat(x.ids, copies),
         constant=np.where(live.reshape(-1), np.nan, bias),
+        linear=layer,
     )
     trace.weight(layer.kernel, -2, x, "filter")
     if layer.use_bias:

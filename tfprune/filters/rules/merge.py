@@ -84,4 +84,4 @@ def concatenate(trace: Trace, layer: Any, *inputs: Channels) -> Channels:
         trace.unite(met[0], other)
     values = np.stack([each.constant for each in met])
     constant = np.where((values == values[0]).all(axis=0), values[0], np.nan)
-    return replace(met[0], shape=shape, constant=constant)
+    return replace(met[0], shape=shape, constant=constant, linear=None)

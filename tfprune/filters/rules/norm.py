@@ -22,6 +22,7 @@ def batch_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
     gamma, beta = np.ones(len(x)), np.zeros(len(x))
     if layer.scale:
         gamma = numpy(layer.gamma)
+        trace.normalize(x)
         trace.weight(layer.gamma, 0, x, "scale")
     if layer.center:
         beta = numpy(layer.beta)
