@@ -44,6 +44,8 @@ class _Run:
         self.dataset = dataset
         self.say = say
         self.progress = progress
+        # Before the work: files may be edited while it lasts.
+        self.commit = provenance.commit()
 
     def chain(self, variant: str, seed: int) -> tuple[list[Path], str]:
         """Does the steps of a variant that are not done yet; their folders and the last key."""
@@ -89,6 +91,7 @@ class _Run:
             "seed": seed,
             "before": before.name if before else None,
             "seconds": time.perf_counter() - begun,
+            "commit": self.commit,
             **steps.described(model),
             **record,
         }
@@ -217,7 +220,7 @@ def run(
         directory / "run.json",
         {
             "command": provenance.command(),
-            "commit": provenance.commit(),
+            "commit": this.commit,
             "begun": begun,
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "data": dataset.note,
