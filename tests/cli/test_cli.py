@@ -56,10 +56,12 @@ def test_every_command_explains_itself(command):
 
 def test_prune_makes_a_file_sparse(trained, tmp_path):
     out = tmp_path / "sparse.keras"
-    result = _run(
-        "prune", trained, *TRAIN, "--sparsity", "0.5", "--end", "0", "--frequency", "1", "-o", out
-    )
+    schedule = ["--sparsity", "0.5", "--end", "0", "--frequency", "1"]
+    result = _run("prune", trained, *TRAIN, *schedule, "--json", "-o", out)
     assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["output"] == str(out)
+    assert document["history"]["sparsity"] == pytest.approx([0.5], abs=0.02)
     kernel = keras.saving.load_model(out).get_layer("logits").kernel
     assert float(keras.ops.mean(keras.ops.equal(kernel, 0))) == pytest.approx(0.5, abs=0.02)
 

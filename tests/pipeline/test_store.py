@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.errors import TfpruneError
@@ -15,11 +15,13 @@ documents = st.recursive(
 )
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(), documents))
 def test_a_key_does_not_depend_on_the_order_of_entries(document):
     assert key(document) == key(dict(reversed(document.items())))
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(), documents), st.integers(), st.integers())
 def test_a_changed_value_changes_the_key(document, first, second):
     names = [key({**document, "step": {"epochs": epochs}}) for epochs in (first, second)]

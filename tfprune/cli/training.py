@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,13 @@ def _option(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
 
 
 def _fitted(
-    step: str, given: dict[str, Any], model: Any, dataset: Dataset, output: Path, seed: int
+    step: str,
+    given: dict[str, Any],
+    model: Any,
+    dataset: Dataset,
+    output: Path,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Does one step of a pipeline on a model, and writes what comes out."""
     from tempfile import TemporaryDirectory
@@ -51,6 +58,9 @@ def _fitted(
             specification, model, Bench(dataset, seed, Path(scratch), output.stem)
         )
     export(model, output.parent, ["keras"], name=output.stem)
+    if as_json:
+        click.echo(json.dumps({"output": str(output), **record}, indent=2))
+        return
     accuracy = record["history"]["val_accuracy"][-1]
     click.echo(f"{output}: validation accuracy {accuracy:.2%}")
 
@@ -63,6 +73,7 @@ def _fitted(
 )
 @options.training(epochs=10, learning_rate=0.1)
 @options.output
+@options.as_json
 def train_command(
     model: str,
     data_name: str,
@@ -70,6 +81,7 @@ def train_command(
     option: dict[str, Any],
     output: Path,
     seed: int,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Train MODEL: a net of the zoo, such as vgg or resnet20, or a .keras file further."""
@@ -84,7 +96,7 @@ def train_command(
         start = read_keras(Path(model))
     else:
         start = build(ModelSpec(name=model, options=option), dataset, seed)
-    _fitted("train", given, start, dataset, output, seed)
+    _fitted("train", given, start, dataset, output, seed, as_json)
 
 
 @click.command("prune")
@@ -97,8 +109,15 @@ def train_command(
 @click.option("--frequency", type=int, default=100, show_default=True, help="In steps.")
 @options.training(epochs=5, learning_rate=0.02)
 @options.output
+@options.as_json
 def prune_command(
-    model: Path, data_name: str, data_dir: str | None, output: Path, seed: int, **given: Any
+    model: Path,
+    data_name: str,
+    data_dir: str | None,
+    output: Path,
+    seed: int,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Make the weights of MODEL, a .keras file, sparse while it trains on.
 
@@ -109,4 +128,5 @@ def prune_command(
     from tfprune.measure.keras_runtime import read_keras
 
     start = read_keras(model)
-    _fitted("prune", given, start, load(data_name, data_dir, seed=seed), output, seed)
+    dataset = load(data_name, data_dir, seed=seed)
+    _fitted("prune", given, start, dataset, output, seed, as_json)
