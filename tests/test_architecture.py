@@ -1,0 +1,72 @@
+"""Imports run downward only, and algorithms know nothing of files, pipelines or click."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tfprune
+
+PACKAGE = Path(tfprune.__file__).parent
+# From the bottom to the top; a part may import itself and what lies below its row.
+LAYERS = [
+    {"errors", "quiet"},
+    {"files", "graph", "progress", "data", "zoo"},
+    {"checkpoint"},
+    {"training", "weights", "filters"},
+    {"measure"},
+    {"artifacts"},
+    {"report"},
+    {"pipeline"},
+    {"cli"},
+]
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE) + sorted(
+    path for path in PACKAGE.glob("*.py") if path.stem != "__init__"
+)
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "tfprune":
+            names = [f"tfprune.{each.name}" for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        yield from names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downward_only(path):
+    mine = _part(path)
+    for name in _imported(path):
+        top, _, rest = name.partition(".")
+        if top != "tfprune" or not rest:
+            continue
+        # A public name stands for the part that it lives in.
+        part = tfprune._HOME.get(rest, f"tfprune.{rest}").split(".")[1]
+        if part in LEVEL:
+            assert part == mine or LEVEL[part] < LEVEL[mine], f"{path} imports {name}"
+        else:
+            assert rest == "__version__"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_command_line_knows_click_and_only_edges_know_tensorflow(path):
+    imported = {name.partition(".")[0] for name in _imported(path)}
+    assert "click" not in imported or _part(path) == "cli"
+    assert "tensorflow" not in imported or _part(path) in ("data", "measure", "artifacts")
+
+
+def test_every_part_has_a_level():
+    assert {_part(path) for path in MODULES} == set(LEVEL)
