@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from tfprune.cli.start import start_keras
+
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -24,6 +26,7 @@ def compare_command(runs: tuple[Path, ...], form: str, layers: bool) -> None:
     Prints one row a variant and artifact, then the sparsity of every layer. csv and json print
     the first table only, or with --layers the second.
     """
+    start_keras()
     import pandas as pd
 
     from tfprune.report import comparison, layer_sparsity, over_seeds, per_layer, render
