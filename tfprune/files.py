@@ -10,6 +10,9 @@ from typing import Any
 
 from tfprune.errors import TfpruneError
 
+# What every folder of a run says of itself: the pipeline writes it, the report reads it.
+RECORD = "record.json"
+
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Writes a text file; whoever reads meanwhile sees the old one or the new one.

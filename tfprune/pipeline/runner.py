@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tfprune import data
+from tfprune import data, graph
 from tfprune.artifacts import export, write_manifest
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import write_json, write_text
@@ -138,7 +138,7 @@ class _Run:
             "variant": variant,
             "seed": seed,
             "steps": [each.name for each in folders],
-            "macs": steps.described(model)["macs"],
+            "macs": graph.macs(model),
             "artifacts": measured,
         }
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.errors import TfpruneError
-from tfprune.files import read_json, write_json
+from tfprune.files import RECORD, read_json, write_json
 
-RECORD = "record.json"
 # Where a step keeps what it resumes from; no part of its result.
 SCRATCH = "scratch"
 

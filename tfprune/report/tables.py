@@ -9,10 +9,8 @@ from typing import Any
 import pandas as pd
 
 from tfprune.errors import TfpruneError
-from tfprune.files import read_json
+from tfprune.files import RECORD, read_json
 from tfprune.measure import sha256
-
-RECORD = "record.json"
 
 
 def _deliveries(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
