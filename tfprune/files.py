@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from tfprune.errors import TfpruneError
+from tfprune.errors import TfpruneError, UsageError
 
 # What every folder of a run says of itself: the pipeline writes it, the report reads it.
 RECORD = "record.json"
@@ -61,3 +62,41 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         ) from error
     except ValueError as error:
         raise TfpruneError(f"{path} is damaged: delete it and run again") from error
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits.
+
+    Args:
+        path: A file.
+
+    Raises:
+        TfpruneError: It does not exist.
+        UsageError: It is a directory.
+    """
+    with existing_file(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """A path that something is at.
+
+    Raises:
+        TfpruneError: Nothing is.
+    """
+    if not Path(path).exists():
+        raise TfpruneError(f"{path} does not exist: check the path, or export the model first")
+    return Path(path)
+
+
+def existing_file(path: str | os.PathLike[str]) -> Path:
+    """A path that a file is at.
+
+    Raises:
+        TfpruneError: Nothing is.
+        UsageError: A directory is.
+    """
+    found = existing(path)
+    if found.is_dir():
+        raise UsageError(f"{path} is a directory: pack it as a .tar.gz first")
+    return found

@@ -14,7 +14,8 @@ import tfprune
 from tfprune.artifacts import FORMATS, Artifact, export
 from tfprune.artifacts.formats import Format, Source
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure import agreement, gzip_bytes, load, raw_bytes, sha256
+from tfprune.files import sha256
+from tfprune.measure import agreement, gzip_bytes, load, raw_bytes
 from tfprune.measure.savedmodel_runtime import SavedModelRuntime
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure import gzip_bytes, raw_bytes, sha256
+from tfprune.files import sha256
+from tfprune.measure import gzip_bytes, raw_bytes
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import pytest
 import tfprune
 from tfprune.data import load as load_data
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure import evaluate, load, sha256
+from tfprune.files import sha256
+from tfprune.measure import evaluate, load
 from tfprune.pipeline.runner import run
-from tfprune.report import comparison
+from tfprune.report import comparison, read_run
 
 
 def test_every_variant_has_every_artifact(tiny_run, tiny_pipeline):
@@ -34,7 +35,7 @@ def test_every_variant_has_every_artifact(tiny_run, tiny_pipeline):
 
 def test_a_figure_is_that_of_the_file_itself(tiny_run, tiny_pipeline):
     test = load_data("digits", limit=tiny_pipeline.data.limit).test
-    table = comparison(tiny_run)
+    table = comparison(read_run(tiny_run))
     assert len(table) == 4 * len(tiny_pipeline.variants)
     files = {"keras": "model.keras", "tflite": "model.tflite", "tflite-int8": "model.int8.tflite"}
     for row in table[table.artifact.isin(files)].itertuples():
@@ -104,9 +105,9 @@ def test_a_killed_run_goes_on_to_the_same_files(tiny_run, tiny_pipeline, tmp_pat
 
 def test_the_run_says_where_it_came_from(tiny_run):
     record = json.loads((tiny_run / "run.json").read_text())
-    assert record["versions"]["keras"] == keras.__version__
+    assert record["sessions"][0]["versions"]["keras"] == keras.__version__
     assert record["seeds"] == [0]
-    assert record["machine"]["cores"] >= 1
+    assert record["sessions"][0]["machine"]["cores"] >= 1
     assert record["pipeline"]["name"] == "tiny"
 
 
@@ -144,7 +145,7 @@ def test_test_images_decide_nothing(tiny_run, tiny_pipeline, tmp_path, monkeypat
     for name in ("model.keras", "model.tflite", "model.int8.tflite"):
         path = f"both/seed-0/{name}"
         assert sha256(again / path) == sha256(tiny_run / path)
-    old, new = comparison(tiny_run), comparison(again)
+    old, new = comparison(read_run(tiny_run)), comparison(read_run(again))
     assert (new.accuracy.to_numpy() != old[old.variant == "both"].accuracy.to_numpy()).all()
 
 
@@ -153,4 +154,4 @@ def test_a_file_that_changed_after_it_was_measured_is_not_compared(tiny_run, tmp
     path = copy / "dense" / "seed-0" / "model.tflite"
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(TfpruneError, match="is not the file that was measured"):
-        comparison(copy)
+        comparison(read_run(copy))

@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 
 from tfprune.errors import TfpruneError
-from tfprune.report import comparison, layer_sparsity, over_seeds, per_layer, render
+from tfprune.report import (
+    comparison,
+    layer_sparsity,
+    over_seeds,
+    per_layer,
+    read_run,
+    render,
+)
 
 
 def _table(accuracies: list[float]) -> pd.DataFrame:
@@ -69,7 +76,7 @@ def test_csv_and_json_keep_every_digit():
 
 
 def test_the_table_has_a_row_a_variant_and_artifact_the_dense_first(tiny_run):
-    table = comparison(tiny_run)
+    table = comparison(read_run(tiny_run))
     assert list(dict.fromkeys(table.variant)) == ["dense", "sparse", "both"]
     assert list(table.artifact[:4]) == ["keras", "savedmodel", "tflite", "tflite-int8"]
     assert not table.isna().to_numpy().any()
@@ -82,7 +89,7 @@ def test_the_table_has_a_row_a_variant_and_artifact_the_dense_first(tiny_run):
 
 
 def test_sparsity_per_layer_has_a_column_a_variant(tiny_run):
-    wide = per_layer(layer_sparsity(tiny_run))
+    wide = per_layer(layer_sparsity(read_run(tiny_run)))
     assert list(wide.columns) == ["layer", "weight", "dense", "sparse", "both"]
     assert list(wide.layer) == ["block1_conv1", "block2_conv1", "logits", "total"]
     assert wide["dense"][0] == "0.0% of 36"
@@ -102,12 +109,12 @@ def test_the_report_states_table_data_command_and_machine(tiny_run):
     ):
         assert needed in text
     exact = pd.read_csv(tiny_run / "comparison.csv")
-    pd.testing.assert_frame_equal(exact, comparison(tiny_run))
+    pd.testing.assert_frame_equal(exact, comparison(read_run(tiny_run)))
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path):
     with pytest.raises(TfpruneError) as caught:
-        comparison(tmp_path)
+        comparison(read_run(tmp_path))
     assert str(caught.value) == (
         f"{tmp_path} holds no finished variant: give the directory of a run, such as "
         "saved_models/digits, or run its pipeline first"
@@ -119,4 +126,4 @@ def test_a_damaged_record_is_one_line(tiny_run, tmp_path):
     folder.mkdir(parents=True)
     (folder / "record.json").write_text("{")
     with pytest.raises(TfpruneError, match=r"record\.json is damaged: delete it and run again"):
-        comparison(tmp_path)
+        comparison(read_run(tmp_path))

@@ -16,10 +16,11 @@ from tfprune.artifacts.finish import finished, mixed_precision
 from tfprune.artifacts.formats import FORMATS, Format, Source
 from tfprune.artifacts.tflite import spread
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
+from tfprune.files import sha256
 from tfprune.measure.accuracy import agreement
 from tfprune.measure.interface import one_line
 from tfprune.measure.runtime import load
-from tfprune.measure.size import gzip_bytes, raw_bytes, sha256
+from tfprune.measure.size import gzip_bytes, raw_bytes
 
 # Largest difference of a float format, as a share of the Keras outputs' range.
 FLOAT_TOLERANCE = 1e-3

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from tfprune.cli.start import start_keras
-
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -26,17 +24,24 @@ def compare_command(runs: tuple[Path, ...], form: str, layers: bool) -> None:
     Prints one row a variant and artifact, then the sparsity of every layer. csv and json print
     the first table only, or with --layers the second.
     """
-    start_keras()
     import pandas as pd
 
-    from tfprune.report import comparison, layer_sparsity, over_seeds, per_layer, render
+    from tfprune.report import (
+        comparison,
+        layer_sparsity,
+        over_seeds,
+        per_layer,
+        read_run,
+        render,
+    )
 
     exact = form in ("csv", "json")
     texts = []
+    read = [read_run(run) for run in runs]
     if not layers:
-        table = pd.concat([comparison(run) for run in runs], ignore_index=True)
+        table = pd.concat([comparison(run) for run in read], ignore_index=True)
         texts.append(render(table if exact else over_seeds(table), form))
     if layers or not exact:
-        zeros = pd.concat([layer_sparsity(run) for run in runs], ignore_index=True)
+        zeros = pd.concat([layer_sparsity(run) for run in read], ignore_index=True)
         texts.append(render(zeros if exact else per_layer(zeros), form))
     click.echo("\n".join(texts), nl=False)

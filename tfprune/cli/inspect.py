@@ -18,8 +18,9 @@ def inspect_command(model: Path, as_json: bool) -> None:
     """Show the channel groups of MODEL, a .keras file, its frozen layers and its sparsity."""
     start_keras()
     from tfprune import channel_groups, macs, sparsity
+    from tfprune.filters import group_table
     from tfprune.measure.keras_runtime import read_keras
-    from tfprune.report import group_table, render
+    from tfprune.report import render
 
     network = read_keras(model)
     groups = channel_groups(network)

@@ -56,7 +56,7 @@ def run_command(
 
     start_keras()
     from tfprune.pipeline.runner import run
-    from tfprune.report import comparison, over_seeds, render
+    from tfprune.report import comparison, over_seeds, read_run, render
 
     directory = run(
         spec,
@@ -67,7 +67,7 @@ def run_command(
         say=lambda line: click.echo(line, err=True),
         progress=True,
     )
-    table = comparison(directory)
+    table = comparison(read_run(directory))
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return

@@ -9,6 +9,7 @@ from tfprune.filters.rebuild import rebuild
 from tfprune.filters.recover import recalibrated
 from tfprune.filters.rules import channel_rule
 from tfprune.filters.slim import plan, remove_filters, slim
+from tfprune.filters.table import group_table
 
 __all__ = [
     "IMPORTANCE",
@@ -19,6 +20,7 @@ __all__ = [
     "RemovalPlan",
     "channel_groups",
     "channel_rule",
+    "group_table",
     "plan",
     "rebuild",
     "recalibrated",

@@ -4,7 +4,7 @@ from tfprune.measure.accuracy import Evaluation, agreement, cross_entropy, evalu
 from tfprune.measure.interface import Runtime
 from tfprune.measure.latency import latency
 from tfprune.measure.runtime import load
-from tfprune.measure.size import gzip_bytes, raw_bytes, sha256
+from tfprune.measure.size import gzip_bytes, raw_bytes
 
 # The function takes the place of the submodule of the same name, as with `latency`.
 from tfprune.measure.sparsity import Parameters, parameters, sparsity
@@ -21,6 +21,5 @@ __all__ = [
     "load",
     "parameters",
     "raw_bytes",
-    "sha256",
     "sparsity",
 ]

@@ -1,13 +1,11 @@
-"""Sizes and hashes, read from the files themselves."""
+"""Sizes, read from the files themselves."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
-from pathlib import Path
 
-from tfprune.errors import TfpruneError, UsageError
+from tfprune.files import existing, existing_file
 
 _CHUNK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -24,7 +22,7 @@ def raw_bytes(path: str | os.PathLike[str]) -> int:
     Raises:
         TfpruneError: It does not exist.
     """
-    path = _existing(path)
+    path = existing(path)
     if path.is_file():
         return path.stat().st_size
     files = (p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
@@ -44,7 +42,7 @@ def gzip_bytes(path: str | os.PathLike[str]) -> int:
         TfpruneError: It does not exist.
         UsageError: It is a directory.
     """
-    path = _existing_file(path)
+    path = existing_file(path)
     with path.open("rb") as file:
         if file.read(2) == _GZIP_MAGIC:
             return path.stat().st_size
@@ -54,30 +52,3 @@ def gzip_bytes(path: str | os.PathLike[str]) -> int:
             len(compressor.compress(chunk)) for chunk in iter(lambda: file.read(_CHUNK), b"")
         )
         return size + len(compressor.flush())
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits.
-
-    Args:
-        path: A file.
-
-    Raises:
-        TfpruneError: It does not exist.
-        UsageError: It is a directory.
-    """
-    with _existing_file(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _existing(path: str | os.PathLike[str]) -> Path:
-    if not Path(path).exists():
-        raise TfpruneError(f"{path} does not exist: check the path, or export the model first")
-    return Path(path)
-
-
-def _existing_file(path: str | os.PathLike[str]) -> Path:
-    found = _existing(path)
-    if found.is_dir():
-        raise UsageError(f"{path} is a directory: pack it as a .tar.gz first")
-    return found

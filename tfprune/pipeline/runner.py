@@ -219,15 +219,21 @@ def run(
     write_json(
         directory / "run.json",
         {
-            "command": provenance.command(),
-            "commit": this.commit,
-            "begun": begun,
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "data": dataset.note,
-            "machine": provenance.machine(),
-            "versions": provenance.versions(),
-            "seeds": list(seeds or pipeline.seeds),
+            "name": pipeline.name,
             "pipeline": pipeline.model_dump(mode="json"),
+            "seeds": list(seeds or pipeline.seeds),
+            "data": dataset.note,
+            "sessions": [
+                {
+                    "command": provenance.command(),
+                    "commit": this.commit,
+                    "versions": provenance.versions(),
+                    "machine": provenance.machine(),
+                    "seeds": list(seeds or pipeline.seeds),
+                    "begun": begun,
+                    "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+                }
+            ],
         },
     )
     write_report(directory)

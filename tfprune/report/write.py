@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tfprune.files import read_json, write_text
+from tfprune.files import write_text
 from tfprune.report.render import render
+from tfprune.report.run import read_run
 from tfprune.report.summary import over_seeds, per_layer
 from tfprune.report.tables import comparison, layer_sparsity
 
@@ -23,12 +24,13 @@ def write_report(run: Path) -> Path:
     Raises:
         TfpruneError: the run is not finished, or its directory cannot be written.
     """
-    table, layers = comparison(run), layer_sparsity(run)
+    this = read_run(run)
+    table, layers = comparison(this), layer_sparsity(this)
     write_text(run / "comparison.csv", render(table, "csv"))
     write_text(run / "comparison.json", render(table, "json"))
     write_text(run / "layers.csv", render(layers, "csv"))
     text = _markdown(
-        read_json(run / "run.json"),
+        this.record,
         list(table["variant"].unique()),
         render(over_seeds(table), "markdown"),
         render(per_layer(layers), "markdown"),
@@ -43,7 +45,8 @@ def _markdown(record: dict[str, Any], variants: list[str], table: str, layers: s
         + " → ".join(_step(name, pipeline["steps"][name]) for name in pipeline["variants"][variant])
         for variant in variants
     ]
-    machine = record["machine"]
+    session = record["sessions"][-1]
+    machine = session["machine"]
     return "\n".join(
         [
             f"# {pipeline['name']}",
@@ -64,12 +67,12 @@ def _markdown(record: dict[str, Any], variants: list[str], table: str, layers: s
             f"- data: {record['data']}",
             f"- model: {pipeline['model']['name']} {_options(pipeline['model']['options'])}",
             f"- seeds: {', '.join(map(str, record['seeds']))}",
-            f"- command: `{record['command']}`",
-            f"- commit: {record['commit']}",
-            f"- versions: {_options(record['versions'])}",
+            f"- command: `{session['command']}`",
+            f"- commit: {session['commit']}",
+            f"- versions: {_options(session['versions'])}",
             f"- machine: {machine['processor']}, {machine['cores']} cores, "
             f"{machine['memory_gib']} GiB, {machine['system']}",
-            f"- begun {record['begun']}, ended {record['ended']}",
+            f"- begun {session['begun']}, ended {session['ended']}",
             "",
         ]
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tfprune.filters import ChannelGroups
 from tfprune.filters.cost import Cost
+from tfprune.filters.groups import ChannelGroups
 
 
 def group_table(groups: ChannelGroups) -> pd.DataFrame:
