@@ -65,6 +65,18 @@ def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
     )
 
 
+def epochs_done(directory: Path) -> int:
+    """How many epochs `EpochLog` has saved in a directory; 0 where there is nothing to restore."""
+    path = directory / _FILE
+    if not path.exists():
+        return 0
+    try:
+        with np.load(path) as archive:
+            return len(archive[f"{_COLUMN}epoch"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return 0
+
+
 class EpochLog(keras.callbacks.Callback):
     """Keeps one row an epoch, stops at a loss that is no number, and saves after each epoch.
 

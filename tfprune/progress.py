@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -24,15 +24,23 @@ class Progress(keras.callbacks.Callback):
     Args:
         description: What is being trained.
         first_epoch: The epoch training starts at, counted from 0, when it resumes.
+        after: From the seconds an epoch takes to the seconds of work that come after this
+            training; None where nothing does.
         console: Where to write; a rich console on stderr by default.
     """
 
     def __init__(
-        self, description: str, *, first_epoch: int = 0, console: Console | None = None
+        self,
+        description: str,
+        *,
+        first_epoch: int = 0,
+        after: Callable[[float], float] | None = None,
+        console: Console | None = None,
     ) -> None:
         super().__init__()
         self._description = description
         self._first_epoch = first_epoch
+        self._after = after
         self._epoch = first_epoch
         self._console = console or Console(stderr=True)
         self._started = 0.0
@@ -41,11 +49,12 @@ class Progress(keras.callbacks.Callback):
             BarColumn(bar_width=20),
             TextColumn("{task.fields[state]}", markup=False),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[whole]}", markup=False),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(description, total=None, state="")
+        self._task = self._bar.add_task(description, total=None, state="", whole="")
 
     def __enter__(self) -> Progress:
         return self
@@ -73,14 +82,17 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Prints the epoch's line where there is no terminal."""
-        if self._console.is_terminal:
-            self._bar.update(self._task, state=self._state(logs or {}))
-            return
         done = epoch + 1 - self._first_epoch
-        seconds = (time.monotonic() - self._started) / done * (self.params["epochs"] - epoch - 1)
-        left = timedelta(seconds=round(seconds))
+        seconds_per_epoch = (time.monotonic() - self._started) / done
+        here = seconds_per_epoch * (self.params["epochs"] - epoch - 1)
+        whole = ""
+        if self._after is not None:
+            whole = f", {_clock(here + self._after(seconds_per_epoch))} of the run"
+        if self._console.is_terminal:
+            self._bar.update(self._task, state=self._state(logs or {}), whole=whole)
+            return
         self._console.print(
-            f"{self._description}: {self._state(logs or {})}, {left} left",
+            f"{self._description}: {self._state(logs or {})}, {_clock(here)} left{whole}",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -97,3 +109,7 @@ class Progress(keras.callbacks.Callback):
             if name in logs
         ]
         return ", ".join([f"epoch {self._epoch + 1}/{self.params['epochs']}", *figures])
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

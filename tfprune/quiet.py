@@ -30,3 +30,18 @@ def quiet() -> Iterator[None]:
         # Not sys.stderr: a logger that is made meanwhile would keep the stream beyond its end.
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         yield
+
+
+def start_keras() -> None:
+    """Loads Keras and wakes its devices, in silence.
+
+    TensorFlow's C++ prints a dozen lines about instruction sets and missing GPUs at import and at
+    the first operation, before its log level counts.
+    """
+    if "keras" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet():
+        import keras
+
+        keras.ops.zeros(1)

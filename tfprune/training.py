@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,9 +129,11 @@ def fit(
     training: Training,
     *,
     seed: int,
+    first_epoch: int = 0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     backup_dir: str | os.PathLike[str] | None = None,
     progress: str | None = None,
+    after: Callable[[float], float] | None = None,
 ) -> Fit:
     """Trains a model in place on the train split, and looks at the validation split each epoch.
 
@@ -143,12 +145,16 @@ def fit(
         dataset: What to learn; its test split is not touched.
         training: What is asked for.
         seed: Fixes the order of the data and its augmentation, and sets the global random states.
+        first_epoch: Where in the epochs to begin, counted from 0: the schedule of the learning
+            rate and the order of the data are those of a training that has got so far.
         callbacks: Run before each epoch is logged and saved. On resuming they start anew, with the
             model's weights and the optimizer's iterations restored.
         backup_dir: A directory of this training's own. Each epoch is saved there, and a training
             that was killed continues after its last finished epoch, to the same weights and
             history. The caller deletes it when the result is safe.
         progress: What to call the training in a progress bar on stderr; None for silence.
+        after: From the seconds that an epoch takes here to the seconds of work that come after
+            this training, for the progress bar; None where nothing does.
 
     Returns:
         The history of all epochs, those before a kill included.
@@ -169,11 +175,12 @@ def fit(
     compile(model, training, steps)
     model.optimizer.build(model.trainable_variables)
     directory = None if backup_dir is None else Path(backup_dir)
-    settings = f"{dataset.note} {training.model_dump_json()} seed {seed}"
+    settings = f"{dataset.note} {training.model_dump_json()} seed {seed} from {first_epoch}"
+    model.optimizer.iterations.assign(first_epoch * steps)
     history = restore(model, directory, settings) if directory else pd.DataFrame()
     log = EpochLog(history, directory, settings)
-    done = len(history)
-    with Progress(progress, first_epoch=done) if progress else nullcontext() as bar:
+    done = first_epoch + len(history)
+    with Progress(progress, first_epoch=done, after=after) if progress else nullcontext() as bar:
         model.fit(
             data.batches(
                 dataset.train,

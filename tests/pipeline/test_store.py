@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.errors import TfpruneError
-from tfprune.pipeline.store import finish, finished, key
+from tfprune.pipeline.store import Store, finished, key
 
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -37,7 +40,9 @@ def test_a_finished_result_is_not_made_again(tmp_path):
         return {"figure": 1}
 
     folder = tmp_path / "step"
-    assert finish(folder, "abc", make) == finish(folder, "abc", make)
+    assert Store(tmp_path).finish(folder, "abc", make) == Store(tmp_path).finish(
+        folder, "abc", make
+    )
     assert len(made) == 1
     assert finished(folder, "abc")
     assert not finished(folder, "other")
@@ -46,8 +51,8 @@ def test_a_finished_result_is_not_made_again(tmp_path):
 
 def test_another_identity_replaces_the_result_whole(tmp_path):
     folder = tmp_path / "step"
-    finish(folder, "one", lambda partial: (partial / "old").touch() or {})
-    finish(folder, "two", lambda partial: (partial / "new").touch() or {})
+    Store(tmp_path).finish(folder, "one", lambda partial: (partial / "old").touch() or {})
+    Store(tmp_path).finish(folder, "two", lambda partial: (partial / "new").touch() or {})
     assert not (folder / "old").exists()
     assert (folder / "new").exists()
 
@@ -60,16 +65,74 @@ def test_a_failed_attempt_leaves_nothing_under_the_final_name_and_its_work_to_th
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finish(folder, "abc", dies)
+        Store(tmp_path).finish(folder, "abc", dies)
     assert not folder.exists()
     seen = []
-    finish(folder, "abc", lambda partial: seen.append((partial / "epoch-1").exists()) or {})
+    Store(tmp_path).finish(
+        folder, "abc", lambda partial: seen.append((partial / "epoch-1").exists()) or {}
+    )
     assert seen == [True]
-    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".locks", "step"]
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(TfpruneError, match="cannot be written") as caught:
-        finish(tmp_path / "file" / "step", "abc", lambda partial: {})
+        Store(tmp_path / "file").finish(tmp_path / "file" / "step", "abc", lambda partial: {})
     assert "\n" not in str(caught.value)
+
+
+def test_two_processes_make_a_result_once_and_the_second_waits(tmp_path):
+    """The first holds the lock for a while; the second finds what it made."""
+    code = """
+import sys, time
+from pathlib import Path
+from tfprune.pipeline.store import Store
+
+def make(partial):
+    with Path("made").open("a") as file:
+        file.write(sys.argv[1])
+    time.sleep(1.0)
+    return {"by": sys.argv[1]}
+
+store = Store(Path("run"), say=lambda line: print(line, flush=True))
+print(store.finish(Path("run/steps/dense"), "abc", make)["by"], flush=True)
+"""
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, name], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+        for name in ("a", "b")
+    ]
+    said = [process.communicate(timeout=60)[0].splitlines() for process in both]
+    first = (tmp_path / "made").read_text()
+    assert first in ("a", "b")
+    assert [lines[-1] for lines in said] == [first, first]
+    waited = said[1 if first == "a" else 0]
+    assert waited == ["waiting for another run to make steps/dense", first]
+
+
+def test_a_killed_process_holds_no_lock_and_its_session_is_not_going_on(tmp_path):
+    code = """
+import time
+from pathlib import Path
+from tfprune.pipeline.store import Store
+
+store = Store(Path("."))
+with store.session(), store.lock("x", ""):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "locked\n"
+    store = Store(tmp_path)
+    assert len(store.sessions()) == 1
+    process.kill()
+    process.communicate()
+    assert store.sessions() == []
+    said = []
+    with Store(tmp_path, said.append).lock("x", "waiting"):
+        pass
+    assert said == []

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tfprune.cli import options
-from tfprune.cli.start import start_keras
+from tfprune.quiet import start_keras
 
 
 @click.command("export")

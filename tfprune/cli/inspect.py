@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tfprune.cli import options
-from tfprune.cli.start import start_keras
+from tfprune.quiet import start_keras
 
 
 @click.command("inspect")

@@ -13,7 +13,10 @@ from tfprune.errors import TfpruneError
 # Name to module and one-line help: listing the commands must not import what they use.
 _COMMANDS = {
     "run": ("pipeline", "Run a pipeline file: train, prune, export, measure, compare."),
+    "pipeline": ("pipeline", "Check and begin pipeline files; print their JSON Schema."),
+    "runs": ("runs", "List runs, and free what nothing refers to."),
     "compare": ("compare", "Compare the artifacts of runs in one table."),
+    "check": ("check", "Judge a run by its budget: exit 1 where a limit is broken."),
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
     "slim": ("slim", "Remove channels and rebuild a smaller model."),

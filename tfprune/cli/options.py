@@ -28,6 +28,13 @@ output = click.option(
     help="The .keras file to write.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+data_dir = click.option(
+    "--data-dir",
+    metavar="DIR",
+    envvar="TFDS_DATA_DIR",
+    show_envvar=True,
+    help="Where tensorflow-datasets keeps its data; its own default if not given.",
+)
 
 
 def data(required: bool, why: str) -> Decorator:
@@ -45,13 +52,7 @@ def data(required: bool, why: str) -> Decorator:
             metavar="NAME",
             help=f"A tensorflow-datasets name, or `digits`, which is built in: {why}.",
         ),
-        click.option(
-            "--data-dir",
-            metavar="DIR",
-            envvar="TFDS_DATA_DIR",
-            show_envvar=True,
-            help="Where tensorflow-datasets keeps its data; its own default if not given.",
-        ),
+        data_dir,
     )
 
 

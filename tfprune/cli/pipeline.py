@@ -1,13 +1,27 @@
-"""`tfprune run`."""
+"""`tfprune run`, and `tfprune pipeline` for the files that it runs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tfprune.cli import options
-from tfprune.cli.start import start_keras
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_settings = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace a value of the file: data.limit=100, dense.epochs=3 (a step), "
+    "train.epochs=3 (all steps of a kind); repeatable.",
+)
 
 
 def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
@@ -20,14 +34,8 @@ def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 
 
 @click.command("run")
-@click.argument("pipeline", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--data-dir",
-    metavar="DIR",
-    envvar="TFDS_DATA_DIR",
-    show_envvar=True,
-    help="Where tensorflow-datasets keeps its data; its own default if not given.",
-)
+@click.argument("pipeline", type=_FILE)
+@options.data_dir
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -37,6 +45,12 @@ def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 )
 @click.option("--seeds", callback=_seeds, metavar="0,1,2", help="Instead of the pipeline's.")
 @click.option("--only", multiple=True, metavar="VARIANT", help="Just this variant; repeatable.")
+@_settings
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only show the steps, which of them are done, and about what time and disk they take.",
+)
 @options.as_json
 def run_command(
     pipeline: Path,
@@ -44,6 +58,8 @@ def run_command(
     out: Path,
     seeds: list[int] | None,
     only: tuple[str, ...],
+    settings: tuple[str, ...],
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Run PIPELINE, a TOML file: train, prune, export and measure its variants.
@@ -51,25 +67,80 @@ def run_command(
     What is finished already is not done again, so a run that was stopped goes on where it was.
     """
     from tfprune.pipeline import load_pipeline
-
-    spec = load_pipeline(pipeline)
-
-    start_keras()
-    from tfprune.pipeline.runner import run
+    from tfprune.pipeline.runner import forecast, run
     from tfprune.report import comparison, over_seeds, read_run, render
 
+    spec = load_pipeline(pipeline, settings)
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    if dry_run:
+        table = forecast(spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say)
+        click.echo(render(table, "json") if as_json else _forecast(table), nl=False)
+        return
     directory = run(
-        spec,
-        out=out,
-        data_dir=data_dir,
-        seeds=seeds,
-        only=only,
-        say=lambda line: click.echo(line, err=True),
-        progress=True,
+        spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say, progress=True
     )
     table = comparison(read_run(directory))
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return
     click.echo(render(over_seeds(table)), nl=False)
-    click.echo(f"\nreport: {directory / 'report.md'}")
+    click.echo(f"\nreport: {directory / 'report.html'}")
+
+
+def _forecast(table: pd.DataFrame) -> str:
+    from tfprune.report import render
+
+    missing = table[table["state"] != "done"]
+    shown = table[["task", "state", "seconds", "bytes"]]
+    minutes, size = missing["seconds"].sum() / 60, missing["bytes"].sum() / 2**20
+    return (
+        render(shown)
+        + f"\n{len(missing)} of {len(table)} to do: about {minutes:,.1f} minutes on this machine, "
+        f"{size:,.1f} MiB of disk\n"
+    )
+
+
+@click.group("pipeline")
+def pipeline_command() -> None:
+    """Check and begin pipeline files."""
+
+
+@pipeline_command.command("check")
+@click.argument("files", nargs=-1, required=True, type=_FILE)
+@_settings
+def check(files: tuple[Path, ...], settings: tuple[str, ...]) -> None:
+    """Check FILES without running them: every key, name, value and chain of steps."""
+    from tfprune.pipeline import load_pipeline
+
+    for file in files:
+        spec = load_pipeline(file, settings)
+        click.echo(
+            f"{file}: {spec.model.name} on {spec.data.name}, {len(spec.variants)} variants "
+            f"({', '.join(spec.variants)}), seeds {', '.join(map(str, spec.seeds))}"
+        )
+
+
+@pipeline_command.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of pipeline files, with which editors complete and check them."""
+    from tfprune.pipeline import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@pipeline_command.command("new")
+@click.argument("file", type=_FILE)
+@click.option("--data", "data_name", default="digits", show_default=True, metavar="NAME")
+@click.option("--model", default="vgg", show_default=True, metavar="NAME")
+def new(file: Path, data_name: str, model: str) -> None:
+    """Write FILE, a pipeline to begin with: dense, weight pruning, filter pruning.
+
+    FILE may not exist yet.
+    """
+    from tfprune.pipeline import new_pipeline
+
+    path = new_pipeline(file, data=data_name, model=model)
+    click.echo(f"{path}: run it with `tfprune run {path}`")

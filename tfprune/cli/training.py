@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options
-from tfprune.cli.start import start_keras
+from tfprune.quiet import start_keras
 
 if TYPE_CHECKING:
     from tfprune.data import Dataset
@@ -44,7 +44,7 @@ def _fitted(
 
     from tfprune.artifacts import export
     from tfprune.errors import UsageError
-    from tfprune.pipeline.spec import Step
+    from tfprune.pipeline.kinds import Step
     from tfprune.pipeline.steps import Bench, perform
 
     try:

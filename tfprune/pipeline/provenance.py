@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,18 @@ import psutil
 
 import tfprune
 
-_PACKAGES = ("tensorflow", "keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "tensorflow-model-optimization",
+    "tensorflow-datasets",
+    "ai-edge-litert",
+    "numpy",
+    "scikit-learn",
+)
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of Python, tfprune and the packages that figures depend on."""
     found = {"python": platform.python_version(), "tfprune": tfprune.__version__}

@@ -2,132 +2,143 @@
 
 from __future__ import annotations
 
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
 
-from tfprune.errors import TfpruneError, UsageError, did_you_mean
+from tfprune import zoo
+from tfprune.errors import UsageError, did_you_mean
+from tfprune.pipeline.expand import override, with_rounds, with_sweep, with_training
+from tfprune.pipeline.kinds import (
+    CALIBRATION_IMAGES,
+    ExportStep,
+    FormatName,
+    QuantizeStep,
+    RetrainStep,
+    Step,
+    Table,
+    TrainStep,
+)
+from tfprune.report.budget import Budget
 from tfprune.training import Training
+from tfprune.validation import one_line, read_toml
 
-Share = Annotated[float, Field(gt=0, le=1)]
-Sparsity = Annotated[float, Field(ge=0, lt=1)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_ALL_FORMATS: tuple[FormatName, ...] = ("keras", "savedmodel", "tflite", "tflite-int8")
 
 
-class DataSpec(_Table):
+class DataSpec(Table):
     """Which images: a tensorflow-datasets name, or `digits`, which is embedded."""
 
     name: str
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    image_size: tuple[int, int] | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
+    validation: Annotated[
+        float, Field(gt=0, lt=1, description="share held out of the train split")
+    ] = 0.1
+    image_size: Annotated[
+        tuple[int, int] | None, Field(description="height and width to resize to")
+    ] = None
+    limit: Annotated[int | None, Field(ge=1, description="at most so many images a split")] = None
 
 
-class ModelSpec(_Table):
-    """Which net of the zoo, and its options."""
+class ModelSpec(Table):
+    """Which model: a net of the zoo, one of `keras.applications`, or a `.keras` file."""
 
-    name: str
-    options: dict[str, Any] = {}
+    name: Annotated[str, Field(description="such as vgg, MobileNetV2 or models/net.keras")]
+    options: dict[str, Any] = Field({}, description="of the net, such as width")
 
-
-class TrainStep(Training):
-    """Trains: from scratch as the first step of a chain, further as a later one."""
-
-    kind: Literal["train"]
-
-
-class PruneStep(Training):
-    """Weight pruning while training, after tfmot's `PolynomialDecay`."""
-
-    kind: Literal["prune"]
-    sparsity: Sparsity
-    initial: Sparsity = 0.0
-    begin: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.0
-    end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
-    frequency: Annotated[int, Field(ge=1, description="steps between updates")] = 100
-    scope: Literal["layer", "global"] = "layer"
+    @property
+    def path(self) -> Path | None:
+        """The file, where the model is one."""
+        return Path(self.name) if self.name.endswith(".keras") else None
 
     @model_validator(mode="after")
-    def _ordered(self) -> PruneStep:
-        if self.begin > self.end:
-            raise ValueError(f"begin={self.begin:g} comes after end={self.end:g}")
+    def _known(self) -> ModelSpec:
+        if self.path is None:
+            try:
+                zoo.check(self.name, self.options)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+        elif self.options:
+            raise ValueError("a .keras file is what it is: leave options out")
         return self
 
-
-class LearnStep(Training):
-    """Trains under group lasso, so that whole channels become zero."""
-
-    kind: Literal["learn"]
-    strength: Annotated[float, Field(ge=0)]
-
-
-class SlimStep(_Table):
-    """Removes channels and rebuilds the model; give exactly one target, the share kept."""
-
-    kind: Literal["slim"]
-    filters: Share | None = None
-    macs: Share | None = None
-    params: Share | None = None
-    dead: bool = False
-    importance: str = "l2"
-    round_to: Annotated[int, Field(ge=1)] = 1
-    recalibrate: Annotated[
-        int, Field(ge=0, description="training images for BatchNorm's statistics")
-    ] = 2048
-
-    @model_validator(mode="after")
-    def _one_target(self) -> SlimStep:
-        given = sum(each is not None for each in (self.filters, self.macs, self.params))
-        if given + self.dead != 1:
-            raise ValueError("give exactly one of filters, macs, params and dead")
-        return self
+    @property
+    def trained(self) -> bool:
+        """Whether there is something to prune before the first training."""
+        return self.path is not None or (
+            self.name in zoo.APPLICATIONS and self.options.get("weights", "imagenet") != "random"
+        )
 
 
-Step = Annotated[TrainStep | PruneStep | LearnStep | SlimStep, Field(discriminator="kind")]
+class RoundsSpec(Table):
+    """Variants NAME-1 to NAME-times: the k-th does `start`, k times `repeat`, then `end`."""
+
+    start: tuple[str, ...] = ()
+    repeat: Annotated[tuple[str, ...], Field(min_length=1)]
+    end: tuple[str, ...] = ()
+    times: Annotated[int, Field(ge=1, le=100)]
 
 
-class Pipeline(_Table):
+def _optional(field: FieldInfo) -> Any:
+    """The type of a field, or nothing."""
+    optional: Any = field.annotation | None  # type: ignore[operator]
+    return Annotated[optional, *field.metadata] if field.metadata else optional
+
+
+# What all steps that train have in common: any part of a training.
+SharedTraining = create_model(
+    "SharedTraining",
+    __base__=Table,
+    __doc__="What steps that train have in common; a step's own keys win.",
+    **cast(
+        "Any",
+        {name: (_optional(field), None) for name, field in Training.model_fields.items()},
+    ),
+)
+
+
+class Pipeline(Table):
     """One experiment: a data set, a model, and variants of it.
 
     `training` holds what steps that train have in common; `steps` are named once and `variants`
-    are chains of their names, so what variants share is done once.
+    are chains of their names, so what variants share is done once. `rounds` and `sweep` are short
+    for more variants; once a pipeline is read they are expanded and empty.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[Name, Field(description="of the run and its folder")]
     data: DataSpec
     model: ModelSpec
-    training: dict[str, Any] = {}
-    steps: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Step]
+    training: SharedTraining = SharedTraining()
+    steps: dict[Name, Step] = Field({})
     variants: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], list[str]],
-        Field(min_length=1),
+        dict[Name, list[str]], Field(min_length=1, description="chains of steps, the dense first")
     ]
-    formats: tuple[str, ...] = ("keras", "savedmodel", "tflite", "tflite-int8")
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    rounds: dict[Name, RoundsSpec] = Field({}, description="variants that repeat some steps")
+    sweep: dict[str, dict[str, list[Any]]] = Field(
+        {}, description="lists of values by step and parameter, each a variant"
+    )
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1)] = _ALL_FORMATS
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    budget: Annotated[
+        Budget | None, Field(description="what `tfprune check` judges the run by")
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
-    def _share_training(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict) or not isinstance(raw.get("training", {}), dict):
+    def _expanded(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
             return raw
-        common = raw.get("training", {})
-        for key in common:
-            if key not in Training.model_fields:
-                raise ValueError(f"training.{key} is unknown: {_keys(key, Training)}")
-        steps = raw.get("steps")
-        if isinstance(steps, dict):
-            steps = {
-                name: {**common, **step}
-                if isinstance(step, dict) and step.get("kind") in ("train", "prune", "learn")
-                else step
-                for name, step in steps.items()
-            }
-        return {**raw, "steps": steps}
+        steps, sweep = raw.get("steps", {}), raw.get("sweep", {})
+        for step in sweep if isinstance(sweep, dict) and isinstance(steps, dict) else ():
+            if step not in steps:
+                raise ValueError(
+                    f"sweep.{step} names a step that [steps] does not have: "
+                    + did_you_mean(step, steps)
+                )
+        return with_sweep(with_rounds(with_training(raw)))
 
     @model_validator(mode="after")
     def _chains(self) -> Pipeline:
@@ -138,19 +149,61 @@ class Pipeline(_Table):
                         f"variants.{variant} names the step {step!r}, which [steps] does not have: "
                         f"{did_you_mean(step, self.steps)}"
                     )
-            if not chain or self.steps[chain[0]].kind == "slim":
-                raise ValueError(
-                    f"variants.{variant} must begin with a step that trains: "
-                    "a new model has nothing to remove"
-                )
+            if said := self._mistake([self.steps[step] for step in chain]):
+                raise ValueError(f"variants.{variant} {said}")
         return self
 
+    def _mistake(self, chain: list[Any]) -> str | None:
+        """What is wrong with the order of a chain."""
+        if not self.model.trained and (
+            not chain or chain[0].kind not in ("train", "prune", "learn")
+        ):
+            return "must begin with a step that trains: a new model has nothing to remove"
+        for place, step in enumerate(chain):
+            if isinstance(step, QuantizeStep | ExportStep) and place + 1 < len(chain):
+                return f"goes on after {step.kind}, which must be last: it only says what to export"
+            if isinstance(step, RetrainStep) and (said := self._no_rewinding(chain[:place], step)):
+                return said
+        return None
 
-def load_pipeline(path: str | Path) -> Pipeline:
+    def _no_rewinding(self, before: list[Any], step: RetrainStep) -> str | None:
+        if step.rewind not in ("weights", "reinit"):
+            return None
+        if self.model.path is not None:
+            return 'rewinds a .keras file, whose start is not known: use rewind = "lr"'
+        if any(each.kind == "slim" for each in before):
+            return 'rewinds weights after a slim step, whose shapes are others: use rewind = "lr"'
+        first = before[0] if before else None
+        if step.epoch and (not isinstance(first, TrainStep) or step.epoch not in first.keep):
+            return (
+                f"rewinds to epoch {step.epoch}, which its first step does not keep: "
+                f"give that step keep = [{step.epoch}]"
+            )
+        return None
+
+    def delivered(self, variant: str) -> tuple[list[str], tuple[FormatName, ...], int]:
+        """How a variant is made and delivered.
+
+        Args:
+            variant: its name.
+
+        Returns:
+            The names of the steps that change the model, the formats, and how many training
+            images calibrate int8.
+        """
+        chain = self.variants[variant]
+        last = self.steps[chain[-1]] if chain else None
+        if isinstance(last, QuantizeStep | ExportStep):
+            return chain[:-1], last.formats, last.images
+        return chain, self.formats, CALIBRATION_IMAGES
+
+
+def load_pipeline(path: str | Path, settings: Sequence[str] = ()) -> Pipeline:
     """Reads and checks a pipeline file.
 
     Args:
         path: a TOML file.
+        settings: values that replace the file's, `KEY=VALUE` each; see `override`.
 
     Raises:
         TfpruneError: the file cannot be read.
@@ -158,66 +211,8 @@ def load_pipeline(path: str | Path) -> Pipeline:
             the key and what is allowed.
     """
     path = Path(path)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TfpruneError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML ({error}): correct it there") from error
+    raw = override(read_toml(path), settings, list(Pipeline.model_fields))
     try:
         return Pipeline.model_validate(raw)
     except ValidationError as error:
-        raise UsageError(f"{path}: {_one_line(error)}") from error
-
-
-_KINDS: dict[str, type[BaseModel]] = {
-    "train": TrainStep,
-    "prune": PruneStep,
-    "learn": LearnStep,
-    "slim": SlimStep,
-}
-
-
-def _keys(key: str, table: type[BaseModel]) -> str:
-    return did_you_mean(key, table.model_fields)
-
-
-def _table_at(location: tuple[str | int, ...]) -> type[BaseModel]:
-    """The table that holds the key at a location of pydantic's."""
-    if location and location[0] == "steps" and len(location) > 3:
-        return _KINDS[str(location[2])]
-    tables: dict[str, type[BaseModel]] = {"data": DataSpec, "model": ModelSpec}
-    return tables.get(str(location[0]), Pipeline) if len(location) > 1 else Pipeline
-
-
-def _one_line(error: ValidationError) -> str:
-    # A misspelt key is also a missing one; the misspelling is what to mend.
-    first, *others = sorted(
-        error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"
-    )
-    location = tuple(first["loc"])
-    # Between a step's name and its key pydantic puts the kind that it chose.
-    named = [
-        str(part)
-        for place, part in enumerate(location)
-        if not (location[0] == "steps" and place == 2 and part in _KINDS) and part != "[key]"
-    ]
-    where = ".".join(named)
-    kind = first["type"]
-    message = first["msg"].removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        said = f"{where} is unknown: {_keys(str(location[-1]), _table_at(location))}"
-    elif kind == "missing":
-        said = f"{where} is missing: add it"
-    elif kind == "union_tag_not_found":
-        said = f"{where}.kind is missing: choose one of {', '.join(_KINDS)}"
-    elif kind == "union_tag_invalid":
-        tag = str(first["ctx"]["tag"])
-        said = f"{where}.kind = {tag!r} is unknown: {did_you_mean(tag, _KINDS)}"
-    elif kind == "value_error":
-        # Our own validators say which keys they mean.
-        said = f"{where}: {message}" if where else message
-    else:
-        said = f"{where} = {first['input']!r}: {message}"
-    more = f" (and {len(others)} more)" if others else ""
-    return said + more
+        raise UsageError(f"{path}: {one_line(error, Pipeline)}") from error

@@ -11,8 +11,22 @@ from typing import Any
 import keras
 
 from tfprune import data, filters, graph, training, weights, zoo
+from tfprune.artifacts import export
 from tfprune.measure import evaluate, load, parameters
-from tfprune.pipeline.spec import LearnStep, ModelSpec, PruneStep, SlimStep, TrainStep
+from tfprune.measure.keras_runtime import read_keras
+from tfprune.pipeline.kinds import (
+    LearnStep,
+    PruneOnceStep,
+    PruneStep,
+    RetrainStep,
+    SlimStep,
+    TrainStep,
+)
+from tfprune.pipeline.spec import ModelSpec
+from tfprune.pipeline.store import SCRATCH
+
+# Far from the seeds of a study, which are small: the control shares no start with any of them.
+_REINIT_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -22,21 +36,38 @@ class Bench:
     Attributes:
         dataset: the images; a step looks at training and validation only.
         seed: the seed of the run.
-        scratch: a directory of the step's own, which survives a kill.
+        folder: a directory of the step's own, which survives a kill and becomes its result.
         label: what progress bars call the step; None for silence.
+        after: seconds of work after this step, from the seconds an epoch takes; for the bars.
+        origin: the model of the chain as it was after an epoch of its first training, drawn with
+            a seed; epoch 0 is its initialisation.
     """
 
     dataset: data.Dataset
     seed: int
-    scratch: Path
-    label: str | None
+    folder: Path
+    label: str | None = None
+    after: Callable[[float], float] | None = None
+    origin: Callable[[int, int], keras.Model] | None = None
 
 
 Result = tuple[keras.Model, dict[str, Any]]
 
 
 def build(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Model:
-    """The untrained model of a pipeline, its normalisation taken from the training images."""
+    """The model that a pipeline starts from.
+
+    Args:
+        spec: a name of the zoo, whose normalisation is taken from the training images, or a file.
+        dataset: the images.
+        seed: of the initial weights.
+
+    Raises:
+        UsageError: an option is unknown or impossible.
+        TfpruneError: the file cannot be read, or pretrained weights cannot be fetched.
+    """
+    if spec.path is not None:
+        return read_keras(spec.path)
     mean, std = data.statistics(dataset.train)
     return zoo.build(
         spec.name,
@@ -49,13 +80,18 @@ def build(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Model:
     )
 
 
+def kept(folder: Path, epoch: int) -> Path:
+    """Where a training keeps what it was after an epoch, counted from 1."""
+    return folder / f"epoch-{epoch}.keras"
+
+
 def perform(step: Any, model: keras.Model, bench: Bench) -> Result:
     """Does one step.
 
     Args:
-        step: a step of `tfprune.pipeline.spec`.
+        step: a step of `tfprune.pipeline.kinds` that changes a model.
         model: what the step before left; may be changed.
-        bench: data, seed and scratch space.
+        bench: data, seed and a folder.
 
     Returns:
         The model after the step, and what to record of it.
@@ -64,7 +100,7 @@ def perform(step: Any, model: keras.Model, bench: Bench) -> Result:
 
 
 def _train(step: TrainStep, model: keras.Model, bench: Bench) -> Result:
-    return _fitted(step, model, bench, [])
+    return _fitted(step, model, bench, [_Keep(step.keep, bench.folder)] if step.keep else [])
 
 
 def _prune(step: PruneStep, model: keras.Model, bench: Bench) -> Result:
@@ -77,6 +113,23 @@ def _prune(step: PruneStep, model: keras.Model, bench: Bench) -> Result:
         frequency=step.frequency,
     )
     return _fitted(step, model, bench, [weights.PruneWeights(schedule, scope=step.scope)])
+
+
+def _prune_once(step: PruneOnceStep, model: keras.Model, bench: Bench) -> Result:
+    pruned = weights.prune_once(
+        model,
+        step.share,
+        scope=step.scope,
+        select=step.select,
+        layers=step.layers,
+        seed=bench.seed,
+    )
+    return pruned, {
+        "validation_accuracy": {
+            "before": _validation(model, bench),
+            "pruned": _validation(pruned, bench),
+        }
+    }
 
 
 def _learn(step: LearnStep, model: keras.Model, bench: Bench) -> Result:
@@ -102,31 +155,65 @@ def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
     }
 
 
+def _retrain(step: RetrainStep, model: keras.Model, bench: Bench) -> Result:
+    if step.rewind in ("weights", "reinit") and bench.origin is not None:
+        seed = bench.seed if step.rewind == "weights" else bench.seed + _REINIT_SEED
+        model = weights.rewound(model, bench.origin(step.epoch, seed))
+    return _fitted(step, model, bench, [weights.KeepZeros()], first_epoch=step.epoch)
+
+
 _KINDS: dict[type, Callable[[Any, keras.Model, Bench], Result]] = {
     TrainStep: _train,
     PruneStep: _prune,
+    PruneOnceStep: _prune_once,
     LearnStep: _learn,
     SlimStep: _slim,
+    RetrainStep: _retrain,
 }
 
 
+class _Keep(keras.callbacks.Callback):
+    """Keeps the model as it is after some epochs."""
+
+    def __init__(self, epochs: tuple[int, ...], folder: Path) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._folder = folder
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch + 1 in self._epochs:
+            path = kept(self._folder, epoch + 1)
+            export(self.model, self._folder, ["keras"], name=path.stem)
+
+
 def _fitted(
-    step: Any, model: keras.Model, bench: Bench, callbacks: list[keras.callbacks.Callback]
+    step: Any,
+    model: keras.Model,
+    bench: Bench,
+    callbacks: list[keras.callbacks.Callback],
+    first_epoch: int = 0,
 ) -> Result:
     fit = training.fit(
         model,
         bench.dataset,
         step,
         seed=bench.seed,
-        callbacks=callbacks,
-        backup_dir=bench.scratch,
+        first_epoch=first_epoch,
+        callbacks=[*callbacks, _tensorboard(bench.folder)],
+        backup_dir=bench.folder / SCRATCH,
         progress=bench.label,
+        after=bench.after,
     )
     return model, {
-        "epochs": step.epochs,
+        "epochs": len(fit.history),
         "seconds_per_epoch": fit.seconds_per_epoch,
         "history": fit.history.to_dict("list"),
     }
+
+
+def _tensorboard(folder: Path) -> keras.callbacks.Callback:
+    # Figures an epoch only: graphs and histograms would cost more than small nets do.
+    return keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)
 
 
 def _validation(model: keras.Model, bench: Bench) -> float:

@@ -1,5 +1,7 @@
 """Tables and reports of finished runs, read from what was measured."""
 
+from tfprune.report.budget import Budget, load_budget
+from tfprune.report.judging import judge
 from tfprune.report.render import FORMATS, render
 from tfprune.report.run import Delivery, Run, Step, read_run
 from tfprune.report.summary import over_seeds, per_layer
@@ -8,11 +10,14 @@ from tfprune.report.write import write_report
 
 __all__ = [
     "FORMATS",
+    "Budget",
     "Delivery",
     "Run",
     "Step",
     "comparison",
+    "judge",
     "layer_sparsity",
+    "load_budget",
     "over_seeds",
     "per_layer",
     "read_run",

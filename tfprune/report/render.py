@@ -33,6 +33,30 @@ def _kib(value: float) -> str:
     return f"{value / 1024:,.1f} KiB"
 
 
+def measured(column: str, value: float, deviation: float | None = None) -> str:
+    """One figure as people read it.
+
+    Args:
+        column: which column of `comparison` it belongs to.
+        value: the figure; NaN gives the empty text.
+        deviation: written behind it, where it is given, not NaN, and not rounded to nothing;
+            behind an accuracy always, for there no deviation is a finding.
+
+    Returns:
+        Text such as "12.3 KiB", "12.3 ± 0.4 KiB" or "92.00% ± 2.00%".
+    """
+    if pd.isna(value):
+        return ""
+    text = _SHOWN[column][1] if column in _SHOWN else "{:g}".format
+    if deviation is None or pd.isna(deviation):
+        return text(value)
+    spread = text(deviation)
+    if spread == text(0.0) and column != "accuracy":
+        return text(value)
+    number, _, unit = text(value).partition(" ")
+    return f"{number} ± {spread}" if unit else f"{text(value)} ± {spread}"
+
+
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
     """A table's columns under short names, its numbers as text with their units."""
     shown = table.copy().astype(object)

@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pandas as pd
 
+from tfprune.report.render import measured
+
 _FIXED = ["run", "variant", "artifact"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several seeds measured, in the order of the table they came from.
+
+    Attributes:
+        means: one row a run, variant and artifact, its columns as in `comparison` without `seed`.
+        deviations: the same rows and columns; sample deviations, NaN where there is one seed only.
+        seeds: how many seeds each row has.
+    """
+
+    means: pd.DataFrame
+    deviations: pd.DataFrame
+    seeds: pd.Series
+
+
+def spread(table: pd.DataFrame) -> Spread:
+    """Means and sample deviations over seeds.
+
+    Args:
+        table: what `comparison` returned.
+    """
+    groups = table.drop(columns="seed").groupby(_FIXED, sort=False)
+    return Spread(
+        groups.mean().reset_index(),
+        groups.std().reset_index(),
+        groups.size().reset_index(drop=True),
+    )
 
 
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
@@ -14,22 +47,22 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
         table: what `comparison` returned.
 
     Returns:
-        The same columns without `seed`; with several seeds accuracy is text, "mean ± sample
-        deviation", and a column `seeds` counts them. `run` is left out where there is only one.
+        The same columns without `seed`; with several seeds a column `seeds` counts them, and
+        figures become text, "mean ± sample deviation", the deviation left out where it would be
+        rounded to nothing. `run` is left out where there is only one.
     """
-    order = table[_FIXED].drop_duplicates()
-    groups = table.drop(columns="seed").groupby(_FIXED, sort=False)
-    means = groups.mean().reset_index()
-    counts = groups.size().to_numpy()
-    if (counts > 1).any():
-        deviations = groups["accuracy"].std().to_numpy()
-        means.insert(3, "seeds", counts)
-        means["accuracy"] = [
-            f"{mean:.2%} ± {deviation:.2%}"
-            for mean, deviation in zip(means["accuracy"], deviations, strict=True)
+    this = spread(table)
+    shown = this.means.copy()
+    for column in shown.columns.drop(_FIXED):
+        texts = [
+            measured(str(column), mean, deviation)
+            for mean, deviation in zip(shown[column], this.deviations[column], strict=True)
         ]
-    means = order.merge(means, on=_FIXED)
-    return means.drop(columns="run") if means["run"].nunique() == 1 else means
+        if any("±" in text for text in texts):
+            shown[column] = texts
+    if (this.seeds > 1).any():
+        shown.insert(3, "seeds", this.seeds)
+    return shown.drop(columns="run") if shown["run"].nunique() == 1 else shown
 
 
 def per_layer(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from tfprune.weights.callback import PruneWeights
 from tfprune.weights.constraint import MaskConstraint
+from tfprune.weights.keep import KeepZeros
 from tfprune.weights.masks import global_masks, layer_masks, lowest_die, magnitude_mask, scores
+from tfprune.weights.once import prune_once, rewound
 from tfprune.weights.schedule import (
     Due,
     Schedule,
@@ -17,6 +19,7 @@ from tfprune.weights.select import prunable, register_prunable
 
 __all__ = [
     "Due",
+    "KeepZeros",
     "MaskConstraint",
     "PruneWeights",
     "Schedule",
@@ -29,6 +32,8 @@ __all__ = [
     "magnitude_mask",
     "polynomial_decay",
     "prunable",
+    "prune_once",
     "register_prunable",
+    "rewound",
     "scores",
 ]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.weights.constraint import MaskConstraint
+from tfprune.weights.held import HeldMasks
 from tfprune.weights.masks import Select, global_masks, layer_masks
 from tfprune.weights.schedule import Schedule, arrival, due
 from tfprune.weights.select import Picks, prunable
@@ -95,7 +95,7 @@ class PruneWeights(keras.callbacks.Callback):
         self.seed = seed
         self._arrival = arrival(schedule)
         self._names: list[str] = []
-        self._held: list[tuple[keras.Variable, MaskConstraint]] = []
+        self._held = HeldMasks()
         self._masks: list[np.ndarray] = []
         self._last_step = -1
         self._target = -1.0
@@ -141,13 +141,7 @@ class PruneWeights(keras.callbacks.Callback):
                 f"PruneWeights: nothing to prune in the model {self.model.name!r}; it must be "
                 "built, and have trainable kernels in the layers chosen"
             )
-        for _, variable in chosen:
-            inner = variable.constraint
-            if isinstance(inner, MaskConstraint):
-                # Left by another PruneWeights whose fit was interrupted.
-                inner = inner.inner
-            variable.constraint = MaskConstraint(variable.shape, inner)
-            self._held.append((variable, variable.constraint))
+        self._held = HeldMasks(variable for _, variable in chosen)
         self._names = [name for name, _ in chosen]
         self._masks = []
         self._last_step = -1
@@ -157,7 +151,7 @@ class PruneWeights(keras.callbacks.Callback):
 
     def detach(self) -> None:
         """Applies the masks once more and takes them off; nothing of tfprune remains."""
-        self._apply()
+        self._held.apply()
         self._release()
 
     def __enter__(self) -> PruneWeights:
@@ -190,13 +184,11 @@ class PruneWeights(keras.callbacks.Callback):
         # Masks nest: the same sparsity or less cannot change them.
         if now is None or now.sparsity <= self._target:
             return False
-        values = [keras.ops.convert_to_numpy(variable) for variable, _ in self._held]
+        values = list(self._held.values())
         old = self._masks
         self._masks = _CUT[self.scope](values, now.sparsity, old, self.select, self.seed)
         self._target = now.sparsity
-        for (_, constraint), mask in zip(self._held, self._masks, strict=True):
-            constraint.mask.assign(mask)
-        self._apply()
+        self._held.assign(self._masks)
         if first and step >= now.step + getattr(self.model, "steps_per_execution", 1):
             self._warn_if_late(values, step, now.step)
         return True
@@ -221,7 +213,7 @@ class PruneWeights(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs "sparsity"."""
         # SwapEMAWeights puts averages in, which are not zero where weights are dead.
-        self._apply()
+        self._held.apply()
         self._log(logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -244,18 +236,10 @@ class PruneWeights(keras.callbacks.Callback):
         if logs is not None:
             logs["sparsity"] = self.sparsity
 
-    def _apply(self) -> None:
-        for variable, constraint in self._held:
-            variable.assign(constraint.project(variable))
-
     def _release(self) -> None:
-        for variable, constraint in self._held:
-            # Another PruneWeights may have taken the weight over since.
-            if variable.constraint is constraint:
-                variable.constraint = constraint.inner
         if self._held:
             self.model.train_function = None
-        self._held = []
+        self._held.release()
 
     def _warn_if_late(self, values: list[np.ndarray], step: int, due_step: int) -> None:
         """Warns when the first cut was due long ago and was not made then."""

@@ -1,33 +1,24 @@
-"""The CNNs of the papers on pruning, by name.
+"""CNNs by name: those of the papers on pruning, and those of `keras.applications`.
 
 Every one is a functional Keras model that takes float32 pixels 0 to 255 in channels-last order,
-normalises them in its first layer ("normalize"), and gives logits ("logits"). Each layer has a
-name a person can read, and each weight's start depends on the seed and the layer alone.
+in the input "image", and gives logits, in the layer "logits". Those of the papers normalise pixels
+in their first layer ("normalize"), each layer has a name a person can read, and each weight's start
+depends on the seed and the layer alone. Those of `keras.applications` take pixels as their ImageNet
+weights want them, and keep the layer names of Keras.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfprune.errors import UsageError, did_you_mean
+from tfprune.zoo._catalogue import APPLICATIONS, NAMES, NETS, check
 
 if TYPE_CHECKING:
     import keras
 
-# Name to (module, function, what the name fixes). The modules import Keras, so they load late.
-_FAMILIES: dict[str, tuple[str, str, dict[str, int]]] = {
-    "conv2": ("conv", "conv", {"modules": 1}),
-    "conv4": ("conv", "conv", {"modules": 2}),
-    "conv6": ("conv", "conv", {"modules": 3}),
-    "vgg": ("vgg", "vgg", {}),
-    **{f"resnet{depth}": ("resnet", "resnet", {"depth": depth}) for depth in (20, 32, 44, 56, 110)},
-}
-
-NAMES: tuple[str, ...] = tuple(_FAMILIES)
-"""What `build` knows."""
+__all__ = ["APPLICATIONS", "NAMES", "build", "check"]
 
 
 def build(
@@ -43,39 +34,32 @@ def build(
     """Builds a model by name.
 
     Args:
-        name: One of `NAMES`.
+        name: One of `NAMES` or `APPLICATIONS`.
         input_shape: (height, width, channels) of one image.
         classes: How many logits.
         mean: Mean grey level (0 to 255) of each channel, as `tfprune.data.statistics` gives it.
-            Without mean and std, pixels are scaled to -1..1.
+            Without mean and std, pixels are scaled to -1..1. A name of `APPLICATIONS` has a
+            convention of its own, which goes first; see `tfprune.zoo.applications.application`.
         std: Its standard deviation.
-        seed: Fixes every initial weight; Keras' global random state is neither used nor changed.
-        **options: What the family offers: `width` (filters of the first layer) for all of them,
-            `blocks` (convolutions in each block) for vgg.
+        seed: Fixes every weight that starts at random; Keras' global random state is left as it is.
+        **options: What the name offers. A net of the papers: `width` (filters of the first layer),
+            and vgg also `blocks` (convolutions in each block). A name of `APPLICATIONS`: `weights`
+            ("imagenet", "random" or a file), `dropout` before the logits, and what Keras offers for
+            it, such as `alpha`.
 
     Returns:
         An uncompiled model.
 
     Raises:
         UsageError: On an unknown name or option, or an impossible value.
+        TfpruneError: ImageNet weights cannot be fetched.
     """
-    if name not in _FAMILIES:
-        raise UsageError(f"unknown model {name!r}: {did_you_mean(name, NAMES)}")
-    module, function, fixed = _FAMILIES[name]
-    family = getattr(importlib.import_module(f"tfprune.zoo.{module}"), function)
-    parameters = inspect.signature(family).parameters.values()
-    offered = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {
-        "mean",
-        "std",
-        "seed",
-        "name",
-    }
-    offered -= set(fixed)
-    for option in options:
-        if option not in offered:
-            raise UsageError(
-                f"unknown option {option!r} of {name}: {did_you_mean(option, sorted(offered))}"
-            )
-    return family(
-        input_shape, classes, mean=mean, std=std, seed=seed, name=name, **fixed, **options
-    )
+    check(name, options)
+    # These modules import Keras, which checking a name must not wait for.
+    if name in NETS:
+        net = NETS[name]
+        family = getattr(importlib.import_module(f"tfprune.zoo.{net.module}"), net.function)
+        options |= net.fixed
+    else:
+        family = importlib.import_module("tfprune.zoo.applications").application
+    return family(input_shape, classes, mean=mean, std=std, seed=seed, name=name, **options)

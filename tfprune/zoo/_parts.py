@@ -30,6 +30,22 @@ def layer_seeds(seed: int) -> Iterator[int]:
         yield int(np.random.SeedSequence([seed, index]).generate_state(1)[0] >> 1)
 
 
+def pixels(input_shape: tuple[int, int, int]) -> keras.KerasTensor:
+    """The input of pixels 0 to 255, "image".
+
+    Args:
+        input_shape: (height, width, channels).
+
+    Raises:
+        UsageError: On an impossible shape.
+    """
+    if len(input_shape) != 3:
+        raise UsageError(f"input_shape={input_shape} must be (height, width, channels)")
+    for size in input_shape:
+        positive("a size in input_shape", size)
+    return keras.Input(input_shape, name="image")
+
+
 def image_input(
     input_shape: tuple[int, int, int],
     mean: Sequence[float] | None,
@@ -48,11 +64,7 @@ def image_input(
     Raises:
         UsageError: On an impossible shape, or figures that do not match the channels.
     """
-    if len(input_shape) != 3:
-        raise UsageError(f"input_shape={input_shape} must be (height, width, channels)")
-    for size in input_shape:
-        positive("a size in input_shape", size)
-    inputs = keras.Input(input_shape, name="image")
+    inputs = pixels(input_shape)
     if mean is None and std is None:
         return inputs, keras.layers.Rescaling(1 / 127.5, -1.0, name="normalize")(inputs)
     channels = input_shape[-1]

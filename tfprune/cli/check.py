@@ -1,0 +1,159 @@
+"""`tfprune check`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tfprune.cli import options
+
+if TYPE_CHECKING:
+    from tfprune.report.budget import Budget
+    from tfprune.report.run import Run
+    from tfprune.report.verdict import Verdict
+
+_COLOURS = {"kept": "green", "broken": "red", "missing": "yellow"}
+# GitHub shows what is appended to this file on the page of the job.
+_STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+@click.command("check")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--budget",
+    "budget_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A TOML file of [[rules]], or a pipeline file with a [budget]; the run's own if not "
+    "given.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="OLD_RUN",
+    help="An earlier run: what max_drop, max_rise and the ratios compare with.",
+)
+@click.option(
+    "--junit",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where JUnit XML goes; RUN/budget.xml if not given.",
+)
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where the Markdown summary goes; RUN/budget.md if not given. It is also appended to "
+    f"the file that {_STEP_SUMMARY} names.",
+)
+@options.as_json
+def check_command(
+    run: Path,
+    budget_file: Path | None,
+    baseline: Path | None,
+    junit: Path | None,
+    summary: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge RUN, a directory such as saved_models/digits, by a budget.
+
+    Prints each limit with the figure it is about, and writes JUnit XML and a Markdown summary.
+
+    Exit code 0 means that every limit is kept, 1 that one is broken, 2 that none is broken but a
+    figure is missing (or that the command was called wrongly).
+    """
+    from tfprune.files import write_text
+    from tfprune.report import junit as xml
+    from tfprune.report import verdicts as told
+    from tfprune.report.judging import figures, judge
+    from tfprune.report.run import read_run
+
+    this = read_run(run)
+    budget, source = _budget(this, budget_file)
+    before = read_run(baseline) if baseline else None
+    verdicts = judge(budget, figures(this), figures(before) if before else None)
+    name = run.resolve().name
+    if before:
+        _notes(verdicts, this, before)
+
+    if as_json:
+        document = told.document(name, source, verdicts, str(baseline) if baseline else None)
+        click.echo(json.dumps(document, indent=2, allow_nan=False))
+    else:
+        _print(verdicts)
+    markdown = told.markdown(name, source, verdicts, str(baseline) if baseline else "")
+    for path in (
+        write_text(junit or run / "budget.xml", xml.junit(name, verdicts)),
+        write_text(summary or run / "budget.md", markdown),
+    ):
+        click.echo(f"written: {path}", err=True)
+    _append(markdown)
+    told.require_kept(name, verdicts)
+
+
+def _budget(run: Run, file: Path | None) -> tuple[Budget, str]:
+    """The budget to judge by, and where it is from."""
+    from tfprune.errors import UsageError
+    from tfprune.report.budget import load_budget, recorded_budget
+
+    if file is not None:
+        return load_budget(file), str(file)
+    own = recorded_budget(run)
+    if own is None:
+        raise UsageError(
+            f"{run.directory} has no budget of its own: give --budget FILE, or add [budget] to "
+            "its pipeline file and run that again"
+        )
+    return own, "the pipeline's own budget"
+
+
+def _print(verdicts: Sequence[Verdict]) -> None:
+    from tfprune.report import verdicts as told
+
+    # `echo` leaves colours out where stdout is no terminal.
+    plain = bool(os.environ.get("NO_COLOR"))
+    heading, *lines = told.table_lines(verdicts)
+    click.echo(heading)
+    for verdict, line in zip(verdicts, lines, strict=True):
+        click.echo(line if plain else click.style(line, fg=_COLOURS[verdict.verdict]))
+    click.echo()
+    for line in told.missing_lines(verdicts):
+        click.echo(f"missing: {line}")
+    click.echo(told.count_line(verdicts))
+
+
+def _notes(verdicts: Sequence[Verdict], run: Run, baseline: Run) -> None:
+    """Says what a comparison with a baseline cannot show."""
+    from tfprune.report.budget import RELATIVE
+
+    compared = [each for each in verdicts if each.limit in RELATIVE and each.against is None]
+    if not compared:
+        click.echo("note: no rule compares with the baseline", err=True)
+    machines = [each.record["sessions"][-1]["machine"] for each in (run, baseline)]
+    if machines[0] != machines[1] and any(each.figure == "latency_ms" for each in compared):
+        click.echo(
+            "note: the baseline was timed on another machine, so its latency says little: "
+            'compare within the run, with against = "VARIANT"',
+            err=True,
+        )
+
+
+def _append(markdown: str) -> None:
+    from tfprune.errors import TfpruneError
+
+    path = os.environ.get(_STEP_SUMMARY)
+    if not path:
+        return
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(markdown)
+    except OSError as error:
+        raise TfpruneError(
+            f"{path} cannot be written ({error.strerror}): set {_STEP_SUMMARY} to a file you can "
+            "write to, or unset it"
+        ) from error

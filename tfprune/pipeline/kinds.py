@@ -1,0 +1,181 @@
+"""The steps that a pipeline file may name, one table a kind."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tfprune.training import Training
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Importance = Literal["l1", "l2", "lasso", "random"]
+FormatName = Literal["keras", "savedmodel", "tflite", "tflite-int8"]
+
+# Beyond a few hundred images the ranges of activations hardly change.
+CALIBRATION_IMAGES = 500
+
+
+class Table(BaseModel):
+    """A table of a pipeline file: no unknown keys, nothing changes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainStep(Training):
+    """Trains: from scratch as the first step of a chain, further as a later one."""
+
+    kind: Literal["train"]
+    keep: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        Field(description="epochs whose weights are kept, for a later step to rewind to"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _kept_are_trained(self) -> TrainStep:
+        if any(epoch > self.epochs for epoch in self.keep):
+            raise ValueError(
+                f"keep={list(self.keep)} names an epoch after the last ({self.epochs})"
+            )
+        return self
+
+
+class PruneStep(Training):
+    """Weight pruning while training, after tfmot's `PolynomialDecay`."""
+
+    kind: Literal["prune"]
+    sparsity: Sparsity
+    initial: Sparsity = 0.0
+    begin: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.0
+    end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
+    frequency: Annotated[int, Field(ge=1, description="steps between updates")] = 100
+    scope: Literal["layer", "global"] = "layer"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PruneStep:
+        if self.begin > self.end:
+            raise ValueError(f"begin={self.begin:g} comes after end={self.end:g}")
+        return self
+
+
+class PruneOnceStep(Table):
+    """Weight pruning at once, without training: one round of a lottery ticket."""
+
+    kind: Literal["prune-once"]
+    share: Annotated[float, Field(gt=0, lt=1, description="of the weights that live, how many die")]
+    scope: Literal["layer", "global"] = "layer"
+    select: Literal["magnitude", "random"] = "magnitude"
+    layers: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        {}, description="shares of their own for layers, by name or glob"
+    )
+
+    @model_validator(mode="after")
+    def _layers_need_their_scope(self) -> PruneOnceStep:
+        if self.layers and self.scope == "global":
+            raise ValueError('layers have shares of their own only under scope = "layer"')
+        return self
+
+
+class LearnStep(Training):
+    """Trains under group lasso, so that whole channels become zero."""
+
+    kind: Literal["learn"]
+    strength: Annotated[float, Field(ge=0)]
+
+
+class SlimStep(Table):
+    """Removes channels and rebuilds the model; give exactly one target, the share kept."""
+
+    kind: Literal["slim"]
+    filters: Share | None = None
+    macs: Share | None = None
+    params: Share | None = None
+    dead: bool = False
+    importance: Importance = "l2"
+    round_to: Annotated[int, Field(ge=1)] = 1
+    recalibrate: Annotated[
+        int, Field(ge=0, description="training images for BatchNorm's statistics")
+    ] = 2048
+
+    @model_validator(mode="after")
+    def _one_target(self) -> SlimStep:
+        given = sum(each is not None for each in (self.filters, self.macs, self.params))
+        if given + self.dead != 1:
+            raise ValueError("give exactly one of filters, macs, params and dead")
+        return self
+
+
+class RetrainStep(Training):
+    """Trains a pruned model on, its zeros held, in one of the ways of Renda et al. 2020.
+
+    `finetune` trains on from the weights as they are. `lr` also keeps the weights, and replays the
+    schedule of the learning rate from `epoch` on. `weights` puts the living weights back to what
+    they were after `epoch` of the chain's first training (0: at initialisation), and replays from
+    there. `reinit` draws them anew under the same masks: the control of Frankle & Carbin 2019.
+    """
+
+    kind: Literal["retrain"]
+    rewind: Literal["finetune", "lr", "weights", "reinit"] = "finetune"
+    epoch: Annotated[int, Field(ge=0, description="to rewind to")] = 0
+
+    @model_validator(mode="after")
+    def _epoch_is_used(self) -> RetrainStep:
+        if self.epoch and self.rewind in ("finetune", "reinit"):
+            raise ValueError(f'epoch={self.epoch} has no meaning with rewind = "{self.rewind}"')
+        if self.epoch >= self.epochs:
+            raise ValueError(f"epoch={self.epoch} leaves nothing of {self.epochs} epochs to train")
+        return self
+
+
+class QuantizeStep(Table):
+    """Ends a chain: the variant is delivered quantized, as TFLite."""
+
+    kind: Literal["quantize"]
+    to: Literal["int8"] = "int8"
+    images: Annotated[
+        int, Field(ge=1, description="training images that set the ranges of activations")
+    ] = CALIBRATION_IMAGES
+
+    @property
+    def formats(self) -> tuple[FormatName, ...]:
+        """What the variant is exported as."""
+        return ("tflite-int8",)
+
+
+class ExportStep(Table):
+    """Ends a chain: the variant is delivered in formats of its own."""
+
+    kind: Literal["export"]
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1)]
+    images: Annotated[
+        int, Field(ge=1, description="training images that set the ranges of activations")
+    ] = CALIBRATION_IMAGES
+
+
+Step = Annotated[
+    TrainStep
+    | PruneStep
+    | PruneOnceStep
+    | LearnStep
+    | SlimStep
+    | RetrainStep
+    | QuantizeStep
+    | ExportStep,
+    Field(discriminator="kind"),
+]
+
+KINDS: dict[str, type[BaseModel]] = {
+    "train": TrainStep,
+    "prune": PruneStep,
+    "prune-once": PruneOnceStep,
+    "learn": LearnStep,
+    "slim": SlimStep,
+    "retrain": RetrainStep,
+    "quantize": QuantizeStep,
+    "export": ExportStep,
+}
+"""The tables by their `kind`."""
+
+TRAINING = tuple(kind for kind, table in KINDS.items() if issubclass(table, Training))
+"""The kinds that train, and so inherit what `[training]` says."""

@@ -1,0 +1,106 @@
+"""A pipeline file to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfprune.errors import UsageError
+from tfprune.files import write_text
+from tfprune.pipeline.spec import DataSpec, ModelSpec
+
+_TEMPLATE = """\
+# {data}: a dense {model}, weight pruning, filter pruning.
+name = "{name}"
+seeds = [0]
+formats = ["keras", "savedmodel", "tflite", "tflite-int8"]
+
+[data]
+name = "{data}"     # of tensorflow-datasets, or digits, which is built in
+validation = 0.1    # share held out of the train split; all choices look at it alone
+
+[model]
+name = "{model}"    # of the zoo, of keras.applications, or a .keras file
+
+# What all steps that train have in common; a step's own keys win.
+[training]
+batch_size = 128
+weight_decay = 1e-3
+
+[steps.dense]
+kind = "train"
+epochs = 20
+learning_rate = {rate}
+warmup_epochs = 1
+
+# 80 % of the weights become zero during the first half of this training.
+[steps.sparse]
+kind = "prune"
+sparsity = 0.8
+scope = "global"
+epochs = 20
+learning_rate = {rate}
+warmup_epochs = 1
+
+# Group lasso shows which channels can go; then half of the multiply-accumulates are removed.
+[steps.lasso]
+kind = "learn"
+strength = 5e-3
+epochs = 6
+learning_rate = {half}
+weight_decay = 0.0
+
+[steps.slim]
+kind = "slim"
+macs = 0.5
+importance = "lasso"
+
+[steps.finetune]
+kind = "train"
+epochs = 20
+learning_rate = {rate}
+warmup_epochs = 1
+
+[variants]
+dense = ["dense"]
+weights-80 = ["dense", "sparse"]
+filters-50 = ["dense", "lasso", "slim", "finetune"]
+"""
+
+
+def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Path:
+    """Writes a pipeline file that runs as it is.
+
+    Args:
+        file: where; its stem becomes the name of the run.
+        data: a data set.
+        model: a model.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: the file exists, or its name is no TOML file's, or the model is unknown.
+        TfpruneError: it cannot be written.
+    """
+    if file.suffix != ".toml":
+        raise UsageError(f"{file} does not end in .toml: name the file {file.stem}.toml")
+    if file.exists():
+        raise UsageError(f"{file} exists already: choose another name, or delete it first")
+    # A name that nothing has is told now, not when the file is run.
+    spec = ModelSpec(name=model) if model.endswith(".keras") else _known(model)
+    rate = 0.02 if spec.trained else 0.05
+    text = _TEMPLATE.format(
+        data=DataSpec(name=data).name,
+        model=spec.name,
+        name=file.stem,
+        rate=rate,
+        half=rate / 2,
+    )
+    return write_text(file, text)
+
+
+def _known(model: str) -> ModelSpec:
+    from tfprune import zoo
+
+    zoo.check(model, {})
+    return ModelSpec(name=model)

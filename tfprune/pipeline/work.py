@@ -1,0 +1,143 @@
+"""Does the tasks of a run. Importing it loads TensorFlow; planning does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfprune import data, graph
+from tfprune.artifacts import export, write_manifest
+from tfprune.files import write_text
+from tfprune.measure import evaluate, latency, load, parameters, sparsity
+from tfprune.pipeline import provenance, steps
+from tfprune.pipeline.plan import Task
+from tfprune.pipeline.spec import Pipeline
+
+# Enough rounds for a steady median, little enough to be quick beside the training.
+_LATENCY_ROUNDS = 200
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What tasks are done with.
+
+    Attributes:
+        pipeline: what is run.
+        directory: of the run.
+        dataset: its images.
+        commit: of the code, as it was when the run began.
+    """
+
+    pipeline: Pipeline
+    directory: Path
+    dataset: data.Dataset
+    commit: str
+
+    def do(
+        self,
+        task: Task,
+        folder: Path,
+        label: str | None,
+        after: Callable[[float], float] | None,
+    ) -> dict[str, Any]:
+        """Does one task.
+
+        Args:
+            task: what to do; all before it is done.
+            folder: where its result goes, with what an earlier attempt left.
+            label: for progress bars; None for silence.
+            after: seconds of work after this task, from the seconds an epoch takes.
+
+        Returns:
+            What to record.
+        """
+        begun = time.perf_counter()
+        match task.kind:
+            case "step":
+                record = self._step(task, folder, label, after)
+            case "delivery":
+                record = self._deliver(task, folder)
+            case "latency":
+                record = self._time(task)
+        return {**record, "seconds": time.perf_counter() - begun, "commit": self.commit}
+
+    def _step(
+        self,
+        task: Task,
+        folder: Path,
+        label: str | None,
+        after: Callable[[float], float] | None,
+    ) -> dict[str, Any]:
+        model = self._model(task)
+        bench = steps.Bench(
+            self.dataset, task.seed, folder, label, after, partial(self._origin, task)
+        )
+        model, record = steps.perform(self.pipeline.steps[task.name], model, bench)
+        export(model, folder, ["keras"])
+        return {
+            "step": task.name,
+            "specification": self.pipeline.steps[task.name].model_dump(mode="json"),
+            "seed": task.seed,
+            "before": task.before[-1].folder.name if task.before else None,
+            **steps.described(model),
+            **record,
+        }
+
+    def _model(self, task: Task) -> keras.Model:
+        """The model as the task before leaves it."""
+        if task.before:
+            return keras.saving.load_model(task.before[-1].folder / "model.keras")
+        return steps.build(self.pipeline.model, self.dataset, task.seed)
+
+    def _origin(self, task: Task, epoch: int, seed: int) -> keras.Model:
+        if epoch:
+            return keras.saving.load_model(steps.kept(task.before[0].folder, epoch))
+        return steps.build(self.pipeline.model, self.dataset, seed)
+
+    def _deliver(self, task: Task, folder: Path) -> dict[str, Any]:
+        _, formats, images = self.pipeline.delivered(task.name)
+        model = self._model(task)
+        artifacts = export(
+            model, folder, formats, representative_data=self.dataset.train.images[:images]
+        )
+        write_manifest(folder, artifacts)
+        write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
+        sparsity(model).to_csv(folder / "sparsity.csv", index=False)
+        return {
+            "variant": task.name,
+            "seed": task.seed,
+            "steps": [each.folder.name for each in task.before],
+            "macs": graph.macs(model),
+            "artifacts": [
+                {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test)}
+                for artifact in artifacts
+            ],
+        }
+
+    def _time(self, task: Task) -> dict[str, Any]:
+        """Times all artifacts of a seed in turn, so that the machine's drift falls on all alike."""
+        runtimes = {
+            path.relative_to(self.directory).as_posix(): load(path)
+            for delivery in task.before
+            for path in sorted(delivery.folder.glob("model*"))
+        }
+        table = latency(runtimes, self.dataset.test.images[0], rounds=_LATENCY_ROUNDS)
+        return {"latency": table.to_dict("records"), "machine": provenance.machine()}
+
+
+def _measured(path: Path, test: data.Split) -> dict[str, Any]:
+    evaluation, counted = evaluate(load(path), test.images, test.labels), parameters(path)
+    return {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "test_images": evaluation.images,
+        "test_seconds": evaluation.seconds,
+        "parameters": counted.total,
+        "nonzero_parameters": counted.nonzero,
+    }

@@ -1,0 +1,94 @@
+"""What is left of every layer, against the first variant."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from tfprune.report.figure import canvas, colour, inline, label, panel, style
+
+WIDTH, _NAMES, _ROW, _TOP = 360, 108, 22, 8
+
+
+def densities(layers: pd.DataFrame) -> pd.DataFrame:
+    """Density of every kernel before and after, the mean over seeds.
+
+    Args:
+        layers: what `layer_sparsity` returned, of one run.
+
+    Returns:
+        One row a variant and kernel, the model's total last, with columns variant, layer, weight,
+        size (entries), density (share that is not zero), and, against the first variant, kept
+        (share of its entries that are still there) and left (non-zeros, as a share of its
+        entries), both NaN where the first variant has no such kernel.
+    """
+    places = ["variant", "layer", "weight"]
+    kernels = layers["weight"].str.contains("kernel") | (layers["layer"] == "total")
+    means = layers[kernels].groupby(places, sort=False)[["size", "zeros"]].mean().reset_index()
+    first = means[means["variant"] == means["variant"].iloc[0]]
+    base = first.set_index(["layer", "weight"])["size"].rename("base")
+    # A left join keeps the order of the model.
+    joined = means.join(base, on=["layer", "weight"])
+    joined["density"] = 1 - joined["zeros"] / joined["size"]
+    joined["kept"] = joined["size"] / joined["base"]
+    joined["left"] = joined["density"] * joined["kept"]
+    return joined[[*places, "size", "density", "kept", "left"]]
+
+
+def bars(table: pd.DataFrame, variant: str, salt: str) -> str:
+    """Draws a variant's layers: two bars where channels were removed, else one.
+
+    Args:
+        table: what `densities` returned.
+        variant: whose layers.
+        salt: the figure's own.
+
+    Returns:
+        An SVG element.
+    """
+    from matplotlib.ticker import FixedLocator, PercentFormatter
+
+    rows = table[table["variant"] == variant].reset_index(drop=True)
+    before = table[table["variant"] == table["variant"].iloc[0]]
+    was = before.set_index(["layer", "weight"])["density"].to_dict()
+    height = _TOP + _ROW * len(rows) + 26
+    with style(salt):
+        figure = canvas(WIDTH, height)
+        axes = panel(figure, _NAMES, 26, 40, _TOP)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+        axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+        axes.grid(axis="x")
+        axes.set_yticks(range(len(rows)), [label(_kernel(row), 17) for row in rows.itertuples()])
+        axes.spines["bottom"].set_visible(False)
+        for place, row in enumerate(rows.itertuples()):
+            slimmer = row.kept < 1 - 1e-9
+            tall, at = (0.28, place + 0.17) if slimmer else (0.5, place)
+            axes.barh(at, row.density, tall, color=colour("accent"))
+            if slimmer:
+                axes.barh(place - 0.17, row.kept, tall, color=colour("series-4"))
+            before_it = was.get((row.layer, row.weight))
+            if before_it is not None:
+                axes.plot([before_it] * 2, [place - 0.4, place + 0.4], color=colour("ink"), lw=1.1)
+            axes.annotate(
+                "" if pd.isna(row.left) else f"{row.left:.0%}",
+                (1, place),
+                (38, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=9.5,
+            )
+        total = rows.iloc[-1]
+        return inline(
+            figure,
+            salt=salt,
+            title=f"Density of {variant}: {total['density']:.0%} of its weights are not zero, "
+            f"and it has {total['kept']:.0%} of the first variant's parameters.",
+        )
+
+
+def _kernel(row: object) -> str:
+    layer, weight = str(row.layer), str(row.weight)  # type: ignore[attr-defined]
+    return layer if weight in ("kernel", "") else f"{layer} {weight}"

@@ -1,0 +1,188 @@
+"""Matplotlib figures as inline SVG that takes its colours and its fonts from the page."""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Matplotlib is imported late: tables are printed without it.
+
+SERIES = 6
+_ROLES = ("ink", "muted", "rule", "accent", *(f"series-{n}" for n in range(1, SERIES + 1)))
+_SVG = "http://www.w3.org/2000/svg"
+_HREF = "{http://www.w3.org/1999/xlink}href"
+
+
+def colour(role: str) -> str:
+    """A stand-in that `inline` replaces by the page's own colour, such as `var(--accent)`.
+
+    Args:
+        role: ink, muted, rule, accent, or series-1 to series-6.
+    """
+    return f"#fe{_ROLES.index(role):02x}ed"
+
+
+def label(text: str, longest: int = 24) -> str:
+    """A name as it can stand in a figure: on one line, printable, its middle left out if long."""
+    # A category that begins with C holds what SVG cannot: controls and lone surrogates.
+    kept = (" " if unicodedata.category(each)[0] in "CZ" else each for each in text)
+    line = " ".join("".join(kept).split())
+    if len(line) <= longest:
+        return line
+    tail = (longest - 1) // 2
+    return f"{line[: longest - 1 - tail]}…{line[-tail:]}"
+
+
+@contextmanager
+def style(salt: str) -> Iterator[None]:
+    """The look of all figures, whatever a user's own matplotlibrc says.
+
+    Args:
+        salt: names the figure: same salt and content, same bytes; other salt, other ids.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The browser's fonts draw the text, so what matplotlib's font lacks is of no matter.
+        warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message=r"(?s)Matplotlib currently does not support")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "svg.hashsalt": salt,
+                # A name with dollar signs is a name, no formula.
+                "text.parse_math": False,
+                "font.size": 10.5,
+                "text.color": colour("ink"),
+                "axes.facecolor": "none",
+                "axes.edgecolor": colour("rule"),
+                "axes.linewidth": 0.8,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.axisbelow": True,
+                "axes.unicode_minus": True,
+                "grid.color": colour("rule"),
+                "grid.linewidth": 0.6,
+                "xtick.color": colour("rule"),
+                "ytick.color": colour("rule"),
+                "xtick.labelcolor": colour("muted"),
+                "ytick.labelcolor": colour("muted"),
+                "xtick.major.size": 3,
+                "ytick.major.size": 0,
+                "xtick.minor.size": 0,
+                "ytick.minor.size": 0,
+            }
+        )
+        yield
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure; one unit of the SVG is one point."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
+
+
+def panel(
+    figure: Figure, left: float, bottom: float, right: float, top: float, share: Axes | None = None
+) -> Axes:
+    """Axes at a place given in points from the figure's edges."""
+    width, height = figure.get_size_inches() * 72
+    return figure.add_axes(
+        (
+            left / width,
+            bottom / height,
+            (width - left - right) / width,
+            (height - bottom - top) / height,
+        ),
+        sharex=share,
+    )
+
+
+def inline(figure: Figure, *, salt: str, title: str, notes: Mapping[str, str] | None = None) -> str:
+    """A figure as an SVG element to stand in an HTML page.
+
+    Args:
+        figure: drawn within `style` of the same salt.
+        salt: ids begin with it.
+        title: what the figure shows, for those who cannot see it.
+        notes: by an artist's gid, what to show where the mouse rests on it.
+
+    Returns:
+        Markup, escaped; the same for the same figure.
+    """
+    file = io.StringIO()
+    figure.savefig(
+        file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
+    root = ET.fromstring(file.getvalue())
+    notes = notes or {}
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', file.getvalue()))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            # Its one style sheet says how lines end, for every element of the whole page.
+            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
+                parent.remove(child)
+    for element in list(root.iter()):
+        _adapt(element, salt, used)
+        name = element.attrib.get("id")
+        if name in notes:
+            note = ET.Element("title")
+            note.text = notes[name]
+            element.insert(0, note)
+        if name is not None:
+            if name in used:
+                element.set("id", f"{salt}-{name}")
+            else:
+                del element.attrib["id"]
+        element.tail = None
+        if element.text is not None and not element.text.strip():
+            element.text = None
+    width, height = (float(root.attrib.pop(side).removesuffix("pt")) for side in ("width", "height"))
+    root.attrib.pop("version", None)
+    root.attrib |= {
+        "viewBox": f"0 0 {width:g} {height:g}",
+        "role": "img",
+        "aria-label": title,
+        "style": f"max-width: {width * 1.2 / 16:.4g}rem",
+    }
+    return ET.tostring(root, encoding="unicode")
+
+
+def _adapt(element: ET.Element, salt: str, used: set[str]) -> None:
+    """Rewrites what points to other elements, colours, fonts, and numbers with idle digits."""
+    # Within HTML an SVG needs no namespaces.
+    element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
+    if _HREF in element.attrib:
+        element.set("href", f"#{salt}-{element.attrib.pop(_HREF)[1:]}")
+    if "clip-path" in element.attrib:
+        element.set("clip-path", element.attrib["clip-path"].replace("(#", f"(#{salt}-"))
+    if "style" in element.attrib:
+        rules = element.attrib["style"]
+        for role in _ROLES:
+            rules = rules.replace(colour(role), f"var(--{role})")
+        rules = re.sub(r"font: ([\d.]+px)[^;]*", r"font-size: \1", rules)
+        rules = re.sub(r"font-family:[^;]*;?\s*", "", rules)
+        element.set("style", rules)
+    for key in ("d", "x", "y", "width", "height", "transform"):
+        if key in element.attrib:
+            element.set(key, re.sub(r"-?\d+\.\d+", _short, element.attrib[key]))
+    if "d" in element.attrib:
+        element.set("d", " ".join(element.attrib["d"].split()))
+    if element.attrib.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
+
+
+def _short(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,271 @@
+"""Judges the figures of a run by a budget."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import pandas as pd
+
+from tfprune.errors import did_you_mean
+from tfprune.report.budget import RELATIVE, Budget, Rule
+from tfprune.report.run import Run
+from tfprune.report.tables import comparison
+from tfprune.report.verdict import Verdict
+
+# Rounding of a sum or product must not break a limit that is met exactly.
+_ROUNDING = 1e-12
+
+_Seeds = dict[int, float]
+
+
+def figures(run: Run) -> pd.DataFrame:
+    """The figures of what a run's pipeline plans: no less, and no more.
+
+    An artifact that is planned and not finished has a row without figures, since a rule for all
+    variants must not pass without it. What an earlier pipeline left in the folder is left out.
+
+    Args:
+        run: what `read_run` read.
+
+    Returns:
+        The table of `comparison`, what is missing last.
+
+    Raises:
+        TfpruneError: an artifact is missing or was changed after it was measured.
+    """
+    pipeline = run.record["pipeline"]
+    table = comparison(run)
+    table = table[table["variant"].isin(list(pipeline["variants"]))]
+    known = set(zip(table["variant"], table["seed"], table["artifact"], strict=True))
+    lacking = [
+        {"variant": variant, "seed": seed, "artifact": form}
+        for variant in pipeline["variants"]
+        for seed in run.record["seeds"]
+        for form in pipeline["formats"]
+        if (variant, seed, form) not in known
+    ]
+    return pd.concat([table, pd.DataFrame(lacking)], ignore_index=True) if lacking else table
+
+
+def judge(
+    budget: Budget, table: pd.DataFrame, baseline: pd.DataFrame | None = None
+) -> list[Verdict]:
+    """Judges every artifact that a rule names by every limit of the rule.
+
+    A figure that equals its limit keeps it. With several seeds a rule judges their mean, or each
+    of them: then a relative limit compares a seed with the same seed of the reference.
+
+    Args:
+        budget: the rules.
+        table: what `figures` or `comparison` returned, of one run.
+        baseline: likewise, of the run that rules without `against` compare with.
+
+    Returns:
+        One verdict a rule, variant, artifact and limit, in this order.
+    """
+    here = _Figures(table)
+    before = None if baseline is None else _Figures(baseline)
+    return [
+        _judged(case, here, before)
+        for number, rule in enumerate(budget.rules, start=1)
+        for case in _cases(number, rule, here)
+    ]
+
+
+class _MissingError(Exception):
+    """A figure is not there; the message says which, and what to do."""
+
+
+class _Figures:
+    """A table's figures by variant, artifact and seed."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._rows: dict[str, dict[str, dict[int, dict[Any, Any]]]] = {}
+        for row in table.to_dict("records"):
+            artifacts = self._rows.setdefault(row["variant"], {})
+            artifacts.setdefault(row["artifact"], {})[int(row["seed"])] = row
+
+    def variants(self) -> list[str]:
+        return list(self._rows)
+
+    def artifacts(self, variant: str) -> list[str]:
+        return list(self._rows.get(variant, {}))
+
+    def of(self, variant: str, artifact: str, figure: str) -> _Seeds:
+        """A figure by seed, in the order of seeds; NaN where it is missing."""
+        rows = self._rows.get(variant, {}).get(artifact, {})
+        return {seed: float(rows[seed].get(figure, math.nan)) for seed in sorted(rows)}
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One limit of a rule for one artifact, not judged yet."""
+
+    number: int
+    rule: Rule
+    variant: str
+    artifact: str
+    figure: str
+    limit: str
+    given: float
+    # Why there is nothing to judge, if that is known beforehand.
+    reason: str = ""
+
+    def verdict(self, word: Literal["kept", "broken", "missing"], **known: Any) -> Verdict:
+        return Verdict(
+            rule=self.number,
+            variant=self.variant,
+            artifact=self.artifact,
+            figure=self.figure,
+            limit=self.limit,
+            given=self.given,
+            against=self.rule.against if self.limit in RELATIVE else None,
+            verdict=word,
+            **known,
+        )
+
+
+def _cases(number: int, rule: Rule, here: _Figures) -> Iterator[_Case]:
+    targets = list(_targets(rule, here))
+    alone = {variant for variant, _, _ in targets} == {rule.against}
+    for variant, artifact, reason in targets:
+        for figure, limit, given in rule.limits():
+            why = reason
+            # A variant is not compared with itself: it could only pass, or fail for nothing.
+            if limit in RELATIVE and variant == rule.against:
+                if not alone:
+                    continue
+                why = (
+                    f"{rule.variant!r} is no variant but {variant!r}, which it is compared with: "
+                    "name another one"
+                )
+            yield _Case(number, rule, variant, artifact, figure, limit, given, why)
+
+
+def _targets(rule: Rule, here: _Figures) -> Iterator[tuple[str, str, str]]:
+    """Variants and artifacts that a rule names; with a reason where there is none such."""
+    variants = [each for each in here.variants() if fnmatchcase(each, rule.variant)]
+    if not variants:
+        hint = did_you_mean(rule.variant, here.variants())
+        reason = f"no variant of the run is called {rule.variant!r}: {hint}"
+        yield rule.variant, rule.artifact, reason
+    for variant in variants:
+        artifacts = [each for each in here.artifacts(variant) if fnmatchcase(each, rule.artifact)]
+        for artifact in artifacts:
+            yield variant, artifact, ""
+        if not artifacts:
+            hint = did_you_mean(rule.artifact, here.artifacts(variant))
+            yield variant, rule.artifact, f"{variant} has no artifact {rule.artifact!r}: {hint}"
+
+
+def _judged(case: _Case, here: _Figures, before: _Figures | None) -> Verdict:
+    try:
+        if case.reason:
+            raise _MissingError(case.reason)
+        values = here.of(case.variant, case.artifact, case.figure)
+        _whole(case, values, case.variant, "run the pipeline to its end")
+        others = _reference(case, here, before) if case.limit in RELATIVE else None
+        pairs = _pairs(case, values, others)
+    except _MissingError as missing:
+        return case.verdict("missing", reason=str(missing))
+    # The pair with the least margin speaks for all; a mean is a single pair.
+    margin, bound, value, reference, seed = min(
+        (*_weighed(case.limit, case.given, value, reference), value, reference, seed)
+        for seed, (value, reference) in pairs.items()
+    )
+    each = case.rule.seeds == "worst" and len(values) > 1
+    spread = statistics.stdev(values.values()) if len(values) > 1 and not each else None
+    return case.verdict(
+        "kept" if margin >= 0 else "broken",
+        value=value,
+        deviation=spread,
+        seeds=len(values),
+        worst_seed=seed if each else None,
+        reference=None if others is None else reference,
+        bound=bound,
+        margin=margin,
+        source=_source(case, [seed] if each else list(values)),
+    )
+
+
+def _whole(case: _Case, values: _Seeds, whose: str, do: str) -> None:
+    lacking = [str(seed) for seed, value in values.items() if not math.isfinite(value)]
+    if lacking:
+        title = case.verdict("missing").title
+        raise _MissingError(
+            f"{title} of {whose} {case.artifact} is missing for seed {', '.join(lacking)}: {do}"
+        )
+
+
+def _reference(case: _Case, here: _Figures, before: _Figures | None) -> _Seeds:
+    """What a relative limit compares with, by seed."""
+    against, artifact = case.rule.against, case.artifact
+    if against is not None:
+        if against not in here.variants():
+            hint = did_you_mean(against, here.variants())
+            raise _MissingError(f"against = {against!r} is no variant of the run: {hint}")
+        values = here.of(against, artifact, case.figure)
+        if not values:
+            raise _MissingError(
+                f"{against} has no {artifact} to compare with: export it there too, "
+                "or compare with a variant that has it"
+            )
+        _whole(case, values, against, "run the pipeline to its end")
+        return values
+    if before is None:
+        raise _MissingError(
+            f"{case.verdict('missing').title} of {case.variant} {artifact} has nothing to be "
+            'compared with: give a baseline, or say against = "VARIANT" in the rule'
+        )
+    values = before.of(case.variant, artifact, case.figure)
+    if not values:
+        raise _MissingError(
+            f"the baseline has no {artifact} of {case.variant}: give one that has it, "
+            'or say against = "VARIANT" in the rule'
+        )
+    _whole(case, values, f"the baseline's {case.variant}", "give a baseline that has it")
+    return values
+
+
+def _pairs(case: _Case, values: _Seeds, others: _Seeds | None) -> dict[int, tuple[float, float]]:
+    """Figures and what they are compared with: a pair a seed, or one of means."""
+    if case.rule.seeds == "mean":
+        mean = statistics.fmean(others.values()) if others else 0.0
+        return {min(values): (statistics.fmean(values.values()), mean)}
+    if others is None:
+        return {seed: (value, 0.0) for seed, value in values.items()}
+    lacking = [str(seed) for seed in values if seed not in others]
+    if lacking:
+        whose = case.rule.against or "the baseline"
+        raise _MissingError(
+            f"{whose} has no seed {', '.join(lacking)} to compare {case.variant} {case.artifact} "
+            'with: run it with the same seeds, or say seeds = "mean" in the rule'
+        )
+    return {seed: (value, others[seed]) for seed, value in values.items()}
+
+
+def _weighed(limit: str, given: float, value: float, reference: float) -> tuple[float, float]:
+    """The margin, negative where the limit is broken, and what the limit comes to."""
+    bound = {
+        "min": given,
+        "max": given,
+        "max_drop": reference - given,
+        "max_rise": reference + given,
+        "min_ratio": reference * given,
+        "max_ratio": reference * given,
+    }[limit]
+    floor = limit in ("min", "max_drop", "min_ratio")
+    margin = value - bound if floor else bound - value
+    equal = abs(margin) <= _ROUNDING * (abs(bound) + abs(reference))
+    return (0.0 if equal else margin), bound
+
+
+def _source(case: _Case, seeds: list[int]) -> str:
+    """The record that a figure is read from; a glob where it is a mean of several."""
+    folder = "latency" if case.figure == "latency_ms" else case.variant
+    return f"{folder}/seed-{seeds[0] if len(seeds) == 1 else '*'}/record.json"

@@ -1,0 +1,221 @@
+"""The report as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tfprune.report import cells, density, plots, words
+from tfprune.report.chains import Chain, chain
+from tfprune.report.chance import interval, standard_error
+from tfprune.report.curves import curves, limits
+from tfprune.report.pareto import pareto_front
+from tfprune.report.provenance import provenance
+from tfprune.report.run import Delivery, Run
+from tfprune.report.summary import Spread, spread
+
+# So many variants are shown at once; the others are folded, so that a sweep can be read.
+_OPEN = 8
+
+
+def page(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
+    """The report.
+
+    Args:
+        run: what `read_run` read.
+        table: its `comparison`.
+        layers: its `layer_sparsity`.
+
+    Returns:
+        An HTML document that loads nothing; its links lead to files in the folder of the run. The
+        same run gives the same text.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfprune.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    this = spread(table)
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        name=run.record.get("name") or run.directory.name,
+        intro=_intro(run, this),
+        result=_result(run, this),
+        columns={"main": cells.MAIN, "more": cells.MORE},
+        groups=cells.groups(run, this),
+        seeds=int(this.seeds.max()),
+        plots=_plots(this),
+        layers=_layers(layers),
+        training=_training(run),
+        open=_OPEN,
+        made=[_made(run, deliveries) for deliveries in _by_variant(run).values()],
+        pipeline=json.dumps(run.record.get("pipeline", {}), indent=2, ensure_ascii=False),
+        provenance=provenance(run),
+    )
+
+
+def _by_variant(run: Run) -> dict[str, list[Delivery]]:
+    found: dict[str, list[Delivery]] = {}
+    for delivery in run.deliveries:
+        found.setdefault(delivery.variant, []).append(delivery)
+    return found
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _intro(run: Run, this: Spread) -> str:
+    pipeline = run.record.get("pipeline", {})
+    model, data = pipeline.get("model", {}), pipeline.get("data", {})
+    of = f" of {model['name']} on {data['name']}" if "name" in model and "name" in data else ""
+    variants, seeds = this.means["variant"].nunique(), int(this.seeds.max())
+    return (
+        f"{_count(variants, 'variant')}{of}, {_count(seeds, 'seed')}. Every figure was measured on "
+        "the exported file it stands beside."
+    )
+
+
+def _result(run: Run, this: Spread) -> dict[str, Any]:
+    """The first variant's accuracy, and what each other one changes, in one format."""
+    form = cells.headline(this.means)
+    rows = this.means[this.means["artifact"] == form]
+    base = rows.iloc[0]
+    first = str(base["variant"])
+    images = cells.test_images(run).get((first, form))
+    others = rows[rows["variant"] != first]
+    chosen = others
+    if len(others) > _OPEN:
+        # Of a sweep, the variants that none beats: smallest first, the most accurate of them kept.
+        front = pareto_front(others["bytes_gzip"], others["accuracy"])
+        chosen = others[front].sort_values("bytes_gzip").tail(_OPEN)
+    result: dict[str, Any] = {
+        "first": first,
+        "form": form,
+        "accuracy": words.percent_exact(base["accuracy"]),
+        "seeds": int(this.seeds[base.name]),
+        "images": images,
+        "changes": [
+            (str(row["variant"]), words.against(row, base.to_dict()))
+            for row in chosen.to_dict("records")
+        ],
+        "others": len(others),
+    }
+    if images:
+        low, high = interval(base["accuracy"], images)
+        result |= {
+            "low": f"{low:.1%}",
+            "high": f"{high:.1%}",
+            "error": f"{100 * standard_error(base['accuracy'], images):.2f}",
+        }
+    return result
+
+
+def _plots(this: Spread) -> dict[str, Any]:
+    looks = plots.formats(this.means)
+    drawn = [each for cost in plots.COSTS if (each := plots.tradeoff(this, cost))]
+    shown = {each.cost.column for each in drawn}
+    return {
+        "looks": [
+            (name, *plots.key(place)) for place, name in enumerate(looks)
+        ],
+        "drawn": drawn,
+        "missing": [cost.title for cost in plots.COSTS if cost.column not in shown],
+    }
+
+
+def _layers(layers: pd.DataFrame) -> dict[str, Any]:
+    table = density.densities(layers)
+    variants = [str(each) for each in table["variant"].unique()]
+    by_place = {
+        (str(row.variant), str(row.layer), str(row.weight)): row for row in table.itertuples()
+    }
+    rows = []
+    for layer, weight in table[["layer", "weight"]].drop_duplicates().itertuples(index=False):
+        found = [by_place.get((variant, layer, weight)) for variant in variants]
+        rows.append(
+            {
+                "name": layer if weight in ("kernel", "") else f"{layer} {weight}",
+                "total": layer == "total" and not weight,
+                "size": f"{found[0].size:,.0f}" if found[0] else "",
+                "cells": [_density(row) for row in found],
+            }
+        )
+    return {
+        "variants": variants,
+        "rows": sorted(rows, key=lambda row: bool(row["total"])),
+        "figures": [
+            (variant, density.bars(table, variant, f"density-{place}"))
+            for place, variant in enumerate(variants)
+            if place
+        ],
+    }
+
+
+def _density(row: Any) -> dict[str, Any]:
+    if row is None:
+        return {"text": "–", "kept": "", "left": None}
+    kept = "" if pd.isna(row.kept) or row.kept == 1 else f"{row.kept:.0%} kept"
+    left = None if pd.isna(row.left) else round(min(1.0, row.left), 3)
+    return {"text": words.percent(row.density), "kept": kept, "left": left}
+
+
+def _training(run: Run) -> dict[str, Any]:
+    chains = [chain(deliveries) for deliveries in _by_variant(run).values()]
+    trained = [each for each in chains if each.epochs]
+    shared = limits(trained) if trained else None
+    return {
+        "figures": [
+            (each, _steps_line(each), curves(each, shared, f"training-{place}"))
+            for place, each in enumerate(trained)
+            if shared
+        ],
+        "untrained": [each.variant for each in chains if not each.epochs],
+        "removals": any(each.removals for each in trained),
+        "zeros": bool(shared and shared.sparsity),
+    }
+
+
+def _steps_line(each: Chain) -> str:
+    return ", ".join(
+        f"{number} {stretch.step}" for number, stretch in enumerate(each.stretches, start=1)
+    )
+
+
+def _made(run: Run, deliveries: Sequence[Delivery]) -> dict[str, Any]:
+    """A variant's chain in words, its seeds' records beside each step."""
+    steps = []
+    first = deliveries[0]
+    for place, step in enumerate(first.steps):
+        same = [(each.seed, each.steps[place]) for each in deliveries if place < len(each.steps)]
+        steps.append(
+            {
+                "name": step.record["step"],
+                "does": words.step(step.record.get("specification", {})),
+                "found": words.removed(step.record),
+                "seconds": words.seconds(
+                    float(np.mean([each.record.get("seconds", np.nan) for _, each in same]))
+                ),
+                "records": [
+                    (seed, cells.link(run, each.folder / "record.json")) for seed, each in same
+                ],
+            }
+        )
+    epochs = sum(step.record.get("epochs", 0) for step in first.steps)
+    total = [sum(step.record.get("seconds", 0.0) for step in each.steps) for each in deliveries]
+    return {
+        "variant": first.variant,
+        "steps": steps,
+        "sum": f"{_count(epochs, 'epoch')} in all, {words.seconds(float(np.mean(total)))}"
+        if steps
+        else "no steps: the model as it was given",
+    }

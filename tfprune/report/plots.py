@@ -1,0 +1,295 @@
+"""Accuracy against what it costs, a point a variant and artifact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from tfprune.report import labels
+from tfprune.report.figure import SERIES, canvas, colour, inline, label, panel, style
+from tfprune.report.pareto import pareto_front
+from tfprune.report.render import measured
+from tfprune.report.summary import Spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Shape tells formats apart where colour does not. Where formats lie on one another, as keras and
+# tflite do, the first is the largest, so that each can be seen; the last two of six are not filled.
+MARKERS = ("o", "s", "^", "D", "v", "p")
+_AREAS = (58, 34, 24, 15, 20, 20)
+WIDTH, HEIGHT = 360, 300
+# Up to so many variants each has its name in the figure; beyond, those on the front and the first.
+_ALL_NAMED = 8
+
+
+# The same shapes for the key in the page, within a box of 14 by 14.
+_SHAPES = {
+    "o": "M7 2a5 5 0 1 0 0 10a5 5 0 1 0 0-10z",
+    "s": "M2.5 2.5h9v9h-9z",
+    "^": "M7 2L12.5 11.5H1.5z",
+    "D": "M7 1.5L12.5 7L7 12.5L1.5 7z",
+    "v": "M7 12L1.5 2.5H12.5z",
+    "p": "M7 1.5L12.5 5.5L10.4 12H3.6L1.5 5.5z",
+}
+_FILLED = (2, 3)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an accuracy is plotted against.
+
+    Attributes:
+        column: a column of `comparison`.
+        title: what it is, in words.
+        units: the possible units and how much of the column makes one, ascending.
+    """
+
+    column: str
+    title: str
+    units: tuple[tuple[str, float], ...]
+
+
+COSTS = (
+    Cost("bytes_gzip", "compressed size", (("KiB", 1024), ("MiB", 1024**2))),
+    Cost("macs", "MACs", (("thousand", 1e3), ("million", 1e6), ("billion", 1e9))),
+    Cost("latency_ms", "latency", (("ms", 1.0),)),
+)
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """One plot.
+
+    Attributes:
+        cost: what accuracy is plotted against.
+        svg: the figure.
+        front: its members in words, the cheapest first.
+    """
+
+    cost: Cost
+    svg: str
+    front: tuple[str, ...]
+
+
+def formats(means: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """The marker and the colour's role of every artifact format, in their order."""
+    return {
+        str(name): (MARKERS[place % len(MARKERS)], f"series-{place % SERIES + 1}")
+        for place, name in enumerate(means["artifact"].unique())
+    }
+
+
+def key(place: int) -> tuple[str, str, bool]:
+    """How the format at a place of `formats` is shown: SVG path, colour's role, filled."""
+    rank = place % SERIES
+    return _SHAPES[MARKERS[rank]], f"series-{rank + 1}", rank in _FILLED
+
+
+def tradeoff(spread: Spread, cost: Cost) -> Tradeoff | None:
+    """Plots accuracy against a cost.
+
+    Args:
+        spread: of one run.
+        cost: against what.
+
+    Returns:
+        The plot, or None where no row has that cost.
+    """
+    kept = (spread.means[cost.column].notna() & spread.means["accuracy"].notna()).to_numpy()
+    if not kept.any():
+        return None
+    means, deviations = spread.means[kept], spread.deviations[kept]
+    unit, scale = _unit(cost, float(means[cost.column].max()))
+    x, y = means[cost.column].to_numpy(float) / scale, means["accuracy"].to_numpy(float)
+    spans = (
+        deviations[cost.column].fillna(0).to_numpy(float) / scale,
+        deviations["accuracy"].fillna(0).to_numpy(float),
+    )
+    front = pareto_front(x, y)
+    members = _in_words(means[front].sort_values([cost.column, "accuracy"]), cost)
+    salt = f"tradeoff-{cost.column.replace('_', '-')}"
+    with style(salt):
+        figure = canvas(WIDTH, HEIGHT)
+        axes = panel(figure, 46, 40, 12, 30)
+        _scales(axes, x, y, spans)
+        order = np.lexsort((y[front], x[front]))
+        axes.step(
+            x[front][order], y[front][order], where="post", color=colour("muted"), lw=1, zorder=2
+        )
+        notes = _points(axes, means, x, y, spans, cost)
+        _names(axes, means["variant"].astype(str).to_list(), x, y, front)
+        axes.text(
+            0, 1.05, "accuracy", transform=axes.transAxes, color=colour("muted"), va="bottom"
+        )
+        axes.set_xlabel(f"{cost.title}, {unit}", color=colour("muted"), loc="right")
+        svg = inline(
+            figure,
+            salt=salt,
+            title=f"Accuracy against {cost.title} of {len(means)} artifacts. "
+            f"Pareto front: {'; '.join(members[:12])}.",
+            notes=notes,
+        )
+    return Tradeoff(cost, svg, members)
+
+
+def _in_words(front: pd.DataFrame, cost: Cost) -> tuple[str, ...]:
+    """Members of a front; artifacts of a variant that are alike to the reader are one entry."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for row in front.itertuples():
+        figures = f"{measured(cost.column, getattr(row, cost.column))}, {row.accuracy:.2%}"
+        alike.setdefault((str(row.variant), figures), []).append(str(row.artifact))
+    return tuple(
+        f"{variant} as {', '.join(artifacts)} ({figures})"
+        for (variant, figures), artifacts in alike.items()
+    )
+
+
+def _unit(cost: Cost, largest: float) -> tuple[str, float]:
+    fitting = [(unit, scale) for unit, scale in cost.units if largest >= 2 * scale]
+    return fitting[-1] if fitting else cost.units[0]
+
+
+def _scales(
+    axes: Axes, x: np.ndarray, y: np.ndarray, spans: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Limits and ticks: costs from zero, or on a log scale where they span much."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    if x.min() > 0 and x.max() / x.min() > 8:
+        axes.set_xscale("log")
+        low, high = x.min() / 1.5, x.max() * 1.5
+        axes.set_xlim(low, high)
+        axes.xaxis.set_major_locator(FixedLocator(_round_numbers(low, high)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(0, (x + spans[0]).max() * 1.12 or 1)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    low, high = (y - spans[1]).min(), (y + spans[1]).max()
+    room = max((high - low) * 0.15, 0.004)
+    axes.set_ylim(low - room, high + room)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    digits = 0 if high - low > 0.03 else 1
+    axes.yaxis.set_major_formatter(
+        # Room above 100% keeps names apart; an accuracy there is none.
+        FuncFormatter(lambda value, _: f"{value:.{digits}%}" if value <= 1 + 1e-9 else "")
+    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.grid(axis="y")
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten within limits; powers of ten only where these are many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) < 5 else (1,)
+    found = [step * 10.0**power for power in powers for step in steps]
+    return [number for number in found if low <= number <= high]
+
+
+def _points(
+    axes: Axes,
+    means: pd.DataFrame,
+    x: np.ndarray,
+    y: np.ndarray,
+    spans: tuple[np.ndarray, np.ndarray],
+    cost: Cost,
+) -> dict[str, str]:
+    """Draws all points; what each is, by its gid."""
+    looks, notes = formats(means), {}
+    places = {name: place for place, name in enumerate(looks)}
+    # Many points hide one another less when they are small.
+    size = 1.0 if len(x) <= 48 else 0.55
+    for place, row in enumerate(means.itertuples()):
+        marker, role = looks[str(row.artifact)]
+        rank = places[str(row.artifact)]
+        at = ([x[place]], [y[place]])
+        if spans[0][place] or spans[1][place]:
+            axes.errorbar(
+                *at,
+                xerr=spans[0][place],
+                yerr=spans[1][place],
+                color=colour(role),
+                lw=0.8,
+                alpha=0.5,
+                zorder=2.5,
+            )
+        points = axes.scatter(
+            *at,
+            s=_AREAS[rank % len(_AREAS)] * size,
+            marker=marker,
+            facecolors=colour(role) if rank % SERIES in _FILLED else "none",
+            edgecolors=colour(role),
+            linewidths=1.3,
+            zorder=3 + rank / 10,
+        )
+        points.set_gid(f"point-{place}")
+        notes[f"point-{place}"] = (
+            f"{row.variant}, {row.artifact}: {row.accuracy:.2%}, "
+            f"{measured(cost.column, getattr(row, cost.column))}"
+        )
+    return notes
+
+
+def _names(
+    axes: Axes, variants: Sequence[str], x: np.ndarray, y: np.ndarray, front: np.ndarray
+) -> None:
+    """Writes variants' names where there is room, the front's before the others'."""
+    pixels = axes.transData.transform(np.column_stack([x, y]))
+    chosen: list[int] = []
+    on_front = sorted(np.flatnonzero(front), key=lambda place: x[place])
+    others = [place for place in range(len(x)) if not front[place]]
+    few = len(set(variants)) <= _ALL_NAMED
+    for place in [*on_front, *others]:
+        twins = [other for other in chosen if variants[other] == variants[place]]
+        near = any(np.hypot(*(pixels[other] - pixels[place])) < 14 for other in twins)
+        if place in on_front and not near:
+            chosen.append(place)
+        elif not twins and (few or variants[place] == variants[0]):
+            chosen.append(place)
+    if not chosen:
+        return
+    figure = axes.figure
+    texts = [label(variants[place], 20) for place in chosen]
+    # Measured in matplotlib's own font, which is wider than those of browsers.
+    drawn = [axes.text(0, 0, text, fontsize=9.5) for text in texts]
+    boxes = [text.get_window_extent() for text in drawn]
+    for text in drawn:
+        text.remove()
+    frame = axes.get_window_extent()
+    right = figure.get_window_extent().x1
+    places = labels.place(
+        [(float(px), float(py)) for px, py in pixels[chosen]],
+        [(box.width, box.height) for box in boxes],
+        labels.Box(frame.x0 + 2, frame.y0 + 2, right - 1, frame.y1 + 4),
+        taken=[labels.Box(px - 4.5, py - 4.5, px + 4.5, py + 4.5) for px, py in pixels],
+        disliked=_line(pixels[on_front]),
+    )
+    for place, text, box in zip(chosen, texts, places, strict=True):
+        if box is None:
+            continue
+        px, py = pixels[place]
+        middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
+        nearest = (min(max(px, box.left), box.right), min(max(py, box.bottom), box.top))
+        if math.dist((px, py), nearest) > 12:
+            _line_to(axes, (px, py), nearest)
+        spot = axes.transData.inverted().transform(middle)
+        axes.text(*spot, text, fontsize=9.5, ha="center", va="center_baseline", zorder=5)
+
+
+def _line_to(axes: Axes, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    ends = axes.transData.inverted().transform([begin, end])
+    axes.plot(ends[:, 0], ends[:, 1], color=colour("muted"), lw=0.6, zorder=2)
+
+
+def _line(corners: np.ndarray) -> list[labels.Box]:
+    """Small boxes along the steps of the front."""
+    boxes = []
+    for (x0, y0), (x1, y1) in zip(corners[:-1], corners[1:], strict=True):
+        boxes.append(labels.Box(x0, y0 - 1, x1, y0 + 1))
+        boxes.append(labels.Box(x1 - 1, min(y0, y1), x1 + 1, max(y0, y1)))
+    return boxes

@@ -1,0 +1,174 @@
+"""What a run found and how each variant was made, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+
+def change(points: float) -> str:
+    """A change of accuracy, such as "loses 0.42 points".
+
+    Args:
+        points: percentage points, negative where accuracy fell.
+    """
+    rounded = round(points, 2)
+    if rounded == 0:
+        return "keeps the accuracy"
+    return f"{'gains' if rounded > 0 else 'loses'} {abs(rounded):.2f} points"
+
+
+def percent(ratio: float) -> str:
+    """A ratio with three digits that count: "27.3%", "4.91%", "100%", "1,240%"."""
+    if not math.isfinite(ratio):
+        return ""
+    # Never less than one digit nor more than two behind the point.
+    digits = 0 if ratio >= 0.9995 or ratio == 0 else 1 if ratio >= 0.1 else 2
+    return f"{ratio:,.{digits}%}"
+
+
+def percent_exact(share: float) -> str:
+    """An accuracy with two digits behind the point, as the table has it."""
+    return f"{share:.2%}"
+
+
+def against(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """What a variant changes against the first one, in the same format.
+
+    Args:
+        row: of the means; its accuracy, bytes_gzip, macs and latency_ms are read.
+        first: the first variant's.
+    """
+    said = change(100 * (row["accuracy"] - first["accuracy"]))
+    shares = [
+        f"{percent(row[column] / first[column])} of the {title}"
+        for column, title in (
+            ("bytes_gzip", "compressed size"),
+            ("macs", "MACs"),
+            ("latency_ms", "latency"),
+        )
+        if not (pd.isna(row[column]) or pd.isna(first[column])) and first[column] > 0
+    ]
+    if len(shares) > 1:
+        shares[-1] = f"and {shares[-1]}"
+    return said + (" at " + (", " if len(shares) > 2 else " ").join(shares) if shares else "")
+
+
+def step(specification: Mapping[str, Any]) -> str:
+    """What a step does, with its main parameters.
+
+    Args:
+        specification: as the step's record holds it.
+    """
+    said = _KINDS.get(str(specification.get("kind")), _listed)
+    try:
+        return said(specification)
+    except (KeyError, TypeError, ValueError):
+        # A kind that came to mean something else is still told, if less well.
+        return _listed(specification)
+
+
+def _trains(it: Mapping[str, Any]) -> str:
+    parts = [
+        f"trains {it['epochs']} epochs at learning rate {it['learning_rate']:g}",
+        f"{it['optimizer']}, {it['schedule']} schedule, batches of {it['batch_size']}",
+    ]
+    if it.get("warmup_epochs"):
+        parts.append(f"{it['warmup_epochs']:g} of warm-up")
+    if it.get("weight_decay"):
+        parts.append(f"weight decay {it['weight_decay']:g}")
+    if it.get("augment"):
+        parts.append(f"augmented by {' and '.join(it['augment'])}")
+    return ", ".join(parts)
+
+
+def _prunes(it: Mapping[str, Any]) -> str:
+    where = "all layers together" if it["scope"] == "global" else "every layer"
+    return (
+        f"sets {percent(it['sparsity'])} of the weights of {where} to zero, from {it['begin']:.0%} "
+        f"to {it['end']:.0%} of its training; {_trains(it)}"
+    )
+
+
+def _learns(it: Mapping[str, Any]) -> str:
+    return f"group lasso of strength {it['strength']:g}; {_trains(it)}"
+
+
+def _slims(it: Mapping[str, Any]) -> str:
+    if it["dead"]:
+        target = "all channels that contribute nothing"
+    else:
+        share, of = next(
+            (it[key], title)
+            for key, title in (("filters", "filters"), ("macs", "MACs"), ("params", "parameters"))
+            if it[key] is not None
+        )
+        target = f"channels until {percent(share)} of the {of} are left"
+    rounding = f", in multiples of {it['round_to']}" if it["round_to"] > 1 else ""
+    return f"removes {target}, the least important by {it['importance']} first{rounding}"
+
+
+def _listed(it: Mapping[str, Any]) -> str:
+    values = ", ".join(
+        f"{key} {value}"
+        for key, value in it.items()
+        if key != "kind" and value not in (None, False, "", [], {})
+    )
+    return f"{it.get('kind', 'step')}: {values}" if values else str(it.get("kind", "step"))
+
+
+# A kind of step that is not here lists its values.
+_KINDS = {"train": _trains, "prune": _prunes, "learn": _learns, "slim": _slims}
+
+
+def removed(record: Mapping[str, Any]) -> str:
+    """What a step that removed channels found, or nothing.
+
+    Args:
+        record: the step's.
+    """
+    gone = record.get("removed")
+    if not isinstance(gone, Mapping):
+        return ""
+    count = sum(int(each) for each in gone.values())
+    said = f"{count:,} channels of {len(gone)} layers went"
+    accuracies = record.get("validation_accuracy")
+    if isinstance(accuracies, Mapping) and accuracies:
+        steps = ", ".join(
+            f"{value:.1%} {_WHEN.get(name, name)}" for name, value in accuracies.items()
+        )
+        said += f"; validation accuracy {steps}"
+    return said
+
+
+_WHEN = {
+    "before": "before",
+    "removed": "without them",
+    "recalibrated": "with BatchNorm's statistics taken anew",
+}
+
+
+def seconds(value: float) -> str:
+    """A time people can grasp: "0.9 s", "42 s", "3 min 5 s", "2 h 7 min"."""
+    if pd.isna(value):
+        return ""
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def moment(stamp: str | None) -> str:
+    """A time of a session, readable; "killed or going on" where there is none."""
+    if not stamp:
+        return "killed or going on"
+    return stamp.replace("T", " ").replace("+00:00", " UTC")
