@@ -16,6 +16,7 @@ _COMMANDS = {
     "pipeline": ("pipeline", "Check and begin pipeline files; print their JSON Schema."),
     "runs": ("runs", "List runs, and free what nothing refers to."),
     "compare": ("compare", "Compare the artifacts of runs in one table."),
+    "report": ("report", "Write the report of a run: HTML, Markdown, CSV and JSON."),
     "check": ("check", "Judge a run by its budget: exit 1 where a limit is broken."),
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),

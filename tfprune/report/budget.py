@@ -45,7 +45,7 @@ def _bytes(said: Any) -> Any:
 # Strict: `true` and "5" are mistakes here, not numbers.
 _Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Share = Annotated[_Number, Field(le=1)]
-Size = Annotated[_Number, BeforeValidator(_bytes)]
+Size = Annotated[_Number, BeforeValidator(_bytes, json_schema_input_type=float | str)]
 # Names hold these characters only (see the pipeline), and globs a few more.
 Glob = Annotated[str, Field(pattern=r"^[A-Za-z0-9._*?!\[\]-]+$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]

@@ -131,22 +131,15 @@ class Verdict:
     @property
     def asked(self) -> str:
         """The limit as the rule gives it: the same text whatever was measured."""
-        unit, least = _UNITS[self.figure], "at least" if self.limit.startswith("min") else "at most"
-        than = self.against or "the baseline"
-        if self.limit.endswith("_ratio"):
-            return f"{least} {self.given:g} times {than}"
-        digits = unit.exact(self.given)
-        if self.limit in ("min", "max"):
-            return f"{least} {unit.show(self.given, digits)}"
-        way = "below" if self.limit == "max_drop" else "above"
-        return f"{least} {unit.show_difference(self.given, digits)} {way} {than}"
+        return self._asked(_UNITS[self.figure].exact(self.given))
 
     @property
     def needed(self) -> str:
-        """The limit, and what it comes to where it is relative."""
+        """The limit with as many digits as the figure, and what it comes to if it is relative."""
+        unit, digits = _UNITS[self.figure], self._digits()
         if self.reference is None or self.bound is None:
-            return self.asked
-        return f"{self.asked} = {_UNITS[self.figure].show(self.bound, self._digits())}"
+            return self._asked(max(digits, unit.exact(self.given)))
+        return f"{self.asked} = {unit.show(self.bound, digits)}"
 
     @property
     def room(self) -> str:
@@ -174,6 +167,16 @@ class Verdict:
     def document(self) -> dict[str, Any]:
         """Plain values for JSON, with the line a person reads."""
         return {**dataclasses.asdict(self), "told": self.told}
+
+    def _asked(self, digits: int) -> str:
+        unit, least = _UNITS[self.figure], "at least" if self.limit.startswith("min") else "at most"
+        than = self.against or "the baseline"
+        if self.limit in ("min", "max"):
+            return f"{least} {unit.show(self.given, digits)}"
+        if self.limit.endswith("_ratio"):
+            return f"{least} {self.given:g} times {than}"
+        way = "below" if self.limit == "max_drop" else "above"
+        return f"{least} {unit.show_difference(self.given, digits)} {way} {than}"
 
     def _digits(self) -> int:
         unit = _UNITS[self.figure]

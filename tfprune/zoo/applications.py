@@ -257,15 +257,15 @@ def _refresh(layer: keras.Layer) -> None:
 
 def _load(net: keras.Model, path: Path, name: str) -> None:
     """Reads a file of weights, as Keras reads ImageNet's."""
-    for variable in net.weights:
+    floats = [each for each in net.weights if keras.backend.is_float_dtype(each.dtype)]
+    for variable in floats:
         # Of some files Keras reads what it can find and leaves the rest as it was.
-        if keras.backend.is_float_dtype(variable.dtype):
-            variable.assign(keras.ops.full_like(variable, math.nan))
+        variable.assign(keras.ops.full_like(variable, math.nan))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             net.load_weights(path)
-        missing = [each.path for each in net.weights if keras.ops.any(keras.ops.isnan(each))]
+        missing = [each.path for each in floats if keras.ops.any(keras.ops.isnan(each))]
         if missing:
             raise ValueError(f"no {missing[0]} in it")
     except (ValueError, OSError, KeyError) as error:

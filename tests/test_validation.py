@@ -1,0 +1,113 @@
+"""A mistake in a table is one line with its key path, wherever in the model it lies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tfprune.errors import TfpruneError, UsageError
+from tfprune.validation import one_line, read_toml
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Red(_Table):
+    kind: Literal["red"]
+    depth: float = 0.0
+
+
+class Blue(_Table):
+    kind: Literal["blue", "navy"]
+    width: Annotated[int, Field(ge=1)] | None = None
+
+
+class Inner(_Table):
+    height: int = 1
+
+    @model_validator(mode="after")
+    def _even(self) -> Inner:
+        if self.height % 2 == 0:
+            raise ValueError("height must be odd")
+        return self
+
+
+class Root(_Table):
+    name: str = ""
+    inner: Inner | None = None
+    rows: list[Inner] = []
+    pairs: tuple[Inner, ...] = ()
+    either: int | list[str] = 0
+    one: Annotated[Red | Blue | None, Field(discriminator="kind")] = None
+    colours: dict[
+        Annotated[str, Field(pattern="^[a-z]+$")],
+        Annotated[Red | Blue, Field(discriminator="kind")],
+    ] = {}
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"nam": "x"}, "nam is unknown: did you mean 'name'?"),
+        ({"inner": {"hight": 1}}, "inner.hight is unknown: did you mean 'height'?"),
+        ({"inner": {"height": 2}}, "inner: height must be odd"),
+        ({"inner": 3}, "inner = 3 is no table: write { key = value }"),
+        ({"rows": [{}, {"height": "x"}]}, "rows#2.height = 'x': Input should be a valid integer"),
+        ({"rows": [{"heigth": 1}]}, "rows#1.heigth is unknown: did you mean 'height'?"),
+        ({"pairs": [{"heigth": 1}]}, "pairs#1.heigth is unknown: did you mean 'height'?"),
+        ({"one": {"kind": "red", "dept": 1}}, "one.dept is unknown: did you mean 'depth'?"),
+        ({"one": {"kind": "rad"}}, "one.kind = 'rad' is unknown: did you mean 'red'?"),
+        ({"colours": {"a": {}}}, "colours.a.kind is missing: choose one of red, blue, navy"),
+        (
+            {"colours": {"a": {"kind": "navy", "width": 0}}},
+            "colours.a.width = 0: Input should be greater than or equal to 1",
+        ),
+        (
+            {"colours": {"a": {"kind": "navy", "widht": 0}}},
+            "colours.a.widht is unknown: did you mean 'width'?",
+        ),
+        ({"colours": {"A": {"kind": "red"}}}, "colours.A = 'A': String should match pattern"),
+        ({"either": "x"}, "either = 'x': Input should be a valid integer"),
+        ({"name": ["x" * 99]}, f"name = ['{'x' * 55}...: Input should be a valid string"),
+    ],
+)
+def test_the_line_names_key_mistake_and_what_is_allowed(document, said):
+    with pytest.raises(ValidationError) as caught:
+        Root.model_validate(document)
+    line = one_line(caught.value, Root)
+    assert line.startswith(said)
+    assert "\n" not in line
+
+
+def test_a_misspelt_key_comes_before_what_it_left_missing():
+    with pytest.raises(ValidationError) as caught:
+        Red.model_validate({"kin": "red"})
+    assert one_line(caught.value, Red) == ("kin is unknown: did you mean 'kind'? (and 1 more)")
+
+
+def test_a_document_inside_another_says_so():
+    with pytest.raises(ValidationError) as caught:
+        Root.model_validate({"rows": [{"height": 2}]})
+    assert one_line(caught.value, Root, "a.b") == "a.b.rows#1: height must be odd"
+    with pytest.raises(ValidationError) as caught:
+        Inner.model_validate({"height": 2})
+    assert one_line(caught.value, Inner, "a.b") == "a.b: height must be odd"
+    assert one_line(caught.value, Inner) == "height must be odd"
+
+
+def test_a_file_that_is_no_toml(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text("a = 1")
+    assert read_toml(file) == {"a": 1}
+    file.write_text("a =")
+    with pytest.raises(UsageError, match=r"x\.toml is not valid TOML \(Invalid value"):
+        read_toml(file)
+    file.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="is not valid TOML"):
+        read_toml(file)
+    with pytest.raises(TfpruneError, match="cannot be read") as caught:
+        read_toml(tmp_path / "none.toml")
+    assert caught.value.exit_code == 1

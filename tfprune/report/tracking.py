@@ -1,0 +1,134 @@
+"""A run's figures for an MLflow server; MLflow is the optional extra `tfprune[mlflow]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tfprune.errors import TfpruneError
+from tfprune.report.run import Delivery, Run
+
+_IDENTITY = "tfprune.identity"
+# What MLflow takes in one call.
+_BATCH = 1000
+_MEASURED = (
+    "accuracy",
+    "loss",
+    "parameters",
+    "nonzero_parameters",
+    "bytes_raw",
+    "bytes_gzip",
+)
+
+
+def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = None) -> list[str]:
+    """Logs every variant and seed of a run as a run of MLflow.
+
+    Parameters are those of the chain's steps; metrics are the training curves, with the chain's
+    epochs end to end as steps, and what was measured on each artifact; the folder of the variant
+    goes along as artifacts. What was logged before is not logged again.
+
+    Args:
+        run: what `read_run` read.
+        uri: the tracking server, or `sqlite:///mlflow.db`; else MLflow's own default, which the
+            environment variable MLFLOW_TRACKING_URI sets.
+        experiment: its name; the run's if not given.
+
+    Returns:
+        The ids of the MLflow runs that are new.
+
+    Raises:
+        TfpruneError: MLflow is not installed, or its server does not answer.
+    """
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise TfpruneError(
+            "MLflow is not installed: run `pip install 'tfprune[mlflow]'`"
+        ) from error
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        name = experiment or str(run.record["name"])
+        known = client.get_experiment_by_name(name)
+        place = known.experiment_id if known else client.create_experiment(name)
+        logged = (_log(client, place, run, each) for each in run.deliveries)
+        return [identity for identity in logged if identity is not None]
+    except (MlflowException, OSError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise TfpruneError(
+            f"MLflow at {uri or 'its default place'} refused ({said}): "
+            "check --mlflow or MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def _log(client: Any, experiment: str, run: Run, delivery: Delivery) -> str | None:
+    from mlflow.entities import Metric, Param
+
+    identity = delivery.record["identity"]
+    if client.search_runs([experiment], f"tags.`{_IDENTITY}` = '{identity}'"):
+        return None
+    created = client.create_run(
+        experiment,
+        run_name=f"{delivery.variant}, seed {delivery.seed}",
+        tags={
+            "tfprune.run": run.directory.name,
+            "tfprune.variant": delivery.variant,
+            "tfprune.data": run.record["data"],
+            "tfprune.commit": delivery.record["commit"],
+        },
+    ).info
+    # MLflow wants milliseconds since 1970; the epochs themselves are told by the steps.
+    metrics = [
+        Metric(name, value, created.start_time, step) for name, value, step in _curve(delivery)
+    ]
+    metrics += [
+        Metric(name, value, created.start_time, 0) for name, value in _figures(run, delivery)
+    ]
+    params = [Param(name, value) for name, value in _parameters(delivery)]
+    for place in range(0, len(metrics), _BATCH):
+        client.log_batch(created.run_id, metrics=metrics[place : place + _BATCH])
+    for place in range(0, len(params), 100):
+        client.log_batch(created.run_id, params=params[place : place + 100])
+    client.log_artifacts(created.run_id, str(delivery.folder))
+    # Last: a run that was cut off is logged again.
+    client.set_tag(created.run_id, _IDENTITY, identity)
+    client.set_terminated(created.run_id)
+    return str(created.run_id)
+
+
+def _parameters(delivery: Delivery) -> Iterator[tuple[str, str]]:
+    yield "seed", str(delivery.seed)
+    yield "chain", " ".join(step.record["step"] for step in delivery.steps)
+    seen = set()
+    for step in delivery.steps:
+        for name, value in step.record["specification"].items():
+            key = f"{step.record['step']}.{name}"
+            # A step may come several times in a chain, always the same.
+            if key not in seen and value not in (None, [], {}):
+                seen.add(key)
+                yield key, str(value)
+
+
+def _curve(delivery: Delivery) -> Iterator[tuple[str, float, int]]:
+    before = 0
+    for step in delivery.steps:
+        history = step.record.get("history", {})
+        epochs = step.record.get("epochs", 0)
+        for name, values in history.items():
+            if name != "epoch":
+                for place, value in enumerate(values):
+                    yield name, float(value), before + place + 1
+        before += epochs
+
+
+def _figures(run: Run, delivery: Delivery) -> Iterator[tuple[str, float]]:
+    yield "macs", float(delivery.record["macs"])
+    for artifact in delivery.record["artifacts"]:
+        for name in _MEASURED:
+            yield f"{artifact['format']}/{name}", float(artifact[name])
+        path = delivery.folder / Path(artifact["path"])
+        latency = run.latency_ms.get(path.relative_to(run.directory).as_posix())
+        if latency is not None:
+            yield f"{artifact['format']}/latency_ms", latency
