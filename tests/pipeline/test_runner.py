@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -14,7 +16,8 @@ from tfprune.data import load as load_data
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import sha256
 from tfprune.measure import evaluate, load
-from tfprune.pipeline.runner import run
+from tfprune.pipeline import Pipeline
+from tfprune.pipeline.runner import forecast, run
 from tfprune.report import comparison, read_run
 
 
@@ -155,3 +158,197 @@ def test_a_file_that_changed_after_it_was_measured_is_not_compared(tiny_run, tmp
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(TfpruneError, match="is not the file that was measured"):
         comparison(read_run(copy))
+
+
+def test_a_finished_run_is_recognised_without_keras(tiny_run, tiny_pipeline, tmp_path):
+    """In a fresh process, so that nothing is imported yet."""
+    code = f"""
+import json, sys
+from pathlib import Path
+from tfprune.pipeline import Pipeline
+from tfprune.pipeline.runner import forecast, run
+
+record = json.loads(Path({str(tiny_run / "run.json")!r}).read_text())
+pipeline = Pipeline.model_validate(record["pipeline"])
+out = Path({str(tiny_run.parent)!r})
+assert (forecast(pipeline, out=out)["state"] == "done").all()
+run(pipeline, out=out, say=print)
+assert not {{"keras", "tensorflow"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_a_forecast_does_nothing_and_says_what_is_left(tiny_run, tiny_pipeline, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(tiny_run, out / "tiny")
+    shutil.rmtree(out / "tiny" / "both")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    table = forecast(tiny_pipeline, out=out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    left = table[table.state != "done"]
+    assert list(left.task) == ["both, seed 0: export and measure"]
+    assert (left.seconds > 0).all()
+    assert (left.bytes > 0).all()
+    assert (table[table.state == "done"][["seconds", "bytes"]] == 0).all(axis=None)
+
+
+def test_a_forecast_of_a_new_run_times_the_model(tiny_pipeline, tmp_path):
+    said = []
+    table = forecast(tiny_pipeline, out=tmp_path, only=["sparse"], say=said.append)
+    assert said == ["nothing is recorded yet: timing a few steps of the model"]
+    assert list(table.state) == ["to do"] * 4
+    assert (table.seconds > 0).all()
+    # Two trainings of as many epochs take the same; and nothing was begun.
+    assert table.seconds[0] == table.seconds[1]
+    assert not list(tmp_path.rglob("steps"))
+
+
+def test_sessions_are_recorded_and_a_rerun_that_does_nothing_is_none(tiny_run, tiny_pipeline):
+    run(tiny_pipeline, out=tiny_run.parent)
+    (session,) = json.loads((tiny_run / "run.json").read_text())["sessions"]
+    assert session["begun"] <= session["ended"]
+    assert session["seeds"] == [0]
+    assert len(session["commit"]) >= 12
+
+
+def test_a_killed_session_has_no_end_and_the_next_one_is_noted_beside_it(
+    tiny_pipeline, tmp_path, monkeypatch
+):
+    from tfprune.pipeline.work import Shop
+
+    def dies(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shop, "do", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_pipeline, out=tmp_path, only=["dense"])
+    run(tiny_pipeline, out=tmp_path, only=["dense"])
+    first, second = json.loads((tmp_path / "tiny" / "run.json").read_text())["sessions"]
+    assert first["ended"] is None
+    assert second["ended"] is not None
+
+
+def _chained(tiny_pipeline, **tables):
+    """The tiny pipeline with other steps and variants."""
+    raw = tiny_pipeline.model_dump(mode="json", exclude={"training", "rounds", "sweep"})
+    raw |= {"formats": ["keras"], **tables}
+    return Pipeline.model_validate(raw)
+
+
+def test_a_lottery_is_a_chain_whose_masks_nest_and_whose_weights_are_the_early_ones(
+    tiny_pipeline, tmp_path
+):
+    train = {"epochs": 2, "batch_size": 32, "learning_rate": 0.05}
+    pipeline = _chained(
+        tiny_pipeline,
+        steps={
+            "dense": {"kind": "train", "keep": [1], **train},
+            "cut": {"kind": "prune-once", "share": 0.2, "layers": {"logits": 0.1}},
+            "init": {"kind": "retrain", "rewind": "weights", **train},
+            "early": {"kind": "retrain", "rewind": "weights", "epoch": 1, **train},
+            "reinit": {"kind": "retrain", "rewind": "reinit", **train},
+            "rate": {"kind": "retrain", "rewind": "lr", **train},
+        },
+        variants={"dense": ["dense"], "early": ["dense", "cut", "early"]},
+        rounds={
+            "ticket": {"start": ["dense"], "repeat": ["cut", "init"], "times": 2},
+            "reinit": {
+                "start": ["dense"],
+                "repeat": ["cut", "init"],
+                "end": ["reinit"],
+                "times": 1,
+            },
+            "rate": {"start": ["dense"], "repeat": ["cut", "rate"], "times": 1},
+        },
+    )
+    directory = run(pipeline, out=tmp_path)
+    kernels = {
+        variant: [
+            np.asarray(layer.kernel)
+            for layer in keras.saving.load_model(
+                directory / variant / "seed-0" / "model.keras"
+            ).layers
+            if hasattr(layer, "kernel")
+        ]
+        for variant in pipeline.variants
+    }
+    for one, two, other, rate in zip(
+        *(kernels[name] for name in ("ticket-1", "ticket-2", "reinit-1", "rate-1")), strict=True
+    ):
+        assert np.count_nonzero(two) < np.count_nonzero(one) < one.size
+        assert not two[one == 0].any()
+        for same_mask in (other, rate):
+            np.testing.assert_array_equal(np.count_nonzero(same_mask), np.count_nonzero(one))
+    assert [np.count_nonzero(kernel == 0) for kernel in kernels["ticket-1"]] == [7, 58, 8]
+    records = {
+        name: json.loads(next((directory / "steps").glob(f"{name}-*/record.json")).read_text())
+        for name in ("dense", "init", "early")
+    }
+    # The same data, schedule and start, but for the mask; from epoch 1 one epoch is left.
+    assert records["early"]["history"]["epoch"] == [2]
+    assert len(records["init"]["history"]["epoch"]) == 2
+    assert [path.name for path in directory.glob("steps/dense-*/epoch-*")] == ["epoch-1.keras"]
+    # What the rounds share is done once: dense, two cuts and inits, and one each of the others.
+    assert len(list((directory / "steps").iterdir())) == 8
+
+
+def test_a_chain_may_end_in_what_it_is_exported_as(tiny_pipeline, tmp_path):
+    pipeline = _chained(
+        tiny_pipeline,
+        steps={
+            "dense": {"kind": "train", "epochs": 1, "batch_size": 32},
+            "int8": {"kind": "quantize", "images": 50},
+            "phone": {"kind": "export", "formats": ["tflite"]},
+        },
+        variants={
+            "dense": ["dense"],
+            "dense-int8": ["dense", "int8"],
+            "dense-phone": ["dense", "phone"],
+        },
+    )
+    directory = run(pipeline, out=tmp_path)
+    assert [path.name for path in sorted(directory.glob("*/seed-0/model*"))] == [
+        "model.keras",
+        "model.int8.tflite",
+        "model.tflite",
+    ]
+    assert len(list((directory / "steps").iterdir())) == 1
+
+
+def test_a_keras_file_is_pruned_without_training_it_first(tiny_run, tiny_pipeline, tmp_path):
+    file = tiny_run / "dense" / "seed-0" / "model.keras"
+    pipeline = _chained(
+        tiny_pipeline,
+        model={"name": str(file)},
+        variants={"as-it-is": [], "slim": ["slim"]},
+    )
+    directory = run(pipeline, out=tmp_path)
+    assert sha256(directory / "as-it-is" / "seed-0" / "model.keras") == sha256(file)
+    slim = keras.saving.load_model(directory / "slim" / "seed-0" / "model.keras")
+    assert tfprune.macs(slim) <= 0.5 * tfprune.macs(keras.saving.load_model(file))
+    assert comparison(read_run(directory)).epochs.tolist() == [0, 0]
+
+
+def test_a_file_with_other_weights_is_another_model(tiny_run, tiny_pipeline, tmp_path):
+    own = tmp_path / "net.keras"
+    pipeline = _chained(tiny_pipeline, model={"name": str(own)}, variants={"as-it-is": []})
+    found = []
+    for variant in ("dense", "sparse"):
+        shutil.copy(tiny_run / variant / "seed-0" / "model.keras", own)
+        run(pipeline, out=tmp_path)
+        found.append(sha256(tmp_path / "tiny" / "as-it-is" / "seed-0" / "model.keras"))
+    assert found[0] != found[1]
+
+
+def test_training_curves_are_there_for_tensorboard(tiny_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    step = next((tiny_run / "steps").glob("dense-*"))
+    events = EventAccumulator(str(step / "tensorboard" / "validation"))
+    events.Reload()
+    history = json.loads((step / "record.json").read_text())["history"]
+    logged = [float(make_ndarray(event.tensor_proto)) for event in events.Tensors("epoch_accuracy")]
+    assert logged == pytest.approx(history["val_accuracy"])

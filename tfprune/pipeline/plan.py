@@ -51,9 +51,9 @@ class Task:
         """The task in a few words."""
         if self.kind == "latency":
             return f"seed {self.seed}: latency of all artifacts, in turn"
-        what = (
-            f"{self.name} ({pipeline.steps[self.name].kind})" if self.kind == "step" else "export"
-        )
+        what = "export and measure"
+        if self.kind == "step":
+            what = f"{self.name} ({pipeline.steps[self.name].kind})"
         return f"{self.variant}, seed {self.seed}: {what}"
 
 

@@ -107,10 +107,10 @@ def _unreferred(directory: Path) -> Iterator[Path]:
     for path in directory.glob(f"*/seed-*/{RECORD}"):
         kept.add(path.parent)
         kept |= {directory / "steps" / name for name in read_json(path).get("steps", [])}
-    for path in sorted([*directory.glob("steps/*"), *directory.glob("*/.*.partial")]):
-        if path not in kept:
-            yield path
-    yield from sorted(directory.rglob(".partial-*"))
+    there = {*directory.glob("steps/*"), *directory.glob("*/.*.partial")} - kept
+    there |= set(directory.rglob(".partial-*"))
+    # What lies in another one goes with it.
+    yield from sorted(path for path in there if there.isdisjoint(path.parents))
 
 
 def _tasks(directory: Path, record: dict[str, Any]) -> list[Task]:

@@ -20,14 +20,26 @@ def json_schema() -> dict[str, Any]:
         if name.removesuffix("Step").lower() in TRAINING:
             # `[training]` may say it for all.
             table["required"] = [key for key in table["required"] if key != "epochs"]
-    for table in definitions["SharedTraining"]["properties"].values():
-        # TOML has no null: what is not said is left out.
-        table.pop("default", None)
-        said = [each for each in table.pop("anyOf", []) if each != {"type": "null"}]
-        if len(said) == 1:
-            table.update(said[0])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pipeline of tfprune",
-        **{key: value for key, value in schema.items() if key != "title"},
+        **{key: _without_null(value) for key, value in schema.items() if key != "title"},
     }
+
+
+def _without_null(node: Any) -> Any:
+    """A schema without null, which TOML does not have: what is not said is left out."""
+    if isinstance(node, list):
+        return [_without_null(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    node = {
+        key: _without_null(value)
+        for key, value in node.items()
+        if not (key == "default" and value is None)
+    }
+    some = [each for each in node.get("anyOf", []) if each != {"type": "null"}]
+    if len(some) == 1:
+        del node["anyOf"]
+        return {**some[0], **node}
+    return {**node, "anyOf": some} if some else node
