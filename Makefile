@@ -3,13 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test slow torture check format clean chromium
 
 demo: $(VENV)/.installed
 	$(BIN)/tfprune run pipelines/digits.toml
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev chromium
 	$(BIN)/python -m pytest
+
+# The report is tested in Debian's chromium; without it, and no way to get it, those tests skip.
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
+CHROMIUM := $(APT) update && $(APT) install --yes --no-install-recommends chromium
+chromium:
+	@command -v chromium >/dev/null \
+	|| sh -c '$(CHROMIUM)' >/dev/null 2>&1 || sudo -n sh -c '$(CHROMIUM)' >/dev/null 2>&1 \
+	|| echo "no chromium: the browser tests will be skipped" >&2
+
+# Tests that take minutes: deep nets, and the run that is killed again and again.
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+torture: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/torture.py --output benchmarks/results/torture.json
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

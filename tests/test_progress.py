@@ -97,3 +97,10 @@ def test_progress_is_on_stderr(model, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("toy: epoch") == 3
+
+
+def test_what_comes_after_is_counted_in(model):
+    console = plain()
+    fit(model, Progress("toy", console=console, after=lambda seconds: 3600), epochs=1)
+    line = console.file.getvalue().splitlines()[-1]
+    assert line.endswith(", 0:00:00 left, 1:00:00 of the run")

@@ -388,3 +388,42 @@ def test_silence_is_the_default_and_progress_goes_to_stderr(digits, capsys):
 def test_a_model_that_does_not_fit_the_data_is_refused(digits, model, message):
     with pytest.raises(UsageError, match=message):
         fit(model(), digits, asked(), seed=0)
+
+
+def test_a_training_that_begins_late_is_the_end_of_one_that_began_early(digits):
+    """The same weights, schedule, order of data and augmentation, from the first epoch on."""
+    whole, late = vgg(), vgg()
+    kept = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                kept.extend(self.model.get_weights())
+
+    # Without momentum the optimizer has no state but its step.
+    training = asked(momentum=0.0, nesterov=False)
+    fit(whole, digits, training, seed=3, callbacks=[Keep()])
+    late.set_weights(kept)
+    history = fit(late, digits, training, seed=3, first_epoch=1).history
+    assert history["epoch"].tolist() == [2, 3]
+    for one, other in zip(whole.get_weights(), late.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_late_training_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path):
+    whole, killed = vgg(), vgg()
+    expected = fit(whole, digits, asked(), seed=3, first_epoch=1).history
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            killed,
+            digits,
+            asked(),
+            seed=3,
+            first_epoch=1,
+            callbacks=[Kill(epoch=2, batch=3)],
+            backup_dir=tmp_path,
+        )
+    again = vgg()
+    history = fit(again, digits, asked(), seed=3, first_epoch=1, backup_dir=tmp_path).history
+    assert_same_state(again, whole)
+    assert history["epoch"].tolist() == expected["epoch"].tolist() == [2, 3]

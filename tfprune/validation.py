@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import types
 from collections.abc import Iterator
@@ -75,6 +76,9 @@ def _said(first: dict[str, Any], root: type[BaseModel], within: str) -> str:
         return f"{where}: {message}" if where else message
     value = repr(first["input"])
     value = value if len(value) <= _SHOWN else f"{value[: _SHOWN - 3]}..."
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
+        return f"{where} = {value} is unknown: {did_you_mean(str(first['input']), choices)}"
     if kind in _TABLE_EXPECTED:
         return f"{where} = {value} is no table: write {{ key = value }}"
     return f"{where} = {value}: {message}"

@@ -131,29 +131,6 @@ def test_compare_in_every_format(tiny_run):
     assert header == "run,variant,seed,layer,weight,size,zeros,sparsity"
 
 
-def test_run_prints_the_table_and_where_the_report_is(tiny_run, tiny_pipeline, tmp_path):
-    file = tmp_path / "tiny.toml"
-    file.write_text(_toml(tiny_pipeline.model_dump(mode="json", exclude_none=True)))
-    result = _run("run", file, "--out", tiny_run.parent)
-    assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("variant ")
-    assert result.stdout.endswith(f"\nreport: {tiny_run / 'report.md'}\n")
-
-
-def _toml(document: dict) -> str:
-    """TOML for plain values: JSON's notation for scalars and lists is TOML's."""
-    tables = {key: value for key, value in document.items() if isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(document[key])}" for key in document if key not in tables]
-    for key, table in tables.items():
-        inner = {name: value for name, value in table.items() if isinstance(value, dict)}
-        lines.append(f"[{key}]")
-        lines += [f"{name} = {json.dumps(table[name])}" for name in table if name not in inner]
-        for name, values in inner.items():
-            lines.append(f"[{key}.{name}]")
-            lines += [f"{each} = {json.dumps(value)}" for each, value in values.items()]
-    return "\n".join(lines)
-
-
 class TestErrors:
     """One line that says what, where and what to do; 2 for usage, 1 for failure."""
 

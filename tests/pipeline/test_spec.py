@@ -9,7 +9,6 @@ import pytest
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.pipeline import load_pipeline
 
-SHIPPED = sorted((Path(__file__).parents[2] / "pipelines").glob("*.toml"))
 GOOD = """
 name = "tiny"
 
@@ -46,11 +45,6 @@ def _load(text: str, folder: Path) -> None:
     path = folder / "p.toml"
     path.write_text(text)
     load_pipeline(path)
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_pipelines_are_valid_and_named_after_their_file(path):
-    assert load_pipeline(path).name == path.stem
 
 
 def test_steps_inherit_what_training_says_and_override_it(tmp_path):
@@ -129,3 +123,124 @@ def test_a_missing_file_is_a_failure_not_a_usage_error(tmp_path):
     with pytest.raises(TfpruneError, match="cannot be read") as caught:
         load_pipeline(tmp_path / "none.toml")
     assert caught.value.exit_code == 1
+
+
+CHAINS = GOOD.replace(
+    "[variants]",
+    """
+[steps.cut]
+kind = "prune-once"
+share = 0.2
+
+[steps.weights]
+kind = "retrain"
+rewind = "weights"
+epochs = 3
+
+[steps.int8]
+kind = "quantize"
+
+[variants]""",
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'sparse = ["dense", "sparse"]',
+            'sparse = ["dense", "int8", "sparse"]',
+            "variants.sparse goes on after quantize, which must be last: "
+            "it only says what to export",
+        ),
+        (
+            'sparse = ["dense", "sparse"]',
+            'sparse = ["dense", "slim", "weights"]',
+            "variants.sparse rewinds weights after a slim step, whose shapes are others: "
+            'use rewind = "lr"',
+        ),
+        (
+            'rewind = "weights"',
+            'rewind = "weights"\nepoch = 1',
+            "variants.ticket rewinds to epoch 1, which its first step does not keep: "
+            "give that step keep = [1]",
+        ),
+        (
+            'rewind = "weights"',
+            'rewind = "lr"\nepoch = 3',
+            "steps.weights: epoch=3 leaves nothing of 3 epochs to train",
+        ),
+        (
+            'rewind = "weights"',
+            'rewind = "finetune"\nepoch = 1',
+            'steps.weights: epoch=1 has no meaning with rewind = "finetune"',
+        ),
+        (
+            "epochs = 3",
+            "epochs = 3\nkeep = [4]",
+            "steps.dense: keep=[4] goes beyond the last epoch, 3",
+        ),
+        (
+            "share = 0.2",
+            'share = 0.2\nscope = "global"\nlayers = { logits = 0.1 }',
+            'steps.cut: layers have shares of their own only under scope = "layer"',
+        ),
+        (
+            'sparse = ["dense", "sparse"]',
+            'sparse = ["cut"]',
+            "variants.sparse must begin with a step that trains: a new model has nothing to remove",
+        ),
+        (
+            'name = "vgg"',
+            'name = "net.keras"',
+            'variants.ticket rewinds a .keras file, whose start is not known: use rewind = "lr"',
+        ),
+        (
+            'name = "vgg"',
+            'name = "net.keras"\noptions = { width = 4 }',
+            "model: a .keras file is what it is: leave options out",
+        ),
+        (
+            "[variants]",
+            "[sweep.sprase]\nsparsity = [0.5]\n[variants]",
+            "sweep.sprase names a step that [steps] does not have: did you mean 'sparse'?",
+        ),
+        (
+            "[variants]",
+            "[sweep.sparse]\nsparsity = [0.5, 1.5]\n[variants]",
+            "steps.sparse-sparsity-1.5.sparsity = 1.5: Input should be less than 1",
+        ),
+        (
+            "[variants]",
+            '[rounds.ticket]\nrepeat = ["cut"]\n[variants]',
+            "rounds.ticket.times is missing: add it",
+        ),
+        (
+            "[variants]",
+            '[rounds.deep]\nstart = ["dense"]\nrepeat = ["cutt"]\ntimes = 1\n[variants]',
+            "variants.deep-1 names the step 'cutt', which [steps] does not have: "
+            "did you mean 'cut'?",
+        ),
+        (
+            "[variants]",
+            "[[budget.rules]]\naccuracy = { mim = 0.5 }\n[variants]",
+            "budget.rules#1.accuracy.mim is unknown: did you mean 'min'?",
+        ),
+    ],
+)
+def test_a_chain_that_cannot_be_is_one_line(tmp_path, old, new, said):
+    text = CHAINS + 'ticket = ["dense", "cut", "weights"]\n'
+    assert old in text
+    with pytest.raises(UsageError) as caught:
+        _load(text.replace(old, new, 1), tmp_path)
+    message = str(caught.value).removeprefix(f"{tmp_path / 'p.toml'}: ")
+    assert message.partition(" (and ")[0] == said
+
+
+def test_pretrained_models_and_files_may_be_pruned_at_once(tmp_path):
+    text = GOOD.replace('dense = ["dense"]', 'dense = []\nslim = ["slim"]')
+    for name in ("net.keras", "MobileNetV2"):
+        _load(text.replace('"vgg"', f'"{name}"'), tmp_path)
+    random = '"MobileNetV2"\noptions = { weights = "random" }'
+    with pytest.raises(UsageError, match=r"variants\.dense must begin with a step that trains"):
+        _load(text.replace('"vgg"', random), tmp_path)

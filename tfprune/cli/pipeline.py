@@ -91,16 +91,23 @@ def run_command(
 
 
 def _forecast(table: pd.DataFrame) -> str:
+    from datetime import timedelta
+
     from tfprune.report import render
 
-    missing = table[table["state"] != "done"]
-    shown = table[["task", "state", "seconds", "bytes"]]
-    minutes, size = missing["seconds"].sum() / 60, missing["bytes"].sum() / 2**20
-    return (
-        render(shown)
-        + f"\n{len(missing)} of {len(table)} to do: about {minutes:,.1f} minutes on this machine, "
-        f"{size:,.1f} MiB of disk\n"
+    def clock(seconds: float) -> str:
+        return str(timedelta(seconds=round(seconds)))
+
+    left = table["state"] != "done"
+    shown = table[["task", "state"]].assign(
+        time=table["seconds"].map(clock).where(left, ""),
+        disk=table["bytes"].map(lambda size: f"{size / 2**20:.1f} MiB").where(left, ""),
     )
+    text = f"{render(shown)}\n{left.sum()} of {len(table)} to do"
+    if left.any():
+        size = table["bytes"].sum() / 2**20
+        text += f": about {clock(table['seconds'].sum())} on this machine, {size:.1f} MiB of disk"
+    return f"{text}\n"
 
 
 @click.group("pipeline")

@@ -121,7 +121,5 @@ def _content(dataset: Dataset) -> str:
         for array in (split.images, split.labels):
             digest.update(repr((array.shape, str(array.dtype))).encode())
             # Contiguous memory is hashed where it lies.
-            digest.update(
-                memoryview(array.copy(order="C") if not array.flags.c_contiguous else array)
-            )
+            digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

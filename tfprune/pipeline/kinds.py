@@ -35,9 +35,7 @@ class TrainStep(Training):
     @model_validator(mode="after")
     def _kept_are_trained(self) -> TrainStep:
         if any(epoch > self.epochs for epoch in self.keep):
-            raise ValueError(
-                f"keep={list(self.keep)} names an epoch after the last ({self.epochs})"
-            )
+            raise ValueError(f"keep={list(self.keep)} goes beyond the last epoch, {self.epochs}")
         return self
 
 

@@ -15,6 +15,8 @@ from tfprune.report.run import Delivery, Run
 from tfprune.report.summary import Spread
 from tfprune.report.words import percent
 
+_TO, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+
 # Column, heading, what the heading means.
 MAIN = (
     ("accuracy", "accuracy", "share of the test images that the artifact itself gets right"),
@@ -137,8 +139,8 @@ def _texts(
         texts |= {"change": "", "bytes_gzip_share": "", "macs_share": "", "latency_ms_share": ""}
     if images and not pd.isna(row["accuracy"]):
         low, high = interval(row["accuracy"], images)
-        texts["interval"] = f"{100 * low:.1f}–{high:.1%}"
-    return {column: text.replace("-", "−") for column, text in texts.items()}
+        texts["interval"] = f"{100 * low:.1f}{_TO}{high:.1%}"
+    return {column: text.replace("-", _MINUS) for column, text in texts.items()}
 
 
 def _sources(run: Run, variant: str, artifact: str) -> dict[int, dict[str, str]]:
@@ -176,6 +178,7 @@ def _cell(column: str, texts: Mapping[str, str], sources: Mapping[int, Mapping[s
 
 
 def headline(means: pd.DataFrame) -> str:
-    """The format that the main result is told in: TFLite's where there is one."""
-    formats: Sequence[str] = [str(each) for each in means["artifact"].unique()]
+    """The format that the main result is told in: of the first variant's, TFLite where it is."""
+    first = means["variant"] == means["variant"].iloc[0]
+    formats: Sequence[str] = [str(each) for each in means.loc[first, "artifact"]]
     return "tflite" if "tflite" in formats else formats[0]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tfprune.report.chains import Chain
-from tfprune.report.figure import canvas, colour, inline, label, panel, style
+from tfprune.report.figure import canvas, colour, inline, label, panel, round_numbers, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,25 +101,27 @@ def _title(chain: Chain) -> str:
 
 
 def _scale(axes: Axes, metric: str, shared: Limits) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     percent = FuncFormatter(lambda value, _: f"{value:.0%}" if value <= 1 + 1e-9 else "")
     axes.grid(axis="y")
     if metric == "loss":
         axes.set_yscale("log")
         axes.set_ylim(*shared.loss)
-        axes.yaxis.set_major_locator(LogLocator(10, numticks=5))
+        axes.yaxis.set_major_locator(FixedLocator(round_numbers(*shared.loss)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         return
     axes.set_ylim(*(shared.accuracy if metric == "accuracy" else (0, 1.05)))
-    axes.yaxis.set_major_locator(MaxNLocator(5 if metric == "accuracy" else 2))
+    axes.yaxis.set_major_locator(
+        MaxNLocator(5) if metric == "accuracy" else FixedLocator([0, 0.5, 1])
+    )
     axes.yaxis.set_major_formatter(percent)
 
 
 def _lines(axes: Axes, metric: str, chain: Chain) -> None:
     several = len(chain.histories) > 1
-    looks = {
+    looks: dict[str, dict[str, Any]] = {
         metric: {"color": colour("muted"), "lw": 1.0, "ls": (0, (3, 1.5))},
         f"val_{metric}": {"color": colour("accent"), "lw": 1.5},
     }
@@ -128,7 +130,7 @@ def _lines(axes: Axes, metric: str, chain: Chain) -> None:
     for history in chain.histories:
         for column, look in looks.items():
             # One epoch makes no line.
-            dots = {"marker": "o", "markersize": 2.5} if chain.epochs <= 8 else {}
+            dots: dict[str, Any] = {"marker": "o", "markersize": 2.5} if chain.epochs <= 8 else {}
             axes.plot(
                 history["at"],
                 history[column].where(np.isfinite(history[column])),
@@ -179,7 +181,7 @@ def _step_names(axes: Axes, chain: Chain) -> None:
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="center",
-            fontsize=9.5,
+            fontsize=10,
             annotation_clip=False,
         )
 
@@ -188,13 +190,14 @@ def _fits(axes: Axes, chain: Chain, names: Sequence[str]) -> bool:
     wide = WIDTH - _LEFT - _RIGHT
     ends = {True: -float("inf"), False: -float("inf")}
     for stretch, name in zip(chain.stretches, names, strict=True):
-        text = axes.text(0, 0, name, fontsize=9.5)
+        text = axes.text(0, 0, name, fontsize=10)
         width = text.get_window_extent().width
         text.remove()
         middle = (stretch.begin + stretch.epochs / 2) / chain.epochs * wide
         trains = stretch.epochs > 0
         # To the left of the axes the panel's own title stands.
-        if middle - width / 2 < max(ends[trains] + 4, 18 if trains else 0) or middle + width / 2 > wide + _RIGHT:
+        left, right = middle - width / 2, middle + width / 2
+        if left < max(ends[trains] + 4, 8 if trains else 0) or right > wide + _RIGHT:
             return False
-        ends[trains] = middle + width / 2
+        ends[trains] = right
     return True

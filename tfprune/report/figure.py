@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import unicodedata
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def style(salt: str) -> Iterator[None]:
                 "svg.hashsalt": salt,
                 # A name with dollar signs is a name, no formula.
                 "text.parse_math": False,
-                "font.size": 10.5,
+                "font.size": 11,
                 "text.color": colour("ink"),
                 "axes.facecolor": "none",
                 "axes.edgecolor": colour("rule"),
@@ -85,6 +86,14 @@ def style(salt: str) -> Iterator[None]:
             }
         )
         yield
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten within limits; powers of ten only where these are many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) < 5 else (1,)
+    found = [step * 10.0**power for power in powers for step in steps]
+    return [number for number in found if low <= number <= high]
 
 
 def canvas(width: float, height: float) -> Figure:
@@ -110,14 +119,16 @@ def panel(
     )
 
 
-def inline(figure: Figure, *, salt: str, title: str, notes: Mapping[str, str] | None = None) -> str:
+def inline(
+    figure: Figure, *, salt: str, title: str, notes: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """A figure as an SVG element to stand in an HTML page.
 
     Args:
         figure: drawn within `style` of the same salt.
         salt: ids begin with it.
         title: what the figure shows, for those who cannot see it.
-        notes: by an artist's gid, what to show where the mouse rests on it.
+        notes: by the gid of a collection of points, what to show where the mouse rests on each.
 
     Returns:
         Markup, escaped; the same for the same figure.
@@ -136,20 +147,17 @@ def inline(figure: Figure, *, salt: str, title: str, notes: Mapping[str, str] | 
                 parent.remove(child)
     for element in list(root.iter()):
         _adapt(element, salt, used)
-        name = element.attrib.get("id")
+        name = element.attrib.pop("id", "")
         if name in notes:
-            note = ET.Element("title")
-            note.text = notes[name]
-            element.insert(0, note)
-        if name is not None:
-            if name in used:
-                element.set("id", f"{salt}-{name}")
-            else:
-                del element.attrib["id"]
+            _annotate(element, notes[name])
+        if name in used:
+            element.set("id", f"{salt}-{name}")
         element.tail = None
         if element.text is not None and not element.text.strip():
             element.text = None
-    width, height = (float(root.attrib.pop(side).removesuffix("pt")) for side in ("width", "height"))
+    width, height = (
+        float(root.attrib.pop(side).removesuffix("pt")) for side in ("width", "height")
+    )
     root.attrib.pop("version", None)
     root.attrib |= {
         "viewBox": f"0 0 {width:g} {height:g}",
@@ -158,6 +166,18 @@ def inline(figure: Figure, *, salt: str, title: str, notes: Mapping[str, str] | 
         "style": f"max-width: {width * 1.2 / 16:.4g}rem",
     }
     return ET.tostring(root, encoding="unicode")
+
+
+def _annotate(points: ET.Element, notes: Sequence[str]) -> None:
+    """Gives each point a title. They are drawn in their order, behind the definition of a shape."""
+    shapes = {id(shape) for part in points.iter() if part.tag.endswith("defs") for shape in part}
+    drawn = [
+        part
+        for part in points.iter()
+        if part.tag.endswith(("use", "path")) and id(part) not in shapes
+    ]
+    for point, note in zip(drawn, notes, strict=True):
+        ET.SubElement(point, "title").text = note
 
 
 def _adapt(element: ET.Element, salt: str, used: set[str]) -> None:

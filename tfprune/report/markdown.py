@@ -67,6 +67,7 @@ def markdown(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
 def _chance(run: Run, table: pd.DataFrame) -> str:
     means = spread(table).means
     form = headline(means)
+    # The first variant has that format.
     row = means[means["artifact"] == form].iloc[0]
     images = test_images(run).get((str(row["variant"]), form))
     if not images or pd.isna(row["accuracy"]):
@@ -86,7 +87,9 @@ def _chain(delivery: Delivery) -> str:
 _SHOWN = {
     "train": ("epochs", "learning_rate"),
     "prune": ("sparsity", "epochs", "learning_rate"),
+    "prune-once": ("share", "scope", "select", "layers"),
     "learn": ("strength", "epochs", "learning_rate"),
+    "retrain": ("rewind", "epoch", "epochs", "learning_rate"),
     "slim": ("filters", "macs", "params", "dead", "importance", "round_to"),
 }
 

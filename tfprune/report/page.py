@@ -20,6 +20,7 @@ from tfprune.report.summary import Spread, spread
 
 # So many variants are shown at once; the others are folded, so that a sweep can be read.
 _OPEN = 8
+_COLUMNS = 8
 
 
 def page(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
@@ -88,9 +89,11 @@ def _intro(run: Run, this: Spread) -> str:
 def _result(run: Run, this: Spread) -> dict[str, Any]:
     """The first variant's accuracy, and what each other one changes, in one format."""
     form = cells.headline(this.means)
-    rows = this.means[this.means["artifact"] == form]
-    base = rows.iloc[0]
-    first = str(base["variant"])
+    first = str(this.means["variant"].iloc[0])
+    # A variant that is delivered in other formats only is told in the first of them.
+    ranked = this.means.assign(other=this.means["artifact"] != form)
+    rows = ranked.sort_values("other", kind="stable").drop_duplicates("variant").sort_index()
+    base = rows.to_dict("records")[0]
     images = cells.test_images(run).get((first, form))
     others = rows[rows["variant"] != first]
     chosen = others
@@ -102,10 +105,14 @@ def _result(run: Run, this: Spread) -> dict[str, Any]:
         "first": first,
         "form": form,
         "accuracy": words.percent_exact(base["accuracy"]),
-        "seeds": int(this.seeds[base.name]),
+        "seeds": int(this.seeds[rows.index].iloc[0]),
+        "alike": not rows["other"].any(),
         "images": images,
         "changes": [
-            (str(row["variant"]), words.against(row, base.to_dict()))
+            (
+                str(row["variant"]),
+                (f"as {row['artifact']}: " if row["other"] else "") + words.against(row, base),
+            )
             for row in chosen.to_dict("records")
         ],
         "others": len(others),
@@ -125,9 +132,7 @@ def _plots(this: Spread) -> dict[str, Any]:
     drawn = [each for cost in plots.COSTS if (each := plots.tradeoff(this, cost))]
     shown = {each.cost.column for each in drawn}
     return {
-        "looks": [
-            (name, *plots.key(place)) for place, name in enumerate(looks)
-        ],
+        "looks": [(name, *plots.key(place)) for place, name in enumerate(looks)],
         "drawn": drawn,
         "missing": [cost.title for cost in plots.COSTS if cost.column not in shown],
     }
@@ -137,21 +142,27 @@ def _layers(layers: pd.DataFrame) -> dict[str, Any]:
     table = density.densities(layers)
     variants = [str(each) for each in table["variant"].unique()]
     by_place = {
-        (str(row.variant), str(row.layer), str(row.weight)): row for row in table.itertuples()
+        (row["variant"], row["layer"], row["weight"]): row for row in table.to_dict("records")
     }
     rows = []
     for layer, weight in table[["layer", "weight"]].drop_duplicates().itertuples(index=False):
         found = [by_place.get((variant, layer, weight)) for variant in variants]
         rows.append(
             {
-                "name": layer if weight in ("kernel", "") else f"{layer} {weight}",
+                "name": density.name(layer, weight),
                 "total": layer == "total" and not weight,
-                "size": f"{found[0].size:,.0f}" if found[0] else "",
+                "size": f"{found[0]['size']:,.0f}" if found[0] else "",
                 "cells": [_density(row) for row in found],
             }
         )
     return {
         "variants": variants,
+        "slimmer": bool((table["kept"] < 1).any()),
+        # A table side by side with all variants of a sweep fits neither a screen nor a sheet.
+        "tables": [
+            range(begin, min(begin + _COLUMNS, len(variants)))
+            for begin in range(0, len(variants), _COLUMNS)
+        ],
         "rows": sorted(rows, key=lambda row: bool(row["total"])),
         "figures": [
             (variant, density.bars(table, variant, f"density-{place}"))
@@ -163,10 +174,10 @@ def _layers(layers: pd.DataFrame) -> dict[str, Any]:
 
 def _density(row: Any) -> dict[str, Any]:
     if row is None:
-        return {"text": "–", "kept": "", "left": None}
-    kept = "" if pd.isna(row.kept) or row.kept == 1 else f"{row.kept:.0%} kept"
-    left = None if pd.isna(row.left) else round(min(1.0, row.left), 3)
-    return {"text": words.percent(row.density), "kept": kept, "left": left}
+        return {"text": "\N{EN DASH}", "kept": "", "left": None}
+    kept = "" if pd.isna(row["kept"]) or row["kept"] == 1 else f"{row['kept']:.0%} kept"
+    left = None if pd.isna(row["left"]) else round(min(1.0, row["left"]), 3)
+    return {"text": words.percent(row["density"]), "kept": kept, "left": left}
 
 
 def _training(run: Run) -> dict[str, Any]:
@@ -201,7 +212,11 @@ def _made(run: Run, deliveries: Sequence[Delivery]) -> dict[str, Any]:
             {
                 "name": step.record["step"],
                 "does": words.step(step.record.get("specification", {})),
-                "found": words.removed(step.record),
+                # Seeds differ in what they remove; the first one's stands for them.
+                "found": (f"Seed {first.seed}: " if len(same) > 1 else "")
+                + words.removed(step.record)
+                if step.record.get("removed")
+                else "",
                 "seconds": words.seconds(
                     float(np.mean([each.record.get("seconds", np.nan) for _, each in same]))
                 ),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tfprune.report import labels
-from tfprune.report.figure import SERIES, canvas, colour, inline, label, panel, style
+from tfprune.report.figure import SERIES, canvas, colour, inline, label, panel, round_numbers, style
 from tfprune.report.pareto import pareto_front
 from tfprune.report.render import measured
 from tfprune.report.summary import Spread
@@ -47,18 +48,20 @@ class Cost:
     Attributes:
         column: a column of `comparison`.
         title: what it is, in words.
-        units: the possible units and how much of the column makes one, ascending.
+        unit: the unit it is shown in, as in the table.
+        scale: how much of the column makes one.
     """
 
     column: str
     title: str
-    units: tuple[tuple[str, float], ...]
+    unit: str
+    scale: float
 
 
 COSTS = (
-    Cost("bytes_gzip", "compressed size", (("KiB", 1024), ("MiB", 1024**2))),
-    Cost("macs", "MACs", (("thousand", 1e3), ("million", 1e6), ("billion", 1e9))),
-    Cost("latency_ms", "latency", (("ms", 1.0),)),
+    Cost("bytes_gzip", "compressed size", "KiB", 1024),
+    Cost("macs", "MACs", "million", 1e6),
+    Cost("latency_ms", "latency", "ms", 1),
 )
 
 
@@ -105,10 +108,9 @@ def tradeoff(spread: Spread, cost: Cost) -> Tradeoff | None:
     if not kept.any():
         return None
     means, deviations = spread.means[kept], spread.deviations[kept]
-    unit, scale = _unit(cost, float(means[cost.column].max()))
-    x, y = means[cost.column].to_numpy(float) / scale, means["accuracy"].to_numpy(float)
+    x, y = means[cost.column].to_numpy(float) / cost.scale, means["accuracy"].to_numpy(float)
     spans = (
-        deviations[cost.column].fillna(0).to_numpy(float) / scale,
+        deviations[cost.column].fillna(0).to_numpy(float) / cost.scale,
         deviations["accuracy"].fillna(0).to_numpy(float),
     )
     front = pareto_front(x, y)
@@ -122,12 +124,10 @@ def tradeoff(spread: Spread, cost: Cost) -> Tradeoff | None:
         axes.step(
             x[front][order], y[front][order], where="post", color=colour("muted"), lw=1, zorder=2
         )
-        notes = _points(axes, means, x, y, spans, cost)
+        notes = _points(axes, means, formats(spread.means), x, y, spans, cost)
         _names(axes, means["variant"].astype(str).to_list(), x, y, front)
-        axes.text(
-            0, 1.05, "accuracy", transform=axes.transAxes, color=colour("muted"), va="bottom"
-        )
-        axes.set_xlabel(f"{cost.title}, {unit}", color=colour("muted"), loc="right")
+        axes.text(0, 1.05, "accuracy", transform=axes.transAxes, color=colour("muted"), va="bottom")
+        axes.set_xlabel(f"{cost.title}, {cost.unit}", color=colour("muted"), loc="right")
         svg = inline(
             figure,
             salt=salt,
@@ -141,23 +141,16 @@ def tradeoff(spread: Spread, cost: Cost) -> Tradeoff | None:
 def _in_words(front: pd.DataFrame, cost: Cost) -> tuple[str, ...]:
     """Members of a front; artifacts of a variant that are alike to the reader are one entry."""
     alike: dict[tuple[str, str], list[str]] = {}
-    for row in front.itertuples():
-        figures = f"{measured(cost.column, getattr(row, cost.column))}, {row.accuracy:.2%}"
-        alike.setdefault((str(row.variant), figures), []).append(str(row.artifact))
+    for row in front.to_dict("records"):
+        figures = f"{measured(cost.column, row[cost.column])}, {row['accuracy']:.2%}"
+        alike.setdefault((str(row["variant"]), figures), []).append(str(row["artifact"]))
     return tuple(
         f"{variant} as {', '.join(artifacts)} ({figures})"
         for (variant, figures), artifacts in alike.items()
     )
 
 
-def _unit(cost: Cost, largest: float) -> tuple[str, float]:
-    fitting = [(unit, scale) for unit, scale in cost.units if largest >= 2 * scale]
-    return fitting[-1] if fitting else cost.units[0]
-
-
-def _scales(
-    axes: Axes, x: np.ndarray, y: np.ndarray, spans: tuple[np.ndarray, np.ndarray]
-) -> None:
+def _scales(axes: Axes, x: np.ndarray, y: np.ndarray, spans: tuple[np.ndarray, np.ndarray]) -> None:
     """Limits and ticks: costs from zero, or on a log scale where they span much."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -165,7 +158,7 @@ def _scales(
         axes.set_xscale("log")
         low, high = x.min() / 1.5, x.max() * 1.5
         axes.set_xlim(low, high)
-        axes.xaxis.set_major_locator(FixedLocator(_round_numbers(low, high)))
+        axes.xaxis.set_major_locator(FixedLocator(round_numbers(low, high)))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xlim(0, (x + spans[0]).max() * 1.12 or 1)
@@ -183,55 +176,42 @@ def _scales(
     axes.grid(axis="y")
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten within limits; powers of ten only where these are many."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(powers) < 5 else (1,)
-    found = [step * 10.0**power for power in powers for step in steps]
-    return [number for number in found if low <= number <= high]
-
-
 def _points(
     axes: Axes,
     means: pd.DataFrame,
+    looks: Mapping[str, tuple[str, str]],
     x: np.ndarray,
     y: np.ndarray,
     spans: tuple[np.ndarray, np.ndarray],
     cost: Cost,
-) -> dict[str, str]:
-    """Draws all points; what each is, by its gid."""
-    looks, notes = formats(means), {}
-    places = {name: place for place, name in enumerate(looks)}
+) -> dict[str, list[str]]:
+    """Draws all points, format by format; what they are, by the gid of their format."""
+    notes = {}
     # Many points hide one another less when they are small.
     size = 1.0 if len(x) <= 48 else 0.55
-    for place, row in enumerate(means.itertuples()):
-        marker, role = looks[str(row.artifact)]
-        rank = places[str(row.artifact)]
-        at = ([x[place]], [y[place]])
-        if spans[0][place] or spans[1][place]:
-            axes.errorbar(
-                *at,
-                xerr=spans[0][place],
-                yerr=spans[1][place],
-                color=colour(role),
-                lw=0.8,
-                alpha=0.5,
-                zorder=2.5,
-            )
+    for rank, (form, (marker, role)) in enumerate(looks.items()):
+        here = (means["artifact"] == form).to_numpy()
+        look: dict[str, Any] = {"color": colour(role), "lw": 0.8, "alpha": 0.5, "zorder": 2.5}
+        (dx, dy), (px, py) = (span[here] for span in spans), (x[here], y[here])
+        axes.hlines(py[dx > 0], (px - dx)[dx > 0], (px + dx)[dx > 0], **look)
+        axes.vlines(px[dy > 0], (py - dy)[dy > 0], (py + dy)[dy > 0], **look)
         points = axes.scatter(
-            *at,
-            s=_AREAS[rank % len(_AREAS)] * size,
+            x[here],
+            y[here],
+            s=_AREAS[rank % SERIES] * size,
             marker=marker,
             facecolors=colour(role) if rank % SERIES in _FILLED else "none",
             edgecolors=colour(role),
             linewidths=1.3,
             zorder=3 + rank / 10,
         )
-        points.set_gid(f"point-{place}")
-        notes[f"point-{place}"] = (
-            f"{row.variant}, {row.artifact}: {row.accuracy:.2%}, "
-            f"{measured(cost.column, getattr(row, cost.column))}"
-        )
+        gid = f"points-{rank}"
+        points.set_gid(gid)
+        notes[gid] = [
+            f"{row['variant']}, {form}: {row['accuracy']:.2%}, "
+            f"{measured(cost.column, row[cost.column])}"
+            for row in means[here].to_dict("records")
+        ]
     return notes
 
 
@@ -241,25 +221,25 @@ def _names(
     """Writes variants' names where there is room, the front's before the others'."""
     pixels = axes.transData.transform(np.column_stack([x, y]))
     chosen: list[int] = []
-    on_front = sorted(np.flatnonzero(front), key=lambda place: x[place])
+    on_front = sorted((int(each) for each in np.flatnonzero(front)), key=lambda each: x[each])
     others = [place for place in range(len(x)) if not front[place]]
     few = len(set(variants)) <= _ALL_NAMED
     for place in [*on_front, *others]:
         twins = [other for other in chosen if variants[other] == variants[place]]
         near = any(np.hypot(*(pixels[other] - pixels[place])) < 14 for other in twins)
-        if place in on_front and not near:
-            chosen.append(place)
-        elif not twins and (few or variants[place] == variants[0]):
+        wanted = front[place] or few or variants[place] == variants[0]
+        # One name serves points of a variant that lie together; off the front, all of them.
+        if wanted and not (near if front[place] else twins):
             chosen.append(place)
     if not chosen:
         return
     figure = axes.figure
     texts = [label(variants[place], 20) for place in chosen]
     # Measured in matplotlib's own font, which is wider than those of browsers.
-    drawn = [axes.text(0, 0, text, fontsize=9.5) for text in texts]
-    boxes = [text.get_window_extent() for text in drawn]
-    for text in drawn:
-        text.remove()
+    drawn = [axes.text(0, 0, text, fontsize=10) for text in texts]
+    boxes = [each.get_window_extent() for each in drawn]
+    for each in drawn:
+        each.remove()
     frame = axes.get_window_extent()
     right = figure.get_window_extent().x1
     places = labels.place(
@@ -277,8 +257,16 @@ def _names(
         nearest = (min(max(px, box.left), box.right), min(max(py, box.bottom), box.top))
         if math.dist((px, py), nearest) > 12:
             _line_to(axes, (px, py), nearest)
-        spot = axes.transData.inverted().transform(middle)
-        axes.text(*spot, text, fontsize=9.5, ha="center", va="center_baseline", zorder=5)
+        at = axes.transData.inverted().transform(middle)
+        axes.text(
+            float(at[0]),
+            float(at[1]),
+            text,
+            fontsize=10,
+            ha="center",
+            va="center_baseline",
+            zorder=5,
+        )
 
 
 def _line_to(axes: Axes, begin: tuple[float, float], end: tuple[float, float]) -> None:
@@ -289,7 +277,7 @@ def _line_to(axes: Axes, begin: tuple[float, float], end: tuple[float, float]) -
 def _line(corners: np.ndarray) -> list[labels.Box]:
     """Small boxes along the steps of the front."""
     boxes = []
-    for (x0, y0), (x1, y1) in zip(corners[:-1], corners[1:], strict=True):
+    for (x0, y0), (x1, y1) in pairwise(corners):
         boxes.append(labels.Box(x0, y0 - 1, x1, y0 + 1))
         boxes.append(labels.Box(x1 - 1, min(y0, y1), x1 + 1, max(y0, y1)))
     return boxes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,8 @@ _SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
     "test_seconds": ("test s", lambda value: f"{value:.2f}"),
 }
 
+_TEXT = {"run", "variant", "artifact", "layer", "weight", "layers", "task", "state"}
+
 
 def _kib(value: float) -> str:
     return f"{value / 1024:,.1f} KiB"
@@ -45,10 +48,10 @@ def measured(column: str, value: float, deviation: float | None = None) -> str:
     Returns:
         Text such as "12.3 KiB", "12.3 ± 0.4 KiB" or "92.00% ± 2.00%".
     """
-    if pd.isna(value):
+    if math.isnan(value):
         return ""
     text = _SHOWN[column][1] if column in _SHOWN else "{:g}".format
-    if deviation is None or pd.isna(deviation):
+    if deviation is None or math.isnan(deviation):
         return text(value)
     spread = text(deviation)
     if spread == text(0.0) and column != "accuracy":
@@ -73,7 +76,7 @@ def _terminal(table: pd.DataFrame) -> str:
     shown = for_people(table)
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in shown.columns:
-        numeric = column not in ("run", "variant", "artifact", "layer", "weight", "layers")
+        numeric = column not in _TEXT
         grid.add_column(str(column), justify="right" if numeric else "left", no_wrap=True)
     for row in shown.itertuples(index=False):
         grid.add_row(*(str(value) for value in row))
@@ -86,8 +89,7 @@ def _terminal(table: pd.DataFrame) -> str:
 
 def _markdown(table: pd.DataFrame) -> str:
     shown = for_people(table)
-    text = {"run", "variant", "artifact", "layer", "weight", "layers"}
-    align = ["left" if column in text else "right" for column in shown.columns]
+    align = ["left" if column in _TEXT else "right" for column in shown.columns]
     return shown.to_markdown(index=False, colalign=align, disable_numparse=True) + "\n"
 
 

@@ -35,7 +35,7 @@ def percent_exact(share: float) -> str:
     return f"{share:.2%}"
 
 
-def against(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+def against(row: Mapping[Any, Any], first: Mapping[Any, Any]) -> str:
     """What a variant changes against the first one, in the same format.
 
     Args:
@@ -77,7 +77,7 @@ def _trains(it: Mapping[str, Any]) -> str:
         f"{it['optimizer']}, {it['schedule']} schedule, batches of {it['batch_size']}",
     ]
     if it.get("warmup_epochs"):
-        parts.append(f"{it['warmup_epochs']:g} of warm-up")
+        parts.append(f"the first {it['warmup_epochs']:g} to warm up")
     if it.get("weight_decay"):
         parts.append(f"weight decay {it['weight_decay']:g}")
     if it.get("augment"):
@@ -88,8 +88,8 @@ def _trains(it: Mapping[str, Any]) -> str:
 def _prunes(it: Mapping[str, Any]) -> str:
     where = "all layers together" if it["scope"] == "global" else "every layer"
     return (
-        f"sets {percent(it['sparsity'])} of the weights of {where} to zero, from {it['begin']:.0%} "
-        f"to {it['end']:.0%} of its training; {_trains(it)}"
+        f"sets {100 * it['sparsity']:.4g}% of the weights of {where} to zero, from "
+        f"{it['begin']:.0%} to {it['end']:.0%} of its training; {_trains(it)}"
     )
 
 
@@ -106,7 +106,7 @@ def _slims(it: Mapping[str, Any]) -> str:
             for key, title in (("filters", "filters"), ("macs", "MACs"), ("params", "parameters"))
             if it[key] is not None
         )
-        target = f"channels until {percent(share)} of the {of} are left"
+        target = f"channels until {100 * share:.4g}% of the {of} are left"
     rounding = f", in multiples of {it['round_to']}" if it["round_to"] > 1 else ""
     return f"removes {target}, the least important by {it['importance']} first{rounding}"
 
@@ -120,8 +120,33 @@ def _listed(it: Mapping[str, Any]) -> str:
     return f"{it.get('kind', 'step')}: {values}" if values else str(it.get("kind", "step"))
 
 
+def _prunes_once(it: Mapping[str, Any]) -> str:
+    where = "all layers together" if it["scope"] == "global" else "every layer"
+    which = "drawn by chance" if it["select"] == "random" else "the smallest"
+    said = f"sets {100 * it['share']:.4g}% of the living weights of {where} to zero, {which}"
+    own = ", ".join(f"{100 * share:.4g}% in {layer}" for layer, share in it["layers"].items())
+    return f"{said}; {own}" if own else said
+
+
+def _retrains(it: Mapping[str, Any]) -> str:
+    start = {
+        "finetune": "goes on from the weights as they are",
+        "lr": f"keeps the weights and replays the learning rate from epoch {it['epoch']}",
+        "weights": f"puts the living weights back to epoch {it['epoch']} and replays from there",
+        "reinit": "draws the living weights anew",
+    }[it["rewind"]]
+    return f"{start}, its zeros held; {_trains(it)}"
+
+
 # A kind of step that is not here lists its values.
-_KINDS = {"train": _trains, "prune": _prunes, "learn": _learns, "slim": _slims}
+_KINDS = {
+    "train": _trains,
+    "prune": _prunes,
+    "prune-once": _prunes_once,
+    "learn": _learns,
+    "slim": _slims,
+    "retrain": _retrains,
+}
 
 
 def removed(record: Mapping[str, Any]) -> str:
@@ -153,7 +178,7 @@ _WHEN = {
 
 def seconds(value: float) -> str:
     """A time people can grasp: "0.9 s", "42 s", "3 min 5 s", "2 h 7 min"."""
-    if pd.isna(value):
+    if math.isnan(value):
         return ""
     if value < 9.95:
         return f"{value:.1f} s"

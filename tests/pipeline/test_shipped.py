@@ -1,0 +1,90 @@
+"""Every pipeline that ships runs as it is: here on few images, one epoch and the smallest net."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tfprune.files import write_text
+from tfprune.pipeline import load_pipeline
+from tfprune.pipeline.runner import run
+from tfprune.report import comparison, read_run
+
+SHIPPED = sorted((Path(__file__).parents[2] / "pipelines").glob("*.toml"))
+SMALL_NETS = {
+    "vgg": ["model.options={ width = 4, blocks = [1, 1] }"],
+    "conv2": ["model.options.width=2"],
+    "resnet20": ["model.options.width=4"],
+    "MobileNetV2": [
+        "model.options={ alpha = 0.35, weights = 'random', dropout = 0.2 }",
+        "data.image_size=[32, 32]",
+    ],
+}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_pipelines_are_valid_and_named_after_their_file(path):
+    assert load_pipeline(path).name == path.stem
+
+
+# Their nets are deep: a minute each, which `make slow` takes.
+DEEP = ("mobilenetv2_transfer", "rewinding_resnet20", "ssl_resnet20")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in DEEP else ()) for path in SHIPPED],
+    ids=lambda path: path.stem,
+)
+def test_shipped_pipelines_run(path, tmp_path):
+    raw = tomllib.loads(path.read_text())
+    settings = [
+        "data={ name = 'digits', limit = 40, validation = 0.2 }",
+        *SMALL_NETS[raw["model"]["name"]],
+        "formats=['keras']",
+        "seeds=[0]",
+        *(f"{name}.epochs=1" for name, step in raw["steps"].items() if "epochs" in step),
+        *(["training.epochs=1"] if "epochs" in raw["training"] else []),
+        *(
+            f"{name}.warmup_epochs=0"
+            for name, step in raw["steps"].items()
+            if "warmup_epochs" in step
+        ),
+        "training.warmup_epochs=0",
+        *(f"rounds.{name}.times=1" for name in raw.get("rounds", {})),
+    ]
+    if path.stem == "rewinding_resnet20":
+        # Rewinding to epoch 1 wants a second one.
+        settings += ["training.epochs=2", "dense.keep=[1]", "weights.epoch=1"]
+    pipeline = load_pipeline(path, settings)
+    table = comparison(read_run(run(pipeline, out=tmp_path)))
+    assert set(table.variant) == set(pipeline.variants)
+    dense = table[table.variant == next(iter(pipeline.variants))]
+    for variant in pipeline.variants:
+        rows = table[table.variant == variant]
+        made_smaller = any(
+            pipeline.steps[step].kind in ("slim", "prune", "prune-once")
+            and not getattr(pipeline.steps[step], "dead", False)
+            for step in pipeline.variants[variant]
+        )
+        assert (rows.nonzero.min() < dense.nonzero.min()) == made_smaller or "int8" in variant
+
+
+def test_the_shipped_budget_judges_every_variant_of_the_demo():
+    pipeline = load_pipeline(SHIPPED[[path.stem for path in SHIPPED].index("digits")])
+    assert pipeline.budget is not None
+    said = {rule.variant for rule in pipeline.budget.rules}
+    assert said == {"*", "weights-80", "filters-lasso", "both"}
+
+
+def test_a_setting_that_is_wrong_is_told_like_a_mistake_in_the_file(tmp_path):
+    from tfprune.errors import UsageError
+
+    file = write_text(tmp_path / "digits.toml", SHIPPED[2].read_text())
+    with pytest.raises(UsageError) as caught:
+        load_pipeline(file, ["sparse-80.sparsity=2"])
+    assert str(caught.value) == (
+        f"{file}: steps.sparse-80.sparsity = 2: Input should be less than 1"
+    )
