@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tfprune.errors import TfpruneError
 from tfprune.files import read_json, write_json
 from tfprune.pipeline.provenance import versions
@@ -120,6 +122,5 @@ def _content(dataset: Dataset) -> str:
     for split in (dataset.train, dataset.validation, dataset.test):
         for array in (split.images, split.labels):
             digest.update(repr((array.shape, str(array.dtype))).encode())
-            # Contiguous memory is hashed where it lies.
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
