@@ -13,9 +13,9 @@ import click
 from tfprune.cli import options
 
 if TYPE_CHECKING:
-    from tfprune.report.budget import Budget
+    from tfprune.report.budgets.budget import Budget
+    from tfprune.report.budgets.verdict import Verdict
     from tfprune.report.run import Run
-    from tfprune.report.verdict import Verdict
 
 _COLOURS = {"kept": "green", "broken": "red", "missing": "yellow"}
 # GitHub shows what is appended to this file on the page of the job.
@@ -68,9 +68,9 @@ def check_command(
     figure is missing (or that the command was called wrongly).
     """
     from tfprune.files import write_text
-    from tfprune.report import junit as xml
-    from tfprune.report import verdicts as told
-    from tfprune.report.judging import figures, judge
+    from tfprune.report.budgets import junit as xml
+    from tfprune.report.budgets import verdicts as told
+    from tfprune.report.budgets.judging import figures, judge
     from tfprune.report.run import read_run
 
     this = read_run(run)
@@ -99,7 +99,7 @@ def check_command(
 def _budget(run: Run, file: Path | None) -> tuple[Budget, str]:
     """The budget to judge by, and where it is from."""
     from tfprune.errors import UsageError
-    from tfprune.report.budget import load_budget, recorded_budget
+    from tfprune.report.budgets.budget import load_budget, recorded_budget
 
     if file is not None:
         return load_budget(file), str(file)
@@ -113,7 +113,7 @@ def _budget(run: Run, file: Path | None) -> tuple[Budget, str]:
 
 
 def _print(verdicts: Sequence[Verdict]) -> None:
-    from tfprune.report import verdicts as told
+    from tfprune.report.budgets import verdicts as told
 
     # `echo` leaves colours out where stdout is no terminal.
     plain = bool(os.environ.get("NO_COLOR"))
@@ -129,7 +129,7 @@ def _print(verdicts: Sequence[Verdict]) -> None:
 
 def _notes(verdicts: Sequence[Verdict], run: Run, baseline: Run) -> None:
     """Says what a comparison with a baseline cannot show."""
-    from tfprune.report.budget import RELATIVE
+    from tfprune.report.budgets.budget import RELATIVE
 
     compared = [each for each in verdicts if each.limit in RELATIVE and each.against is None]
     if not compared:

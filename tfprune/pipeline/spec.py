@@ -22,7 +22,7 @@ from tfprune.pipeline.kinds import (
     Table,
     TrainStep,
 )
-from tfprune.report.budget import Budget
+from tfprune.report.budgets import Budget
 from tfprune.training import Training
 from tfprune.validation import one_line, read_toml
 

@@ -1,7 +1,6 @@
 """Tables and reports of finished runs, read from what was measured."""
 
-from tfprune.report.budget import Budget, load_budget
-from tfprune.report.judging import judge
+from tfprune.report.budgets import Budget, judge, load_budget
 from tfprune.report.render import FORMATS, render
 from tfprune.report.run import Delivery, Run, Step, read_run
 from tfprune.report.summary import over_seeds, per_layer

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from tfprune.report.cells import headline, test_images
-from tfprune.report.chance import interval
-from tfprune.report.provenance import options, provenance
+from tfprune.report.html.cells import headline, test_images
+from tfprune.report.html.chance import interval
+from tfprune.report.html.provenance import options, provenance
 from tfprune.report.render import render
 from tfprune.report.run import Delivery, Run
 from tfprune.report.summary import over_seeds, per_layer, spread

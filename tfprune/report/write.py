@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tfprune.files import write_text
+from tfprune.report.html import page
 from tfprune.report.markdown import markdown
-from tfprune.report.page import page
 from tfprune.report.render import render
 from tfprune.report.run import read_run
 from tfprune.report.tables import comparison, layer_sparsity

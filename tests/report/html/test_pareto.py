@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.report.pareto import pareto_front
+from tfprune.report.html.pareto import pareto_front
 
 # Few distinct values, so that ties are common.
 number = st.sampled_from([0.0, 1.0, 2.0, 3.0, math.inf, math.nan]) | st.floats()

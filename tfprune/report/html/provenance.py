@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfprune.report.html.words import moment
 from tfprune.report.run import Run
-from tfprune.report.words import moment
 
 
 def provenance(run: Run) -> dict[str, Any]:

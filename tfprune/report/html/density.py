@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tfprune.report.figure import canvas, colour, inline, label, panel, style
+from tfprune.report.html.figure import canvas, colour, inline, label, panel, style
 
 WIDTH, _ROW, _TOP = 360, 22, 8
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from tfprune.report.chance import interval, standard_error
+from tfprune.report.html.chance import interval, standard_error
 
 
 def test_standard_error_is_the_binomial_one():

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from tfprune.report.chance import interval
+from tfprune.report.html.chance import interval
+from tfprune.report.html.words import percent
 from tfprune.report.render import measured
 from tfprune.report.run import Delivery, Run
 from tfprune.report.summary import Spread
-from tfprune.report.words import percent
 
 _TO, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tfprune.report import labels
-from tfprune.report.figure import SERIES, canvas, colour, inline, label, panel, round_numbers, style
-from tfprune.report.pareto import pareto_front
+from tfprune.report.html import labels
+from tfprune.report.html.figure import (
+    SERIES,
+    canvas,
+    colour,
+    inline,
+    label,
+    panel,
+    round_numbers,
+    style,
+)
+from tfprune.report.html.pareto import pareto_front
 from tfprune.report.render import measured
 from tfprune.report.summary import Spread
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.report.fake import PRUNE, SLIM, TRAIN
-from tfprune.report import words
+from tfprune.report.html import words
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfprune.report.budget import Budget
-from tfprune.report.judging import figures, judge
+from tfprune.report.budgets.budget import Budget
+from tfprune.report.budgets.judging import figures, judge
+from tfprune.report.budgets.verdict import Verdict
 from tfprune.report.run import read_run
-from tfprune.report.verdict import Verdict
 
 # pandas is slow on a busy machine; how long an example takes says nothing.
 relaxed = settings(deadline=None, max_examples=60)

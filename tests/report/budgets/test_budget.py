@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.report.budget import FIGURES, Budget, load_budget, recorded_budget
+from tfprune.report.budgets.budget import FIGURES, Budget, load_budget, recorded_budget
 from tfprune.report.run import Run
 
 ALL = "accuracy, loss, parameters, nonzero, sparsity, macs, bytes, bytes_gzip, latency_ms"

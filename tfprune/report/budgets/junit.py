@@ -8,7 +8,7 @@ from xml.dom import minidom
 
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
-from tfprune.report.verdict import Verdict
+from tfprune.report.budgets.verdict import Verdict
 
 # What XML 1.0 cannot hold, however it is escaped.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tfprune.report.chains import Chain
-from tfprune.report.figure import canvas, colour, inline, label, panel, round_numbers, style
+from tfprune.report.html.chains import Chain
+from tfprune.report.html.figure import canvas, colour, inline, label, panel, round_numbers, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from tfprune.report.plots import COSTS, formats, tradeoff
+from tfprune.report.html.plots import COSTS, formats, tradeoff
 from tfprune.report.summary import spread
 
 SIZE, MACS, LATENCY = COSTS

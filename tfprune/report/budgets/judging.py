@@ -12,10 +12,10 @@ from typing import Any, Literal
 import pandas as pd
 
 from tfprune.errors import did_you_mean
-from tfprune.report.budget import RELATIVE, Budget, Rule
+from tfprune.report.budgets.budget import RELATIVE, Budget, Rule
+from tfprune.report.budgets.verdict import Verdict
 from tfprune.report.run import Run
 from tfprune.report.tables import comparison
-from tfprune.report.verdict import Verdict
 
 # Rounding of a sum or product must not break a limit that is met exactly.
 _ROUNDING = 1e-12

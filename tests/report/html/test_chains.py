@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.report.fake import CHAINS, fake_run
 from tfprune.report import read_run
-from tfprune.report.chains import Chain, Stretch, chain
-from tfprune.report.curves import curves, limits
+from tfprune.report.html.chains import Chain, Stretch, chain
+from tfprune.report.html.curves import curves, limits
 
 
 def _chain(tmp_path, steps, seeds=(0,), **options) -> Chain:

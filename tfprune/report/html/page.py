@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfprune.report import cells, density, plots, words
-from tfprune.report.chains import Chain, chain
-from tfprune.report.chance import interval, standard_error
-from tfprune.report.curves import curves, limits
-from tfprune.report.pareto import pareto_front
-from tfprune.report.provenance import provenance
+from tfprune.report.budgets import figures, judge, recorded_budget, verdicts
+from tfprune.report.html import cells, density, plots, words
+from tfprune.report.html.chains import Chain, chain
+from tfprune.report.html.chance import interval, standard_error
+from tfprune.report.html.curves import curves, limits
+from tfprune.report.html.pareto import pareto_front
+from tfprune.report.html.provenance import provenance
 from tfprune.report.run import Delivery, Run
 from tfprune.report.summary import Spread, spread
 
@@ -38,7 +39,7 @@ def page(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tfprune.report"),
+        loader=jinja2.PackageLoader("tfprune.report.html"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -61,6 +62,7 @@ def page(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
         made=[_made(run, deliveries) for deliveries in _by_variant(run).values()],
         pipeline=json.dumps(run.record.get("pipeline", {}), indent=2, ensure_ascii=False),
         provenance=provenance(run),
+        budget=_budget(run),
     )
 
 
@@ -125,6 +127,19 @@ def _result(run: Run, this: Spread) -> dict[str, Any]:
             "error": f"{100 * standard_error(base['accuracy'], images):.2f}",
         }
     return result
+
+
+def _budget(run: Run) -> dict[str, Any] | None:
+    """What became of the pipeline's own budget."""
+    budget = recorded_budget(run)
+    if budget is None:
+        return None
+    judged = judge(budget, figures(run))
+    return {
+        "verdicts": judged,
+        "line": verdicts.count_line(judged),
+        "missing": verdicts.missing_lines(judged),
+    }
 
 
 def _plots(this: Spread) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.report.labels import Box, place
+from tfprune.report.html.labels import Box, place
 
 coordinate = st.floats(0, 300)
 BOUNDS = Box(0, 0, 300, 200)

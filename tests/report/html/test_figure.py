@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tfprune.report.figure import canvas, colour, inline, label, panel, round_numbers, style
+from tfprune.report.html.figure import canvas, colour, inline, label, panel, round_numbers, style
 
 
 def _figure(salt: str, text: str = "name", notes=None) -> str:

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 from junitparser import JUnitXml
 
-from tfprune.report.junit import junit
-from tfprune.report.verdict import Verdict
+from tfprune.report.budgets.junit import junit
+from tfprune.report.budgets.verdict import Verdict
 
 KEPT = Verdict(
     rule=1,
