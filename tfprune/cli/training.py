@@ -84,7 +84,11 @@ def train_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Train MODEL: a net of the zoo, such as vgg or resnet20, or a .keras file further."""
+    """Train MODEL: a net of the zoo or keras.applications by name, or a .keras file further."""
+    from tfprune import zoo
+
+    if not model.endswith(".keras"):
+        zoo.check(model, option)
     start_keras()
     from tfprune.data import load
     from tfprune.measure.keras_runtime import read_keras

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tfprune import zoo
 from tfprune.errors import UsageError
 from tfprune.files import write_text
 from tfprune.pipeline.spec import DataSpec, ModelSpec
@@ -86,8 +87,9 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
         raise UsageError(f"{file} does not end in .toml: name the file {file.stem}.toml")
     if file.exists():
         raise UsageError(f"{file} exists already: choose another name, or delete it first")
-    # A name that nothing has is told now, not when the file is run.
-    spec = ModelSpec(name=model) if model.endswith(".keras") else _known(model)
+    if not model.endswith(".keras"):
+        zoo.check(model, {})
+    spec = ModelSpec(name=model)
     rate = 0.02 if spec.trained else 0.05
     text = _TEMPLATE.format(
         data=DataSpec(name=data).name,
@@ -97,10 +99,3 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
         half=rate / 2,
     )
     return write_text(file, text)
-
-
-def _known(model: str) -> ModelSpec:
-    from tfprune import zoo
-
-    zoo.check(model, {})
-    return ModelSpec(name=model)

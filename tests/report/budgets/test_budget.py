@@ -147,7 +147,7 @@ def test_sizes_are_bytes_or_text_with_a_unit(said, size, tmp_path):
         ),
         (
             '[[rules]]\nseeds = "best"\nmacs = { max = 1 }',
-            "rules#1.seeds = 'best': Input should be 'mean' or 'worst'",
+            "rules#1.seeds = 'best' is unknown: choose one of mean, worst",
         ),
         (
             '[[rules]]\nvariant = "a|b"\nmacs = { max = 1 }',
