@@ -20,10 +20,9 @@ import keras
 import numpy as np
 import pandas as pd
 
+from tfprune.backup import COLUMN, FILE
 from tfprune.errors import TfpruneError
 
-_FILE = "training.npz"
-_COLUMN = "history/"
 _VARIABLE = "variable/"
 _IDENTITY = "identity"
 
@@ -44,7 +43,7 @@ def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
     Raises:
         TfpruneError: If the file was written by another training, or cannot be read.
     """
-    path = directory / _FILE
+    path = directory / FILE
     if not path.exists():
         return pd.DataFrame()
     try:
@@ -61,20 +60,8 @@ def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
     for index, variable in enumerate(variables):
         variable.assign(stored[f"{_VARIABLE}{index}"])
     return pd.DataFrame(
-        {name.removeprefix(_COLUMN): v for name, v in stored.items() if name.startswith(_COLUMN)}
+        {name.removeprefix(COLUMN): v for name, v in stored.items() if name.startswith(COLUMN)}
     )
-
-
-def epochs_done(directory: Path) -> int:
-    """How many epochs `EpochLog` has saved in a directory; 0 where there is nothing to restore."""
-    path = directory / _FILE
-    if not path.exists():
-        return 0
-    try:
-        with np.load(path) as archive:
-            return len(archive[f"{_COLUMN}epoch"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return 0
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -125,17 +112,17 @@ class EpochLog(keras.callbacks.Callback):
         for index, variable in enumerate(variables):
             arrays[f"{_VARIABLE}{index}"] = keras.ops.convert_to_numpy(variable)
         for column in self.history:
-            arrays[f"{_COLUMN}{column}"] = self.history[column].to_numpy()
+            arrays[f"{COLUMN}{column}"] = self.history[column].to_numpy()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             # Beside the target, since a rename is atomic only within one file system.
             with tempfile.TemporaryDirectory(dir=directory, prefix=".partial-") as partial:
-                fresh = Path(partial, _FILE)
+                fresh = Path(partial, FILE)
                 with fresh.open("wb") as file:
                     np.savez(file, allow_pickle=False, **arrays)
                     file.flush()
                     os.fsync(file.fileno())
-                fresh.replace(directory / _FILE)
+                fresh.replace(directory / FILE)
         except OSError as error:
             raise TfpruneError(
                 f"the backup in {directory} cannot be written ({error}): free space there, "

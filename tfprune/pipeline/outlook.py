@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from tfprune.backup import epochs_done
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD, read_json
 from tfprune.pipeline.kinds import RetrainStep, SlimStep
@@ -163,13 +164,7 @@ class Outlook:
 
 def _done(task: Task) -> int:
     """Epochs that a training which was stopped has behind it."""
-    directory = partial(task.folder, task.identity) / SCRATCH
-    if not directory.is_dir():
-        return 0
-    # It loads Keras, which a forecast of a finished run does without.
-    from tfprune.checkpoint import epochs_done
-
-    return epochs_done(directory)
+    return epochs_done(partial(task.folder, task.identity) / SCRATCH)
 
 
 def _records(paths: Iterable[Path]) -> Iterable[dict[str, Any]]:
