@@ -352,3 +352,38 @@ def test_training_curves_are_there_for_tensorboard(tiny_run):
     history = json.loads((step / "record.json").read_text())["history"]
     logged = [float(make_ndarray(event.tensor_proto)) for event in events.Tensors("epoch_accuracy")]
     assert logged == pytest.approx(history["val_accuracy"])
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_share_the_work_and_end_alike(tiny_run, tiny_pipeline, tmp_path):
+    """Whoever comes second to a step waits for it, and takes what the other made."""
+    code = f"""
+import json
+from pathlib import Path
+from tfprune.pipeline import Pipeline
+from tfprune.pipeline.runner import run
+from tfprune.pipeline.work import Shop
+
+do = Shop.do
+
+def noted(self, task, *rest):
+    with Path("done").open("a") as file:
+        file.write(task.folder.name + "\\n")
+    return do(self, task, *rest)
+
+Shop.do = noted
+record = json.loads(Path({str(tiny_run / "run.json")!r}).read_text())
+run(Pipeline.model_validate(record["pipeline"]), out=Path("runs"))
+"""
+    both = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(2)]
+    assert [process.wait(timeout=250) for process in both] == [0, 0]
+    done = (tmp_path / "done").read_text().split()
+    # All seeds share their folder's name: three deliveries, one latency, five steps.
+    assert len(done) == 9
+    assert len([name for name in done if not name.startswith("seed-")]) == len(set(done)) - 1 == 5
+    for name in ("model.keras", "model.int8.tflite"):
+        path = f"both/seed-0/{name}"
+        assert sha256(tmp_path / "runs" / "tiny" / path) == sha256(tiny_run / path)
+    sessions = json.loads((tmp_path / "runs" / "tiny" / "run.json").read_text())["sessions"]
+    assert len(sessions) == 2
+    assert all(session["ended"] for session in sessions)
