@@ -120,6 +120,34 @@ def test_inspect_shows_groups_frozen_layers_and_sparsity(trained):
     assert [group["removable"] for group in document["groups"]] == [4, 8, 0]
 
 
+def test_inspect_shows_where_cutting_hurts(trained, tmp_path):
+    plot = tmp_path / "s.png"
+    arguments = ["--sensitivity", "--data", "digits", "--images", "50"]
+    result = _run("inspect", trained, *arguments, "--plot", plot)
+    assert result.exit_code == 0, result.output
+    table = result.stdout.partition("accuracy when one group alone is cut, of ")[2].splitlines()
+    assert table[2].split() == [
+        "layers",
+        "channels",
+        *("75%", "kept", "50%", "kept", "25%", "kept"),
+    ]
+    assert [line.split()[:2] for line in table[3:]] == [
+        ["block1_conv1", "4"],
+        ["block2_conv1", "8"],
+    ]
+    assert plot.stat().st_size > 1000
+    rows = json.loads(_run("inspect", trained, *arguments, "--json").stdout)["sensitivity"]
+    assert [row["share"] for row in rows] == [1.0, 0.75, 0.5, 0.25, 0.75, 0.5, 0.25]
+
+
+def test_sensitivity_needs_data(trained):
+    result = _run("inspect", trained, "--sensitivity")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "Error: --sensitivity needs images to measure with: give --data NAME"
+    )
+
+
 def test_compare_in_every_format(tiny_run):
     table = _run("compare", tiny_run)
     assert table.exit_code == 0, table.output

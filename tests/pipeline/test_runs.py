@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tfprune.errors import TfpruneError
-from tfprune.files import RECORD, sha256
+from tfprune.files import RECORD, read_json, sha256, write_json
 from tfprune.pipeline.runner import run
 from tfprune.pipeline.runs import collect, list_runs
 from tfprune.pipeline.store import Store
@@ -29,6 +29,19 @@ def test_a_finished_run_a_stopped_one_and_one_that_goes_on(mine):
     assert list_runs(mine.parent).iloc[0].state == "stopped"
     with Store(mine).session():
         assert list_runs(mine.parent).iloc[0].state == "running"
+
+
+def test_a_run_of_another_version_is_listed_and_not_freed(mine):
+    record = read_json(mine / "run.json")
+    record["pipeline"]["steps"]["dense"]["kind"] = "unheard-of"
+    write_json(mine / "run.json", record)
+    row = list_runs(mine.parent).iloc[0]
+    assert (row.state, row.done, row.tasks) == ("unknown", 0, 0)
+    with pytest.raises(TfpruneError) as caught:
+        collect(mine, delete=True)
+    assert str(caught.value) == (
+        f"{mine / 'run.json'} is of another version of tfprune: run its pipeline again"
+    )
 
 
 def test_a_directory_without_runs_has_an_empty_list(tmp_path):
@@ -61,7 +74,6 @@ def test_what_nothing_refers_to_goes_and_the_run_stays_finished(mine, tiny_pipel
 
 def test_what_was_begun_for_the_pipeline_is_kept(mine):
     from tfprune.pipeline.plan import plan
-    from tfprune.pipeline.runs import read_json
     from tfprune.pipeline.spec import Pipeline
     from tfprune.pipeline.store import partial
 

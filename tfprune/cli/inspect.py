@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tfprune.cli import options
 from tfprune.quiet import start_keras
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @click.command("inspect")
 @click.argument("model", type=options.KERAS_FILE)
+@click.option(
+    "--sensitivity",
+    "probed",
+    is_flag=True,
+    help="Also cut each group alone, at several ratios, and measure the accuracy. Needs --data.",
+)
+@click.option("--importance", default="l2", show_default=True, help="What goes first.")
+@click.option(
+    "--images", type=int, default=1000, show_default=True, help="Validation images to look at."
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw it: .svg, .png or .pdf.")
+@options.data(required=False, why="its validation images show how sensitive each group is")
 @options.as_json
-def inspect_command(model: Path, as_json: bool) -> None:
+def inspect_command(
+    model: Path,
+    probed: bool,
+    importance: str,
+    images: int,
+    plot: Path | None,
+    data_name: str | None,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
     """Show the channel groups of MODEL, a .keras file, its frozen layers and its sparsity."""
+    if probed and data_name is None:
+        raise click.UsageError("--sensitivity needs images to measure with: give --data NAME")
     start_keras()
     from tfprune import channel_groups, macs, sparsity
     from tfprune.filters import group_table
@@ -25,6 +52,9 @@ def inspect_command(model: Path, as_json: bool) -> None:
     network = read_keras(model)
     groups = channel_groups(network)
     table, zeros = group_table(groups), sparsity(network)
+    cuts = None
+    if data_name is not None and probed:
+        cuts = _sensitivity(network, data_name, data_dir, images, importance, plot)
     if as_json:
         document = {
             "macs": macs(network),
@@ -33,6 +63,8 @@ def inspect_command(model: Path, as_json: bool) -> None:
             "frozen": groups.frozen,
             "sparsity": json.loads(render(zeros, "json")),
         }
+        if cuts is not None:
+            document["sensitivity"] = json.loads(render(cuts, "json"))
         click.echo(json.dumps(document, indent=2))
         return
     click.echo(f"{model}: {macs(network):,} MACs, {network.count_params():,} parameters\n")
@@ -41,3 +73,35 @@ def inspect_command(model: Path, as_json: bool) -> None:
         click.echo(f"frozen {layer}: {reason}")
     click.echo()
     click.echo(render(zeros), nl=False)
+    if cuts is not None:
+        click.echo(f"\naccuracy when one group alone is cut, of {cuts['accuracy'][0]:.2%}:\n")
+        wide = cuts[1:].pivot(index=["layers", "channels"], columns="share", values="accuracy")
+        wide = wide.sort_index(axis="columns", ascending=False)
+        wide = wide.map("{:.2%}".format).rename(columns="{:.0%} kept".format).reset_index()
+        # pivot sorts; the order of the model says more.
+        order = cuts[1:][["layers", "channels"]].drop_duplicates()
+        click.echo(render(order.merge(wide, on=["layers", "channels"])), nl=False)
+
+
+def _sensitivity(
+    network: Any,
+    data_name: str,
+    data_dir: str | None,
+    images: int,
+    importance: str,
+    plot: Path | None,
+) -> pd.DataFrame:
+    from tfprune.data import load as load_data
+    from tfprune.filters import sensitivity
+    from tfprune.measure import evaluate, load
+    from tfprune.report.sensitivity import plot_sensitivity
+
+    held_out = load_data(data_name, data_dir).validation
+
+    def accuracy(slim: Any) -> float:
+        return evaluate(load(slim), held_out.images[:images], held_out.labels[:images]).accuracy
+
+    table = sensitivity(network, accuracy, importance=importance)
+    if plot is not None:
+        click.echo(f"drawn: {plot_sensitivity(table, plot)}", err=True)
+    return table

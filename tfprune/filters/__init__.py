@@ -8,6 +8,7 @@ from tfprune.filters.plan import RemovalPlan
 from tfprune.filters.rebuild import rebuild
 from tfprune.filters.recover import recalibrated
 from tfprune.filters.rules import channel_rule
+from tfprune.filters.sensitivity import sensitivity
 from tfprune.filters.slim import plan, remove_filters, slim
 from tfprune.filters.table import group_table
 
@@ -25,5 +26,6 @@ __all__ = [
     "rebuild",
     "recalibrated",
     "remove_filters",
+    "sensitivity",
     "slim",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD, read_json
@@ -38,18 +39,27 @@ def list_runs(out: Path) -> pd.DataFrame:
         out: such as `saved_models`.
 
     Returns:
-        One row a run, with columns run, state ("finished", "running" or "stopped"), done and
-        tasks (how many are finished, of how many), variants, seeds, begun and ended of its last
-        session (ISO 8601), bytes on disk.
+        One row a run, with columns run, state ("finished", "running", "stopped", or "unknown" for
+        one of another version, or whose `.keras` file is gone), done and tasks (how many are
+        finished, of how many), variants, seeds, begun and ended of its last session (ISO 8601),
+        bytes on disk.
     """
     rows = []
     for path in sorted(out.glob(f"*/{RUN}")):
         record, directory = read_json(path), path.parent
-        tasks = _tasks(directory, record)
-        done = sum(task.finished for task in tasks)
-        running = bool(Store(directory).sessions())
         last = record["sessions"][-1] if record["sessions"] else {"begun": None, "ended": None}
-        state = "running" if running else "finished" if done == len(tasks) else "stopped"
+        try:
+            tasks = _tasks(directory, record)
+        except TfpruneError:
+            # One run that cannot be understood is no reason to hide the others.
+            tasks = []
+        done = sum(task.finished for task in tasks)
+        if Store(directory).sessions():
+            state = "running"
+        elif not tasks:
+            state = "unknown"
+        else:
+            state = "finished" if done == len(tasks) else "stopped"
         rows.append(
             {
                 "run": directory.name,
@@ -115,7 +125,12 @@ def _unreferred(directory: Path) -> Iterator[Path]:
 
 def _tasks(directory: Path, record: dict[str, Any]) -> list[Task]:
     """The tasks of a run as it was last started."""
-    pipeline = Pipeline.model_validate(record["pipeline"])
+    try:
+        pipeline = Pipeline.model_validate(record["pipeline"])
+    except ValidationError as error:
+        raise TfpruneError(
+            f"{directory / RUN} is of another version of tfprune: run its pipeline again"
+        ) from error
     return plan(pipeline, directory, record["data_sha256"], seeds=record["seeds"])
 
 
