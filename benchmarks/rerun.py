@@ -40,7 +40,7 @@ def rerun(pipeline: Path, out: Path, times: int, output: Path | None) -> None:
         seconds.append(time.perf_counter() - begun)
     unchanged = state() == before
     result = {
-        "command": f"python {' '.join(sys.argv)}",
+        "command": f"python benchmarks/rerun.py {pipeline}",
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),

@@ -124,7 +124,7 @@ def torture(pipeline: Path, kills: int, seed: int, output: Path | None) -> None:
                     problems.append(f"run {finished} has other models")
             click.echo(f"{len(moments)} kills, {finished} runs, {len(problems)} problems", err=True)
     result = {
-        "command": f"python {' '.join(sys.argv)}",
+        "command": f"python benchmarks/torture.py {pipeline} --kills {kills} --seed {seed}",
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "machine": {**provenance.machine(), "node": platform.machine()},
