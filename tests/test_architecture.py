@@ -14,6 +14,7 @@ PACKAGE = Path(tfprune.__file__).parent
 # From the bottom to the top; a part may import itself and what lies below its row.
 LAYERS = [
     {"errors", "quiet"},
+    {"kernels"},
     {"backup", "files", "graph", "progress", "validation", "data", "zoo"},
     {"checkpoint"},
     {"training", "weights", "filters"},

@@ -30,6 +30,12 @@ def single(layer: layers.Layer, *shape: int) -> keras.Model:
     return keras.Sequential([keras.Input(shape), layer])
 
 
+def attending(attention: layers.Layer) -> keras.Model:
+    """Six steps look at five."""
+    query, value = keras.Input((6, 4)), keras.Input((5, 4))
+    return keras.Model([query, value], attention(query, value))
+
+
 # The count by hand: outputs times what each of them sums up.
 MACS = {
     "dense": (lambda: single(layers.Dense(3), 4), 4 * 3),
@@ -59,6 +65,43 @@ MACS = {
         lambda: single(layers.Conv2D(5, 3, data_format="channels_first"), 2, 8, 8),
         6 * 6 * 5 * 9 * 2,
     ),
+    "depthwise in groups": (lambda: single(layers.Conv2D(8, 3, groups=4), 8, 8, 4), 36 * 9 * 8),
+    "separable 1d, multiplier": (
+        lambda: single(layers.SeparableConv1D(5, 3, depth_multiplier=2), 8, 4),
+        6 * 3 * 4 * 2 + 6 * 8 * 5,
+    ),
+    "transposed 1d": (lambda: single(layers.Conv1DTranspose(5, 2), 3, 4), 3 * 2 * 4 * 5),
+    "transposed 3d": (lambda: single(layers.Conv3DTranspose(5, 2), 2, 2, 2, 3), 8 * 8 * 3 * 5),
+    "simple rnn": (lambda: single(layers.SimpleRNN(5), 6, 4), 6 * (4 * 5 + 5 * 5)),
+    "gru": (lambda: single(layers.GRU(5), 6, 4), 6 * 3 * (4 * 5 + 5 * 5)),
+    "lstm": (lambda: single(layers.LSTM(5), 6, 4), 6 * 4 * (4 * 5 + 5 * 5)),
+    "lstm both ways": (
+        lambda: single(layers.Bidirectional(layers.LSTM(5)), 6, 4),
+        2 * 6 * 4 * (4 * 5 + 5 * 5),
+    ),
+    "convolutional lstm": (
+        lambda: single(layers.ConvLSTM2D(5, 3, return_sequences=True), 6, 8, 8, 4),
+        6 * 36 * 4 * 9 * (4 * 5 + 5 * 5),
+    ),
+    "at every step": (
+        lambda: single(layers.TimeDistributed(layers.Conv2D(5, 3)), 6, 8, 8, 4),
+        6 * 36 * 9 * 4 * 5,
+    ),
+    "nothing at every step": (lambda: single(layers.TimeDistributed(layers.ReLU()), 6, 4), 0),
+    "einsum": (lambda: single(layers.EinsumDense("btc,cde->btde", (6, 2, 3)), 6, 4), 6 * 4 * 6),
+    "einsum, ellipsis": (
+        lambda: single(layers.EinsumDense("...c,cd->...d", 3), 5, 6, 4),
+        5 * 6 * 4 * 3,
+    ),
+    "attention": (
+        lambda: attending(layers.MultiHeadAttention(2, 3)),
+        6 * 4 * 6 * 2 + 5 * 4 * 6 * 2,
+    ),
+    "grouped attention": (
+        lambda: attending(layers.GroupQueryAttention(3, 4, 2)),
+        6 * 4 * 12 * 2 + 5 * 4 * 6 * 2,
+    ),
+    "embedding": (lambda: single(layers.Embedding(9, 4), 6), 0),
     "no kernel": (lambda: single(layers.BatchNormalization(), 8, 8, 4), 0),
 }
 

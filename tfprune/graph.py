@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
 import keras
-from keras import layers
 
 from tfprune.errors import UsageError
+from tfprune.kernels import KERNELS
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,15 @@ class Call:
         operation: the layer, nested model or raw `keras.ops` operation that is called.
         inputs: the Keras tensors it reads, in the order of its arguments.
         outputs: the Keras tensors it returns.
+        args: the positional arguments it was called with, tensors and others.
+        kwargs: the arguments it was called with by name.
     """
 
     operation: keras.Operation
     inputs: tuple[keras.KerasTensor, ...]
     outputs: tuple[keras.KerasTensor, ...]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_graph(operation: object) -> bool:
@@ -65,7 +69,14 @@ def calls(model: keras.Model) -> Iterator[Call]:
     for _, nodes in sorted(graph._nodes_by_depth.items(), reverse=True):
         for node in nodes:
             if not node.is_input:
-                yield Call(node.operation, tuple(node.input_tensors), tuple(node.outputs))
+                given = node.arguments
+                yield Call(
+                    node.operation,
+                    tuple(node.input_tensors),
+                    tuple(node.outputs),
+                    tuple(given.args),
+                    dict(given.kwargs),
+                )
 
 
 def named_layers(model: keras.Model, prefix: str = "") -> dict[str, keras.Layer]:
@@ -99,7 +110,16 @@ def copy(model: keras.Model) -> keras.Model:
     functional(model)
     twin = from_config(model, model.get_config())
     twin.set_weights(model.get_weights())
+    settle(twin)
     return twin
+
+
+def settle(model: keras.Model) -> None:
+    """Lets layers that derive constants from their weights do so, after weights were set."""
+    for layer in named_layers(model).values():
+        # Normalization computes with copies of its mean and variance.
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
 def from_config(model: keras.Model, config: dict[str, Any]) -> keras.Model:
@@ -134,28 +154,42 @@ def from_config(model: keras.Model, config: dict[str, Any]) -> keras.Model:
 
 
 def _own_objects(model: keras.Model, config: dict[str, Any], known: dict[str, Any]) -> None:
-    """Collects what the layers of a model are made of; `config` then names its own functions."""
+    """Collects what the layers of a model are made of; `config` then names its own objects."""
     members = {each.name: each for each in functional(model).operations}
     for entry in config["layers"]:
-        inner = entry["config"]
-        member = members.get(inner.get("name"))
-        if member is None:
+        member = members.get(entry["config"].get("name"))
+        if member is not None:
+            _own(member, entry, known)
+
+
+def _own(member: keras.Operation, entry: dict[str, Any], known: dict[str, Any]) -> None:
+    # Keras finds its own classes by their modules. By a bare name a layer and a raw operation, such
+    # as `layers.Add` and `ops.add`, would stand for each other.
+    if type(member).__module__.partition(".")[0] != "keras":
+        entry["registered_name"] = _named(type(member), known)
+    inner = entry["config"]
+    if is_graph(member):
+        _own_objects(member, inner, known)
+        return
+    for key, said in inner.items():
+        value = getattr(member, key, None)
+        # What a string names, such as `relu`, Keras finds by itself.
+        if not isinstance(said, dict):
             continue
-        known[type(member).__name__] = type(member)
-        if is_graph(member):
-            _own_objects(member, inner, known)
-            continue
-        for key, said in inner.items():
-            value = getattr(member, key, None)
-            # What a string names, such as `relu`, Keras finds by itself.
-            if not isinstance(said, dict):
-                continue
-            if isinstance(value, FunctionType):
-                name = f"{value.__name__} {len(known)}"
-                known[name] = value
-                inner[key] = {"class_name": "function", "config": name, "registered_name": name}
-            elif said.get("class_name") == type(value).__name__:
-                known[type(value).__name__] = type(value)
+        if isinstance(value, FunctionType):
+            name = _named(value, known)
+            inner[key] = {"class_name": "function", "config": name, "registered_name": name}
+        elif isinstance(value, keras.Layer):
+            _own(value, said, known)
+        elif said.get("class_name") == type(value).__name__ and said.get("registered_name"):
+            said["registered_name"] = _named(type(value), known)
+
+
+def _named(value: Any, known: dict[str, Any]) -> str:
+    """A name of its own for a class or function, since two of them may be called alike."""
+    name = f"{value.__name__} {len(known)}"
+    known[name] = value
+    return name
 
 
 def compile_like(model: keras.Model, twin: keras.Model) -> None:
@@ -185,51 +219,6 @@ class KernelUse:
     positions: int
 
 
-def _spatial(shape: tuple[int | None, ...], channel_axis: int) -> int:
-    sizes = [size for axis, size in enumerate(shape) if axis not in (0, channel_axis % len(shape))]
-    if any(size is None for size in sizes):
-        raise UsageError(
-            f"the tensor shape {tuple(shape)} is open, so its multiply-accumulates cannot be "
-            "counted: give the model's Input a fixed shape"
-        )
-    return math.prod(sizes)  # type: ignore[arg-type]
-
-
-def _channel_axis(layer: keras.Layer) -> int:
-    return 1 if getattr(layer, "data_format", "channels_last") == "channels_first" else -1
-
-
-def _at_outputs(*names: str) -> Callable[[Call], Iterator[KernelUse]]:
-    def uses(call: Call) -> Iterator[KernelUse]:
-        layer = call.operation
-        positions = _spatial(call.outputs[0].shape, _channel_axis(layer))
-        for name in names:
-            yield KernelUse(layer, getattr(layer, name), positions)
-
-    return uses
-
-
-def _at_inputs(call: Call) -> Iterator[KernelUse]:
-    layer = call.operation
-    positions = _spatial(call.inputs[0].shape, _channel_axis(layer))
-    yield KernelUse(layer, layer.kernel, positions)
-
-
-_KERNEL_USES: dict[type, Callable[[Call], Iterator[KernelUse]]] = {
-    layers.Dense: _at_outputs("kernel"),
-    layers.Conv1D: _at_outputs("kernel"),
-    layers.Conv2D: _at_outputs("kernel"),
-    layers.Conv3D: _at_outputs("kernel"),
-    layers.DepthwiseConv1D: _at_outputs("kernel"),
-    layers.DepthwiseConv2D: _at_outputs("kernel"),
-    layers.SeparableConv1D: _at_outputs("depthwise_kernel", "pointwise_kernel"),
-    layers.SeparableConv2D: _at_outputs("depthwise_kernel", "pointwise_kernel"),
-    layers.Conv1DTranspose: _at_inputs,
-    layers.Conv2DTranspose: _at_inputs,
-    layers.Conv3DTranspose: _at_inputs,
-}
-
-
 def kernel_uses(model: keras.Model) -> list[KernelUse]:
     """Every use of a kernel in a model, nested models included, a shared layer once a call.
 
@@ -243,8 +232,9 @@ def kernel_uses(model: keras.Model) -> list[KernelUse]:
     for call in calls(model):
         if is_graph(call.operation):
             uses.extend(kernel_uses(call.operation))
-        elif rule := _KERNEL_USES.get(type(call.operation)):
-            uses.extend(rule(call))
+        elif rule := KERNELS.get(type(call.operation)):
+            shapes = [[each.shape for each in found] for found in (call.inputs, call.outputs)]
+            uses.extend(KernelUse(call.operation, *each) for each in rule(call.operation, *shapes))
     return uses
 
 

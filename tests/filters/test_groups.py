@@ -8,7 +8,7 @@ from keras import layers
 import tfprune
 
 from .harness import randomised
-from .test_rules import conv, head, image
+from .models import conv, head, image
 
 
 def residual() -> keras.Model:

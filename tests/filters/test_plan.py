@@ -32,17 +32,21 @@ def model() -> keras.Model:
     ("filters", "message"),
     [
         ({"last": [0]}, "filter 0 of layer 'last' cannot go: it is an output of the model"),
-        (
-            {"frist": [0]},
-            "no layer 'frist' makes channels that tfprune can follow: did you mean 'first'?",
-        ),
-        (
-            {"xyz": [0]},
-            "no layer 'xyz' makes channels that tfprune can follow: see `tfprune inspect`",
-        ),
+        ({"frist": [0]}, "model 'small' has no layer 'frist': did you mean 'first'?"),
+        ({"xyz": [0]}, "model 'small' has no layer 'xyz': see `tfprune inspect`"),
         (
             {"relu": [0]},
-            "no layer 'relu' makes channels that tfprune can follow: see `tfprune inspect`",
+            "layer 'relu' makes no channels of its own: name the layer before it that does",
+        ),
+        (
+            {"own": [0]},
+            "layer 'own' has no filters that can go: own is a Lambda, whose function nobody can "
+            "look into",
+        ),
+        (
+            {"second": [0]},
+            "filter 0 of layer 'second' cannot go: own is a Lambda, whose function nobody can "
+            "look into",
         ),
         ({"first": [12]}, "layer 'first' has filters 0..11: 12 is out of range"),
         ({"first": [-1]}, "layer 'first' has filters 0..11: -1 is out of range"),
@@ -52,7 +56,19 @@ def model() -> keras.Model:
         ),
     ],
 )
-def test_errors_of_remove_filters(model: keras.Model, filters: dict, message: str) -> None:
+def test_errors_of_remove_filters(filters: dict, message: str) -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(12, 3, name="first"),
+            layers.ReLU(name="relu"),
+            layers.Conv2D(20, 3, name="second"),
+            layers.Lambda(lambda x: x, name="own"),
+            layers.Flatten(),
+            layers.Dense(3, name="last"),
+        ],
+        name="small",
+    )
     with pytest.raises(tfprune.UsageError) as error:
         tfprune.remove_filters(model, filters)
     assert str(error.value) == message

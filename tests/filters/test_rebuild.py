@@ -11,7 +11,7 @@ import tfprune
 from tfprune.graph import copy
 
 from .harness import assert_same, examples, outputs, randomised
-from .test_rules import conv, head, image
+from .models import conv, head, image
 
 
 def mlp(*middle: layers.Layer) -> list[layers.Layer]:
@@ -135,6 +135,38 @@ def test_the_input_of_a_nested_model_shrinks() -> None:
     slim = tfprune.remove_filters(model, {"a": [2]})
     assert slim.get_layer("inner").inputs[0].shape == (None, 6, 6, 3)
     assert inner.inputs[0].shape == (None, 6, 6, 4)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist])
+def test_weights_given_as_an_array(kind: object) -> None:
+    table = keras.initializers.Constant(kind(np.ones((5, 6), np.float32)))
+    x = keras.Input((3,), dtype="int32")
+    y = layers.Flatten()(layers.Embedding(5, 6, embeddings_initializer=table, name="a")(x))
+    slim = tfprune.remove_filters(keras.Model(x, layers.Dense(2)(y)), {"a": [0]})
+    np.testing.assert_array_equal(slim.get_layer("a").get_weights()[0], np.ones((5, 5)))
+
+
+def test_a_layer_and_a_raw_operation_of_one_name() -> None:
+    """`layers.Add` and `ops.add`, as in MobileNetV3."""
+    x = keras.Input((4,))
+    y = layers.Add()([layers.Dense(4)(x) + 3.0, layers.Dense(4)(x)])
+    model = randomised(keras.Model(x, layers.Dense(2)(y)))
+    inputs = examples(model)
+    assert_same(outputs(copy(model), inputs), outputs(model, inputs))
+
+
+def test_two_classes_of_one_name() -> None:
+    def make(factor: float) -> type:
+        class Times(layers.Layer):
+            def call(self, x: object) -> object:
+                return x * factor
+
+        return Times
+
+    parts = [make(2.0)(), make(3.0)()]
+    model = randomised(keras.Sequential(mlp(parts[0], layers.Dense(3), parts[1])))
+    inputs = examples(model)
+    assert_same(outputs(copy(model), inputs), outputs(model, inputs))
 
 
 def test_trainable_flags_stay() -> None:

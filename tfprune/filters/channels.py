@@ -6,17 +6,18 @@ slices of which weight go, and which config numbers shrink, all follow from the 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import keras
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from tfprune.filters.records import Number, Remark, Role, Slice, counted, listed, sized
 from tfprune.graph import Call
-
-Role = Literal["filter", "scale", "state", "input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,50 +53,6 @@ class Channels:
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
-    """One axis of one weight, and the ids that index it.
-
-    Attributes:
-        variable: the weight.
-        axis: which of its axes, counted from the front.
-        ids: int64 (variable.shape[axis],).
-        role: `filter` for what makes the channel (kernel and bias), `scale` for what scales and
-            shifts it, `state` for statistics, `input` for what reads it.
-    """
-
-    variable: keras.Variable
-    axis: int
-    ids: np.ndarray
-    role: Role
-
-
-@dataclass(frozen=True, eq=False)
-class Number:
-    """A config entry that counts channels, such as `filters` of a Conv2D.
-
-    Attributes:
-        layer: the layer whose config it is.
-        key: the entry's key.
-        ids: the channels it counts.
-        axis: where the entry is a shape, which of its axes counts them.
-    """
-
-    layer: keras.Layer
-    key: str
-    ids: np.ndarray
-    axis: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Remark:
-    """Why some ids may not go, or what their going costs."""
-
-    ids: np.ndarray
-    layer: str
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
 class Read:
     """Channels meeting the weight that reads them."""
 
@@ -117,13 +74,14 @@ class Trace:
         self.count = 0
         self.producers: dict[int, tuple[keras.Layer, np.ndarray]] = {}
         self.slices: dict[tuple[int, int], Slice] = {}
-        self.numbers: dict[tuple[int, str], Number] = {}
+        self.numbers: dict[tuple[int, tuple[str | int, ...]], Number] = {}
         self.reads: list[Read] = []
         self.normalized: set[int] = set()
         self.frozen: list[Remark] = []
         self.inexactness: list[Remark] = []
         self._edges: list[tuple[np.ndarray, np.ndarray]] = []
         self._entered: dict[int, Channels] = {}
+        self._wrapper: tuple[keras.Layer, tuple[str, ...]] | None = None
 
     # -- what rules return ---------------------------------------------------------------------
 
@@ -140,7 +98,7 @@ class Trace:
         """
         shape = tuple(self.call.outputs[0].shape)
         axis %= len(shape)
-        layer = self.call.operation
+        layer = self.call.operation if self._wrapper is None else self._wrapper[0]
         if id(layer) not in self.producers:
             self.producers[id(layer)] = (layer, self._mint(shape[axis]))
         ids = self.producers[id(layer)][1]
@@ -192,8 +150,21 @@ class Trace:
         if channels is not first:
             self.unite(first, channels)
         layer = tensor._keras_history.operation
-        self.numbers[id(layer), "batch_shape"] = Number(layer, "batch_shape", first.ids, first.axis)
+        self._number(layer, ("batch_shape",), first.ids, sized(first.axis))
         return channels
+
+    @contextmanager
+    def within(self, call: Call, *path: str) -> Iterator[None]:
+        """While it lasts, rules answer for a layer that the current one wraps.
+
+        Args:
+            call: the call of the wrapped layer.
+            path: where its config lies in that of the wrapper.
+        """
+        outer, self.call = self.call, call
+        self._wrapper = (outer.operation, path)
+        yield
+        self.call, self._wrapper = outer, None
 
     # -- what rules record ---------------------------------------------------------------------
 
@@ -219,20 +190,68 @@ class Trace:
         For layers whose own weights set the scale anew. The filters of the linear layer right
         before then have a direction but no scale: ten times the filter is the same filter.
         """
-        (tensor,) = self.call.inputs
+        tensor = self.call.inputs[0]
+        if channels.linear is None or not hasattr(tensor, "_keras_history"):
+            return
         read = [
             node
             for node in tensor._keras_history.operation._outbound_nodes
             if any(each is tensor for each in node.input_tensors)
         ]
         # Whoever else reads the tensor sees the scale.
-        if channels.linear is not None and len(read) == 1:
+        if len(read) == 1:
             self.normalized.update(id(weight) for weight in channels.linear.weights)
 
-    def number(self, key: str, channels: Channels) -> None:
-        """Says that a config entry of the current layer counts `channels`."""
-        layer = self.call.operation
-        self.numbers[id(layer), key] = Number(layer, key, channels.ids)
+    def number(self, key: str, channels: Channels, axis: int | None = None) -> None:
+        """Says that a config entry of the current layer counts `channels`.
+
+        Args:
+            key: the entry, an int or a shape.
+            channels: what it counts.
+            axis: where it is a shape, which of its axes counts them.
+        """
+        layer, path = self._config(key)
+        self._number(layer, path, channels.ids, counted if axis is None else sized(axis))
+
+    def listed(self, key: str, channels: Channels) -> None:
+        """Says that a config entry of the current layer lists one number for each of `channels`.
+
+        An entry of one number stands for all of them and stays.
+        """
+        layer, path = self._config(key)
+        self._number(layer, path, channels.ids, listed)
+
+    def edit(
+        self, channels: Channels, edited: Callable[[Any, np.ndarray], Any], *path: str | int
+    ) -> None:
+        """Says how what the current operation was told follows from which of `channels` live.
+
+        Args:
+            channels: what it depends on.
+            edited: from the entry and which of `channels` are kept, bool (len(channels),), to the
+                new entry.
+            *path: the keys that lead to the entry in the operation's config; beginning with
+                `inbound_nodes`, in the arguments of its calls.
+        """
+        operation, prefix = self._config(path[0])
+        self._number(operation, (*prefix, *path[1:]), channels.ids, edited)
+
+    def _config(self, key: str | int) -> tuple[keras.Operation, tuple[str | int, ...]]:
+        if self._wrapper is None:
+            return self.call.operation, (key,)
+        return self._wrapper[0], (*self._wrapper[1], key)
+
+    def _number(
+        self,
+        layer: keras.Operation,
+        path: tuple[str | int, ...],
+        ids: np.ndarray,
+        edited: Callable[[Any, np.ndarray], Any],
+    ) -> None:
+        known = self.numbers.setdefault((id(layer), path), Number(layer, path, ids, edited))
+        if known.ids is not ids:
+            # A shared layer: one number serves both calls, so their channels go together.
+            self._edges.append((known.ids, ids))
 
     def freeze(self, channels: Channels, reason: str) -> None:
         """Forbids the removal of `channels`; `reason` completes "cannot go, because ..."."""

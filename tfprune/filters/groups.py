@@ -9,7 +9,8 @@ from typing import Any, overload
 import keras
 import numpy as np
 
-from tfprune.filters.channels import Role, Slice, Trace
+from tfprune.filters.channels import Trace
+from tfprune.filters.records import Role, Slice
 from tfprune.filters.trace import trace
 from tfprune.graph import named_layers
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.filters.channels import Slice
 from tfprune.filters.groups import ChannelGroups
+from tfprune.filters.records import Slice
 
 
 def _accumulated(

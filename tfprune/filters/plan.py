@@ -10,6 +10,7 @@ import numpy as np
 
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.filters.groups import ChannelGroups
+from tfprune.graph import named_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,7 @@ def removing(groups: ChannelGroups, filters: Mapping[str, Sequence[int]]) -> Rem
     for path, indices in filters.items():
         units = groups.producers.get(path)
         if units is None:
-            hint = did_you_mean(path, groups.producers, "see `tfprune inspect`")
-            raise UsageError(f"no layer {path!r} makes channels that tfprune can follow: {hint}")
+            raise UsageError(_without_filters(groups, path))
         for index in indices:
             if not 0 <= index < len(units):
                 raise UsageError(
@@ -78,6 +78,18 @@ def removing(groups: ChannelGroups, filters: Mapping[str, Sequence[int]]) -> Rem
         if not alive[units].any():
             raise UsageError(f"nothing would be left of layer {path!r}: keep at least one filter")
     return RemovalPlan(groups, alive)
+
+
+def _without_filters(groups: ChannelGroups, path: str) -> str:
+    """Why a layer has no filters that one could name."""
+    layer = named_layers(groups.model).get(path)
+    if layer is None:
+        hint = did_you_mean(path, groups.producers, "see `tfprune inspect`")
+        return f"model {groups.model.name!r} has no layer {path!r}: {hint}"
+    for remark in groups.trace.frozen:
+        if remark.layer == layer.name and remark.reason.startswith(layer.name):
+            return f"layer {path!r} has no filters that can go: {remark.reason}"
+    return f"layer {path!r} makes no channels of its own: name the layer before it that does"
 
 
 def removing_dead(groups: ChannelGroups) -> RemovalPlan:

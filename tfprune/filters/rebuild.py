@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.filters.channels import Number
 from tfprune.filters.plan import RemovalPlan
-from tfprune.graph import compile_like, from_config, functional, is_graph
+from tfprune.filters.records import Number
+from tfprune.graph import compile_like, from_config, functional, is_graph, settle
 
 
 def rebuild(plan: RemovalPlan) -> keras.Model:
@@ -36,6 +36,7 @@ def rebuild(plan: RemovalPlan) -> keras.Model:
     slim = from_config(groups.model, config)
     for old, new in zip(groups.model.weights, slim.weights, strict=True):
         new.assign(_sliced(plan, old))
+    settle(slim)
     compile_like(groups.model, slim)
     return slim
 
@@ -44,24 +45,40 @@ def _edit(
     plan: RemovalPlan, model: keras.Model, config: dict[str, Any], numbers: dict[int, list[Number]]
 ) -> None:
     # A Sequential model lists its InputLayer in its config, but not in its layers.
-    layers = {layer.name: layer for layer in functional(model).layers}
+    layers = {layer.name: layer for layer in functional(model).operations}
     config.pop("build_input_shape", None)
     for entry in config["layers"]:
-        # A layer built from its recorded shape would have the old number of channels.
-        entry.pop("build_config", None)
+        _unbuild(entry)
         layer = layers.get(entry["config"].get("name"))
         if layer is None:
             continue
         if is_graph(layer):
             _edit(plan, layer, entry["config"], numbers)
         for number in numbers.get(id(layer), []):
-            kept = int(plan.groups.kept(plan.alive, number.ids).sum())
-            if number.axis is None:
-                entry["config"][number.key] = kept
-            else:
-                shape = list(entry["config"][number.key])
-                shape[number.axis] = kept
-                entry["config"][number.key] = tuple(shape)
+            inner = entry if number.path[0] == "inbound_nodes" else entry["config"]
+            for key in number.path[:-1]:
+                inner = inner[key]
+            kept = plan.groups.kept(plan.alive, number.ids)
+            inner[number.path[-1]] = number.edited(inner[number.path[-1]], kept)
+
+
+def _unbuild(entry: dict[str, Any]) -> None:
+    # A layer built from its recorded shape would have the old number of channels.
+    entry.pop("build_config", None)
+    for key, inner in entry["config"].items():
+        if not (isinstance(inner, dict) and isinstance(inner.get("config"), dict)):
+            continue
+        if key.endswith("_initializer") and np.ndim(_value(inner)):
+            # An array of the old shape; its numbers are in the weights by now.
+            entry["config"][key] = keras.initializers.serialize(keras.initializers.Zeros())
+        else:
+            _unbuild(inner)
+
+
+def _value(initializer: dict[str, Any]) -> Any:
+    """The numbers that a serialised initializer gives to all weights alike, if it does."""
+    value = initializer["config"].get("value")
+    return keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
 
 
 def _sliced(plan: RemovalPlan, variable: keras.Variable) -> np.ndarray:

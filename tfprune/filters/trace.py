@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules import rule_for
-from tfprune.graph import calls, functional, is_graph
+from tfprune.graph import Call, calls, functional, is_graph
 
 
 def trace(model: keras.Model) -> Trace:
@@ -33,7 +34,7 @@ def trace(model: keras.Model) -> Trace:
 def _run(record: Trace, model: keras.Model, inputs: Sequence[Channels]) -> list[Channels]:
     graph = functional(model)
     values = {id(tensor): each for tensor, each in zip(graph.inputs, inputs, strict=True)}
-    for call in calls(model):
+    for call in map(_unmasked, calls(model)):
         arguments = [values[id(tensor)] for tensor in call.inputs]
         record.call = call
         if is_graph(call.operation):
@@ -46,3 +47,16 @@ def _run(record: Trace, model: keras.Model, inputs: Sequence[Channels]) -> list[
         for tensor, each in zip(call.outputs, results, strict=True):
             values[id(tensor)] = each
     return [values[id(tensor)] for tensor in graph.outputs]
+
+
+def _unmasked(call: Call) -> Call:
+    """The call without its masks, which Keras adds to the arguments by itself.
+
+    A mask says which steps count and has no channels.
+    """
+    kwargs = {key: each for key, each in call.kwargs.items() if not key.endswith("mask")}
+    if len(kwargs) == len(call.kwargs):
+        return call
+    given = keras.tree.flatten((call.args, kwargs))
+    tensors = tuple(each for each in given if isinstance(each, keras.KerasTensor))
+    return replace(call, inputs=tensors, kwargs=kwargs)

@@ -72,10 +72,31 @@ def activated(trace: Trace, activation: Any, channels: Channels) -> Channels:
         return mapped(activation, channels)
     name = getattr(activation, "__name__", type(activation).__name__)
     if activation in _MIXING:
-        trace.inexact(channels, f"{name} spreads over all channels")
+        # These work along the last axis, which holds no channels where those come first.
+        if channels.axis == len(channels.shape) - 1:
+            trace.inexact(channels, f"{name} spreads over all channels")
         return channels.varying()
     trace.freeze(channels, f"the activation {name} is not known to act on each channel alone")
     return channels.varying()
+
+
+def acts_alone(activation: Any) -> bool:
+    """Whether an activation function is known to map every number by itself."""
+    return activation is None or activation is activations.linear or activation in _POINTWISE
+
+
+def zeros_only(channels: Channels) -> Channels:
+    """`channels` after what keeps a channel of zeros and may change any other constant."""
+    return replace(channels, constant=np.where(channels.constant == 0, 0.0, np.nan))
+
+
+def agreed(constants: np.ndarray) -> np.ndarray:
+    """The constant that all of several channels share, NaN where they differ or vary.
+
+    Args:
+        constants: float (tensors, channels).
+    """
+    return np.where((constants == constants[0]).all(axis=0), constants[0], np.nan)
 
 
 def silent_or_constant(kernel: np.ndarray, bias: np.ndarray | None, read: np.ndarray) -> np.ndarray:

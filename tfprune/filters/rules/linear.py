@@ -1,8 +1,7 @@
-"""Layers that make channels: convolutions and dense layers."""
+"""Layers that make channels by weighted sums: dense layers, convolutions and embeddings."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,21 @@ from keras import layers
 
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules._common import activated, channel_axis, numpy, silent_or_constant
+from tfprune.filters.rules.grouped import grouped
 from tfprune.filters.rules.registry import channel_rule
 
 
-def _linear(trace: Trace, layer: Any, x: Channels, axis: int, size_key: str) -> Channels:
+def _linear(
+    trace: Trace, layer: Any, x: Channels, axis: int, size_key: str, transposed: bool = False
+) -> Channels:
     x = trace.along(x, axis)
     bias = numpy(layer.bias) if layer.use_bias else None
-    made = trace.produce(axis, silent_or_constant(numpy(layer.kernel), bias, x.constant))
-    trace.weight(layer.kernel, -2, x, "input")
-    trace.weight(layer.kernel, -1, made, "filter")
+    kernel = numpy(layer.kernel)
+    if transposed:
+        kernel = np.swapaxes(kernel, -1, -2)
+    made = trace.produce(axis, silent_or_constant(kernel, bias, x.constant))
+    trace.weight(layer.kernel, -1 if transposed else -2, x, "input")
+    trace.weight(layer.kernel, -2 if transposed else -1, made, "filter")
     if layer.use_bias:
         trace.weight(layer.bias, 0, made, "filter")
     trace.number(size_key, made)
@@ -33,33 +38,25 @@ def dense(trace: Trace, layer: Any, x: Channels) -> Channels:
 
 @channel_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)
 def conv(trace: Trace, layer: Any, x: Channels) -> Channels:
-    """Filters are the channels. Grouped convolutions are frozen on both sides."""
+    """Filters are the channels."""
+    if layer.groups > 1:
+        return grouped(trace, layer, x)
+    return _linear(trace, layer, x, channel_axis(layer, len(x.shape)), "filters")
+
+
+@channel_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+def conv_transpose(trace: Trace, layer: Any, x: Channels) -> Channels:
+    """As a convolution, but kernels are (..., filters, inputs)."""
     axis = channel_axis(layer, len(x.shape))
-    if layer.groups != 1:
-        reason = f"{layer.name} is a convolution in {layer.groups} groups"
-        trace.freeze(x, reason)
-        made = trace.produce(axis)
-        trace.freeze(made, reason)
-        return made
-    return _linear(trace, layer, x, axis, "filters")
+    return _linear(trace, layer, x, axis, "filters", transposed=True)
 
 
-@channel_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-def depthwise(trace: Trace, layer: Any, x: Channels) -> Channels:
-    """Each channel is filtered alone, into `depth_multiplier` channels that go with it."""
-    x = trace.along(x, channel_axis(layer, len(x.shape)))
-    copies = layer.depth_multiplier
-    kernel = numpy(layer.kernel)
-    bias = numpy(layer.bias) if layer.use_bias else np.zeros(len(x) * copies)
-    live = ((kernel != 0) & (x.constant != 0)[:, None]).any(axis=tuple(range(kernel.ndim - 2)))
-    made = replace(
-        x,
-        shape=tuple(trace.call.outputs[0].shape),
-        ids=np.repeat(x.ids, copies),
-        constant=np.where(live.reshape(-1), np.nan, bias),
-        linear=layer,
-    )
-    trace.weight(layer.kernel, -2, x, "filter")
-    if layer.use_bias:
-        trace.weight(layer.bias, 0, made, "filter")
-    return activated(trace, layer.activation, made)
+@channel_rule(layers.Embedding)
+def embedding(trace: Trace, layer: Any, x: Channels) -> Channels:
+    """Each output dimension is a channel; what comes in are indices, of which none may go."""
+    trace.freeze(x, f"{layer.name} takes it for indices")
+    table = numpy(layer.embeddings)
+    made = trace.produce(-1, np.where((table == 0).all(axis=0), 0.0, np.nan))
+    trace.weight(layer.embeddings, 1, made, "filter")
+    trace.number("output_dim", made)
+    return made

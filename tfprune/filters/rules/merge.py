@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers
 
 from tfprune.filters.channels import Channels, Trace
+from tfprune.filters.rules._common import agreed
 from tfprune.filters.rules.registry import channel_rule
 
 
@@ -38,28 +39,39 @@ def _channel_axis(inputs: Sequence[Channels], shape: tuple[int | None, ...]) -> 
     return None
 
 
-@channel_rule(*_COMBINED)
-def elementwise(trace: Trace, layer: Any, *inputs: Channels) -> Channels:
-    """Channels that meet go together; a size-1 axis that is spread over many stays."""
+def met(trace: Trace, combined: Callable[[np.ndarray], np.ndarray], *inputs: Channels) -> Channels:
+    """Channels after an operation of several tensors, number by number, that broadcasts.
+
+    Args:
+        trace: what is recorded on.
+        combined: from the constants of the inputs, float (inputs, channels), to the output's.
+        *inputs: the channels of each tensor; those that meet go together.
+    """
     shape = tuple(trace.call.outputs[0].shape)
     back = _channel_axis(inputs, shape)
+    spread = f"{trace.call.operation.name} spreads it over all channels"
     if back is None:
         for channels in inputs:
-            trace.freeze(channels, f"{layer.name} spreads it over all channels")
+            trace.freeze(channels, spread)
         return trace.opaque(shape)
-    met: list[Channels] = []
+    meeting: list[Channels] = []
     constants: list[np.ndarray] = []
     for channels in inputs:
         if len(channels.shape) < -back or channels.shape[back] != shape[back]:
-            trace.freeze(channels, f"{layer.name} spreads it over all channels")
+            trace.freeze(channels, spread)
             constants.append(np.full(shape[back], np.nan))
         else:
-            met.append(trace.along(channels, back))
-            constants.append(met[-1].constant)
-    for other in met[1:]:
-        trace.unite(met[0], other)
-    values = _COMBINED[type(layer)](np.stack(constants))
-    return Channels(shape, len(shape) + back, met[0].ids, values)
+            meeting.append(trace.along(channels, back))
+            constants.append(meeting[-1].constant)
+    for other in meeting[1:]:
+        trace.unite(meeting[0], other)
+    return Channels(shape, len(shape) + back, meeting[0].ids, combined(np.stack(constants)))
+
+
+@channel_rule(*_COMBINED)
+def elementwise(trace: Trace, layer: Any, *inputs: Channels) -> Channels:
+    """Channels that meet go together; a size-1 axis that is spread over many stays."""
+    return met(trace, _COMBINED[type(layer)], *inputs)
 
 
 @channel_rule(layers.Concatenate)
@@ -79,9 +91,8 @@ def concatenate(trace: Trace, layer: Any, *inputs: Channels) -> Channels:
             np.concatenate([part.constant for part in parts]),
         )
     along = carried.pop()
-    met = [trace.along(channels, along) for channels in inputs]
-    for other in met[1:]:
-        trace.unite(met[0], other)
-    values = np.stack([each.constant for each in met])
-    constant = np.where((values == values[0]).all(axis=0), values[0], np.nan)
-    return replace(met[0], shape=shape, constant=constant, linear=None)
+    meeting = [trace.along(channels, along) for channels in inputs]
+    for other in meeting[1:]:
+        trace.unite(meeting[0], other)
+    constant = agreed(np.stack([each.constant for each in meeting]))
+    return replace(meeting[0], shape=shape, constant=constant, linear=None)

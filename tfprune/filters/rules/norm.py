@@ -1,22 +1,35 @@
-"""Layers that scale and shift channels."""
+"""Layers that scale and shift channels, by numbers learned or by statistics of the moment."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers
 
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules._common import numpy
-from tfprune.filters.rules.registry import channel_rule, unknown
+from tfprune.filters.rules.grouped import tied_within
+from tfprune.filters.rules.registry import channel_rule, frozen
+
+
+def _axes(axis: Any, rank: int) -> list[int]:
+    """The axes a layer's config names, counted from the front, in its order."""
+    return [each % rank for each in (axis if isinstance(axis, list | tuple) else [axis])]
 
 
 @channel_rule(layers.BatchNormalization)
 def batch_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
-    """Each channel is scaled and shifted alone; where gamma is zero only beta is left."""
-    axis = layer.axis[0] if isinstance(layer.axis, list | tuple) else layer.axis
+    """Each channel is scaled and shifted alone; where gamma is zero only beta is left.
+
+    Along an axis other than the channels' every channel gets the same, and none is told from
+    others.
+    """
+    (axis,) = _axes(layer.axis, len(x.shape))
+    if x.axis not in (None, axis):
+        return trace.passed(x.varying())
     x = trace.along(x, axis)
     mean, variance = numpy(layer.moving_mean), numpy(layer.moving_variance)
     gamma, beta = np.ones(len(x)), np.zeros(len(x))
@@ -33,11 +46,89 @@ def batch_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
     return trace.passed(replace(x, constant=np.where(gamma == 0, 0.0, scaled) + beta))
 
 
+def _over_axes(trace: Trace, layer: Any, x: Channels, gamma: Any, beta: Any) -> Channels:
+    """Normalised over some axes of each example, then scaled and shifted along the same axes."""
+    axes = _axes(layer.axis, len(x.shape))
+    if x.axis not in axes:
+        return trace.passed(x.varying())
+    trace.inexact(x, f"{layer.name} normalises over all channels")
+    for variable in (gamma, beta):
+        if variable is not None:
+            trace.weight(variable, axes.index(x.axis), x, "scale")
+    return trace.passed(x.varying())
+
+
+@channel_rule(layers.LayerNormalization)
+def layer_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
+    """Mean and variance are taken over the channels, so a channel that goes is missed there."""
+    return _over_axes(trace, layer, x, layer.gamma, layer.beta)
+
+
+@channel_rule(layers.RMSNormalization)
+def rms_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
+    """The mean square is taken over the channels."""
+    return _over_axes(trace, layer, x, layer.scale, None)
+
+
+@channel_rule(layers.UnitNormalization)
+def unit_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
+    """The length is taken over the channels; there are no weights."""
+    return _over_axes(trace, layer, x, None, None)
+
+
+@channel_rule(layers.GroupNormalization)
+def group_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
+    """Statistics are a group's own, so whole groups go, which is exact.
+
+    A single group is a layer normalisation over everything: there a channel goes, inexactly.
+    """
+    (axis,) = _axes(layer.axis, len(x.shape))
+    x = trace.along(x, axis)
+    if layer.groups == 1:
+        trace.inexact(x, f"{layer.name} normalises over all channels")
+        constant = np.full(len(x), np.nan)
+    else:
+        trace.number("groups", tied_within(trace, x, layer.groups))
+        gamma = numpy(layer.gamma) if layer.scale else np.ones(len(x))
+        beta = numpy(layer.beta) if layer.center else np.zeros(len(x))
+        # A group of zeros has the mean zero.
+        groups = x.constant.reshape(layer.groups, -1)
+        silent = np.repeat((groups == 0).all(axis=1), groups.shape[1]) | (gamma == 0)
+        constant = np.where(silent, beta, np.nan)
+    for variable in (layer.gamma, layer.beta):
+        if variable is not None:
+            trace.weight(variable, 0, x, "scale")
+    return trace.passed(replace(x, constant=constant))
+
+
+@channel_rule(layers.Normalization)
+def normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
+    """Each channel is shifted and scaled by its own statistics, adapted or written down."""
+    if x.axis is None or x.axis not in layer._keep_axis:
+        return trace.passed(x.varying())
+    place = layer._keep_axis.index(x.axis)
+    if layer.input_mean is None:
+        trace.weight(layer.adapt_mean, place, x, "state")
+        trace.weight(layer.adapt_variance, place, x, "state")
+    elif len(layer._keep_axis) > 1:
+        return frozen(trace, "has numbers along several axes", x)[0]
+    else:
+        trace.listed("mean", x)
+        trace.listed("variance", x)
+    return trace.passed(x.varying())
+
+
 @channel_rule(layers.Rescaling)
 def rescaling(trace: Trace, layer: Any, x: Channels) -> Channels:
-    """A scalar passes every channel on; numbers per channel sit in a config nobody slices."""
-    if np.ndim(layer.scale) or np.ndim(layer.offset):
-        if x.axis is None:
-            return trace.passed(x)
-        return unknown(trace, layer, x)[0]
-    return trace.passed(replace(x, constant=x.constant * layer.scale + layer.offset))
+    """A number for all channels, or a list with one for each."""
+    if x.axis is None:
+        return trace.passed(x)
+    sizes = {np.shape(each) for each in (layer.scale, layer.offset)} - {(), (1,)}
+    if sizes:
+        last = keras.config.image_data_format() == "channels_last"
+        if not last or x.axis != len(x.shape) - 1 or sizes != {(len(x),)}:
+            return frozen(trace, "has numbers along other axes than the channels'", x)[0]
+        trace.listed("scale", x)
+        trace.listed("offset", x)
+    scale, offset = (np.asarray(each, np.float64) for each in (layer.scale, layer.offset))
+    return trace.passed(replace(x, constant=x.constant * scale + offset))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from keras import layers
 
 from tfprune.filters.channels import Channels, Trace
@@ -23,10 +25,24 @@ def activation_layer(trace: Trace, layer: Any, x: Channels) -> Channels:
     return mapped(layer, trace.passed(x))
 
 
+@channel_rule(layers.PReLU)
+def prelu(trace: Trace, layer: Any, x: Channels) -> Channels:
+    """Slopes have the shape of an example, with size 1 where an axis shares them."""
+    if x.axis is not None and x.axis not in (layer.shared_axes or ()):
+        # Not "scale": what is positive passes whatever the slope is.
+        trace.weight(layer.alpha, x.axis - 1, x, "state")
+    positive = replace(x, constant=np.where(x.constant >= 0, x.constant, np.nan))
+    return trace.passed(positive)
+
+
 @channel_rule(layers.Softmax)
-def softmax(trace: Trace, layer: Any, x: Channels) -> Channels:
-    """The share of every channel depends on all others."""
-    trace.inexact(x, "softmax spreads over all channels")
+def softmax(trace: Trace, layer: Any, x: Channels, *masks: Channels) -> Channels:
+    """Along the channels, the share of every one depends on all others."""
+    for mask in masks:
+        trace.freeze(mask, f"{layer.name} takes it for a mask")
+    axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+    if x.axis in [axis % len(x.shape) for axis in axes]:
+        trace.inexact(x, "softmax spreads over all channels")
     return trace.passed(x).varying()
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
 from tfprune.filters.channels import Channels, Trace
 
 Rule = Callable[..., Channels | Sequence[Channels]]
+_R = TypeVar("_R", bound=Rule)
 
 _RULES: dict[type, Rule] = {}
 
 
-def channel_rule(*types: type) -> Callable[[Rule], Rule]:
+def channel_rule(*types: type) -> Callable[[_R], _R]:
     """Registers how channels pass through layers of the given types.
 
     A rule is called as `rule(trace, layer, *inputs)`, with a `Channels` for each input tensor,
@@ -35,7 +36,7 @@ def channel_rule(*types: type) -> Callable[[Rule], Rule]:
         ```
     """
 
-    def register(rule: Rule) -> Rule:
+    def register(rule: _R) -> _R:
         for each in types:
             _RULES[each] = rule
         return rule
@@ -45,11 +46,37 @@ def channel_rule(*types: type) -> Callable[[Rule], Rule]:
 
 def rule_for(operation: keras.Operation) -> Rule:
     """The rule of an operation, `unknown` where nobody wrote one."""
+    if getattr(operation, "lora_enabled", False) or getattr(operation, "quantization_mode", None):
+        return adapted
     return _RULES.get(type(operation), unknown)
+
+
+def frozen(trace: Trace, reason: str, *inputs: Channels) -> list[Channels]:
+    """Freezes what goes into a layer, and knows nothing of what comes out.
+
+    Args:
+        trace: what is recorded on.
+        reason: completes "the layer ...".
+        *inputs: the channels of each tensor that goes in.
+    """
+    for channels in inputs:
+        trace.freeze(channels, f"{trace.call.operation.name} {reason}")
+    return [trace.opaque(output.shape) for output in trace.call.outputs]
+
+
+def refusing(reason: str) -> Rule:
+    """A rule for layers that freeze what meets them; `reason` completes "the layer ..."."""
+
+    def refuse(trace: Trace, layer: Any, *inputs: Channels) -> list[Channels]:
+        return frozen(trace, reason, *inputs)
+
+    return refuse
+
+
+# Their kernels are not weights, but computed from others with axes of their own.
+adapted = refusing("has LoRA or quantized weights")
 
 
 def unknown(trace: Trace, layer: Any, *inputs: Channels) -> list[Channels]:
     """Freezes what goes into and comes out of a layer that has no rule."""
-    for channels in inputs:
-        trace.freeze(channels, f"{layer.name} is a {type(layer).__name__}, which has no rule")
-    return [trace.opaque(output.shape) for output in trace.call.outputs]
+    return frozen(trace, f"is a {type(layer).__name__}, which has no rule", *inputs)
