@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tfprune.weights import MaskConstraint
+from tfprune.weights.held import HeldMasks
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
@@ -18,6 +19,21 @@ def test_dead_entries_become_plus_zero_and_others_keep_their_bits(dtype):
     before = keras.ops.convert_to_numpy(weight)
     np.testing.assert_array_equal(result[:4].view(bits), 0)
     np.testing.assert_array_equal(result[4:].view(bits), before[4:].view(bits))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_a_changed_mask_does_the_same_to_a_weight_that_was_read(dtype):
+    weight = keras.Variable([[np.nan, np.inf, -1.0], [np.nan, -0.0, 3.0]], dtype=dtype)
+    held = HeldMasks([weight])
+    before = keras.ops.convert_to_numpy(weight)
+    # As a cut out of a larger array, and so not in one piece.
+    mask = np.array([[False, False, True, False], [True, True, True, False]])[:, :3]
+    held.change(0, before, mask)
+    result = keras.ops.convert_to_numpy(weight)
+    assert str(result.dtype) == dtype
+    bits = f"uint{8 * result.itemsize}"
+    np.testing.assert_array_equal(result[~mask].view(bits), 0)
+    np.testing.assert_array_equal(result[mask].view(bits), before[mask].view(bits))
 
 
 def test_the_inner_constraint_comes_first():

@@ -18,6 +18,18 @@ from tfprune.weights import PruneWeights, constant_sparsity, polynomial_decay
 SCHEDULE = polynomial_decay(0.1, 0.9, begin=1, end=40, frequency=7)
 
 
+def adam(**options):
+    return lambda: optimizers.Adam(0.02, **options)
+
+
+def momentum():
+    return optimizers.SGD(0.05, momentum=0.9)
+
+
+def scaled():
+    return optimizers.LossScaleOptimizer(optimizers.Adam(0.02), initial_scale=8.0)
+
+
 class KilledError(Exception):
     pass
 
@@ -35,23 +47,41 @@ class KillAt(keras.callbacks.Callback):
             raise KilledError
 
 
-@pytest.mark.parametrize("backup_first", [True, False], ids=["backup first", "pruner first"])
 @pytest.mark.parametrize(
-    ("how", "options"),
+    ("backup_first", "how", "optimizer", "options"),
     [
-        ({}, {}),
-        ({"scope": "global"}, {"steps_per_execution": 3}),
-        ({"select": "random", "seed": 3}, {}),
-        ({"scope": "global", "select": "random"}, {}),
+        (True, {}, adam(), {}),
+        (False, {}, adam(), {}),
+        (True, {"scope": "global"}, adam(), {"steps_per_execution": 3}),
+        (False, {"select": "random", "seed": 3}, adam(), {}),
+        (True, {"scope": "global", "select": "random"}, momentum, {}),
+        (True, {"select": lambda value: value**2}, adam(use_ema=True, ema_momentum=0.9), {}),
+        (False, {"pattern": "2:4"}, adam(weight_decay=0.1, clipnorm=0.5), {}),
+        (True, {"pattern": (1, 4)}, adam(gradient_accumulation_steps=2), {}),
+        (True, {"layers": {"last": 0.5}}, scaled, {"jit_compile": True}),
     ],
-    ids=["layer", "global-spe", "random", "global-random"],
+    ids=[
+        "backup first",
+        "pruner first",
+        "global-spe",
+        "random",
+        "global-random-momentum",
+        "function-ema",
+        "n:m-decay-clip",
+        "blocks-accumulate",
+        "layers-scaled-jit",
+    ],
 )
 def test_a_killed_and_resumed_run_equals_one_that_was_not(
-    compiled, data, kernels, tmp_path, backup_first, how, options
+    compiled, data, kernels, tmp_path, backup_first, how, optimizer, options
 ):
+    # Half as many updates where gradients are accumulated over two steps.
+    halved = optimizer().gradient_accumulation_steps == 2
+    schedule = polynomial_decay(0.1, 0.9, 1, 20, 7) if halved else SCHEDULE
+
     def train(seed, kill=None):
-        model = compiled(optimizers.Adam(0.02), seed=seed, **options)
-        pruner = PruneWeights(SCHEDULE, **how)
+        model = compiled(optimizer(), seed=seed, **{"jit_compile": False} | options)
+        pruner = PruneWeights(schedule, **how)
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
         callbacks = [backup, pruner] if backup_first else [pruner, backup]
         if kill is not None:
@@ -69,16 +99,19 @@ def test_a_killed_and_resumed_run_equals_one_that_was_not(
         np.testing.assert_array_equal(pruner_again.masks[name], mask)
     for ours, theirs in zip(resumed.weights, whole.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    assert pruner.sparsity == pytest.approx(0.9, abs=1 / 48)
+    if "layers" not in how:
+        assert pruner.sparsity == pytest.approx(0.9, abs=4 / 72)
 
 
 def test_files_written_in_training_are_sparse_and_carry_nothing_of_tfprune(
     compiled, data, tmp_path
 ):
     path = tmp_path / "best.keras"
-    model = compiled()
-    save = keras.callbacks.ModelCheckpoint(path)
-    model.fit(*data, verbose=0, callbacks=[PruneWeights(constant_sparsity(0.75)), save])
+    model = compiled(optimizers.Adam(0.02, use_ema=True))
+    pruner = PruneWeights(constant_sparsity(0.75), layers={"last": 0.5})
+    # In the middle of the first epoch, and then no more: masks are on when it is written.
+    save = keras.callbacks.ModelCheckpoint(path, save_freq=11)
+    model.fit(*data, batch_size=4, verbose=0, callbacks=[pruner, save])
     with zipfile.ZipFile(path) as archive:
         assert sorted(archive.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
         assert b"tfprune" not in archive.read("config.json").lower()
@@ -93,4 +126,4 @@ def test_files_written_in_training_are_sparse_and_carry_nothing_of_tfprune(
         [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
     )
     kernel_zeros = json.loads(done.stdout.splitlines()[-1])[::2]
-    assert kernel_zeros == [36, 18]
+    assert kernel_zeros == [36, 12]

@@ -48,6 +48,18 @@ class HeldMasks:
             constraint.mask.assign(mask)
         self.apply()
 
+    def change(self, index: int, value: np.ndarray, mask: np.ndarray) -> None:
+        """Changes one mask, and sets what is dead to zero.
+
+        Args:
+            index: which weight.
+            value: what the weight is now; read already, it saves the time to project it.
+            mask: bool array, True where it lives.
+        """
+        variable, constraint = self._held[index]
+        constraint.mask.assign(mask)
+        variable.assign(_masked(value, mask))
+
     def apply(self) -> None:
         """Sets what is dead to zero."""
         for variable, constraint in self._held:
@@ -60,3 +72,11 @@ class HeldMasks:
             if variable.constraint is constraint:
                 variable.constraint = constraint.inner
         self._held = []
+
+
+def _masked(value: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The weights, +0 where they are dead and bit for bit where they live."""
+    # `where` takes ten times as long: the processor guesses at every entry which side it takes.
+    integer = f"int{8 * value.dtype.itemsize}"
+    ones = np.negative(mask.view(np.int8), dtype=integer)
+    return (np.ascontiguousarray(value).view(integer) & ones).view(value.dtype)

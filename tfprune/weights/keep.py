@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tfprune.weights import guard
 from tfprune.weights.held import HeldMasks
 from tfprune.weights.select import Picks, prunable
 
@@ -16,9 +17,10 @@ class KeepZeros(keras.callbacks.Callback):
     This is how a pruned model is retrained: fine-tuned, or with its learning rate or its weights
     rewound (Renda et al. 2020, https://arxiv.org/abs/2003.02389). The masks are read from the
     zeros at the first batch, so a restored checkpoint brings its own; nothing stays in the model.
+    The masks that an interrupted fit leaves come off when the next one begins.
 
     Args:
-        include: only these layers; names, paths or `(layer) -> bool`, see `prunable`.
+        include: only these layers; names, paths, globs or `(layer) -> bool`, see `prunable`.
         exclude: all but these layers, in the same form.
     """
 
@@ -31,15 +33,13 @@ class KeepZeros(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the masks on."""
-        self._masks.release()
         self._masks = HeldMasks(
             variable
             for _, variable in prunable(self.model, self.include, self.exclude)
             if variable.trainable
         )
         self._read = False
-        # fit has made its train function before it calls this, and would run that one.
-        self.model.make_train_function(force=True)
+        guard.begin(self.model, self._masks)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Reads the zeros."""
@@ -57,4 +57,4 @@ class KeepZeros(keras.callbacks.Callback):
         # An optimizer with use_ema has just put averages in, which are not zero.
         self._masks.apply()
         self._masks.release()
-        self.model.train_function = None
+        guard.end(self.model, self._masks)

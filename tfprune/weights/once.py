@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from tfprune import graph
 from tfprune.errors import UsageError
-from tfprune.weights.masks import Select, check_sparsity, global_masks, lowest_die, scores
-from tfprune.weights.select import Picks, prunable
+from tfprune.weights.cut import Cut
+from tfprune.weights.masks import Select, check_sparsity
+from tfprune.weights.select import Picks, kernels, prunable
 
 
 def prune_once(
@@ -21,6 +21,7 @@ def prune_once(
     *,
     scope: Literal["layer", "global"] = "layer",
     select: Select = "magnitude",
+    pattern: Any = None,
     layers: Mapping[str, float] | None = None,
     include: Picks = None,
     exclude: Picks = None,
@@ -35,10 +36,13 @@ def prune_once(
         model: a built model.
         share: of the weights that are not zero, how many die, 0 to 1.
         scope: "layer" takes the share from each weight tensor, "global" ranks all of them.
-        select: "magnitude", the smallest die; "random", a seeded choice.
-        layers: shares of their own for layers, by path or glob such as `"dense*"`; the first that
-            matches counts. Only with the scope "layer".
-        include: only these layers; names, paths or `(layer) -> bool`, see `prunable`.
+        select: "magnitude", the smallest die; "random", a seeded choice; or a function from a
+            weight's array to scores, of which the lowest die.
+        pattern: "2:4" or blocks such as (1, 4), see `PruneWeights`. "2:4" holds throughout once
+            half of all weights are zero; a smaller share goes a part of the way.
+        layers: shares of their own for layers, in place of `share`, by name, path or glob such
+            as `"dense*"`; the first that matches counts. Only with the scope "layer".
+        include: only these layers; names, paths, globs or `(layer) -> bool`, see `prunable`.
         exclude: all but these layers, in the same form.
         seed: of the random selection.
 
@@ -46,35 +50,24 @@ def prune_once(
         A new model.
 
     Raises:
-        UsageError: a share outside 0 to 1, shares of layers under the scope "global", or a glob
-            that matches no layer with a kernel.
+        UsageError: an unknown scope, selection or pattern, a share outside 0 to 1, shares of
+            layers under the scope "global", or a glob that matches no layer with a kernel.
     """
-    shares = {"": share, **(layers or {})}
-    for name, value in shares.items():
-        check_sparsity(value, f"the share of {name!r}" if name else "share")
-    if layers and scope == "global":
-        raise UsageError("layers have shares of their own only under the scope 'layer'")
+    check_sparsity(share, "share")
+    cut = Cut(scope, select, seed, pattern, layers)
     pruned = graph.copy(model)
-    chosen = prunable(pruned, include, exclude)
-    values = [keras.ops.convert_to_numpy(variable) for _, variable in chosen]
-    paths = [path for path, _ in chosen]
-    for pattern in layers or ():
-        if not any(fnmatchcase(path, pattern) for path in paths):
-            raise UsageError(f"layers: {pattern!r} matches no layer with a kernel to prune")
+    chosen = kernels(pruned, include, exclude)
+    shares = cut.shares(chosen, share)
+    values = [keras.ops.convert_to_numpy(kernel.variable) for kernel in chosen]
+    sizes = [(int(np.count_nonzero(value)), value.size) for value in values]
     if scope == "global":
-        alive = sum(int(np.count_nonzero(value)) for value in values)
-        size = sum(value.size for value in values)
-        masks = global_masks(values, _sparsity(share, alive, size), None, select, seed)
+        alive, size = (sum(column) for column in zip(*sizes, strict=True)) if sizes else (0, 0)
+        sparsities = [_sparsity(share, alive, size)] * len(chosen)
     else:
-        masks = []
-        for index, (path, value) in enumerate(zip(paths, values, strict=True)):
-            own = next(
-                (s for pattern, s in (layers or {}).items() if fnmatchcase(path, pattern)), share
-            )
-            sparsity = _sparsity(own, int(np.count_nonzero(value)), value.size)
-            masks.append(lowest_die(scores(value, select, seed, index), sparsity))
-    for (_, variable), value, mask in zip(chosen, values, masks, strict=True):
-        variable.assign(np.where(mask, value, 0))
+        sparsities = [_sparsity(own, *each) for own, each in zip(shares, sizes, strict=True)]
+    masks = cut.masks(chosen, values, sparsities)
+    for kernel, value, mask in zip(chosen, values, masks, strict=True):
+        kernel.variable.assign(np.where(mask, value, 0))
     return pruned
 
 

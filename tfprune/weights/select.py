@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
 from tfprune.errors import UsageError, did_you_mean
+from tfprune.weights.patterns import Axes, axes_of
 
 Pick: TypeAlias = "str | Callable[[Any], bool]"
 Picks: TypeAlias = "Pick | Iterable[Pick] | None"
@@ -33,6 +35,20 @@ _RECURRENT = (
     keras.layers.ConvLSTM2D,
     keras.layers.ConvLSTM3D,
 )
+
+
+class Kernel(NamedTuple):
+    """A weight that may be pruned."""
+
+    path: str
+    variable: keras.Variable
+    axes: Axes
+
+    @property
+    def name(self) -> str:
+        """The layer's path, then the weight's name, as in "backbone/conv_1/kernel"."""
+        return f"{self.path}/{self.variable.name}"
+
 
 # Attention, Bidirectional, TimeDistributed and RNN are not here: they are walked into.
 _PRUNABLE: dict[type, tuple[str, ...]] = {
@@ -64,8 +80,9 @@ def prunable(
 
     Args:
         model: a built model.
-        include: only these layers; a layer's name or path, a `(layer) -> bool`, or several of
-            them. The name of a nested model or a wrapper stands for all inside it.
+        include: only these layers; a layer's name or path, a glob of them such as `"conv*"`, a
+            `(layer) -> bool`, or several of these. The name of a nested model or a wrapper
+            stands for all inside it.
         exclude: all but these layers, in the same form. It wins over `include`.
 
     Returns:
@@ -75,13 +92,18 @@ def prunable(
     Raises:
         UsageError: a name that is no layer of the model, or an included layer without a kernel.
     """
+    return [(each.path, each.variable) for each in kernels(model, include, exclude)]
+
+
+def kernels(model: keras.Model, include: Picks = None, exclude: Picks = None) -> list[Kernel]:
+    """As `prunable`, with the axes of each weight."""
     layers = list(_walk(model))
     owners = [(path, layer) for path, layer in layers if _kernels(layer)]
     wanted, unwanted = _as_list(include), _as_list(exclude)
     known = {name for path, layer in layers for name in (path, layer.name)}
     for argument, picks in (("include", wanted), ("exclude", unwanted)):
         for pick in picks:
-            if isinstance(pick, str) and pick not in known:
+            if isinstance(pick, str) and not any(named(path, pick) for path, _ in layers):
                 raise UsageError(
                     f"{argument}: the model {model.name!r} has no layer {pick!r}: "
                     + did_you_mean(pick, sorted(known), "see `tfprune inspect`")
@@ -92,14 +114,14 @@ def prunable(
                 f"include: layer {pick!r} has no kernel to prune; leave it out, "
                 "or name its weights with register_prunable"
             )
-    found: dict[int, tuple[str, keras.Variable]] = {}
+    found: dict[int, Kernel] = {}
     for path, layer in owners:
         if include is not None and not any(_matches(pick, path, layer) for pick in wanted):
             continue
         if any(_matches(pick, path, layer) for pick in unwanted):
             continue
         for variable in _kernels(layer):
-            found.setdefault(id(variable), (path, variable))
+            found.setdefault(id(variable), Kernel(path, variable, axes_of(layer, variable)))
     return list(found.values())
 
 
@@ -128,7 +150,19 @@ def _kernels(layer: Any) -> list[keras.Variable]:
 def _matches(pick: Pick, path: str, layer: Any) -> bool:
     if callable(pick):
         return bool(pick(layer))
-    return pick in path.split("/") or f"{path}/".startswith(f"{pick}/")
+    return named(path, pick)
+
+
+def named(path: str, pattern: str) -> bool:
+    """Whether a name, a path or a glob of these means a layer or a model that it lies in.
+
+    Args:
+        path: of the layer, as in "backbone/conv_1".
+        pattern: such as "backbone", "conv_1", "backbone/conv_1" or "conv*".
+    """
+    parts = path.split("/")
+    paths = ("/".join(parts[: end + 1]) for end in range(len(parts)))
+    return any(pattern == name or fnmatchcase(name, pattern) for name in (*parts, *paths))
 
 
 def _as_list(picks: Picks) -> Sequence[Pick]:

@@ -1,0 +1,233 @@
+"""Patterns that hardware can use: N of M along the input axis, and blocks.
+
+A kernel is seen as matrices of inputs by outputs: one for Dense, one a tap for a convolution.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import keras
+import numpy as np
+
+from tfprune.errors import UsageError
+
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+
+
+@dataclass(frozen=True)
+class NofM:
+    """Of each `m` consecutive inputs of an output, at most `n` live.
+
+    Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks" (arXiv:2104.08378).
+    """
+
+    n: int
+    m: int
+
+    @property
+    def sparsity(self) -> float:
+        """The least sparsity at which the pattern holds throughout."""
+        return 1 - self.n / self.m
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """`inputs` by `outputs` entries live or die together."""
+
+    inputs: int
+    outputs: int
+
+
+Pattern: TypeAlias = NofM | Blocks
+
+
+class Axes(NamedTuple):
+    """The axes of a kernel that make up the rows and the columns of its matrices."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    # Whether an output is a sum over the inputs.
+    summed: bool = True
+
+
+class Layout(NamedTuple):
+    """A pattern laid on the axes of one kernel."""
+
+    pattern: Pattern
+    axes: Axes
+
+
+class Units(NamedTuple):
+    """The blocks of one kernel, as flat arrays."""
+
+    score: np.ndarray
+    alive: np.ndarray
+    # From a bool a block to a bool an entry, in the shape of the kernel.
+    spread: Callable[[np.ndarray], np.ndarray]
+
+
+def parse(pattern: Any) -> Pattern | None:
+    """Reads a pattern as users write it.
+
+    Args:
+        pattern: "2:4" for at most 2 of 4, (1, 4) for blocks of 1 input by 4 outputs, or None.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if pattern is None:
+        return None
+    if isinstance(pattern, str) and (found := re.fullmatch(r"(\d+):(\d+)", pattern)):
+        n, m = map(int, found.groups())
+        if 0 < n < m:
+            return NofM(n, m)
+    sides = tuple(pattern) if isinstance(pattern, tuple | list) else ()
+    if len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides):
+        return Blocks(*sides)
+    raise UsageError(
+        f"pattern is {pattern!r}; give 'N:M' such as '2:4' for at most 2 living weights of 4, "
+        "or the sides of a block such as (1, 4)"
+    )
+
+
+def axes_of(layer: Any, variable: keras.Variable) -> Axes:
+    """Tells which axes of a layer's weight are inputs, and which outputs.
+
+    They are the last two but for EinsumDense, whose equation tells, and transposed convolutions,
+    whose outputs come first. A depthwise kernel and an embedding sum over no channel or word.
+    """
+    rank = len(variable.shape)
+    if isinstance(layer, keras.layers.EinsumDense):
+        terms, result = layer.equation.replace(" ", "").replace("...", "").split("->")
+        argument, kernel = terms.split(",")
+        return Axes(
+            tuple(i for i, letter in enumerate(kernel) if letter not in result),
+            tuple(i for i, letter in enumerate(kernel) if letter not in argument),
+        )
+    if rank < 2:
+        return Axes((rank - 1,), (), summed=False)
+    if isinstance(layer, _TRANSPOSED):
+        return Axes((rank - 1,), (rank - 2,))
+    apart = isinstance(layer, keras.layers.Embedding) or _is_depthwise(layer, variable)
+    return Axes((rank - 2,), (rank - 1,), summed=not apart)
+
+
+def layout_of(pattern: Pattern | None, axes: Axes) -> Layout | None:
+    """Lays a pattern on a kernel; None for N:M where no output sums over the inputs."""
+    if pattern is None or (isinstance(pattern, NofM) and not axes.summed):
+        return None
+    return Layout(pattern, axes)
+
+
+def wanted(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.ndarray:
+    """Finds the entries that an N:M pattern wants dead: the M - N lowest of each group.
+
+    A last group of fewer than M entries keeps N too, as if it were filled up with zeros.
+
+    Args:
+        score: scores in the shape of the kernel, without NaN.
+        alive: the mask so far; what is dead counts among the lowest.
+        layout: an N:M pattern, or None, which wants nothing.
+
+    Returns:
+        A bool array in the shape of the kernel.
+    """
+    if layout is None:
+        return np.zeros(score.shape, bool)
+    pattern = layout.pattern
+    assert isinstance(pattern, NofM)
+    # The living rank above the dead even where they score -inf.
+    least = np.finfo(np.float64).min
+    rank = np.where(alive, np.maximum(score.astype(np.float64), least), -np.inf)
+    folded = _folded(rank, layout.axes).swapaxes(1, 2)
+    kernels, outputs, inputs = folded.shape
+    filled = np.pad(folded, ((0, 0), (0, 0), (0, -inputs % pattern.m)), constant_values=-np.inf)
+    groups = filled.reshape(-1, pattern.m)
+    lowest = np.argsort(groups, axis=1, kind="stable")[:, : pattern.m - pattern.n]
+    chosen = np.zeros(groups.shape, bool)
+    np.put_along_axis(chosen, lowest, True, axis=1)
+    chosen = chosen.reshape(kernels, outputs, -1)[:, :, :inputs]
+    return _unfolded(chosen.swapaxes(1, 2), score.shape, layout.axes)
+
+
+def pooled(score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layout) -> Units:
+    """Scores the blocks of a kernel: each by the mean of its entries.
+
+    Blocks at the edges are smaller where the sides do not divide.
+
+    Args:
+        score: scores in the shape of the kernel, without NaN.
+        zero: where the kernel is exactly zero.
+        alive: the mask so far.
+        layout: a pattern of blocks.
+
+    Returns:
+        The blocks; one that is zero throughout scores `-inf`.
+    """
+    pattern = layout.pattern
+    assert isinstance(pattern, Blocks)
+    sides = (1, pattern.inputs, pattern.outputs)
+    # Zeros score lowest of all, which would kill a block for a single one.
+    plain = np.where(zero, 0.0, score.astype(np.float64))
+    entries = _sums(_folded(np.ones(score.shape), layout.axes), sides)
+    mean = _sums(_folded(plain, layout.axes), sides) / entries
+    # Where infinities of both signs meet is NaN, which dies last.
+    mean[np.isnan(mean)] = np.inf
+    mean = np.maximum(mean, np.finfo(np.float64).min)
+    mean[_sums(_folded(~zero, layout.axes), sides) == 0] = -np.inf
+    shape, folded = score.shape, _folded(alive, layout.axes).shape
+
+    def spread(blocks: np.ndarray) -> np.ndarray:
+        whole = blocks.reshape(mean.shape)
+        for axis, side in enumerate(sides):
+            whole = whole.repeat(side, axis=axis)
+        whole = whole[tuple(slice(size) for size in folded)]
+        return _unfolded(whole, shape, layout.axes)
+
+    living = _sums(_folded(alive.astype(np.int64), layout.axes), sides)
+    return Units(mean.ravel(), living.ravel(), spread)
+
+
+def _sums(array: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
+    for axis, side in enumerate(sides):
+        array = np.add.reduceat(
+            array, np.arange(0, array.shape[axis], side), axis=axis, dtype=_wide(array)
+        )
+    return array
+
+
+def _wide(array: np.ndarray) -> type:
+    return np.float64 if array.dtype.kind == "f" else np.int64
+
+
+def _order(rank: int, axes: Axes) -> tuple[int, ...]:
+    return (*(i for i in range(rank) if i not in axes.inputs + axes.outputs), *axes[0], *axes[1])
+
+
+def _folded(array: np.ndarray, axes: Axes) -> np.ndarray:
+    """A kernel as matrices, in the shape (matrices, inputs, outputs)."""
+    inputs, outputs = (
+        int(np.prod([array.shape[i] for i in each], dtype=np.int64)) for each in axes[:2]
+    )
+    return array.transpose(_order(array.ndim, axes)).reshape(-1, inputs, outputs)
+
+
+def _unfolded(folded: np.ndarray, shape: tuple[int, ...], axes: Axes) -> np.ndarray:
+    order = _order(len(shape), axes)
+    return folded.reshape([shape[i] for i in order]).transpose(np.argsort(order))
+
+
+def _is_depthwise(layer: Any, variable: keras.Variable) -> bool:
+    kinds = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+    return isinstance(layer, kinds) or variable.name == "depthwise_kernel"
