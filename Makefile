@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow torture check format clean chromium
+.PHONY: demo test slow fuzz torture check format clean chromium
 
 demo: $(VENV)/.installed
 	$(BIN)/tfprune run pipelines/digits.toml
@@ -23,6 +23,10 @@ chromium:
 # Tests that take minutes: deep nets, and the run that is killed again and again.
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow --timeout 900
+
+# Random graphs, other ones each time: all that is true of slimming is true of them.
+fuzz: $(VENV)/.installed-dev
+	TFPRUNE_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/filters/test_fuzz.py --timeout=0
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/torture.py --output benchmarks/results/torture.json

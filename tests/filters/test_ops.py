@@ -164,7 +164,7 @@ FOLLOWED: dict[str, Callable[[], keras.Model]] = {
     "slice to fewer axes": lambda: between(lambda x: x[:, None, 1, ..., ::-1], last=False),
     "one channel": lambda: parts(lambda x: [x[..., 2] * x[..., 0], x][1:]),
     "take channels": lambda: parts(lambda x: [ops.take(x, np.array([4, 0, -3]), axis=-1), x]),
-    "take one channel again": lambda: between(lambda x: ops.take(x, np.array([1] * 4), axis=-1)),
+    "take one channel again": lambda: parts(lambda x: [ops.take(x, [1] * 6, axis=-1), x]),
     "take elsewhere": lambda: between(lambda x: ops.take(x, np.array([3, 1]), axis=1)),
 }
 
