@@ -105,7 +105,7 @@ def keeping_share(
     groups: ChannelGroups, scores: np.ndarray, share: float, round_to: int = 1
 ) -> RemovalPlan:
     """The plan that keeps the best `share`, 0 < share <= 1, of every group's removable units."""
-    _check("filters", share)
+    check_share("filters", share)
     wanted = {
         id(group): round(share * int(group.removable.sum())) + int((~group.removable).sum())
         for group in groups
@@ -135,7 +135,7 @@ def keeping_cost(
     Raises:
         UsageError: the share is out of range, or cannot be reached.
     """
-    _check(name, share)
+    check_share(name, share)
     limit = share * cost(np.ones(groups.unit_count, bool))
     makers = np.zeros(groups.unit_count, bool)
     for group in groups:
@@ -164,7 +164,8 @@ def keeping_cost(
     return RemovalPlan(groups, alive(low))
 
 
-def _check(name: str, share: float) -> None:
+def check_share(name: str, share: float) -> None:
+    """Raises a UsageError where a share to keep is none."""
     if not 0 < share <= 1:
         raise UsageError(f"{name}={share:g} is not a share to keep: give a number in 0..1")
 

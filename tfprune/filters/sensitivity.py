@@ -8,13 +8,11 @@ import keras
 import numpy as np
 import pandas as pd
 
-from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import scores
-from tfprune.filters.plan import RemovalPlan
+from tfprune.filters.plan import RemovalPlan, check_share
 from tfprune.filters.rebuild import rebuild
-
-Importance = str | Callable[[ChannelGroups], np.ndarray]
+from tfprune.filters.slim import Importance
 
 
 def sensitivity(
@@ -44,8 +42,7 @@ def sensitivity(
         UsageError: a share outside 0 to 1, or a model without a graph.
     """
     for share in shares:
-        if not 0 < share <= 1:
-            raise UsageError(f"share={share:g} is not a share to keep: give a number in 0..1")
+        check_share("share", share)
     groups = ChannelGroups(model)
     ranked = scores(groups, importance)
     everything = {"layers": "", "channels": 0, "kept": 0, "share": 1.0, "accuracy": measure(model)}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -22,9 +22,6 @@ from tfprune.pipeline.store import Store
 from tfprune.quiet import start_keras
 from tfprune.report import write_report
 from tfprune.report.run import RUN
-
-if TYPE_CHECKING:
-    from tfprune.pipeline.work import Shop
 
 Say = Callable[[str], None]
 
@@ -138,20 +135,9 @@ def _do(
         say(title)
         outlook = Outlook(pipeline, store.directory)
         later = missing[place + 1 :]
-        make = partial(
-            _make, shop, task, title if progress else None, partial(_after, outlook, later)
-        )
+        label = title if progress else None
+        make = partial(shop.do, task, label, partial(_after, outlook, later))
         store.finish(task.folder, task.identity, make)
-
-
-def _make(
-    shop: Shop,
-    task: Task,
-    label: str | None,
-    after: Callable[[float], float],
-    folder: Path,
-) -> dict[str, Any]:
-    return shop.do(task, folder, label, after)
 
 
 def _after(outlook: Outlook, later: list[Task], seconds_per_epoch: float) -> float:

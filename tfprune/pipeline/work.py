@@ -42,17 +42,17 @@ class Shop:
     def do(
         self,
         task: Task,
-        folder: Path,
         label: str | None,
         after: Callable[[float], float] | None,
+        folder: Path,
     ) -> dict[str, Any]:
         """Does one task.
 
         Args:
             task: what to do; all before it is done.
-            folder: where its result goes, with what an earlier attempt left.
             label: for progress bars; None for silence.
             after: seconds of work after this task, from the seconds an epoch takes.
+            folder: where its result goes, with what an earlier attempt left.
 
         Returns:
             What to record.
