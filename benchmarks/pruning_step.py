@@ -27,7 +27,7 @@ import tf_keras
 import tfprune
 from tfprune.files import write_json
 from tfprune.pipeline import provenance
-from tfprune.weights import polynomial_decay
+from tfprune.schedule import polynomial_decay
 
 FREQUENCIES = (1, 100)
 

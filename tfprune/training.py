@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import pydantic
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import keras
 
     from tfprune.data import Dataset
+    from tfprune.distillation import Teacher
 
 # Keras and TensorFlow load with the first fit: a pipeline's spec is checked without them.
 
@@ -115,7 +116,7 @@ def compile(model: keras.Model, training: Training, steps_per_epoch: int) -> Non
     )
     model.compile(
         optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=not _ends_in_softmax(model)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         steps_per_execution=per_execution,
         # Measured on CPU: XLA is slower than TensorFlow's own kernels.
@@ -130,6 +131,7 @@ def fit(
     *,
     seed: int,
     first_epoch: int = 0,
+    teacher: Teacher | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     backup_dir: str | os.PathLike[str] | None = None,
     progress: str | None = None,
@@ -147,6 +149,7 @@ def fit(
         seed: Fixes the order of the data and its augmentation, and sets the global random states.
         first_epoch: Where in the epochs to begin, counted from 0: the schedule of the learning
             rate and the order of the data are those of a training that has got so far.
+        teacher: A model whose outputs are learnt as well; None for the labels alone.
         callbacks: Run before each epoch is logged and saved. On resuming they start anew, with the
             model's weights and the optimizer's iterations restored.
         backup_dir: A directory of this training's own. Each epoch is saved there, and a training
@@ -167,6 +170,7 @@ def fit(
 
     from tfprune import data
     from tfprune.checkpoint import EpochLog, restore
+    from tfprune.distillation import taught
     from tfprune.progress import Progress
 
     _check(model, dataset)
@@ -176,11 +180,14 @@ def fit(
     model.optimizer.build(model.trainable_variables)
     directory = None if backup_dir is None else Path(backup_dir)
     settings = f"{dataset.note} {training.model_dump_json()} seed {seed} from {first_epoch}"
+    if teacher is not None:
+        settings += f" taught by {teacher.model.name} {teacher.weight:g} {teacher.temperature:g}"
     model.optimizer.iterations.assign(first_epoch * steps)
     history = restore(model, directory, settings) if directory else pd.DataFrame()
     log = EpochLog(history, directory, settings)
     done = first_epoch + len(history)
-    with Progress(progress, first_epoch=done, after=after) if progress else nullcontext() as bar:
+    shown = Progress(progress, first_epoch=done, after=after) if progress else nullcontext()
+    with shown as bar, taught(model, teacher):
         model.fit(
             data.batches(
                 dataset.train,
@@ -242,16 +249,11 @@ def _schedule(
     )
 
 
-def _ends_in_softmax(model: keras.Model) -> bool:
-    import keras
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Whether a classifier gives probabilities instead of logits."""
+    from tfprune import graph
 
-    last: Any = model
-    while isinstance(last, keras.Model):
-        # A functional model lists raw ops, such as `keras.ops.softmax`, among its operations only.
-        last = getattr(last, "operations", last.layers)[-1]
-    return type(last).__name__ == "Softmax" or (
-        getattr(last, "activation", None) is keras.activations.softmax
-    )
+    return graph.ends_in_softmax(model)
 
 
 def _check(model: keras.Model, dataset: Dataset) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
@@ -201,4 +203,161 @@ def test_errors(data: tuple) -> None:
     assert str(error.value) == (
         "model 'mine' has no removable channel to learn about: see "
         "`tfprune inspect` for what freezes them"
+    )
+
+
+def normed() -> keras.Model:
+    x = keras.Input((8, 8, 3))
+    y = x
+    for index, size in enumerate((6, 8, 6)):
+        y = layers.Conv2D(size, 3, padding="same", use_bias=False, name=f"conv{index}")(y)
+        y = layers.ReLU()(layers.BatchNormalization(name=f"norm{index}")(y))
+    y = layers.Dense(3, name="out")(layers.GlobalAveragePooling2D()(y))
+    return randomised(keras.Model(x, y))
+
+
+@pytest.fixture
+def images() -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype(np.float32)
+    return x, (x.mean((1, 2)).argmax(-1)).astype(np.int32)
+
+
+def fit(model: keras.Model, images: tuple, learn: tfprune.LearnStructure, **said: object) -> dict:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = said.pop("optimizer", None) or keras.optimizers.SGD(0.05, momentum=0.9)
+    model.compile(optimizer, loss, steps_per_execution=said.pop("steps_per_execution", 1))
+    arguments = {"batch_size": 8, "epochs": 4, "verbose": 0, "shuffle": False, **said}
+    return model.fit(*images, callbacks=[learn], **arguments).history
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    name=st.sampled_from(["macs", "params", "filters"]),
+    share=st.sampled_from([0.3, 0.5, 0.8]),
+    begin=st.sampled_from([0.0, 0.2]),
+    end=st.sampled_from([0.45, 0.8, 1.0]),
+    frequency=st.integers(1, 9),
+    per_execution=st.sampled_from([1, 4]),
+)
+def test_a_target_is_met_by_dead_channels_alone(
+    name: str, share: float, begin: float, end: float, frequency: int, per_execution: int
+) -> None:
+    """And what a plan at once would have kept of the cost is what is kept, to within a channel."""
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype(np.float32)
+    images = x, x.mean((1, 2)).argmax(-1).astype(np.int32)
+    model = normed()
+    learn = tfprune.LearnStructure(**{name: share}, begin=begin, end=end, frequency=frequency)
+    history = fit(model, images, learn, steps_per_execution=per_execution)
+    slim = tfprune.slim(model, dead=True)
+    assert_close(outputs(slim, [x]), outputs(model, [x]), 1e-5)
+    cost = {
+        "macs": tfprune.macs,
+        "params": keras.Model.count_params,
+        "filters": lambda each: sum(each.get_layer(f"conv{i}").filters for i in range(3)),
+    }[name]
+    kept = cost(slim) / cost(model)
+    assert kept <= share
+    assert kept > share - 0.2
+    lives = [each for each in history if each.startswith("live/")]
+    assert lives == ["live/conv0", "live/conv1", "live/conv2"]
+    for each in lives:
+        assert history[each][-1] == slim.get_layer(each.removeprefix("live/")).filters
+        assert history[each] == sorted(history[each], reverse=True)
+
+
+def test_channels_fade_towards_the_end_of_their_stage(images: tuple) -> None:
+    """Without gradients, a norm falls by the same amount each update."""
+    model, norms = normed(), []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+            layer = model.get_layer("norm0")
+            norms.append(np.hypot(np.asarray(layer.gamma), np.asarray(layer.beta)))
+
+    learn = tfprune.LearnStructure(filters=0.5, end=1.0, frequency=8)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    targets = np.zeros((64, 3))
+    model.fit(images[0], targets, batch_size=8, verbose=0, callbacks=[learn, Watch()])
+    fading = norms[-1] == 0
+    assert fading.any()
+    assert not fading.all()
+    first = norms[0][fading] / (1 - 1 / 8)
+    for step, norm in enumerate(norms):
+        np.testing.assert_allclose(norm[fading], first * (1 - (step + 1) / 8), atol=1e-5)
+        np.testing.assert_array_equal(norm[~fading], norms[0][~fading])
+
+
+def test_after_the_target_all_else_trains_freely(images: tuple) -> None:
+    model, dead = normed(), []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            dead.append(learn.dead_share())
+
+    learn = tfprune.LearnStructure(0.01, macs=0.5, end=0.5, frequency=3)
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    targets = np.zeros((64, 3))
+    model.fit(images[0], targets, batch_size=8, epochs=6, verbose=0, callbacks=[learn, Watch()])
+    assert 0 < dead[0] < dead[2] == dead[5]
+
+
+def test_taken_up_at_an_epoch_it_ends_the_same(images: tuple) -> None:
+    """As after a kill: the weights, the optimizer's state and the epoch are all that is known."""
+    whole, parts = normed(), normed()
+    said = {"macs": 0.4, "begin": 0.1, "end": 0.9, "frequency": 3}
+    fit(whole, images, tfprune.LearnStructure(**said), epochs=4)
+    fit(parts, images, tfprune.LearnStructure(**said), epochs=4)
+    again = normed()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    again.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss)
+    arguments = {"batch_size": 8, "verbose": 0, "shuffle": False}
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            self.model.stop_training = epoch == 1
+
+    # Stopped as a kill would, on_train_end aside, which changes nothing here.
+    again.fit(*images, epochs=4, callbacks=[tfprune.LearnStructure(**said), Stop()], **arguments)
+    again.fit(
+        *images, epochs=4, initial_epoch=2, callbacks=[tfprune.LearnStructure(**said)], **arguments
+    )
+    assert_same(again.get_weights(), whole.get_weights())
+    assert_same(parts.get_weights(), whole.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({}, "LearnStructure needs a strength, or a target such as macs=0.5"),
+        ({"macs": 0.5, "params": 0.5}, "LearnStructure takes one target, not macs and params"),
+        ({"macs": 1.5}, "macs=1.5 is not a share to keep: give a number in 0..1"),
+        (
+            {"macs": 0.5, "begin": 0.5, "end": 0.5},
+            "begin=0.5, end=0.5 is no part of a training: give 0 <= begin < end <= 1",
+        ),
+    ],
+)
+def test_what_cannot_be_learnt_is_said(said: dict, message: str) -> None:
+    with pytest.raises(tfprune.UsageError) as error:
+        tfprune.LearnStructure(**said)
+    assert str(error.value) == message
+
+
+def test_a_target_wants_a_training_of_known_length(images: tuple) -> None:
+    def endless():
+        while True:
+            yield images[0][:8], np.zeros((8, 3))
+
+    model = normed()
+    model.compile("sgd", "mse")
+    with pytest.raises(tfprune.UsageError) as error:
+        model.fit(
+            endless(),
+            epochs=1,
+            verbose=0,
+            shuffle=False,
+            callbacks=[tfprune.LearnStructure(macs=0.5)],
+        )
+    assert str(error.value) == (
+        "a target needs to know how long the training is: give fit steps_per_epoch"
     )

@@ -294,6 +294,46 @@ def test_a_lottery_is_a_chain_whose_masks_nest_and_whose_weights_are_the_early_o
     assert len(list((directory / "steps").iterdir())) == 8
 
 
+def test_a_structure_is_learnt_taught_cut_and_trained_from_scratch(tiny_pipeline, tmp_path):
+    train = {"epochs": 2, "batch_size": 32, "learning_rate": 0.05}
+    learn = {"kind": "learn", "macs": 0.5, "frequency": 4, **train}
+    pipeline = _chained(
+        tiny_pipeline,
+        steps={
+            "dense": {"kind": "train", **train},
+            "learn": learn,
+            "taught": {**learn, "teacher": "dense", "teacher_weight": 0.9},
+            "dead": {"kind": "slim", "dead": True},
+            "scratch": {"kind": "retrain", "rewind": "reinit", **train},
+        },
+        variants={
+            "learnt": ["dense", "learn", "dead"],
+            "taught": ["dense", "taught", "dead"],
+            "scratch": ["dense", "learn", "dead", "scratch"],
+        },
+    )
+    directory = run(pipeline, out=tmp_path)
+    records = {
+        path.parent.name.rsplit("-", 1)[0]: json.loads(path.read_text())
+        for path in (directory / "steps").glob("*/record.json")
+    }
+    learnt, taught, scratch = (
+        keras.saving.load_model(directory / variant / "seed-0" / "model.keras")
+        for variant in pipeline.variants
+    )
+    assert tfprune.macs(learnt) <= 0.5 * records["dense"]["macs"]
+    # Removing what is dead is free.
+    found = records["dead"]["validation_accuracy"]
+    assert found["before"] == found["removed"]
+    assert records["learn"]["history"]["sparsity"][-1] > 0.2
+    assert records["learn"]["history"]["loss"] != records["taught"]["history"]["loss"]
+    assert tfprune.macs(scratch) == tfprune.macs(learnt)
+    assert tfprune.macs(taught) <= 0.5 * records["dense"]["macs"]
+    for mine, theirs in zip(scratch.weights, learnt.weights, strict=True):
+        if mine.name == "kernel":
+            assert not np.array_equal(mine, theirs)
+
+
 def test_a_chain_may_end_in_what_it_is_exported_as(tiny_pipeline, tmp_path):
     pipeline = _chained(
         tiny_pipeline,

@@ -186,6 +186,27 @@ kind = "quantize"
             'steps.cut: layers have shares of their own only under scope = "layer"',
         ),
         (
+            "share = 0.2",
+            'share = 0.2\n[steps.learn]\nkind = "learn"\nepochs = 1',
+            "steps.learn: give a strength, or one of filters, macs and params",
+        ),
+        (
+            "share = 0.2",
+            'share = 0.2\n[steps.learn]\nkind = "learn"\nepochs = 1\nmacs = 0.5\nparams = 0.5',
+            "steps.learn: give one target, not macs and params",
+        ),
+        (
+            "share = 0.2",
+            'share = 0.2\n[steps.learn]\nkind = "learn"\nepochs = 1\nmacs = 0.5\nbegin = 0.5',
+            "steps.learn: begin=0.5 does not come before end=0.5",
+        ),
+        (
+            'rewind = "weights"',
+            'rewind = "weights"\nteacher = "dens"',
+            "variants.ticket is taught by 'dens', which is no step before 'weights': "
+            "did you mean 'dense'?",
+        ),
+        (
             'sparse = ["dense", "sparse"]',
             'sparse = ["cut"]',
             "variants.sparse must begin with a step that trains: a new model has nothing to remove",

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import optimizers
 
-from tfprune.weights import KeepZeros, MaskConstraint, PruneWeights, constant_sparsity
+from tfprune.schedule import constant_sparsity
+from tfprune.weights import KeepZeros, MaskConstraint, PruneWeights
 
 
 class BrokenError(Exception):

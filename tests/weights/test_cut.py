@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfprune.errors import UsageError
-from tfprune.weights import PruneWeights, constant_sparsity, polynomial_decay, prune_once
+from tfprune.schedule import constant_sparsity, polynomial_decay
+from tfprune.weights import PruneWeights, prune_once
 from tfprune.weights.lowest import lowest
 
 

@@ -13,7 +13,8 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 import numpy as np
-from tfprune.weights import PruneWeights, polynomial_decay, prunable
+from tfprune.schedule import polynomial_decay
+from tfprune.weights import PruneWeights, prunable
 
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from keras import optimizers
 
-from tfprune.weights import PruneWeights, constant_sparsity, polynomial_decay
+from tfprune.schedule import constant_sparsity, polynomial_decay
+from tfprune.weights import PruneWeights
 
 # Two thirds through at the kill (step 24 of 48), between two updates.
 SCHEDULE = polynomial_decay(0.1, 0.9, begin=1, end=40, frequency=7)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.errors import UsageError
-from tfprune.weights import prune_once, rewound
+from tfprune.weights import prune_once, redrawn, rewound
 
 
 def _kernels(model: keras.Model) -> list[np.ndarray]:
@@ -109,3 +109,38 @@ def test_rewinding_to_other_shapes_is_refused(make_model):
     assert str(caught.value) == (
         f"{model.name} cannot be rewound to other: their weights have other shapes"
     )
+
+
+def test_redrawn_weights_are_others_of_the_same_kind(make_model):
+    model = make_model()
+    x = np.random.default_rng(0).normal(size=(4, *model.input_shape[1:])).astype(np.float32)
+    before = np.asarray(model(x))
+    one, same, other = redrawn(model, 1), redrawn(model, 1), redrawn(model, 2)
+    for mine, again, third, old in zip(*map(_kernels, (one, same, other, model)), strict=True):
+        assert mine.shape == old.shape
+        np.testing.assert_array_equal(mine, again)
+        assert not np.isclose(mine, third).any()
+        assert not np.isclose(mine, old).any()
+        # Glorot's uniform distribution, whose bound is that of this shape.
+        bound = np.sqrt(6 / (np.prod(old.shape[:-2]) * sum(old.shape[-2:])))
+        assert 0.8 * bound < np.abs(mine).max() <= bound
+    np.testing.assert_array_equal(model(x), before)
+
+
+def test_redrawn_layers_draw_each_their_own():
+    """Even two of one shape."""
+    stack = [keras.layers.Dense(4, name=name) for name in ("one", "two")]
+    model = keras.Sequential([keras.Input((4,)), *stack])
+    one, two = _kernels(redrawn(model, 0))
+    assert not np.isclose(one, two).any()
+
+
+def test_redrawing_keeps_what_is_known_of_the_data():
+    normalization = keras.layers.Normalization()
+    normalization.adapt(np.random.default_rng(0).normal(3.0, 2.0, size=(50, 4)))
+    model = keras.Sequential([keras.Input((4,)), normalization, keras.layers.Dense(2)])
+    again = redrawn(model, 1)
+    for old, new in zip(normalization.weights, again.layers[0].weights, strict=True):
+        np.testing.assert_array_equal(old, new)
+    x = np.ones((1, 4), np.float32)
+    np.testing.assert_array_equal(normalization(x), again.layers[0](x))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,49 +11,19 @@ import numpy as np
 from keras import ops
 
 from tfprune.errors import UsageError
+from tfprune.filters.cost import Cost
+from tfprune.filters.gradual import Gradual
 from tfprune.filters.groups import ChannelGroups
+from tfprune.filters.importance import scores
 from tfprune.filters.lasso import GroupLasso, shrinkage
-
-
-class _AfterUpdate:
-    """A constraint that lets its variable be, and does something else inside the same step.
-
-    Keras applies constraints after the update, in the order of the trainable variables; on the
-    last of them this is the one place inside the compiled step where all are up to date.
-    """
-
-    def __init__(self, inner: Callable[[Any], Any] | None, action: Callable[[], None]) -> None:
-        self.inner = inner
-        self._action = action
-        self._variable: keras.Variable | None = None
-
-    def on(self, variable: keras.Variable) -> None:
-        self._variable = variable
-        variable.constraint = self
-
-    def __call__(self, value: Any) -> Any:
-        assert self._variable is not None
-        if self.inner is not None:
-            self._variable.assign(self.inner(value))
-        self._action()
-        return self._variable.value
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """One axis of a weight, and for each of its entries the number of its group, -1 for none."""
-
-    variable: keras.Variable
-    axis: int
-    position: np.ndarray
-
-    @property
-    def weights_each(self) -> float:
-        return math.prod(self.variable.shape) / self.variable.shape[self.axis]
+from tfprune.filters.plan import check_share, keeping_cost
+from tfprune.filters.slim import Importance
+from tfprune.filters.unit_weights import AfterUpdate, UnitWeights
+from tfprune.schedule import polynomial_decay
 
 
 class LearnStructure(keras.callbacks.Callback):
-    """Trains under group lasso over channel groups, so that whole channels become exactly zero.
+    """Trains so that whole channels become exactly zero, under group lasso or up to a target.
 
     One group is everything that makes a removable channel: its filter in each of the coupled
     layers, its biases, and its BatchNorm gamma and beta. After every update, inside the compiled
@@ -67,81 +36,130 @@ class LearnStructure(keras.callbacks.Callback):
     shrinkage, are those of the weights that carry its scale (gamma and beta, or the filter and bias
     where no BatchNorm follows); the filters before BatchNorm become zero when their group does.
 
+    The strength is given, or found from a target: `macs=0.5` keeps half of the MACs.
+    What is left of them then falls by tfmot's `PolynomialDecay` from `begin` to `end` of the
+    training. In each stage of it, the channels that a plan for the stage would remove get, each,
+    the strength that takes its norm to zero by the end of the stage, as a growing penalty would;
+    the plan is made anew for the next. So the strength is bounded by what the norm is, the target
+    is met when `end` comes, and the rest of the training is for those that live.
+
     Use it as a callback of any `model.fit`. Nothing of it remains in the model afterwards.
 
     Args:
-        penalty: the regularizer whose proximal step is taken, or its strength. Its groups must be
-            `filter`.
+        penalty: the regularizer whose proximal step is taken, or its strength, for all channels
+            alike. Its groups must be `filter`. With a target, it ends when that is met.
+        filters: the share of the removable channels to keep, 0 to 1.
+        macs: the share of the multiply-accumulates to keep, instead.
+        params: the share of the parameters to keep, instead.
+        importance: what the plans of a target go by; see `tfprune.slim`.
+        round_to: the sizes of groups become multiples of this where they shrink for a target.
+        begin: the share of the training after which channels begin to go, 0 to 1.
+        end: the share of the training at which the target is met.
+        frequency: updates in a stage.
 
     Raises:
-        UsageError: the penalty groups something other than filters, or, when training begins, the
-            model has no graph or no removable channel.
+        UsageError: no strength and no target, two targets or one out of range, the penalty groups
+            something other than filters; or, when training begins, the model has no graph or no
+            removable channel, the target is out of reach, or the length of the training is open.
 
     Source:
         Wen et al. 2016, Learning Structured Sparsity in Deep Neural Networks; Yuan & Lin 2006;
-        Parikh & Boyd 2014 for the proximal step.
+        Parikh & Boyd 2014 for the proximal step; Wang et al. 2021, Neural Pruning via Growing
+        Regularization; Zhu & Gupta 2017 for the course of the target.
     """
 
-    def __init__(self, penalty: GroupLasso | float) -> None:
+    def __init__(
+        self,
+        penalty: GroupLasso | float | None = None,
+        *,
+        filters: float | None = None,
+        macs: float | None = None,
+        params: float | None = None,
+        importance: Importance = "lasso",
+        round_to: int = 1,
+        begin: float = 0.0,
+        end: float = 0.5,
+        frequency: int = 100,
+    ) -> None:
         super().__init__()
-        self.penalty = penalty if isinstance(penalty, GroupLasso) else GroupLasso(penalty)
+        self.penalty = penalty if isinstance(penalty, GroupLasso) else GroupLasso(penalty or 0.0)
         if self.penalty.groups != "filter":
             raise UsageError(
                 f"LearnStructure learns which filters can go, not {self.penalty.groups!r} groups: "
                 "put such a GroupLasso on the kernels as their regularizer"
             )
+        given = {"filters": filters, "macs": macs, "params": params}
+        self._target = {name: share for name, share in given.items() if share is not None}
+        if len(self._target) > 1:
+            raise UsageError(f"LearnStructure takes one target, not {' and '.join(self._target)}")
+        if penalty is None and not self._target:
+            raise UsageError("LearnStructure needs a strength, or a target such as macs=0.5")
+        for name, share in self._target.items():
+            check_share(name, share)
+        if not 0 <= begin < end <= 1:
+            raise UsageError(
+                f"begin={begin:g}, end={end:g} is no part of a training: give 0 <= begin < end <= 1"
+            )
+        self._importance, self._round_to = importance, round_to
+        self._begin, self._end, self._frequency = begin, end, frequency
         self._last: keras.Variable | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Finds the groups and puts the proximal step into the training step."""
         self._detach()
-        groups = ChannelGroups(self.model)
-        trainable = {id(variable) for variable in self.model.trainable_variables}
-        removable = np.concatenate(
-            [group.units[group.removable] for group in groups] or [np.empty(0, int)]
-        )
-        if not removable.size:
+        self._groups = groups = ChannelGroups(self.model)
+        self._weights = weights = UnitWeights(groups)
+        if not weights.units.size:
             raise UsageError(
                 f"model {self.model.name!r} has no removable channel to learn about: see "
                 "`tfprune inspect` for what freezes them"
             )
-        index = np.full(groups.unit_count, -1)
-        index[removable] = np.arange(removable.size)
-        carriers = {id(entry.variable) for entry in groups.scaled()}
-        parts = [
-            _Part(entry.variable, entry.axis, index[groups.unit[entry.ids]])
-            for entry in groups.making("filter", "scale")
-            if id(entry.variable) in trainable
-        ]
-        self._scaled = [part for part in parts if id(part.variable) in carriers]
-        self._following = [part for part in parts if id(part.variable) not in carriers]
-        self._count = removable.size
-        self._sizes = np.zeros(self._count, np.float32)
-        for part in self._scaled:
-            mine = part.position >= 0
-            np.add.at(self._sizes, part.position[mine], part.weights_each)
-        self._alive = keras.Variable(np.ones(self._count, np.float32), trainable=False)
+        # What a fit that goes on after a kill finds dead is dead.
+        squares = ops.convert_to_numpy(weights.squares(weights.scaled + weights.following))
+        self._alive = keras.Variable((squares > 0).astype("float32"), trainable=False)
+        self._due = keras.Variable(np.zeros_like(weights.sizes), trainable=False)
+        self._deadline = keras.Variable(0, trainable=False, dtype="int32")
+        self._strength = keras.Variable(self.penalty.strength, trainable=False, dtype="float32")
+        self._gradual: Gradual | None = None
         self._last = self.model.trainable_variables[-1]
-        _AfterUpdate(self._last.constraint, self._proximal_step).on(self._last)
+        AfterUpdate(self._last.constraint, self._proximal_step).on(self._last)
         # A step traced earlier would not contain the constraint.
         self.model.make_train_function(force=True)
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Plans anew, so that a fit that is taken up at an epoch goes on like the one before."""
+        if self._target:
+            if self._gradual is None:
+                self._gradual = self._course(epoch)
+            self._plan()
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tells progress bars the share of removable channels that are zero."""
+        """Plans the next stage; tells progress bars the share of channels that are zero."""
+        if self._gradual is not None and self._step() >= int(self._deadline):
+            self._plan()
         if logs is not None and batch % 50 == 0:
             self._share = self.dead_share()
         if logs is not None:
             logs["sparsity"] = self._share
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Logs the share of removable channels that are zero, as `sparsity`."""
-        if logs is not None:
-            logs["sparsity"] = self._share = self.dead_share()
+        """Logs the share of removable channels that are zero, and how many of each group live.
+
+        They are `sparsity` and, for each group, `live/` and the name of its first layer.
+        """
+        if logs is None:
+            return
+        logs["sparsity"] = self._share = self.dead_share()
+        alive = np.ones(self._groups.unit_count)
+        alive[self._weights.units] = ops.convert_to_numpy(self._alive)
+        for group in self._groups:
+            if group.removable.any():
+                logs[f"live/{group.layers[0]}"] = int(alive[group.units].sum())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves nothing behind in the model."""
         # Averaged weights (use_ema), which Keras has just put in place, remember dead channels.
-        self._scale(self._scaled + self._following, self._alive)
+        self._weights.scale(self._weights.scaled + self._weights.following, self._alive)
         self._detach()
 
     def dead_share(self) -> float:
@@ -151,40 +169,80 @@ class LearnStructure(keras.callbacks.Callback):
     _share = 0.0
 
     def _detach(self) -> None:
-        if self._last is not None and isinstance(self._last.constraint, _AfterUpdate):
+        if self._last is not None and isinstance(self._last.constraint, AfterUpdate):
             self._last.constraint = self._last.constraint.inner
             self.model.train_function = None
         self._last = None
 
-    def _squares(self) -> Any:
-        total = ops.zeros(self._count, "float32")
-        for part in self._scaled:
-            others = [each for each in range(len(part.variable.shape)) if each != part.axis]
-            squares = ops.sum(ops.square(ops.cast(part.variable, "float32")), axis=others)
-            # Frozen channels carry position -1; one more segment takes them.
-            spread = np.where(part.position >= 0, part.position, self._count)
-            total += ops.segment_sum(squares, spread, self._count + 1)[:-1]
-        return total
+    def _course(self, epoch: int) -> Gradual:
+        """The stages of this training, of which `epoch` epochs are over."""
+        if not self.params.get("steps"):
+            raise UsageError(
+                "a target needs to know how long the training is: give fit steps_per_epoch"
+            )
+        optimizer = self._optimizer
+        per_epoch = self.params["steps"] // (optimizer.gradient_accumulation_steps or 1)
+        first = self._step() - epoch * per_epoch
+        total = self.params["epochs"] * per_epoch
+        begin, end = (first + round(share * total) for share in (self._begin, self._end))
+        ((name, share),) = self._target.items()
+        return Gradual(
+            self._groups,
+            partial(self._alive_at, name),
+            polynomial_decay(0.0, 1 - share, begin, max(end, begin + 1), self._frequency),
+        )
+
+    def _alive_at(self, name: str, share: float) -> np.ndarray:
+        ranked = scores(self._groups, self._importance)
+        # What is dead goes first, whatever it scores: it will not come back.
+        ranked[self._weights.units[ops.convert_to_numpy(self._alive) == 0]] = -1.0
+        cost = Cost(self._groups)
+        counts: dict[str, Callable[[np.ndarray], int]] = {
+            "macs": cost.macs,
+            "params": cost.params,
+            "filters": lambda alive: int(alive[self._weights.units].sum()),
+        }
+        return keeping_cost(self._groups, ranked, counts[name], share, name, self._round_to).alive
+
+    def _plan(self) -> None:
+        assert self._gradual is not None
+        due = self._gradual.due(self._step())
+        if due is None:
+            # Before the first stage, or after the last.
+            begin: int = self._gradual.schedule.begin_step  # type: ignore[attr-defined]
+            over = self._step() >= begin
+            self._due.assign(ops.zeros_like(self._due))
+            self._deadline.assign(np.iinfo(np.int32).max if over else begin)
+            if over:
+                self._strength.assign(0.0)
+            return
+        self._due.assign(due.units[self._weights.units].astype("float32"))
+        self._deadline.assign(due.step)
+
+    @property
+    def _optimizer(self) -> Any:
+        optimizer = self.model.optimizer
+        return getattr(optimizer, "inner_optimizer", optimizer)
+
+    def _step(self) -> int:
+        return int(self._optimizer.iterations)
 
     def _proximal_step(self) -> None:
-        optimizer = self.model.optimizer
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        inner = self._optimizer
         # Constraints run at every accumulation step; so many small thresholds make one whole.
         share = 1 / (inner.gradient_accumulation_steps or 1)
         # Momentum makes 1 / (1 - momentum) of each gradient; the penalty must weigh as much against
         # the loss as it would as a term of it.
-        share /= 1 - getattr(inner, "momentum", 0.0)
-        threshold = optimizer.learning_rate * self.penalty.strength * share
-        factor = shrinkage(self._squares(), self._sizes, threshold)
+        rate = share / (1 - getattr(inner, "momentum", 0.0))
+        threshold = self.model.optimizer.learning_rate * self._strength * rate
+        weights = self._weights
+        factor = shrinkage(weights.squares(weights.scaled), weights.sizes, threshold)
+        if self._target:
+            # This update is not counted yet: with one left, it is the last.
+            left = ops.cast(self._deadline - ops.cast(inner.iterations, "int32"), "float32")
+            fading = ops.where(left > 1, 1 - share / ops.maximum(left, 1.0), 0.0)
+            factor = ops.minimum(factor, 1 - self._due * (1 - fading))
         # A dead channel stays dead: without its filter, beta could come back as a mere constant.
         self._alive.assign(self._alive * ops.cast(factor > 0, "float32"))
-        self._scale(self._scaled, factor * self._alive)
-        self._scale(self._following, self._alive)
-
-    def _scale(self, parts: list[_Part], factor: Any) -> None:
-        factor = ops.concatenate([factor, ops.ones(1)])
-        for part in parts:
-            shape = [1] * len(part.variable.shape)
-            shape[part.axis] = -1
-            scale = ops.reshape(ops.take(factor, part.position), shape)
-            part.variable.assign(part.variable * ops.cast(scale, part.variable.dtype))
+        weights.scale(weights.scaled, factor * self._alive)
+        weights.scale(weights.following, self._alive)

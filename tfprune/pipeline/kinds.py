@@ -11,6 +11,8 @@ from tfprune.training import Training
 Share = Annotated[float, Field(gt=0, le=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Importance = Literal["l1", "l2", "lasso", "random"]
+# What can be told from the weights alone, again and again while a model trains.
+LearnImportance = Literal["l1", "l2", "lasso", "random"]
 FormatName = Literal["keras", "savedmodel", "tflite", "tflite-int8"]
 
 # Beyond a few hundred images the ranges of activations hardly change.
@@ -23,7 +25,17 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TrainStep(Training):
+class Taught(Training):
+    """What steps that train can have beside their training: a teacher (Hinton et al. 2015)."""
+
+    teacher: Annotated[
+        str | None, Field(description="an earlier step of the chain, whose model teaches")
+    ] = None
+    teacher_weight: Annotated[float, Field(ge=0, le=1, description="its part in the loss")] = 0.5
+    temperature: Annotated[float, Field(gt=0, description="divides the logits of both")] = 4.0
+
+
+class TrainStep(Taught):
     """Trains: from scratch as the first step of a chain, further as a later one."""
 
     kind: Literal["train"]
@@ -39,7 +51,7 @@ class TrainStep(Training):
         return self
 
 
-class PruneStep(Training):
+class PruneStep(Taught):
     """Weight pruning while training, after tfmot's `PolynomialDecay`."""
 
     kind: Literal["prune"]
@@ -75,11 +87,34 @@ class PruneOnceStep(Table):
         return self
 
 
-class LearnStep(Training):
-    """Trains under group lasso, so that whole channels become zero."""
+class LearnStep(Taught):
+    """Trains until whole channels are zero: under group lasso, or up to a target, the share kept.
+
+    With a target the strength is found, channel by channel; a strength beside it works on all
+    channels until the target is met.
+    """
 
     kind: Literal["learn"]
-    strength: Annotated[float, Field(ge=0)]
+    strength: Annotated[float, Field(ge=0)] = 0.0
+    filters: Share | None = None
+    macs: Share | None = None
+    params: Share | None = None
+    importance: LearnImportance = "lasso"
+    round_to: Annotated[int, Field(ge=1)] = 1
+    begin: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.0
+    end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
+    frequency: Annotated[int, Field(ge=1, description="steps between plans")] = 100
+
+    @model_validator(mode="after")
+    def _strength_or_target(self) -> LearnStep:
+        given = [name for name in ("filters", "macs", "params") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one target, not {' and '.join(given)}")
+        if not given and "strength" not in self.model_fields_set:
+            raise ValueError("give a strength, or one of filters, macs and params")
+        if self.begin >= self.end:
+            raise ValueError(f"begin={self.begin:g} does not come before end={self.end:g}")
+        return self
 
 
 class SlimStep(Table):
@@ -104,7 +139,7 @@ class SlimStep(Table):
         return self
 
 
-class RetrainStep(Training):
+class RetrainStep(Taught):
     """Trains a pruned model on, its zeros held, in one of the ways of Renda et al. 2020.
 
     `finetune` trains on from the weights as they are. `lr` also keeps the weights, and replays the

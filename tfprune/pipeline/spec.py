@@ -149,12 +149,13 @@ class Pipeline(Table):
                         f"variants.{variant} names the step {step!r}, which [steps] does not have: "
                         f"{did_you_mean(step, self.steps)}"
                     )
-            if said := self._mistake([self.steps[step] for step in chain]):
+            if said := self._mistake(chain):
                 raise ValueError(f"variants.{variant} {said}")
         return self
 
-    def _mistake(self, chain: list[Any]) -> str | None:
+    def _mistake(self, names: list[str]) -> str | None:
         """What is wrong with the order of a chain."""
+        chain = [self.steps[name] for name in names]
         if not self.model.trained and (
             not chain or chain[0].kind not in ("train", "prune", "learn")
         ):
@@ -164,10 +165,14 @@ class Pipeline(Table):
                 return f"goes on after {step.kind}, which must be last: it only says what to export"
             if isinstance(step, RetrainStep) and (said := self._no_rewinding(chain[:place], step)):
                 return said
+            teacher = getattr(step, "teacher", None)
+            if teacher is not None and teacher not in names[:place]:
+                hint = did_you_mean(teacher, names[:place], "its chain has none")
+                return f"is taught by {teacher!r}, which is no step before {names[place]!r}: {hint}"
         return None
 
     def _no_rewinding(self, before: list[Any], step: RetrainStep) -> str | None:
-        if step.rewind not in ("weights", "reinit"):
+        if step.rewind != "weights":
             return None
         if self.model.path is not None:
             return 'rewinds a .keras file, whose start is not known: use rewind = "lr"'

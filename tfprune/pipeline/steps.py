@@ -12,6 +12,7 @@ import keras
 
 from tfprune import data, filters, graph, training, weights, zoo
 from tfprune.artifacts import export
+from tfprune.distillation import Teacher
 from tfprune.measure import evaluate, load, parameters
 from tfprune.measure.keras_runtime import read_keras
 from tfprune.pipeline.kinds import (
@@ -20,10 +21,12 @@ from tfprune.pipeline.kinds import (
     PruneStep,
     RetrainStep,
     SlimStep,
+    Taught,
     TrainStep,
 )
 from tfprune.pipeline.spec import ModelSpec
 from tfprune.pipeline.store import SCRATCH
+from tfprune.schedule import polynomial_decay
 
 # Far from the seeds of a study, which are small: the control shares no start with any of them.
 _REINIT_SEED = 1_000_003
@@ -41,6 +44,7 @@ class Bench:
         after: seconds of work after this step, from the seconds an epoch takes; for the bars.
         origin: the model of the chain as it was after an epoch of its first training, drawn with
             a seed; epoch 0 is its initialisation.
+        earlier: the model as an earlier step of the chain left it, by the step's name.
     """
 
     dataset: data.Dataset
@@ -49,6 +53,7 @@ class Bench:
     label: str | None = None
     after: Callable[[float], float] | None = None
     origin: Callable[[int, int], keras.Model] | None = None
+    earlier: Callable[[str], keras.Model] | None = None
 
 
 Result = tuple[keras.Model, dict[str, Any]]
@@ -105,7 +110,7 @@ def _train(step: TrainStep, model: keras.Model, bench: Bench) -> Result:
 
 def _prune(step: PruneStep, model: keras.Model, bench: Bench) -> Result:
     total = step.epochs * math.ceil(len(bench.dataset.train) / step.batch_size)
-    schedule = weights.polynomial_decay(
+    schedule = polynomial_decay(
         step.initial,
         step.sparsity,
         begin=round(step.begin * total),
@@ -133,7 +138,10 @@ def _prune_once(step: PruneOnceStep, model: keras.Model, bench: Bench) -> Result
 
 
 def _learn(step: LearnStep, model: keras.Model, bench: Bench) -> Result:
-    return _fitted(step, model, bench, [filters.LearnStructure(step.strength)])
+    said = step.model_dump(
+        include={"filters", "macs", "params", "importance", "round_to", "begin", "end", "frequency"}
+    )
+    return _fitted(step, model, bench, [filters.LearnStructure(step.strength, **said)])
 
 
 def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
@@ -156,9 +164,10 @@ def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
 
 
 def _retrain(step: RetrainStep, model: keras.Model, bench: Bench) -> Result:
-    if step.rewind in ("weights", "reinit") and bench.origin is not None:
-        seed = bench.seed if step.rewind == "weights" else bench.seed + _REINIT_SEED
-        model = weights.rewound(model, bench.origin(step.epoch, seed))
+    if step.rewind == "weights" and bench.origin is not None:
+        model = weights.rewound(model, bench.origin(step.epoch, bench.seed))
+    if step.rewind == "reinit":
+        model = weights.rewound(model, weights.redrawn(model, bench.seed + _REINIT_SEED))
     return _fitted(step, model, bench, [weights.KeepZeros()], first_epoch=step.epoch)
 
 
@@ -187,7 +196,7 @@ class _Keep(keras.callbacks.Callback):
 
 
 def _fitted(
-    step: Any,
+    step: Taught,
     model: keras.Model,
     bench: Bench,
     callbacks: list[keras.callbacks.Callback],
@@ -199,6 +208,7 @@ def _fitted(
         step,
         seed=bench.seed,
         first_epoch=first_epoch,
+        teacher=_teacher(step, bench),
         callbacks=[*callbacks, _tensorboard(bench.folder)],
         backup_dir=bench.folder / SCRATCH,
         progress=bench.label,
@@ -209,6 +219,13 @@ def _fitted(
         "seconds_per_epoch": fit.seconds_per_epoch,
         "history": fit.history.to_dict("list"),
     }
+
+
+def _teacher(step: Taught, bench: Bench) -> Teacher | None:
+    if step.teacher is None or bench.earlier is None:
+        return None
+    model = bench.earlier(step.teacher)
+    return Teacher(model, step.teacher_weight, step.temperature, training.ends_in_softmax(model))
 
 
 def _tensorboard(folder: Path) -> keras.callbacks.Callback:

@@ -76,7 +76,13 @@ class Shop:
     ) -> dict[str, Any]:
         model = self._model(task)
         bench = steps.Bench(
-            self.dataset, task.seed, folder, label, after, partial(self._origin, task)
+            self.dataset,
+            task.seed,
+            folder,
+            label,
+            after,
+            partial(self._origin, task),
+            partial(self._earlier, task),
         )
         model, record = steps.perform(self.pipeline.steps[task.name], model, bench)
         export(model, folder, ["keras"])
@@ -94,6 +100,10 @@ class Shop:
         if task.before:
             return keras.saving.load_model(task.before[-1].folder / "model.keras")
         return steps.build(self.pipeline.model, self.dataset, task.seed)
+
+    def _earlier(self, task: Task, step: str) -> keras.Model:
+        folder = next(each.folder for each in task.before if each.name == step)
+        return keras.saving.load_model(folder / "model.keras")
 
     def _origin(self, task: Task, epoch: int, seed: int) -> keras.Model:
         if epoch:

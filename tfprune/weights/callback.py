@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
+from tfprune.schedule import Schedule, arrival, due
 from tfprune.weights import guard
 from tfprune.weights.cut import Cut
 from tfprune.weights.held import HeldMasks
 from tfprune.weights.masks import Select
-from tfprune.weights.schedule import Schedule, arrival, due
 from tfprune.weights.select import Kernel, Picks, kernels
 
 
@@ -56,7 +56,7 @@ class PruneWeights(keras.callbacks.Callback):
 
     Args:
         schedule: tfmot's `PolynomialDecay` or `ConstantSparsity`, or any callable from a step
-            (int) to (prune now?, sparsity 0 to 1); see `tfprune.weights.due`.
+            (int) to (prune now?, sparsity 0 to 1); see `tfprune.schedule.due`.
         scope: "layer" prunes each weight tensor to the schedule's sparsity; "global" ranks all
             of them together, and only their total has it.
         select: which weights die; "magnitude", the smallest; "random", drawn with `seed`; or a

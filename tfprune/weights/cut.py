@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.weights.masks import Select, check_sparsity, global_masks, layer_masks
+from tfprune.schedule import check_sparsity
+from tfprune.weights.masks import Select, global_masks, layer_masks
 from tfprune.weights.patterns import Layout, NofM, layout_of, parse
 from tfprune.weights.select import Kernel, named
 

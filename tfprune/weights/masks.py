@@ -7,11 +7,12 @@ sparsity asks, and settle ties by position, so that the same weights always give
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from tfprune.errors import UsageError
+from tfprune.schedule import check_sparsity
 from tfprune.weights.lowest import joined, lowest, lowest_blocks
 from tfprune.weights.patterns import Blocks, Layout, NofM, pooled, wanted
 
@@ -169,18 +170,6 @@ def lowest_die(score: np.ndarray, sparsity: float, mask: np.ndarray | None = Non
         UsageError: a sparsity outside 0 to 1.
     """
     return _cut([score], sparsity, None if mask is None else [mask], [None], [score])[0]
-
-
-def check_sparsity(sparsity: Any, what: str = "sparsity") -> float:
-    """Returns a sparsity as a float, or says what is wrong with it.
-
-    Raises:
-        UsageError: it is no number from 0 to 1.
-    """
-    value = float(sparsity)
-    if not 0.0 <= value <= 1.0:
-        raise UsageError(f"{what} is {value:g}; it is a share of the weights, from 0 to 1")
-    return value
 
 
 def _cut(

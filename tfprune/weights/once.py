@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import keras
@@ -10,8 +10,9 @@ import numpy as np
 
 from tfprune import graph
 from tfprune.errors import UsageError
+from tfprune.schedule import check_sparsity
 from tfprune.weights.cut import Cut
-from tfprune.weights.masks import Select, check_sparsity
+from tfprune.weights.masks import Select
 from tfprune.weights.select import Picks, kernels, prunable
 
 
@@ -74,6 +75,47 @@ def prune_once(
 def _sparsity(share: float, alive: int, size: int) -> float:
     """The sparsity at which exactly `share` of what is alive has died as well."""
     return (size - alive + round(share * alive)) / size if size else 0.0
+
+
+def redrawn(model: keras.Model, seed: int) -> keras.Model:
+    """A model of the same architecture with initial weights of its own.
+
+    The random reinitialisation of Frankle & Carbin 2019 under `rewound`, and of a slim model the
+    training from scratch that Liu et al. 2019 (https://arxiv.org/abs/1810.05270) compare with.
+
+    Args:
+        model: a functional or built Sequential Keras model; it is not changed.
+        seed: of the new weights, each from the initializer of its layer.
+
+    Returns:
+        A new model; what a Normalization layer knows of the data is kept.
+
+    Raises:
+        UsageError: the model is one that no config can make again.
+    """
+    config = model.get_config()
+    for index, initializer in enumerate(_random_initializers(config)):
+        state = np.random.SeedSequence([seed, index]).generate_state(1)
+        initializer["seed"] = int(state[0] >> 1)
+    twin = graph.from_config(model, config)
+    layers = zip(graph.named_layers(model).values(), graph.named_layers(twin).values(), strict=True)
+    for old, new in layers:
+        if isinstance(old, keras.layers.Normalization):
+            new.set_weights(old.get_weights())
+    graph.settle(twin)
+    return twin
+
+
+def _random_initializers(config: Any) -> Iterator[dict[str, Any]]:
+    """The configs of all initializers within a config that draw."""
+    if isinstance(config, dict):
+        if config.get("module") == "keras.initializers" and "seed" in config["config"]:
+            yield config["config"]
+        config = config.values()
+    elif not isinstance(config, list | tuple):
+        return
+    for inner in config:
+        yield from _random_initializers(inner)
 
 
 def rewound(model: keras.Model, origin: keras.Model) -> keras.Model:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
 from tfprune.errors import UsageError, did_you_mean
+from tfprune.graph import named
 from tfprune.weights.patterns import Axes, axes_of
 
 Pick: TypeAlias = "str | Callable[[Any], bool]"
@@ -151,18 +151,6 @@ def _matches(pick: Pick, path: str, layer: Any) -> bool:
     if callable(pick):
         return bool(pick(layer))
     return named(path, pick)
-
-
-def named(path: str, pattern: str) -> bool:
-    """Whether a name, a path or a glob of these means a layer or a model that it lies in.
-
-    Args:
-        path: of the layer, as in "backbone/conv_1".
-        pattern: such as "backbone", "conv_1", "backbone/conv_1" or "conv*".
-    """
-    parts = path.split("/")
-    paths = ("/".join(parts[: end + 1]) for end in range(len(parts)))
-    return any(pattern == name or fnmatchcase(name, pattern) for name in (*parts, *paths))
 
 
 def _as_list(picks: Picks) -> Sequence[Pick]:

@@ -82,6 +82,8 @@ def _trains(it: Mapping[str, Any]) -> str:
         parts.append(f"weight decay {it['weight_decay']:g}")
     if it.get("augment"):
         parts.append(f"augmented by {' and '.join(it['augment'])}")
+    if it.get("teacher"):
+        parts.append(f"taught by {it['teacher']} for {it['teacher_weight']:.0%} of the loss")
     return ", ".join(parts)
 
 
@@ -94,21 +96,27 @@ def _prunes(it: Mapping[str, Any]) -> str:
 
 
 def _learns(it: Mapping[str, Any]) -> str:
-    return f"group lasso of strength {it['strength']:g}; {_trains(it)}"
+    parts = [f"group lasso of strength {it['strength']:g}"] if it["strength"] else []
+    if any(it.get(key) is not None for key, _ in _SHARES):
+        parts.append(
+            f"shrinks {_until(it)} to zero, the least important by {it['importance']} first, from "
+            f"{it['begin']:.0%} to {it['end']:.0%} of its training"
+        )
+    return f"{', and '.join(parts)}; {_trains(it)}"
 
 
 def _slims(it: Mapping[str, Any]) -> str:
-    if it["dead"]:
-        target = "all channels that contribute nothing"
-    else:
-        share, of = next(
-            (it[key], title)
-            for key, title in (("filters", "filters"), ("macs", "MACs"), ("params", "parameters"))
-            if it[key] is not None
-        )
-        target = f"channels until {100 * share:.4g}% of the {of} are left"
+    target = "all channels that contribute nothing" if it["dead"] else _until(it)
     rounding = f", in multiples of {it['round_to']}" if it["round_to"] > 1 else ""
     return f"removes {target}, the least important by {it['importance']} first{rounding}"
+
+
+_SHARES = (("filters", "filters"), ("macs", "MACs"), ("params", "parameters"))
+
+
+def _until(it: Mapping[str, Any]) -> str:
+    share, of = next((it[key], title) for key, title in _SHARES if it[key] is not None)
+    return f"channels until {100 * share:.4g}% of the {of} are left"
 
 
 def _listed(it: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.errors import UsageError
-from tfprune.weights import Due, arrival, constant_sparsity, due, polynomial_decay
+from tfprune.schedule import Due, arrival, constant_sparsity, due, polynomial_decay
 
 steps = st.integers(0, 60)
 
@@ -103,7 +103,7 @@ def test_what_tfmot_refuses_is_a_usage_error(make):
 def test_importing_tfmot_leaves_the_environment_as_it_was(before):
     code = (
         "import os, sys\n"
-        "from tfprune.weights.schedule import polynomial_decay\n"
+        "from tfprune.schedule import polynomial_decay\n"
         "assert 'tensorflow_model_optimization' not in sys.modules\n"
         "polynomial_decay(0.0, 0.5, 0, 10)\n"
         "print('->', os.environ.get('TF_USE_LEGACY_KERAS'))\n"

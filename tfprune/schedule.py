@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.weights.masks import check_sparsity
 
 Schedule: TypeAlias = Callable[[int], tuple[Any, Any]]
 
@@ -81,6 +80,18 @@ def sparsity_at(schedule: Schedule, step: int) -> float:
     # shortest decimal of the number is what the user wrote.
     decimal = float(str(np.asarray(value)[()]))
     return check_sparsity(decimal, f"the schedule's sparsity at step {step}")
+
+
+def check_sparsity(sparsity: Any, what: str = "sparsity") -> float:
+    """Returns a sparsity as a float, or says what is wrong with it.
+
+    Raises:
+        UsageError: it is no number from 0 to 1.
+    """
+    value = float(sparsity)
+    if not 0.0 <= value <= 1.0:
+        raise UsageError(f"{what} is {value:g}; it is a share of the weights, from 0 to 1")
+    return value
 
 
 def polynomial_decay(
