@@ -9,10 +9,7 @@ of its own framework. A step is all between two batches of `model.fit`, callback
 from __future__ import annotations
 
 import os
-import statistics
-import sys
-import threading
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +22,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 import tfprune
-from tfprune.files import write_json
-from tfprune.pipeline import provenance
+from benchmarks import in_turn
 from tfprune.schedule import polynomial_decay
 
 FREQUENCIES = (1, 100)
@@ -71,53 +67,6 @@ def dense(module: Any) -> Any:
 MODELS = {"conv": (conv, (32, 32, 3)), "mlp": (dense, (784,))}
 
 
-class Turns:
-    """Lets threads run one after the other, in rounds."""
-
-    def __init__(self, players: int) -> None:
-        self._condition = threading.Condition()
-        self._waiting = list(range(players))
-
-    def wait_for(self, player: int) -> None:
-        """Returns when it is the player's turn."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._waiting or self._waiting[0] == player)
-
-    def pass_on(self, player: int, leave: bool = False) -> None:
-        """Gives the turn to the next one."""
-        with self._condition:
-            self._waiting.remove(player)
-            if not leave:
-                self._waiting.append(player)
-            self._condition.notify_all()
-
-
-def timer(module: Any, turns: Turns, player: int, steps: int, warm_up: int) -> Any:
-    """A callback of either Keras that takes turns every `steps` steps and times each step."""
-
-    class Timer(module.callbacks.Callback):
-        def __init__(self) -> None:
-            super().__init__()
-            self.milliseconds: list[float] = []
-            self._begun = 0.0
-
-        def on_train_begin(self, logs: Any = None) -> None:
-            turns.wait_for(player)
-
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            if batch > warm_up:
-                self.milliseconds.append(1000 * (time.perf_counter() - self._begun))
-            if batch and batch % steps == 0:
-                turns.pass_on(player)
-                turns.wait_for(player)
-            self._begun = time.perf_counter()
-
-        def on_train_end(self, logs: Any = None) -> None:
-            turns.pass_on(player, leave=True)
-
-    return Timer()
-
-
 def train(
     module: Any, name: str, frequency: int | None, batch: int, total: int, clock: Any
 ) -> float:
@@ -150,40 +99,20 @@ def train(
 def measure(name: str, batch: int, total: int, steps: int) -> dict[str, Any]:
     """Runs the six trainings of one model in turn."""
     players = [(module, each) for module in (keras, tf_keras) for each in (None, *FREQUENCIES)]
-    turns = Turns(len(players))
-    # The first steps trace and warm up.
-    clocks = [timer(module, turns, i, steps, 10) for i, (module, _) in enumerate(players)]
-    sparsities: dict[int, float] = {}
-
-    def run(index: int) -> None:
-        module, frequency = players[index]
-        try:
-            sparsities[index] = train(module, name, frequency, batch, total, clocks[index])
-        except BaseException:
-            turns.pass_on(index, leave=True)
-            raise
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(players))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    results = in_turn.alternated(
+        [
+            (module, partial(train, module, name, frequency, batch, total))
+            for module, frequency in players
+        ],
+        steps,
+    )
     rows = {}
-    for index, (module, frequency) in enumerate(players):
-        base = clocks[0 if module is keras else 1 + len(FREQUENCIES)].milliseconds
-        own = clocks[index].milliseconds
+    for (module, frequency), (own, sparsity) in zip(players, results, strict=True):
+        base, _ = results[0 if module is keras else 1 + len(FREQUENCIES)]
         tool = "tfprune" if module is keras else "tfmot"
         rows[f"{tool} {'dense' if frequency is None else f'every {frequency}'}"] = {
-            "steps": len(own),
-            "median_ms": statistics.median(own),
-            "mean_ms": statistics.fmean(own),
-            "ratio_of_medians": statistics.median(own) / statistics.median(base),
-            # Of the same round: what the machine does besides falls out.
-            "median_of_ratios": statistics.median(
-                mine / other for mine, other in zip(own, base, strict=True)
-            ),
-            "ratio_of_means": statistics.fmean(own) / statistics.fmean(base),
-            "final_sparsity": sparsities[index],
+            **in_turn.compared(own, base),
+            "final_sparsity": sparsity,
         }
     return {"batch": batch, "rows": rows}
 
@@ -202,23 +131,9 @@ def pruning_step(
     for name, result in results.items():
         click.echo(f"{name}, batch {batch}")
         for row, figures in result["rows"].items():
-            click.echo(
-                f"  {row:18} median {figures['median_ms']:8.2f} ms  "
-                f"{figures['ratio_of_medians']:.3f}x  by round {figures['median_of_ratios']:.3f}x  "
-                f"mean {figures['ratio_of_means']:.3f}x  "
-                f"sparsity {figures['final_sparsity']:.4f}"
-            )
-    if output is not None:
-        write_json(
-            output,
-            {
-                "command": f"python {' '.join(sys.argv)}",
-                "commit": provenance.commit(),
-                "versions": provenance.versions(),
-                "machine": provenance.machine(),
-                "models": results,
-            },
-        )
+            sparsity = figures["final_sparsity"]
+            click.echo(f"  {row:18} {in_turn.shown(figures)}  sparsity {sparsity:.4f}")
+    in_turn.write(output, results)
 
 
 if __name__ == "__main__":
