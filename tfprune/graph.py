@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import FunctionType
 from typing import Any
 
@@ -97,6 +98,29 @@ def named_layers(model: keras.Model, prefix: str = "") -> dict[str, keras.Layer]
         else:
             found[path] = layer
     return found
+
+
+def named(path: str, pattern: str) -> bool:
+    """Whether a name, a path or a glob of these means a layer or a model that it lies in.
+
+    Args:
+        path: of the layer, as in "backbone/conv_1".
+        pattern: such as "backbone", "conv_1", "backbone/conv_1" or "conv*".
+    """
+    parts = path.split("/")
+    paths = ("/".join(parts[: end + 1]) for end in range(len(parts)))
+    return any(pattern == name or fnmatchcase(name, pattern) for name in (*parts, *paths))
+
+
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Whether a classifier with one output gives probabilities; otherwise it gives logits."""
+    last: Any = model
+    while isinstance(last, keras.Model):
+        # A functional model lists raw ops, such as `keras.ops.softmax`, among its operations only.
+        last = getattr(last, "operations", last.layers)[-1]
+    return type(last).__name__ == "Softmax" or (
+        getattr(last, "activation", None) is keras.activations.softmax
+    )
 
 
 def copy(model: keras.Model) -> keras.Model:
