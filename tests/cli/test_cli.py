@@ -12,8 +12,20 @@ import keras
 import pytest
 from click.testing import CliRunner, Result
 
+import tfprune
 from tfprune.cli import main
 
+COMMANDS = [
+    "run",
+    "compare",
+    "train",
+    "prune",
+    "learn",
+    "slim",
+    "export",
+    "measure",
+    "inspect",
+]
 TRAIN = ["--data", "digits", "--epochs", "1", "--batch-size", "512"]
 
 
@@ -39,15 +51,13 @@ def test_help_does_not_wait_for_tensorflow():
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("run", "compare", "train", "prune", "slim", "export", "measure", "inspect"):
+    for command in COMMANDS:
         assert f"  {command} " in done.stdout
     # Generous beside the half second that is promised: this machine may be busy.
     assert time.perf_counter() - begun < 5
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "compare", "train", "prune", "slim", "export", "measure", "inspect"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command):
     result = _run(command, "--help")
     assert result.exit_code == 0
@@ -64,6 +74,25 @@ def test_prune_makes_a_file_sparse(trained, tmp_path):
     assert document["history"]["sparsity"] == pytest.approx([0.5], abs=0.02)
     kernel = keras.saving.load_model(out).get_layer("logits").kernel
     assert float(keras.ops.mean(keras.ops.equal(kernel, 0))) == pytest.approx(0.5, abs=0.02)
+
+
+def test_learn_then_slim_then_train_from_a_teacher(trained, tmp_path):
+    learnt, slim, tuned = (tmp_path / f"{name}.keras" for name in ("learnt", "slim", "tuned"))
+    course = ["--macs", "0.6", "--frequency", "1", "--end", "0.7"]
+    result = _run("learn", trained, *TRAIN, *course, "--json", "-o", learnt)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["history"]["sparsity"][-1] > 0
+    result = _run("slim", learnt, "--dead", "-o", slim)
+    assert result.exit_code == 0, result.output
+    models = [keras.saving.load_model(path) for path in (trained, slim)]
+    assert tfprune.macs(models[1]) <= 0.6 * tfprune.macs(models[0])
+    taught = ["--distill", trained, "--teacher-weight", "0.7", "--json"]
+    losses = []
+    for more in ([], taught):
+        result = _run("train", slim, *TRAIN, "--json", *more, "-o", tuned)
+        assert result.exit_code == 0, result.output
+        losses.append(json.loads(result.stdout)["history"]["loss"])
+    assert losses[0] != losses[1]
 
 
 def test_slim_then_train_on(trained, tmp_path):
@@ -192,6 +221,8 @@ class TestErrors:
         )
         said = self._fails(2, "prune", trained, *TRAIN, "--sparsity", "1.5", "-o", out)
         assert said == "--sparsity 1.5: Input should be less than 1"
+        said = self._fails(2, "learn", trained, *TRAIN, "-o", out)
+        assert said == "tfprune learn: give a strength, or one of filters, macs and params"
         assert not out.exists()
 
     def test_damaged_keras_file(self, trained, tmp_path):

@@ -20,6 +20,7 @@ _COMMANDS = {
     "check": ("check", "Judge a run by its budget: exit 1 where a limit is broken."),
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
+    "learn": ("training", "Train a model until whole filters are zero."),
     "slim": ("slim", "Remove channels and rebuild a smaller model."),
     "export": ("artifacts", "Export a model as SavedModel and TFLite."),
     "measure": ("artifacts", "Measure artifacts: accuracy, size, sparsity, latency."),

@@ -89,6 +89,27 @@ def training(epochs: int, learning_rate: float) -> Decorator:
             multiple=True,
             help="May be given twice.",
         ),
+        click.option(
+            "--distill",
+            "teacher",
+            type=KERAS_FILE,
+            metavar="TEACHER.keras",
+            help="Learn from this model's outputs as well, such as the dense model's.",
+        ),
+        click.option(
+            "--teacher-weight",
+            type=float,
+            default=0.5,
+            show_default=True,
+            help="The teacher's part in the loss, 0 to 1.",
+        ),
+        click.option(
+            "--temperature",
+            type=float,
+            default=4.0,
+            show_default=True,
+            help="Divides the logits of both.",
+        ),
         click.option("--seed", type=int, default=0, show_default=True),
     )
 

@@ -1,4 +1,4 @@
-"""`tfprune train` and `tfprune prune`."""
+"""`tfprune train`, `tfprune prune` and `tfprune learn`: what trains a model."""
 
 from __future__ import annotations
 
@@ -44,19 +44,32 @@ def _fitted(
 
     from tfprune.artifacts import export
     from tfprune.errors import UsageError
+    from tfprune.measure.keras_runtime import read_keras
     from tfprune.pipeline.kinds import Step
     from tfprune.pipeline.steps import Bench, perform
 
+    given = {name: value for name, value in given.items() if value is not None}
+    if "teacher" in given:
+        # A pipeline's teacher is a step; here it is a file.
+        given["teacher"] = str(given["teacher"])
     try:
         specification = TypeAdapter(Step).validate_python({"kind": step, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][-1]).replace("_", "-")
+        if not isinstance(first["loc"][-1], str) or first["loc"][-1] not in given:
+            said = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"tfprune {step}: {said}") from error
+        name = first["loc"][-1].replace("_", "-")
         raise UsageError(f"--{name} {first['input']}: {first['msg']}") from error
     with TemporaryDirectory() as scratch:
-        model, record = perform(
-            specification, model, Bench(dataset, seed, Path(scratch), output.stem)
+        bench = Bench(
+            dataset,
+            seed,
+            Path(scratch),
+            output.stem,
+            earlier=lambda teacher: read_keras(Path(teacher)),
         )
+        model, record = perform(specification, model, bench)
     export(model, output.parent, ["keras"], name=output.stem)
     if as_json:
         click.echo(json.dumps({"output": str(output), **record}, indent=2))
@@ -127,10 +140,56 @@ def prune_command(
 
     The sparsity follows tfmot's PolynomialDecay from --begin to --end of the training.
     """
+    _further("prune", given, model, data_name, data_dir, output, seed, as_json)
+
+
+@click.command("learn")
+@click.argument("model", type=options.KERAS_FILE)
+@options.data(required=True, why="what to train on while learning")
+@click.option("--macs", type=float, help="Keep this share of the multiply-accumulates.")
+@click.option("--params", type=float, help="Keep this share of the parameters.")
+@click.option("--filters", type=float, help="Keep this share of the filters.")
+@click.option(
+    "--strength", type=float, help="Of the group lasso, on all filters: beside a target, or alone."
+)
+@click.option("--begin", type=float, default=0.0, show_default=True, help="Share of the training.")
+@click.option("--end", type=float, default=0.5, show_default=True, help="Share of the training.")
+@click.option("--frequency", type=int, default=100, show_default=True, help="In steps.")
+@options.training(epochs=10, learning_rate=0.05)
+@options.output
+@options.as_json
+def learn_command(
+    model: Path,
+    data_name: str,
+    data_dir: str | None,
+    output: Path,
+    seed: int,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Train MODEL, a .keras file, until whole filters are zero.
+
+    Give one of --macs, --params and --filters, or a --strength. Then `tfprune slim --dead` removes
+    what became zero, and changes no output.
+    """
+    _further("learn", given, model, data_name, data_dir, output, seed, as_json)
+
+
+def _further(
+    step: str,
+    given: dict[str, Any],
+    model: Path,
+    data_name: str,
+    data_dir: str | None,
+    output: Path,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Does one step on a model that is a file."""
     start_keras()
     from tfprune.data import load
     from tfprune.measure.keras_runtime import read_keras
 
     start = read_keras(model)
     dataset = load(data_name, data_dir, seed=seed)
-    _fitted("prune", given, start, dataset, output, seed, as_json)
+    _fitted(step, given, start, dataset, output, seed, as_json)

@@ -1,0 +1,129 @@
+"""What filter pruning cost in a finished run: one row a variant, over all of its seeds.
+
+Accuracy and latency are those of the float TFLite files on the test set. What was lost before
+any fine-tuning is told by the validation accuracies that the step which removes filters records,
+since the test set is looked at only once, at the end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+from tfprune.files import write_json, write_text
+from tfprune.report import comparison, read_run
+from tfprune.report.run import Delivery
+
+FORMAT = "tflite"
+
+
+def when_removed(delivery: Delivery) -> dict[str, float]:
+    """Validation accuracy before filters went, without them, and with new BatchNorm statistics."""
+    for step in delivery.steps:
+        # A slim architecture that is trained from scratch has nothing of what was before.
+        if any(each.record["specification"].get("rewind") == "reinit" for each in delivery.steps):
+            break
+        if step.record["specification"]["kind"] == "slim":
+            return dict(step.record["validation_accuracy"])
+    return {}
+
+
+def rows(directory: Path) -> pd.DataFrame:
+    """One row a variant and seed."""
+    run = read_run(directory)
+    table = comparison(run).query("artifact == @FORMAT").set_index(["variant", "seed"])
+    removed = {(each.variant, each.seed): when_removed(each) for each in run.deliveries}
+    first = next(iter(run.record["pipeline"]["variants"]))
+    found = []
+    for (variant, seed), row in table.iterrows():
+        dense = table.loc[(first, seed)]
+        found.append(
+            {
+                "variant": variant,
+                "seed": seed,
+                "accuracy": row["accuracy"],
+                "points": 100 * (row["accuracy"] - dense["accuracy"]),
+                "macs": row["macs"] / dense["macs"],
+                "parameters": row["parameters"] / dense["parameters"],
+                "bytes": row["bytes"] / dense["bytes"],
+                "speedup": dense["latency_ms"] / row["latency_ms"],
+                "epochs": row["epochs"],
+                **{f"validation_{name}": each for name, each in removed[variant, seed].items()},
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a variant, in words: mean and sample deviation over seeds."""
+    spread = "{:.2f} ± {:.2f}".format
+
+    def told(group: pd.DataFrame) -> pd.Series:
+        said = {
+            "seeds": len(group),
+            "test accuracy": spread(
+                100 * group["accuracy"].mean(), 100 * group["accuracy"].std(ddof=1)
+            ),
+            "against dense": spread(group["points"].mean(), group["points"].std(ddof=1)),
+            "MACs": f"{group['macs'].mean():.1%}",
+            "parameters": f"{group['parameters'].mean():.1%}",
+            "TFLite speed-up": f"{group['speedup'].mean():.2f}x",
+            "epochs": f"{group['epochs'].mean():.0f}",
+        }
+        for name, title in (
+            ("before", "validation before removal"),
+            ("removed", "after"),
+            ("recalibrated", "recalibrated"),
+        ):
+            values = group.get(f"validation_{name}", pd.Series(dtype=float)).dropna()
+            said[title] = f"{100 * values.mean():.2f}" if len(values) else ""
+        return pd.Series(said)
+
+    return table.groupby("variant", sort=False).apply(told, include_groups=False).reset_index()
+
+
+def report(name: str, note: str, table: pd.DataFrame, made: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    sessions = "\n".join(
+        f"- `{each['command']}` at {each['commit']}, seeds {each['seeds']}, {each['begun']}"
+        for each in made["sessions"]
+    )
+    versions = ", ".join(f"{key} {value}" for key, value in made["versions"].items())
+    return (
+        f"# {name}\n\n{note}. Percent and percentage points; mean ± sample deviation over seeds. "
+        "Accuracy, speed-up (one image, one thread, all files of a seed timed in turn) and size "
+        "are those of the float TFLite files; the test set is looked at once, at the end. "
+        "Validation accuracies are from the moment when filters went, before anything was trained "
+        "again.\n\n"
+        f"{summary(table).to_markdown(index=False)}\n\n"
+        f"## How this was made\n\n`{made['command']}`, from\n\n{sessions}\n\n"
+        f"{versions}; {made['machine']}\n"
+    )
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"))
+def filters(run: Path, output: Path) -> None:
+    """Tell what filter pruning cost in RUN, the directory of a run with all its variants."""
+    record = read_run(run).record
+    name = record["name"]
+    table = rows(run)
+    made = {
+        "command": f"python -m benchmarks.filters saved_models/{name}",
+        "pipeline": record["pipeline"],
+        "sessions": record["sessions"],
+        "versions": record["sessions"][-1]["versions"],
+        "machine": record["sessions"][-1]["machine"],
+    }
+    text = report(name, record["data"], table, made)
+    write_text(output / f"{name}.md", text)
+    write_json(output / f"{name}.json", {**made, "rows": table.to_dict("records")})
+    click.echo(text)
+
+
+if __name__ == "__main__":
+    filters()
