@@ -9,6 +9,7 @@ from keras import layers
 
 import tfprune
 from tfprune.filters import plan
+from tfprune.filters.unit_weights import of_branches
 
 from .harness import assert_close, assert_same, outputs, randomised
 
@@ -193,7 +194,7 @@ def test_errors(data: tuple) -> None:
     with pytest.raises(tfprune.UsageError) as error:
         tfprune.LearnStructure(tfprune.GroupLasso(0.1, "channel"))
     assert str(error.value) == (
-        "LearnStructure learns which filters can go, not 'channel' groups: "
+        "LearnStructure learns which filters or branches can go, not 'channel' groups: "
         "put such a GroupLasso on the kernels as their regularizer"
     )
     model = keras.Sequential([keras.Input((5,)), layers.Dense(1)], name="mine")
@@ -330,6 +331,10 @@ def test_taken_up_at_an_epoch_it_ends_the_same(images: tuple) -> None:
     [
         ({}, "LearnStructure needs a strength, or a target such as macs=0.5"),
         ({"macs": 0.5, "params": 0.5}, "LearnStructure takes one target, not macs and params"),
+        (
+            {"penalty": tfprune.GroupLasso(0.1, "depth"), "macs": 0.5},
+            "LearnStructure has targets for filters only: give depth a strength",
+        ),
         ({"macs": 1.5}, "macs=1.5 is not a share to keep: give a number in 0..1"),
         (
             {"macs": 0.5, "begin": 0.5, "end": 0.5},
@@ -360,4 +365,55 @@ def test_a_target_wants_a_training_of_known_length(images: tuple) -> None:
         )
     assert str(error.value) == (
         "a target needs to know how long the training is: give fit steps_per_epoch"
+    )
+
+
+def blocks(projection: bool = False) -> keras.Model:
+    """Three residual blocks; the first may have a shortcut that is computed."""
+    x = keras.Input((8, 8, 4))
+    y = layers.ReLU()(layers.Conv2D(4, 3, padding="same", name="stem")(x))
+    for index in range(3):
+        z = layers.Conv2D(4, 3, padding="same", name=f"inner{index}")(y)
+        z = layers.ReLU()(layers.BatchNormalization(name=f"inner_norm{index}")(z))
+        z = layers.Conv2D(4, 3, padding="same", use_bias=False, name=f"conv{index}")(z)
+        z = layers.Dropout(0.1)(layers.BatchNormalization(name=f"norm{index}")(z))
+        if projection and index == 0:
+            y = layers.BatchNormalization(name="shortcut")(layers.Conv2D(4, 1)(y))
+        y = layers.ReLU()(layers.Add(name=f"add{index}")([y, z]))
+    return randomised(keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(y))))
+
+
+def test_depth_takes_whole_branches_to_zero(images: tuple) -> None:
+    x = np.concatenate([images[0], images[0][..., :1]], -1)
+    model = blocks()
+    for index, size in enumerate((0.05, 1.0, 4.0)):
+        for weight in model.get_layer(f"norm{index}").trainable_weights:
+            weight.assign(weight * size)
+    learn = tfprune.LearnStructure(tfprune.GroupLasso(0.02, "depth"))
+    history = fit(model, (x, images[1]), learn)
+    dead = []
+    for index in range(3):
+        norm = model.get_layer(f"norm{index}")
+        zero = (np.asarray(norm.gamma) == 0) & (np.asarray(norm.beta) == 0)
+        assert zero.all() or not zero.any()
+        assert history[f"live/norm{index}"][-1] == int(not zero.all())
+        dead.append(zero.all())
+    assert 0 < sum(dead) < 3
+    assert history["sparsity"][-1] == pytest.approx(sum(dead) / 3)
+
+
+def test_a_branch_beside_a_computed_shortcut_is_none() -> None:
+    assert of_branches(blocks()).names == ("norm0", "norm1", "norm2")
+    assert of_branches(blocks(projection=True)).names == ("norm1", "norm2")
+
+
+def test_depth_wants_branches(images: tuple) -> None:
+    model = normed()
+    model.compile("sgd", "mse")
+    learn = tfprune.LearnStructure(tfprune.GroupLasso(0.1, "depth"))
+    with pytest.raises(tfprune.UsageError) as error:
+        model.fit(images[0], np.zeros((64, 3)), verbose=0, callbacks=[learn])
+    assert str(error.value) == (
+        f"model {model.name!r} has no residual branch to learn about: depth is for blocks that "
+        "are added to what they take"
     )

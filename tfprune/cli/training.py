@@ -152,6 +152,13 @@ def prune_command(
 @click.option(
     "--strength", type=float, help="Of the group lasso, on all filters: beside a target, or alone."
 )
+@click.option(
+    "--groups",
+    type=click.Choice(["filter", "depth"]),
+    default="filter",
+    show_default=True,
+    help="What becomes zero: filters, or whole residual branches.",
+)
 @click.option("--begin", type=float, default=0.0, show_default=True, help="Share of the training.")
 @click.option("--end", type=float, default=0.5, show_default=True, help="Share of the training.")
 @click.option("--frequency", type=int, default=100, show_default=True, help="In steps.")

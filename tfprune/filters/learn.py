@@ -18,7 +18,13 @@ from tfprune.filters.importance import scores
 from tfprune.filters.lasso import GroupLasso, shrinkage
 from tfprune.filters.plan import check_share, keeping_cost
 from tfprune.filters.slim import Importance
-from tfprune.filters.unit_weights import AfterUpdate, UnitWeights
+from tfprune.filters.unit_weights import (
+    AfterUpdate,
+    UnitWeights,
+    of_branches,
+    of_channels,
+    removable_units,
+)
 from tfprune.schedule import polynomial_decay
 
 
@@ -47,7 +53,9 @@ class LearnStructure(keras.callbacks.Callback):
 
     Args:
         penalty: the regularizer whose proximal step is taken, or its strength, for all channels
-            alike. Its groups must be `filter`. With a target, it ends when that is met.
+            alike; with a target, it ends when that is met. Its groups are `filter`, or `depth`:
+            then whole residual branches become zero, for `tfprune.slim(model, dead=True)` to
+            remove.
         filters: the share of the removable channels to keep, 0 to 1.
         macs: the share of the multiply-accumulates to keep, instead.
         params: the share of the parameters to keep, instead.
@@ -83,10 +91,11 @@ class LearnStructure(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.penalty = penalty if isinstance(penalty, GroupLasso) else GroupLasso(penalty or 0.0)
-        if self.penalty.groups != "filter":
+        if self.penalty.groups not in ("filter", "depth"):
             raise UsageError(
-                f"LearnStructure learns which filters can go, not {self.penalty.groups!r} groups: "
-                "put such a GroupLasso on the kernels as their regularizer"
+                f"LearnStructure learns which filters or branches can go, not "
+                f"{self.penalty.groups!r} groups: put such a GroupLasso on the kernels as their "
+                "regularizer"
             )
         given = {"filters": filters, "macs": macs, "params": params}
         self._target = {name: share for name, share in given.items() if share is not None}
@@ -94,6 +103,8 @@ class LearnStructure(keras.callbacks.Callback):
             raise UsageError(f"LearnStructure takes one target, not {' and '.join(self._target)}")
         if penalty is None and not self._target:
             raise UsageError("LearnStructure needs a strength, or a target such as macs=0.5")
+        if self._target and self.penalty.groups == "depth":
+            raise UsageError("LearnStructure has targets for filters only: give depth a strength")
         for name, share in self._target.items():
             check_share(name, share)
         if not 0 <= begin < end <= 1:
@@ -107,15 +118,9 @@ class LearnStructure(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Finds the groups and puts the proximal step into the training step."""
         self._detach()
-        self._groups = groups = ChannelGroups(self.model)
-        self._weights = weights = UnitWeights(groups)
-        if not weights.units.size:
-            raise UsageError(
-                f"model {self.model.name!r} has no removable channel to learn about: see "
-                "`tfprune inspect` for what freezes them"
-            )
+        self._weights = weights = self._found()
         # What a fit that goes on after a kill finds dead is dead.
-        squares = ops.convert_to_numpy(weights.squares(weights.scaled + weights.following))
+        squares = ops.convert_to_numpy(weights.squares((*weights.scaled, *weights.following)))
         self._alive = keras.Variable((squares > 0).astype("float32"), trainable=False)
         self._due = keras.Variable(np.zeros_like(weights.sizes), trainable=False)
         self._deadline = keras.Variable(0, trainable=False, dtype="int32")
@@ -145,25 +150,25 @@ class LearnStructure(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the share of removable channels that are zero, and how many of each group live.
 
-        They are `sparsity` and, for each group, `live/` and the name of its first layer.
+        They are `sparsity` and, for each group, `live/` and the name of its first layer; or of each
+        branch the layer that ends it, 1 or 0.
         """
         if logs is None:
             return
         logs["sparsity"] = self._share = self.dead_share()
-        alive = np.ones(self._groups.unit_count)
-        alive[self._weights.units] = ops.convert_to_numpy(self._alive)
-        for group in self._groups:
-            if group.removable.any():
-                logs[f"live/{group.layers[0]}"] = int(alive[group.units].sum())
+        live = dict.fromkeys(self._weights.names, 0)
+        for name, alive in zip(self._weights.names, ops.convert_to_numpy(self._alive), strict=True):
+            live[name] += int(alive)
+        logs |= {f"live/{name}": count for name, count in live.items()}
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves nothing behind in the model."""
         # Averaged weights (use_ema), which Keras has just put in place, remember dead channels.
-        self._weights.scale(self._weights.scaled + self._weights.following, self._alive)
+        self._weights.scale((*self._weights.scaled, *self._weights.following), self._alive)
         self._detach()
 
     def dead_share(self) -> float:
-        """The share of the removable channels whose every weight is zero, 0 to 1."""
+        """The share of the units, channels or branches, that are zero, 0 to 1."""
         return 1 - float(ops.mean(self._alive))
 
     _share = 0.0
@@ -173,6 +178,24 @@ class LearnStructure(keras.callbacks.Callback):
             self._last.constraint = self._last.constraint.inner
             self.model.train_function = None
         self._last = None
+
+    def _found(self) -> UnitWeights:
+        if self.penalty.groups == "depth":
+            weights = of_branches(self.model)
+            if not weights.names:
+                raise UsageError(
+                    f"model {self.model.name!r} has no residual branch to learn about: depth is "
+                    "for blocks that are added to what they take"
+                )
+            return weights
+        self._groups = ChannelGroups(self.model)
+        self._units = removable_units(self._groups)
+        if not self._units.size:
+            raise UsageError(
+                f"model {self.model.name!r} has no removable channel to learn about: see "
+                "`tfprune inspect` for what freezes them"
+            )
+        return of_channels(self._groups)
 
     def _course(self, epoch: int) -> Gradual:
         """The stages of this training, of which `epoch` epochs are over."""
@@ -195,12 +218,12 @@ class LearnStructure(keras.callbacks.Callback):
     def _alive_at(self, name: str, share: float) -> np.ndarray:
         ranked = scores(self._groups, self._importance)
         # What is dead goes first, whatever it scores: it will not come back.
-        ranked[self._weights.units[ops.convert_to_numpy(self._alive) == 0]] = -1.0
+        ranked[self._units[ops.convert_to_numpy(self._alive) == 0]] = -1.0
         cost = Cost(self._groups)
         counts: dict[str, Callable[[np.ndarray], int]] = {
             "macs": cost.macs,
             "params": cost.params,
-            "filters": lambda alive: int(alive[self._weights.units].sum()),
+            "filters": lambda alive: int(alive[self._units].sum()),
         }
         return keeping_cost(self._groups, ranked, counts[name], share, name, self._round_to).alive
 
@@ -216,7 +239,7 @@ class LearnStructure(keras.callbacks.Callback):
             if over:
                 self._strength.assign(0.0)
             return
-        self._due.assign(due.units[self._weights.units].astype("float32"))
+        self._due.assign(due.units[self._units].astype("float32"))
         self._deadline.assign(due.step)
 
     @property

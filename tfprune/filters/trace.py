@@ -25,13 +25,23 @@ def trace(model: keras.Model) -> Trace:
         UsageError: the model is subclassed or not built.
     """
     record = Trace()
-    outputs = _run(record, model, [record.opaque(each.shape) for each in functional(model).inputs])
+    outputs = follow(record, model, [record.opaque(each.shape) for each in functional(model).inputs])
     for channels in outputs:
         record.freeze(channels, "it is an output of the model")
     return record
 
 
-def _run(record: Trace, model: keras.Model, inputs: Sequence[Channels]) -> list[Channels]:
+def follow(record: Trace, model: keras.Model, inputs: Sequence[Channels]) -> list[Channels]:
+    """Follows given channels through a model.
+
+    Args:
+        record: what the rules of its layers write to.
+        model: a functional or built Sequential Keras model.
+        inputs: the channels of each of its inputs.
+
+    Returns:
+        The channels of each of its outputs.
+    """
     graph = functional(model)
     values = {id(tensor): each for tensor, each in zip(graph.inputs, inputs, strict=True)}
     for call in map(_unmasked, calls(model)):
@@ -40,7 +50,7 @@ def _run(record: Trace, model: keras.Model, inputs: Sequence[Channels]) -> list[
         if is_graph(call.operation):
             entries = zip(functional(call.operation).inputs, arguments, strict=True)
             arguments = [record.entered(tensor, each) for tensor, each in entries]
-            results = _run(record, call.operation, arguments)
+            results = follow(record, call.operation, arguments)
         else:
             answer = rule_for(call.operation)(record, call.operation, *arguments)
             results = [answer] if isinstance(answer, Channels) else list(answer)

@@ -1,17 +1,24 @@
-"""The weights of each removable unit, as the compiled training step sees them."""
+"""The weights of what training may take to zero, as its compiled step sees them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
+from keras.src.ops.numpy import Add
 
 from tfprune.filters.groups import ChannelGroups
+from tfprune.graph import calls, functional, is_graph
+
+ADDITIONS = (layers.Add, Add)
+CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 
 
 class AfterUpdate:
@@ -54,52 +61,147 @@ class Part:
         return math.prod(self.variable.shape) / self.variable.shape[self.axis]
 
 
+@dataclass(frozen=True, eq=False)
 class UnitWeights:
-    """What makes each removable unit of a model: filters, biases, gamma and beta.
+    """What makes each unit that training may take to zero.
 
     Attributes:
-        units: int (count,), the removable units; the arrays below have their order.
-        scaled: the weights that carry a unit's scale: gamma and beta, or else its filter and bias.
-        following: the filters and biases before BatchNorm.
-        sizes: float32 (count,), how many weights of a unit are in `scaled`.
+        names: of each unit, what it is a part of; the arrays below have this order.
+        scaled: the weights that carry a unit's scale, whose norm is the unit's.
+        following: the weights that become zero with their unit.
     """
 
-    def __init__(self, groups: ChannelGroups) -> None:
-        units = [group.units[group.removable] for group in groups]
-        self.units = np.concatenate(units or [np.empty(0, int)])
-        index = np.full(groups.unit_count, -1)
-        index[self.units] = np.arange(self.units.size)
-        trainable = {id(variable) for variable in groups.model.trainable_variables}
-        carriers = {id(entry.variable) for entry in groups.scaled()}
-        parts = [
-            Part(entry.variable, entry.axis, index[groups.unit[entry.ids]])
-            for entry in groups.making("filter", "scale")
-            if id(entry.variable) in trainable
-        ]
-        self.scaled = [part for part in parts if id(part.variable) in carriers]
-        self.following = [part for part in parts if id(part.variable) not in carriers]
-        self.sizes = np.zeros(self.units.size, np.float32)
+    names: tuple[str, ...]
+    scaled: tuple[Part, ...]
+    following: tuple[Part, ...] = ()
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Float32 (units,), how many weights of a unit are in `scaled`."""
+        sizes = np.zeros(len(self.names), np.float32)
         for part in self.scaled:
             mine = part.position >= 0
-            np.add.at(self.sizes, part.position[mine], part.weights_each)
+            np.add.at(sizes, part.position[mine], part.weights_each)
+        return sizes
 
     def squares(self, parts: Sequence[Part]) -> Any:
-        """The sum of the squared weights of each unit, float32 (count,)."""
-        count = self.units.size
+        """The sum of the squared weights of each unit, float32 (units,)."""
+        count = len(self.names)
         total = ops.zeros(count, "float32")
         for part in parts:
             others = [each for each in range(len(part.variable.shape)) if each != part.axis]
             squares = ops.sum(ops.square(ops.cast(part.variable, "float32")), axis=others)
-            # Frozen channels carry position -1; one more segment takes them.
+            # What belongs to no unit carries position -1; one more segment takes it.
             spread = np.where(part.position >= 0, part.position, count)
             total += ops.segment_sum(squares, spread, count + 1)[:-1]
         return total
 
     def scale(self, parts: Sequence[Part], factor: Any) -> None:
-        """Multiplies the weights of each unit in place by its entry of `factor`, (count,)."""
+        """Multiplies the weights of each unit in place by its entry of `factor`, (units,)."""
         factor = ops.concatenate([factor, ops.ones(1)])
         for part in parts:
             shape = [1] * len(part.variable.shape)
             shape[part.axis] = -1
             scale = ops.reshape(ops.take(factor, part.position), shape)
             part.variable.assign(part.variable * ops.cast(scale, part.variable.dtype))
+
+
+def removable_units(groups: ChannelGroups) -> np.ndarray:
+    """Int (units,): the units of `of_channels`, in its order."""
+    units = [group.units[group.removable] for group in groups]
+    return np.concatenate(units or [np.empty(0, int)])
+
+
+def of_channels(groups: ChannelGroups) -> UnitWeights:
+    """The weights of each removable unit: filters, biases, gamma and beta of all coupled layers.
+
+    Before BatchNorm a filter has no scale: there gamma and beta carry it, and the filter follows.
+    A unit is named after the first layer of its group.
+    """
+    units = removable_units(groups)
+    names = [group.layers[0] for group in groups for _ in range(int(group.removable.sum()))]
+    index = np.full(groups.unit_count, -1)
+    index[units] = np.arange(units.size)
+    trainable = {id(variable) for variable in groups.model.trainable_variables}
+    carriers = {id(entry.variable) for entry in groups.scaled()}
+    parts = [
+        Part(entry.variable, entry.axis, index[groups.unit[entry.ids]])
+        for entry in groups.making("filter", "scale")
+        if id(entry.variable) in trainable
+    ]
+    return UnitWeights(
+        tuple(names),
+        tuple(part for part in parts if id(part.variable) in carriers),
+        tuple(part for part in parts if id(part.variable) not in carriers),
+    )
+
+
+def of_branches(model: keras.Model) -> UnitWeights:
+    """The weights that end each residual branch: without them it adds nothing.
+
+    A branch is what is made by a convolution, dense layer or BatchNorm for one addition alone, to
+    something that is not, so that something is left when the branch goes. It is named after the
+    layer that ends it.
+    """
+    trainable = {id(variable) for variable in model.trainable_variables}
+    ends = [
+        (path, weights)
+        for path, layer in _branch_ends(model)
+        if (weights := [each for each in _scale_of(layer) if id(each) in trainable])
+    ]
+    return UnitWeights(
+        tuple(path for path, _ in ends),
+        tuple(
+            Part(weight, len(weight.shape) - 1, np.full(weight.shape[-1], place))
+            for place, (_, weights) in enumerate(ends)
+            for weight in weights
+        ),
+    )
+
+
+# Zero comes out of these where zero goes in.
+_KEEPING_ZERO = (
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+    layers.Identity,
+    layers.ReLU,
+)
+
+
+def _branch_ends(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
+    every = list(calls(model))
+    uses = Counter(id(tensor) for call in every for tensor in call.inputs)
+    uses.update(id(tensor) for tensor in functional(model).outputs)
+    made = {id(output): call for call in every for output in call.outputs}
+
+    def end(tensor: keras.KerasTensor) -> keras.Layer | None:
+        """The layer whose weights say whether a tensor that has this one use is zero."""
+        while uses[id(tensor)] == 1 and id(tensor) in made:
+            call = made[id(tensor)]
+            if _scale_of(call.operation):
+                # What is called twice would be zero there as well.
+                return call.operation if len(call.operation._inbound_nodes) == 1 else None
+            if not isinstance(call.operation, _KEEPING_ZERO):
+                return None
+            tensor = call.inputs[0]
+        return None
+
+    for call in every:
+        if is_graph(call.operation):
+            yield from _branch_ends(call.operation, f"{prefix}{call.operation.name}/")
+        elif isinstance(call.operation, ADDITIONS) and len(call.inputs) > 1:
+            ends = [end(tensor) for tensor in call.inputs]
+            if None in ends:
+                yield from ((f"{prefix}{each.name}", each) for each in ends if each is not None)
+
+
+def _scale_of(layer: keras.Operation) -> list[keras.Variable]:
+    if isinstance(layer, layers.BatchNormalization):
+        # Without a gamma, beta alone does not silence it.
+        return [layer.gamma, *([layer.beta] if layer.center else [])] if layer.scale else []
+    if isinstance(layer, (layers.Dense, *CONVOLUTIONS)):
+        plain = layer.activation in (None, keras.activations.linear, keras.activations.relu)
+        return [layer.kernel, *([layer.bias] if layer.use_bias else [])] if plain else []
+    return []

@@ -96,6 +96,9 @@ class LearnStep(Taught):
 
     kind: Literal["learn"]
     strength: Annotated[float, Field(ge=0)] = 0.0
+    groups: Annotated[
+        Literal["filter", "depth"], Field(description="what becomes zero: filters, or branches")
+    ] = "filter"
     filters: Share | None = None
     macs: Share | None = None
     params: Share | None = None
@@ -110,6 +113,8 @@ class LearnStep(Taught):
         given = [name for name in ("filters", "macs", "params") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one target, not {' and '.join(given)}")
+        if given and self.groups == "depth":
+            raise ValueError('targets are for filters: give groups = "depth" a strength alone')
         if not given and "strength" not in self.model_fields_set:
             raise ValueError("give a strength, or one of filters, macs and params")
         if self.begin >= self.end:

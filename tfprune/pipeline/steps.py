@@ -141,7 +141,8 @@ def _learn(step: LearnStep, model: keras.Model, bench: Bench) -> Result:
     said = step.model_dump(
         include={"filters", "macs", "params", "importance", "round_to", "begin", "end", "frequency"}
     )
-    return _fitted(step, model, bench, [filters.LearnStructure(step.strength, **said)])
+    penalty = filters.GroupLasso(step.strength, step.groups)
+    return _fitted(step, model, bench, [filters.LearnStructure(penalty, **said)])
 
 
 def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:

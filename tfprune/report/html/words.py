@@ -96,7 +96,8 @@ def _prunes(it: Mapping[str, Any]) -> str:
 
 
 def _learns(it: Mapping[str, Any]) -> str:
-    parts = [f"group lasso of strength {it['strength']:g}"] if it["strength"] else []
+    over = " over residual branches" if it.get("groups") == "depth" else ""
+    parts = [f"group lasso of strength {it['strength']:g}{over}"] if it["strength"] else []
     if any(it.get(key) is not None for key, _ in _SHARES):
         parts.append(
             f"shrinks {_until(it)} to zero, the least important by {it['importance']} first, from "
