@@ -102,6 +102,8 @@ def compile(model: keras.Model, training: Training, steps_per_epoch: int) -> Non
     """
     import keras
 
+    from tfprune.graph import ends_in_softmax
+
     per_execution = min(training.steps_per_execution, steps_per_epoch)
     # Keras runs past the end of an epoch that it cannot divide, into the next one's data.
     while steps_per_epoch % per_execution:
@@ -247,13 +249,6 @@ def _schedule(
     return schedules.CosineDecay(
         0.0, max(1, steps - warmup), alpha, warmup_target=rate, warmup_steps=warmup
     )
-
-
-def ends_in_softmax(model: keras.Model) -> bool:
-    """Whether a classifier gives probabilities instead of logits."""
-    from tfprune import graph
-
-    return graph.ends_in_softmax(model)
 
 
 def _check(model: keras.Model, dataset: Dataset) -> None:

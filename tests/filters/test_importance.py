@@ -6,8 +6,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.filters import IMPORTANCE, channel_groups, plan
-from tfprune.filters.importance import scores
+from tfprune.filters import IMPORTANCE, IMPORTANCE_NAMES, channel_groups, plan, scores
 
 from .harness import randomised
 
@@ -26,6 +25,12 @@ def model() -> keras.Model:
             ]
         )
     )
+
+
+@pytest.fixture
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(5)
+    return rng.normal(size=(90, 6, 6, 2)).astype(np.float32), rng.integers(0, 2, 90)
 
 
 def test_importance_equals_its_formula(model: keras.Model) -> None:
@@ -52,15 +57,168 @@ def test_coupled_layers_count_together() -> None:
     np.testing.assert_allclose(IMPORTANCE["l2"](groups)[groups.producers["a"]], wanted, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(IMPORTANCE))
-def test_scores_compare_between_groups(model: keras.Model, name: str) -> None:
+def test_every_name_has_its_function() -> None:
+    assert tuple(IMPORTANCE) == IMPORTANCE_NAMES
+
+
+@pytest.mark.parametrize("name", IMPORTANCE_NAMES)
+def test_scores_compare_between_groups(
+    model: keras.Model, data: tuple[np.ndarray, np.ndarray], name: str
+) -> None:
     """A layer's scale does not decide: each group's live scores have mean one."""
     kernel = model.get_layer("next").kernel
-    kernel.assign(np.asarray(kernel) * 1000)
+    # So little that no probability saturates, where gradients vanish.
+    kernel.assign(np.asarray(kernel) * 10)
     groups = channel_groups(model)
-    found = scores(groups, name)
+    found = scores(groups, name, data)
     for group in groups:
         assert found[group.units].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", [name for name in IMPORTANCE_NAMES if name != "random"])
+def test_permuted_channels_have_permuted_scores(
+    model: keras.Model, data: tuple[np.ndarray, np.ndarray], name: str
+) -> None:
+    order = np.array([2, 0, 3, 1])
+    twin = tfprune.graph.copy(model)
+    for variable in [*twin.get_layer("conv").weights, *twin.get_layer("norm").weights]:
+        variable.assign(np.asarray(variable)[..., order])
+    reader = twin.get_layer("next").kernel
+    reader.assign(np.asarray(reader)[:, :, order])
+    before, after = channel_groups(model), channel_groups(twin)
+    wanted = scores(before, name, data)[before.producers["conv"]][order]
+    found = scores(after, name, data)[after.producers["conv"]]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_gamma_is_read_where_there_is_one_and_the_filter_where_not(model: keras.Model) -> None:
+    groups = channel_groups(model)
+    found = IMPORTANCE["bn_gamma"](groups)
+    gamma = np.asarray(model.get_layer("norm").gamma)
+    np.testing.assert_allclose(found[groups.producers["conv"]], np.abs(gamma))
+    rest = groups.producers["next"]
+    np.testing.assert_array_equal(found[rest], IMPORTANCE["l2"](groups)[rest])
+
+
+def test_a_filter_that_others_repeat_goes_first(model: keras.Model) -> None:
+    """The geometric median of five filters, three of them alike, is one of the three."""
+    layer = model.get_layer("next")
+    kernel = np.array(layer.kernel)
+    kernel[..., 2] = kernel[..., 3] = kernel[..., 4]
+    layer.kernel.assign(kernel)
+    groups = channel_groups(model)
+    units = groups.producers["next"]
+    rows = kernel.reshape(-1, 5).T.astype(np.float64)
+    wanted = np.linalg.norm(rows[:, None] - rows, axis=-1).sum(axis=1)
+    found = IMPORTANCE["geometric_median"](groups)[units]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert set(np.argsort(found)[:3]) == {2, 3, 4}
+
+
+class TestTaylor:
+    """The first-order change of the loss, from gradients on labelled images."""
+
+    def test_a_dead_unit_scores_zero_by_itself(
+        self, model: keras.Model, data: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        """Unread, or silent: gradient or weight is zero."""
+        reader, norm = model.get_layer("next").kernel, model.get_layer("norm")
+        values = np.array(reader)
+        values[:, :, 1] = 0
+        reader.assign(values)
+        for variable in (norm.gamma, norm.beta):
+            variable.assign(np.asarray(variable) * [1, 1, 1, 0])
+        groups = channel_groups(model)
+        found = IMPORTANCE["taylor"](groups, data)[groups.producers["conv"]]
+        np.testing.assert_array_equal(found == 0, [False, True, False, True])
+
+    def test_it_is_the_change_of_the_loss_by_a_small_step(
+        self, model: keras.Model, data: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        """Of gamma and beta after the filters, of filter and bias where no BatchNorm follows."""
+        images, labels = data[0][:40], data[1][:40]  # one batch
+
+        def loss() -> float:
+            logits = np.asarray(model(images, training=False), np.float64)
+            logits -= logits.max(axis=1, keepdims=True)
+            chosen = np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+            return float((np.log(np.exp(logits).sum(axis=1)) - chosen).mean())
+
+        groups = channel_groups(model)
+        found = IMPORTANCE["taylor"](groups, (images, labels))
+        step = 1e-2
+        for path, scaled in (("conv", "norm"), ("next", "next")):
+            for index in range(2):
+                losses = []
+                for factor in (1 + step, 1 - step):
+                    before = model.get_weights()
+                    for variable in model.get_layer(scaled).trainable_variables:
+                        value = np.array(variable)
+                        value[..., index] *= factor
+                        variable.assign(value)
+                    losses.append(loss())
+                    model.set_weights(before)
+                change = abs(losses[0] - losses[1]) / (2 * step)
+                assert found[groups.producers[path][index]] == pytest.approx(change, rel=0.05)
+
+    def test_a_softmax_at_the_end_changes_nothing(
+        self, model: keras.Model, data: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        twin = tfprune.graph.copy(model)
+        probable = keras.Model(twin.inputs, layers.Softmax()(twin.outputs[0]))
+        wanted = scores(channel_groups(model), "taylor", data)
+        groups = channel_groups(probable)
+        found = scores(groups, "taylor", data)
+        np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+    def test_the_model_is_not_touched(
+        self, model: keras.Model, data: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        """Neither its weights nor which layers train; those that do not score all the same."""
+        groups = channel_groups(model)
+        wanted, before = scores(groups, "taylor", data), model.get_weights()
+        model.trainable = False
+        np.testing.assert_array_equal(scores(groups, "taylor", data), wanted)
+        assert not model.trainable_variables
+        for old, new in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+    def test_penalties_do_not_count(self, data: tuple[np.ndarray, np.ndarray]) -> None:
+        def built(penalty: str | None) -> keras.Model:
+            conv = layers.Conv2D(4, 3, kernel_regularizer=penalty, activity_regularizer=penalty)
+            ends = [layers.Dropout(0.5), layers.GlobalMaxPooling2D(), layers.Dense(2)]
+            return randomised(keras.Sequential([keras.Input((6, 6, 2)), conv, *ends]))
+
+        with_and_without = [
+            scores(channel_groups(built(each)), "taylor", data) for each in ("l2", None)
+        ]
+        np.testing.assert_array_equal(*with_and_without)
+
+    @pytest.mark.parametrize(
+        ("images", "labels", "message"),
+        [
+            ((4, 5, 5, 2), np.zeros(4, int), "takes images of (6, 6, 2), not (5, 5, 2)"),
+            ((4, 6, 6), np.zeros(4, int), "takes images of (6, 6, 2), not (6, 6)"),
+            ((4, 6, 6, 2), np.zeros(3, int), "4 images need as many int labels, not int64 (3,)"),
+            ((4, 6, 6, 2), np.zeros(4), "4 images need as many int labels, not float64 (4,)"),
+            ((0, 6, 6, 2), np.zeros(0, int), "0 images need as many int labels, not int64 (0,)"),
+            ((4, 6, 6, 2), np.full(4, 2), "labels 2..2 do not fit the 2 classes of "),
+        ],
+    )
+    def test_data_that_do_not_fit(
+        self, model: keras.Model, images: tuple[int, ...], labels: np.ndarray, message: str
+    ) -> None:
+        with pytest.raises(tfprune.UsageError) as error:
+            plan(model, macs=0.5, importance="taylor", data=(np.ones(images), labels))
+        assert message in str(error.value)
+        assert str(error.value).startswith("data: ")
+
+    def test_data_that_are_missing(self, model: keras.Model) -> None:
+        with pytest.raises(tfprune.UsageError) as error:
+            plan(model, macs=0.5, importance="taylor")
+        assert str(error.value) == (
+            "importance 'taylor' needs labelled images: give data=(images, labels)"
+        )
 
 
 def test_dead_units_score_zero(model: keras.Model) -> None:
@@ -89,10 +247,19 @@ def test_a_function_of_the_groups_decides(model: keras.Model) -> None:
 @pytest.mark.parametrize(
     ("importance", "message"),
     [
-        ("l3", "unknown importance 'l3': choose one of l1, l2, lasso, random"),
+        (
+            "l3",
+            "unknown importance 'l3': choose one of l1, l2, lasso, bn_gamma, "
+            "geometric_median, taylor, random",
+        ),
         (
             lambda groups: np.ones(3),
             "importance gave an array of shape (3,): return one score a unit, (13,)",
+        ),
+        (
+            lambda groups: np.full(13, np.nan),
+            "importance gave 13 scores that are no finite numbers: look for NaN in the model's "
+            "weights and the data",
         ),
     ],
 )

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
-from tfprune.filters import channel_groups, plan
+from tfprune.filters import channel_groups, keeping_cost, plan
 from tfprune.filters.cost import Cost
 
 from .harness import randomised
@@ -127,6 +132,116 @@ def test_sizes_become_multiples(model: keras.Model, options: dict[str, float]) -
         left = full - len(found.removed.get(name, []))
         assert left == full or left % 8 == 0
     assert found.removed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"filters": 1.0}, {"filters": 1.0, "scope": "global"}, {"macs": 1.0}, {"params": 1.0}],
+)
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_keeping_all_removes_nothing(
+    model: keras.Model, options: dict[str, float], rounds: int
+) -> None:
+    found = plan(model, **options, round_to=8, minimum=3, rounds=rounds)
+    assert found.alive.all()
+    assert found.removed == {}
+
+
+def left(found: tfprune.filters.RemovalPlan) -> dict[str, int]:
+    return {path: int(found.alive[units].sum()) for path, units in found.groups.producers.items()}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    share=st.floats(0.05, 1),
+    scope=st.sampled_from(["layer", "global"]),
+    minimum=st.integers(1, 30),
+    round_to=st.integers(1, 6),
+    excluded=st.sampled_from([(), "first", ("second",), ["*t"], ["f*", "second"]]),
+)
+def test_limits_are_kept_whatever_is_asked(
+    model: keras.Model,
+    share: float,
+    scope: str,
+    minimum: int,
+    round_to: int,
+    excluded: str | Sequence[str],
+) -> None:
+    """Excluded layers keep all; others at least the minimum, in multiples where they shrink."""
+    try:
+        found = plan(
+            model,
+            filters=share,
+            scope=scope,
+            minimum=minimum,
+            round_to=round_to,
+            exclude=excluded,
+            importance="l1",
+        )
+    except tfprune.UsageError as error:
+        # Only filters that compete have a share that may be out of reach.
+        assert scope == "global" and "cannot be reached" in str(error)
+        return
+    for path, full in (("first", 12), ("second", 20)):
+        kept = left(found)[path]
+        if any(fnmatch(path, each) for each in ([excluded] if excluded == "first" else excluded)):
+            assert kept == full
+        assert kept >= min(minimum, full)
+        assert kept == full or kept % round_to == 0
+
+
+def test_a_coupled_layer_is_left_alone_with_the_excluded_one() -> None:
+    x = keras.Input((3,))
+    both = layers.Add()([layers.Dense(4, name="a")(x), layers.Dense(4, name="b")(x)])
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(4, name="c")(both)))
+    assert set(plan(model, filters=0.5, exclude="b").removed) == {"c"}
+
+
+def test_the_layers_of_a_nested_model_are_excluded_by_its_name() -> None:
+    inner = keras.Sequential([keras.Input((3,)), *map(layers.Dense, (4, 4))], name="inner")
+    model = keras.Sequential([keras.Input((3,)), inner, layers.Dense(4, name="b"), layers.Dense(2)])
+    assert set(plan(model, filters=0.5, exclude="inner").removed) == {"b"}
+
+
+def test_excluded_layers_keep_their_dead() -> None:
+    zeros = keras.initializers.Zeros()
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, kernel_initializer=zeros, name="a"),
+            layers.Dense(4, kernel_initializer=zeros, name="b"),
+            layers.Dense(2),
+        ]
+    )
+    assert set(plan(model, dead=True).removed) == {"a", "b"}
+    assert set(plan(model, dead=True, exclude="a").removed) == {"b"}
+    assert left(plan(model, dead=True, minimum=3)) == {"a": 3, "b": 3, model.layers[-1].name: 2}
+
+
+def test_filters_compete_across_layers_under_a_global_scope(model: keras.Model) -> None:
+    """All of the worst go, wherever they are, and one a layer stays."""
+
+    groups = channel_groups(model)
+    units = np.concatenate([groups.producers["first"], groups.producers["second"]])
+    ranked = np.ones(groups.unit_count)
+    ranked[groups.producers["first"]] = 0.01
+    found = keeping_cost(groups, ranked, lambda alive: int(alive[units].sum()), 26 / 32, "filters")
+    assert left(found) == {"first": 6, "second": 20, "last": 3}
+    assert plan(model, filters=0.5, scope="global").alive[units].sum() == 16
+    assert left(plan(model, filters=0.5))["first"] == 6
+
+
+def test_any_cost_that_never_grows_can_be_a_target(model: keras.Model) -> None:
+    """Such as steps of a tile, which are no whole numbers."""
+    groups = channel_groups(model)
+    units = groups.producers["second"]
+
+    def cost(alive: np.ndarray) -> float:
+        return 0.25 + np.ceil(alive[units].sum() / 4) * 0.5
+
+    found = keeping_cost(groups, np.arange(groups.unit_count, dtype=float), cost, 0.5, "latency")
+    assert cost(found.alive) <= 0.5 * cost(np.ones(groups.unit_count, bool))
+    assert left(found)["second"] == 8
 
 
 def test_frozen_units_stay_whatever_they_score() -> None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
+from tfprune.filters import plan
+from tfprune.graph import named_layers
 
-from .harness import randomised, run_slim_test
+from .harness import assert_close, outputs, randomised, run_slim_test
 
 
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    return randomised(
-        keras.Sequential([keras.Input((4,)), *map(layers.Dense, (6, 6, 2))], name="mlp")
-    )
+    return randomised(keras.Sequential([keras.Input((4,)), *dense(6, 6, 2)], name="mlp"))
+
+
+def dense(*units: int) -> list[layers.Layer]:
+    return [layers.Dense(each, name=f"dense{i or ''}") for i, each in enumerate(units)]
 
 
 @pytest.mark.parametrize(
@@ -36,8 +42,28 @@ def model() -> keras.Model:
         ),
         (
             {"macs": 0.01},
-            "macs=0.01 cannot be reached: the least is 0.097 of the original, since 1 layers are "
+            "macs=0.01 cannot be reached: the least is 0.097 of the original, since 1 layer is "
             "frozen (see `tfprune inspect`)",
+        ),
+        (
+            {"macs": 0.2, "minimum": 4, "exclude": "dense*"},
+            "macs=0.2 cannot be reached: the least is 1.000 of the original, since 1 layer is "
+            "frozen (see `tfprune inspect`) and minimum=4 and exclude=['dense*']",
+        ),
+        ({"filters": 0.5, "scope": "all"}, "scope='all' is unknown: choose one of layer, global"),
+        ({"filters": 0.5, "minimum": 0}, "minimum=0 is not a number of channels: give 1 or more"),
+        ({"filters": 0.5, "rounds": 0}, "rounds=0 is not a number of rounds: give 1 or more"),
+        (
+            {"dead": True, "rounds": 2},
+            "rounds=2 lead to a share, and dead has none: leave rounds out",
+        ),
+        (
+            {"filters": 0.5, "exclude": "densely"},
+            "exclude: model 'mlp' has no layer 'densely': did you mean 'dense'?",
+        ),
+        (
+            {"filters": 0.5, "exclude": "x*"},
+            "exclude: model 'mlp' has no layer 'x*': see `tfprune inspect`",
         ),
         ({"filters": 0.5, "round_to": 0}, "round_to=0 is not a number of channels: give 1 or more"),
     ],
@@ -53,6 +79,22 @@ def test_a_share_of_the_cost(model: keras.Model, options: dict[str, float]) -> N
     slim = tfprune.slim(model, **options)
     cost = tfprune.macs if "macs" in options else keras.Model.count_params
     assert 0.3 * cost(model) < cost(slim) <= 0.5 * cost(model)
+
+
+def test_slim_takes_what_plan_takes() -> None:
+    wanted = inspect.signature(plan).parameters
+    assert inspect.signature(tfprune.slim).parameters == wanted
+    with pytest.raises(TypeError, match="unexpected keyword argument 'mac'"):
+        tfprune.slim(keras.Model(), mac=0.5)
+
+
+def test_what_makes_no_channels_cannot_be_excluded() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.ReLU(name="relu")])
+    with pytest.raises(tfprune.UsageError) as error:
+        plan(model, filters=0.5, exclude="relu")
+    assert str(error.value) == (
+        "exclude: 'relu' names no layer that makes channels: name the one before it that does"
+    )
 
 
 def graph(draw: Callable[..., Any]) -> keras.Model:
@@ -133,3 +175,25 @@ def graph(draw: Callable[..., Any]) -> keras.Model:
 def test_random_graphs(data: st.DataObject, seed: int) -> None:
     # A BatchNorm without gamma keeps a dead filter's shift alive, so here dead is only free.
     run_slim_test(graph(data.draw), removable=None, dies=None, save=False, seed=seed)
+
+
+def test_dead_takes_constants_branches_and_channels_at_once() -> None:
+    """A channel that emits a constant, a block that adds zero, and what fed them."""
+    x = keras.Input((6, 6, 3))
+    y = layers.ReLU()(layers.BatchNormalization(name="stem_norm")(layers.Conv2D(6, 1)(x)))
+    z = layers.Conv2D(6, 3, padding="same", name="inner")(y)
+    z = layers.BatchNormalization(name="norm")(z)
+    y = layers.Add(name="sum")([y, z])
+    model = randomised(keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D()(y))))
+    norm, stem = model.get_layer("norm"), model.get_layer("stem_norm")
+    norm.gamma.assign(norm.gamma * 0)
+    norm.beta.assign(norm.beta * 0)
+    scale = np.asarray(stem.gamma).copy()
+    scale[2] = 0.0
+    stem.gamma.assign(scale)
+    small = tfprune.slim(model, dead=True)
+    left = named_layers(small)
+    assert "inner" not in left
+    assert left["stem_norm"].gamma.shape == (5,)
+    images = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype(np.float32)
+    assert_close(outputs(small, [images]), outputs(model, [images]), 1e-5)

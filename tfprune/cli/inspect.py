@@ -96,12 +96,14 @@ def _sensitivity(
     from tfprune.measure import evaluate, load
     from tfprune.report.sensitivity import plot_sensitivity
 
-    held_out = load_data(data_name, data_dir).validation
+    dataset = load_data(data_name, data_dir)
+    held_out = dataset.validation
 
     def accuracy(slim: Any) -> float:
         return evaluate(load(slim), held_out.images[:images], held_out.labels[:images]).accuracy
 
-    table = sensitivity(network, accuracy, importance=importance)
+    data = dataset.train.images[: options.RANKED_BY], dataset.train.labels[: options.RANKED_BY]
+    table = sensitivity(network, accuracy, importance=importance, data=data)
     if plot is not None:
         click.echo(f"drawn: {plot_sensitivity(table, plot)}", err=True)
     return table

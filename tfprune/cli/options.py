@@ -13,8 +13,13 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 KERAS_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def _keras_name(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
-    if value.suffix != ".keras":
+# Labelled training images that an importance may look at: more hardly change a ranking.
+RANKED_BY = 512
+
+
+def keras_name(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Wants a `.keras` file, where one is given."""
+    if value is not None and value.suffix != ".keras":
         raise click.BadParameter(f"{value} does not end in .keras")
     return value
 
@@ -23,7 +28,7 @@ output = click.option(
     "-o",
     "--output",
     required=True,
-    callback=_keras_name,
+    callback=keras_name,
     type=click.Path(path_type=Path, dir_okay=False),
     help="The .keras file to write.",
 )
@@ -56,7 +61,66 @@ def data(required: bool, why: str) -> Decorator:
     )
 
 
+def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
+    """Reads `0,1,2`."""
+    if value is None:
+        return None
+    try:
+        return [int(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers such as 0,1,2") from None
+
+
+def assignments(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Any]:
+    """Reads `width=16`, each as it would stand in a pipeline file."""
+    import tomllib
+
+    found: dict[str, Any] = {}
+    for value in values:
+        try:
+            found.update(tomllib.loads(value))
+        except tomllib.TOMLDecodeError:
+            raise click.BadParameter(f"{value!r} is not of the form width=16") from None
+    return found
+
+
 def training(epochs: int, learning_rate: float) -> Decorator:
+    """The options of one training, its teacher and its seed.
+
+    Args:
+        epochs: the default of `--epochs`.
+        learning_rate: the default of `--learning-rate`.
+    """
+    return _all(
+        plain_training(epochs, learning_rate),
+        click.option(
+            "--distill",
+            "teacher",
+            type=KERAS_FILE,
+            metavar="TEACHER.keras",
+            help="Learn from this model's outputs as well, such as the dense model's.",
+        ),
+        click.option(
+            "--teacher-weight",
+            type=float,
+            default=0.5,
+            show_default=True,
+            help="The teacher's part in the loss, 0 to 1.",
+        ),
+        click.option(
+            "--temperature",
+            type=float,
+            default=4.0,
+            show_default=True,
+            help="Divides the logits of both.",
+        ),
+        click.option("--seed", type=int, default=0, show_default=True),
+    )
+
+
+def plain_training(epochs: int, learning_rate: float) -> Decorator:
     """The options of one training; see `tfprune.training.Training`.
 
     Args:
@@ -89,28 +153,6 @@ def training(epochs: int, learning_rate: float) -> Decorator:
             multiple=True,
             help="May be given twice.",
         ),
-        click.option(
-            "--distill",
-            "teacher",
-            type=KERAS_FILE,
-            metavar="TEACHER.keras",
-            help="Learn from this model's outputs as well, such as the dense model's.",
-        ),
-        click.option(
-            "--teacher-weight",
-            type=float,
-            default=0.5,
-            show_default=True,
-            help="The teacher's part in the loss, 0 to 1.",
-        ),
-        click.option(
-            "--temperature",
-            type=float,
-            default=4.0,
-            show_default=True,
-            help="Divides the logits of both.",
-        ),
-        click.option("--seed", type=int, default=0, show_default=True),
     )
 
 

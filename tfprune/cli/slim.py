@@ -2,64 +2,220 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from tfprune.cli import options
 from tfprune.quiet import start_keras
 
+if TYPE_CHECKING:
+    import keras
+
+    from tfprune.data import Dataset
+    from tfprune.filters import PlanDocument, RemovalPlan
+
+# More hardly change BatchNorm's statistics.
+_RECALIBRATED_BY = 2048
+
+_TARGETS = (
+    click.option("--filters", type=float, help="Keep this share of the filters; see --scope."),
+    click.option("--macs", type=float, help="Keep this share of the multiply-accumulates."),
+    click.option("--params", type=float, help="Keep this share of the parameters."),
+    click.option("--dead", is_flag=True, help="Remove just what contributes nothing."),
+    click.option(
+        "--scope",
+        type=click.Choice(["layer", "global"]),
+        default="layer",
+        show_default=True,
+        help="Of --filters: a share of every layer, or of all filters together.",
+    ),
+    click.option(
+        "--importance",
+        default="l2",
+        show_default=True,
+        metavar="NAME",
+        help="Which filters stay: l1, l2, lasso, bn_gamma, geometric_median, taylor (needs "
+        "--data) or random.",
+    ),
+    click.option(
+        "--round-to", type=int, default=1, show_default=True, help="Multiples to shrink to."
+    ),
+    click.option(
+        "--minimum", type=int, default=1, show_default=True, help="Channels a layer keeps at least."
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="LAYER",
+        help="Leave a layer alone: its name, path, or a glob of these. May be given again.",
+    ),
+    click.option(
+        "--rounds",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Approach the share in so many steps, ranking anew after each.",
+    ),
+)
+
+
+def _targets(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what goes; `tfprune.filters.plan` takes them by the same names."""
+    for each in reversed(_TARGETS):
+        function = each(function)
+    return function
+
 
 @click.command("slim")
 @click.argument("model", type=options.KERAS_FILE)
-@click.option("--filters", type=float, help="Keep this share of every layer's filters.")
-@click.option("--macs", type=float, help="Keep this share of the multiply-accumulates.")
-@click.option("--params", type=float, help="Keep this share of the parameters.")
-@click.option("--dead", is_flag=True, help="Remove just what contributes nothing.")
-@click.option("--importance", default="l2", show_default=True, help="l1, l2, lasso or random.")
-@click.option("--round-to", type=int, default=1, show_default=True, help="Multiples to shrink to.")
-@options.data(required=False, why="recalibrates BatchNorm on training images")
-@options.output
+@_targets
+@click.option(
+    "--plan",
+    "plan_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Remove what a plan says that --plan-only --json printed, in place of a target.",
+)
+@click.option("--plan-only", is_flag=True, help="Say what would go, and write nothing.")
+@options.data(required=False, why="recalibrates BatchNorm, and ranks by taylor, on training images")
+@click.option(
+    "-o",
+    "--output",
+    callback=options.keras_name,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The .keras file to write.",
+)
 @options.as_json
+@click.pass_context
 def slim_command(
+    ctx: click.Context,
     model: Path,
+    plan_file: Path | None,
+    plan_only: bool,
     data_name: str | None,
     data_dir: str | None,
-    output: Path,
+    output: Path | None,
     as_json: bool,
     **target: Any,
 ) -> None:
     """Remove channels of MODEL, a .keras file, and rebuild it smaller.
 
-    Give one of --filters, --macs, --params and --dead. Train the result further with
+    Give one of --filters, --macs, --params, --dead and --plan. Train the result further with
     `tfprune train`.
     """
+    _check(ctx, plan_file, plan_only, output, target, data_name)
     start_keras()
-    from tfprune import filters, macs
-    from tfprune.artifacts import export
+    from tfprune import filters
     from tfprune.data import load
     from tfprune.measure.keras_runtime import read_keras
 
     original = read_keras(model)
-    plan = filters.plan(original, **target)
-    slim = filters.rebuild(plan)
-    if data_name is not None:
-        slim = filters.recalibrated(slim, load(data_name, data_dir).train.images[:2048])
-    export(slim, output.parent, ["keras"], name=output.stem)
+    if target["dead"] and not plan_only:
+        original = filters.simplified(original)
+    images = None if data_name is None else load(data_name, data_dir)
+    plan = _plan(original, plan_file, images, target)
+    if plan_only:
+        _show(plan, as_json)
+    else:
+        assert output is not None
+        _write(plan, output, images, as_json)
+
+
+def _check(
+    ctx: click.Context,
+    plan_file: Path | None,
+    plan_only: bool,
+    output: Path | None,
+    target: dict[str, Any],
+    data_name: str | None,
+) -> None:
+    """What can be said of a call before Keras is there."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in target
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if plan_file is not None and given:
+        raise click.UsageError(
+            f"--plan {plan_file} says what goes: leave out {' and '.join(sorted(given))}"
+        )
+    if plan_only and output is not None:
+        raise click.UsageError("--plan-only writes nothing: leave out -o")
+    if not plan_only and output is None:
+        raise click.UsageError("give the file to write, -o FILE.keras, or --plan-only")
+    if target["importance"] == "taylor" and data_name is None:
+        raise click.UsageError("--importance taylor needs labelled images: give --data NAME")
+
+
+def _plan(
+    original: keras.Model, plan_file: Path | None, images: Dataset | None, target: dict[str, Any]
+) -> RemovalPlan:
+    from tfprune import filters
+    from tfprune.files import read_json
+
+    if plan_file is not None:
+        return filters.planned(
+            filters.channel_groups(original), read_json(plan_file), str(plan_file)
+        )
+    data = None
+    if images is not None:
+        data = images.train.images[: options.RANKED_BY], images.train.labels[: options.RANKED_BY]
+    return filters.plan(original, **target, data=data)
+
+
+def _show(plan: RemovalPlan, as_json: bool) -> None:
+    import pandas as pd
+
+    from tfprune.filters import plan_document
+    from tfprune.report import render
+
+    document = plan_document(plan)
     if as_json:
-        document = {
-            "macs": [macs(original), macs(slim)],
-            "parameters": [original.count_params(), slim.count_params()],
-            "removed": plan.removed,
-            "inexact": plan.inexact,
-        }
-        click.echo(json.dumps(document, indent=2))
+        click.echo(document.model_dump_json(indent=2))
         return
-    for layer, reason in plan.inexact.items():
+    table = pd.DataFrame({"channels": document.channels, "kept": document.kept})
+    click.echo(render(table.rename_axis("layer").reset_index()))
+    _warn(document)
+    click.echo(f"{_left(document)} would be left")
+
+
+def _write(plan: RemovalPlan, output: Path, images: Dataset | None, as_json: bool) -> None:
+    from tfprune import filters
+    from tfprune.artifacts import export
+
+    slim = filters.rebuild(plan)
+    if images is not None:
+        slim = filters.recalibrated(slim, images.train.images[:_RECALIBRATED_BY])
+    export(slim, output.parent, ["keras"], name=output.stem)
+    document = _counted(filters.plan_document(plan), slim)
+    if as_json:
+        click.echo(document.model_dump_json(indent=2))
+        return
+    _warn(document)
+    click.echo(f"{output}: {_left(document)}")
+
+
+def _counted(document: PlanDocument, slim: keras.Model) -> PlanDocument:
+    """The document with the figures of the model that was made, in place of those planned."""
+    from tfprune import macs
+
+    figures = {"parameters": [document.parameters[0], slim.count_params()]}
+    if document.macs is not None:
+        figures["macs"] = [document.macs[0], macs(slim)]
+    return document.model_copy(update=figures)
+
+
+def _warn(document: PlanDocument) -> None:
+    for layer, reason in document.inexact.items():
         click.echo(f"inexact at {layer}: {reason}", err=True)
-    click.echo(
-        f"{output}: {macs(slim) / macs(original):.1%} of the MACs, "
-        f"{slim.count_params() / original.count_params():.1%} of the parameters"
-    )
+
+
+def _left(document: PlanDocument) -> str:
+    """The shares that are left; a model of open sizes has no count of MACs."""
+    counts = {"MACs": document.macs, "parameters": document.parameters}
+    said = [(name, pair) for name, pair in counts.items() if pair is not None]
+    return ", ".join(f"{after / before:.1%} of the {name}" for name, (before, after) in said)

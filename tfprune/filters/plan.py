@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.filters.groups import ChannelGroups
+from tfprune.filters.groups import ChannelGroup, ChannelGroups
+from tfprune.filters.limits import Limits, Names
 from tfprune.graph import named_layers
 
 
@@ -92,34 +92,63 @@ def _without_filters(groups: ChannelGroups, path: str) -> str:
     return f"layer {path!r} makes no channels of its own: name the layer before it that does"
 
 
-def removing_dead(groups: ChannelGroups) -> RemovalPlan:
-    """The plan that removes every unit that contributes nothing; one a group always stays."""
-    alive = ~groups.dead()
-    for group in groups:
-        if not alive[group.units].any():
-            alive[group.units[0]] = True
+def removing_dead(
+    groups: ChannelGroups, round_to: int = 1, minimum: int = 1, exclude: Names = ()
+) -> RemovalPlan:
+    """The plan that removes every unit that contributes nothing; one a group always stays.
+
+    Args:
+        groups: the channel groups of a model.
+        round_to: see `Limits`, as the others.
+        minimum: channels that each group keeps at least.
+        exclude: layers that keep all their channels.
+    """
+    live = ~groups.dead()
+    limits = Limits(groups, round_to, minimum, exclude)
+    alive = limits.best(live.astype(float), lambda group: int(live[group.units].sum()))
     return RemovalPlan(groups, alive)
 
 
 def keeping_share(
-    groups: ChannelGroups, scores: np.ndarray, share: float, round_to: int = 1
+    groups: ChannelGroups,
+    scores: np.ndarray,
+    share: float,
+    round_to: int = 1,
+    minimum: int = 1,
+    exclude: Names = (),
 ) -> RemovalPlan:
-    """The plan that keeps the best `share`, 0 < share <= 1, of every group's removable units."""
+    """The plan that keeps the best `share`, 0 < share <= 1, of every group's removable units.
+
+    Args:
+        groups: the channel groups of a model.
+        scores: float (groups.unit_count,).
+        share: the share to keep.
+        round_to: see `Limits`, as the others.
+        minimum: channels that each group keeps at least.
+        exclude: layers that keep all their channels.
+
+    Raises:
+        UsageError: the share is out of range, or a limit is none.
+    """
     check_share("filters", share)
-    wanted = {
-        id(group): round(share * int(group.removable.sum())) + int((~group.removable).sum())
-        for group in groups
-    }
-    return RemovalPlan(groups, _best(groups, scores, lambda group: wanted[id(group)], round_to))
+    limits = Limits(groups, round_to, minimum, exclude)
+
+    def wanted(group: ChannelGroup) -> int:
+        free = int(limits.free(group).sum())
+        return round(share * free) + group.size - free
+
+    return RemovalPlan(groups, limits.best(scores, wanted))
 
 
 def keeping_cost(
     groups: ChannelGroups,
     scores: np.ndarray,
-    cost: Callable[[np.ndarray], int],
+    cost: Callable[[np.ndarray], float],
     share: float,
     name: str,
     round_to: int = 1,
+    minimum: int = 1,
+    exclude: Names = (),
 ) -> RemovalPlan:
     """The plan that removes the lowest scores of all groups until a cost fits.
 
@@ -130,34 +159,34 @@ def keeping_cost(
             fewer are.
         share: the share of the present cost to keep, 0 < share <= 1.
         name: what the cost is called in errors.
-        round_to: group sizes become multiples of this where they shrink.
+        round_to: see `Limits`, as the others.
+        minimum: channels that each group keeps at least.
+        exclude: layers that keep all their channels.
 
     Raises:
-        UsageError: the share is out of range, or cannot be reached.
+        UsageError: the share is out of range or cannot be reached, or a limit is none.
     """
     check_share(name, share)
-    limit = share * cost(np.ones(groups.unit_count, bool))
-    makers = np.zeros(groups.unit_count, bool)
-    for group in groups:
-        makers[group.units[group.removable]] = True
-    candidates = np.flatnonzero(makers)
-    order = candidates[np.argsort(scores[candidates], kind="stable")]
+    limits = Limits(groups, round_to, minimum, exclude)
+    whole = cost(np.ones(groups.unit_count, bool))
+    units = limits.removable
+    order = units[np.argsort(scores[units], kind="stable")]
 
     def alive(removals: int) -> np.ndarray:
         chosen = np.ones(groups.unit_count, bool)
         chosen[order[:removals]] = False
-        return _best(groups, scores, lambda group: int(chosen[group.units].sum()), round_to)
+        return limits.best(scores, lambda group: int(chosen[group.units].sum()))
 
     low, high = 0, len(order)
-    if cost(alive(high)) > limit:
-        least = cost(alive(high)) / cost(np.ones(groups.unit_count, bool))
+    least = cost(alive(high))
+    if least > share * whole:
         raise UsageError(
-            f"{name}={share:g} cannot be reached: the least is {least:.3f} of the original, since "
-            f"{len(groups.frozen)} layers are frozen (see `tfprune inspect`)"
+            f"{name}={share:g} cannot be reached: the least is {least / whole:.3f} of the "
+            f"original, since {limits}"
         )
     while low < high:
         middle = (low + high) // 2
-        if cost(alive(middle)) <= limit:
+        if cost(alive(middle)) <= share * whole:
             high = middle
         else:
             low = middle + 1
@@ -168,20 +197,3 @@ def check_share(name: str, share: float) -> None:
     """Raises a UsageError where a share to keep is none."""
     if not 0 < share <= 1:
         raise UsageError(f"{name}={share:g} is not a share to keep: give a number in 0..1")
-
-
-def _best(
-    groups: ChannelGroups,
-    scores: np.ndarray,
-    wanted: Callable[..., int],
-    round_to: int,
-) -> np.ndarray:
-    """Which units live: the `wanted` best of each group, rounded up, and all frozen ones."""
-    alive = np.ones(groups.unit_count, bool)
-    for group in groups:
-        count = min(group.size, math.ceil(max(1, wanted(group)) / round_to) * round_to)
-        # Frozen units come first: they stay, whatever they score.
-        order = np.lexsort((-scores[group.units], group.removable))
-        alive[group.units[order[count:]]] = False
-    # A group may have more frozen units than it wants to keep.
-    return alive | groups.fixed

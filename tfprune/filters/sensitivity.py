@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pandas as pd
 
+from tfprune.filters.gradients import LabelledImages
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.importance import scores
+from tfprune.filters.importance import Importance, scores
 from tfprune.filters.plan import RemovalPlan, check_share
 from tfprune.filters.rebuild import rebuild
-from tfprune.filters.slim import Importance
 
 
 def sensitivity(
@@ -21,6 +21,7 @@ def sensitivity(
     *,
     shares: Sequence[float] = (0.75, 0.5, 0.25),
     importance: Importance = "l2",
+    data: LabelledImages | None = None,
 ) -> pd.DataFrame:
     """Cuts each channel group alone, at several ratios, and measures the slim model.
 
@@ -31,7 +32,8 @@ def sensitivity(
         model: a functional or built Sequential Keras model; it is not changed.
         measure: from a model to a figure, such as its accuracy on validation images.
         shares: of a group's removable channels, how many are kept, 0 to 1.
-        importance: which channels go first; see `slim`.
+        importance: which channels go first; see `plan`.
+        data: labelled training images, where the importance needs them; see `plan`.
 
     Returns:
         One row a group and share, with columns layers (joined by " + "), channels, kept (how many
@@ -44,7 +46,7 @@ def sensitivity(
     for share in shares:
         check_share("share", share)
     groups = ChannelGroups(model)
-    ranked = scores(groups, importance)
+    ranked = scores(groups, importance, data)
     everything = {"layers": "", "channels": 0, "kept": 0, "share": 1.0, "accuracy": measure(model)}
     rows = [everything]
     for group in groups:

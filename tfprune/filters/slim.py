@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Concatenate, Literal, ParamSpec
 
 import keras
 import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.filters.cost import Cost
+from tfprune.filters.depth import remove_dead_blocks
+from tfprune.filters.fold import fold_constants
+from tfprune.filters.gradients import LabelledImages
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.importance import scores
+from tfprune.filters.importance import Importance
+from tfprune.filters.limits import Limits, Names
 from tfprune.filters.plan import (
     RemovalPlan,
     keeping_cost,
@@ -19,8 +26,9 @@ from tfprune.filters.plan import (
     removing_dead,
 )
 from tfprune.filters.rebuild import rebuild
+from tfprune.filters.rounds import in_rounds
 
-Importance = str | Callable[[ChannelGroups], np.ndarray]
+Arguments = ParamSpec("Arguments")
 
 
 def remove_filters(model: keras.Model, filters: Mapping[str, Sequence[int]]) -> keras.Model:
@@ -48,68 +56,128 @@ def plan(
     macs: float | None = None,
     params: float | None = None,
     dead: bool = False,
+    scope: Literal["layer", "global"] = "layer",
     importance: Importance = "l2",
+    data: LabelledImages | None = None,
     round_to: int = 1,
+    minimum: int = 1,
+    exclude: Names = (),
+    rounds: int = 1,
 ) -> RemovalPlan:
-    """Decides which channels go; see `slim`, whose arguments these are."""
+    """Decides which channels go, and changes nothing.
+
+    Give exactly one of the four targets `filters`, `macs`, `params` and `dead`.
+
+    Args:
+        model: a functional or built Sequential Keras model; it is not changed.
+        filters: the share of the filters to keep, 0 to 1; of what `scope` says.
+        macs: the share of the multiply-accumulates to keep; filters compete across all layers.
+        params: the share of the parameters to keep; filters compete across all layers.
+        dead: the channels that contribute nothing, which changes no output; `slim` also folds
+            constants and removes dead residual blocks, see `simplified`.
+        scope: of `filters`: `"layer"` keeps its share in every channel group, `"global"` keeps it
+            of all removable filters, which compete across all layers.
+        importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE` (`l1`, `l2`,
+            `lasso`, `bn_gamma`, `geometric_median`, `taylor`, `random`), or a function of the
+            `ChannelGroups` that returns one score per unit, float (unit_count,).
+        data: labelled training images, which `taylor` needs: float or uint8 (n, ...) images as the
+            model takes them, and int (n,) labels. A few hundred do.
+        round_to: sizes become multiples of this where they shrink; runtimes work in tiles.
+        minimum: channels that each group keeps at least, where it has so many.
+        exclude: layers that keep all their channels, and so do those coupled with them: names,
+            paths, globs of these such as `"conv*"`, or the name of a nested model.
+        rounds: how often filters are ranked. The share is approached in so many geometric steps,
+            each ranked anew on the model that the one before would leave (Molchanov et al. 2017).
+
+    Returns:
+        The plan, for `tfprune.filters.rebuild`.
+
+    Raises:
+        UsageError: not exactly one target, one that is out of range or out of reach, a limit that
+            is none, an unknown layer or importance, missing data, or a model without a graph.
+    """
     named = {"filters": filters, "macs": macs, "params": params}
-    given = [name for name, share in named.items() if share is not None] + ["dead"] * dead
+    shares = [(name, share) for name, share in named.items() if share is not None]
+    given = [name for name, _ in shares] + ["dead"] * dead
     if len(given) != 1:
         raise UsageError(
             "give slim exactly one of filters, macs, params and dead, "
             f"not {' and '.join(given) or 'none'}"
         )
-    if round_to < 1:
-        raise UsageError(f"round_to={round_to} is not a number of channels: give 1 or more")
+    if scope not in ("layer", "global"):
+        raise UsageError(f"scope={scope!r} is unknown: choose one of layer, global")
+    if dead and rounds != 1:
+        raise UsageError(f"rounds={rounds} lead to a share, and dead has none: leave rounds out")
     groups = ChannelGroups(model)
+    # Looked at once: an iterator would be empty the second time.
+    exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     if dead:
-        return removing_dead(groups)
-    ranked = scores(groups, importance)
-    if filters is not None:
-        return keeping_share(groups, ranked, filters, round_to)
-    cost, share = (Cost(groups).macs, macs) if macs is not None else (Cost(groups).params, params)
-    assert share is not None
-    return keeping_cost(groups, ranked, cost, share, given[0], round_to)
+        return removing_dead(groups, round_to, minimum, exclude)
+    ((name, share),) = shares
+
+    def choose(ranked: np.ndarray, share: float) -> RemovalPlan:
+        limits = (round_to, minimum, exclude)
+        if name == "filters" and scope == "layer":
+            return keeping_share(groups, ranked, share, *limits)
+        return keeping_cost(groups, ranked, _cost(groups, name, exclude), share, name, *limits)
+
+    return in_rounds(groups, choose, share, rounds, importance, data)
 
 
-def slim(
-    model: keras.Model,
-    *,
-    filters: float | None = None,
-    macs: float | None = None,
-    params: float | None = None,
-    dead: bool = False,
-    importance: Importance = "l2",
-    round_to: int = 1,
-) -> keras.Model:
-    """Rebuilds a model without its least important channels.
+def _cost(groups: ChannelGroups, name: str, exclude: Names) -> Callable[[np.ndarray], int]:
+    """From the units that live to the cost of that name."""
+    if name == "filters":
+        return partial(_count, Limits(groups, exclude=exclude).removable)
+    return {"macs": Cost(groups).macs, "params": Cost(groups).params}[name]
 
-    Give exactly one of the four targets.
+
+def _count(units: np.ndarray, alive: np.ndarray) -> int:
+    return int(alive[units].sum())
+
+
+def simplified(model: keras.Model) -> keras.Model:
+    """A model with less dead weight in places that no channel's removal reaches; same outputs.
+
+    Residual branches that add nothing are removed whole, and constants that channels emit are
+    folded into the biases of their readers where that is exact, which leaves the channels dead.
 
     Args:
         model: a functional or built Sequential Keras model; it is not changed.
-        filters: the share of the filters of every channel group to keep, 0 to 1.
-        macs: the share of the multiply-accumulates to keep; filters compete across all layers.
-        params: the share of the parameters to keep; filters compete across all layers.
-        dead: remove just what contributes nothing, which changes no output.
-        importance: how filters are ranked: `l1`, `l2`, `lasso`, `random`, or a function of the
-            `ChannelGroups` that returns one score per unit.
-        round_to: sizes become multiples of this where they shrink; runtimes work in tiles.
-
-    Returns:
-        An ordinary Keras model with fewer channels, the same layer names, inputs and outputs.
 
     Raises:
-        UsageError: a target out of range or out of reach, or a model without a graph.
+        UsageError: a model without a graph.
     """
-    return rebuild(
-        plan(
-            model,
-            filters=filters,
-            macs=macs,
-            params=params,
-            dead=dead,
-            importance=importance,
-            round_to=round_to,
-        )
+    # A dead block may be the one reader that a constant cannot be folded into.
+    folded, _ = fold_constants(remove_dead_blocks(model))
+    return folded
+
+
+def _carried_out(
+    decide: Callable[Concatenate[keras.Model, Arguments], RemovalPlan],
+) -> Callable[Concatenate[keras.Model, Arguments], keras.Model]:
+    """A function that rebuilds what `decide` plans, and takes the same arguments."""
+
+    def slim(
+        model: keras.Model, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> keras.Model:
+        """Rebuilds a model without its least important channels.
+
+        Give exactly one of the targets `filters`, `macs`, `params` and `dead`. All arguments are
+        those of `tfprune.filters.plan`, which tells beforehand what would go.
+
+        Returns:
+            An ordinary Keras model with fewer channels, the same layer names, inputs and outputs.
+
+        Raises:
+            UsageError: as `tfprune.filters.plan`.
+        """
+        return rebuild(decide(simplified(model) if kwargs.get("dead") else model, *args, **kwargs))
+
+    slim.__qualname__ = "slim"
+    slim.__signature__ = inspect.signature(decide).replace(  # type: ignore[attr-defined]
+        return_annotation="keras.Model"
     )
+    return slim
+
+
+slim = _carried_out(plan)

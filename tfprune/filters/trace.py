@@ -25,8 +25,8 @@ def trace(model: keras.Model) -> Trace:
         UsageError: the model is subclassed or not built.
     """
     record = Trace()
-    outputs = follow(record, model, [record.opaque(each.shape) for each in functional(model).inputs])
-    for channels in outputs:
+    inputs = [record.opaque(each.shape) for each in functional(model).inputs]
+    for channels in follow(record, model, inputs):
         record.freeze(channels, "it is an output of the model")
     return record
 

@@ -10,9 +10,9 @@ from tfprune.training import Training
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
-Importance = Literal["l1", "l2", "lasso", "random"]
+Importance = Literal["l1", "l2", "lasso", "bn_gamma", "geometric_median", "taylor", "random"]
 # What can be told from the weights alone, again and again while a model trains.
-LearnImportance = Literal["l1", "l2", "lasso", "random"]
+LearnImportance = Literal["l1", "l2", "lasso", "bn_gamma", "geometric_median", "random"]
 FormatName = Literal["keras", "savedmodel", "tflite", "tflite-int8"]
 
 # Beyond a few hundred images the ranges of activations hardly change.
@@ -130,8 +130,19 @@ class SlimStep(Table):
     macs: Share | None = None
     params: Share | None = None
     dead: bool = False
+    scope: Annotated[
+        Literal["layer", "global"],
+        Field(description="of filters: a share of each layer, or of all"),
+    ] = "layer"
     importance: Importance = "l2"
     round_to: Annotated[int, Field(ge=1)] = 1
+    minimum: Annotated[int, Field(ge=1, description="channels that a layer keeps at least")] = 1
+    exclude: Annotated[
+        tuple[str, ...], Field(description="layers left alone, by name, path or glob")
+    ] = ()
+    rounds: Annotated[
+        int, Field(ge=1, description="steps to the share, each ranked anew, without training")
+    ] = 1
     recalibrate: Annotated[
         int, Field(ge=0, description="training images for BatchNorm's statistics")
     ] = 2048
@@ -141,6 +152,8 @@ class SlimStep(Table):
         given = sum(each is not None for each in (self.filters, self.macs, self.params))
         if given + self.dead != 1:
             raise ValueError("give exactly one of filters, macs, params and dead")
+        if self.dead and self.rounds > 1:
+            raise ValueError("rounds lead to a share, and dead has none: leave rounds out")
         return self
 
 
@@ -151,15 +164,16 @@ class RetrainStep(Taught):
     schedule of the learning rate from `epoch` on. `weights` puts the living weights back to what
     they were after `epoch` of the chain's first training (0: at initialisation), and replays from
     there. `reinit` draws them anew under the same masks: the control of Frankle & Carbin 2019.
+    `random` draws the masks as well, as many living weights in each tensor.
     """
 
     kind: Literal["retrain"]
-    rewind: Literal["finetune", "lr", "weights", "reinit"] = "finetune"
+    rewind: Literal["finetune", "lr", "weights", "reinit", "random"] = "finetune"
     epoch: Annotated[int, Field(ge=0, description="to rewind to")] = 0
 
     @model_validator(mode="after")
     def _epoch_is_used(self) -> RetrainStep:
-        if self.epoch and self.rewind in ("finetune", "reinit"):
+        if self.epoch and self.rewind not in ("lr", "weights"):
             raise ValueError(f'epoch={self.epoch} has no meaning with rewind = "{self.rewind}"')
         if self.epoch >= self.epochs:
             raise ValueError(f"epoch={self.epoch} leaves nothing of {self.epochs} epochs to train")

@@ -28,6 +28,9 @@ from tfprune.pipeline.spec import ModelSpec
 from tfprune.pipeline.store import SCRATCH
 from tfprune.schedule import polynomial_decay
 
+# Labelled images that an importance may look at.
+_RANKED_BY = 512
+
 # Far from the seeds of a study, which are small: the control shares no start with any of them.
 _REINIT_SEED = 1_000_003
 
@@ -146,14 +149,19 @@ def _learn(step: LearnStep, model: keras.Model, bench: Bench) -> Result:
 
 
 def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
-    targets = step.model_dump(include={"filters", "macs", "params", "dead"})
-    plan = filters.plan(model, **targets, importance=step.importance, round_to=step.round_to)
+    train = bench.dataset.train
+    plan = filters.plan(
+        filters.simplified(model) if step.dead else model,
+        **step.model_dump(exclude={"kind", "recalibrate"}),
+        data=(train.images[:_RANKED_BY], train.labels[:_RANKED_BY]),
+    )
     slim = filters.rebuild(plan)
     removed = _validation(slim, bench)
     if step.recalibrate:
-        slim = filters.recalibrated(slim, bench.dataset.train.images[: step.recalibrate])
+        slim = filters.recalibrated(slim, train.images[: step.recalibrate])
     return slim, {
         "removed": {layer: len(indices) for layer, indices in plan.removed.items()},
+        "removed_layers": filters.removed_layers(model, slim),
         "dead_units": int(plan.groups.dead().sum()),
         "inexact": plan.inexact,
         "validation_accuracy": {
@@ -167,7 +175,9 @@ def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
 def _retrain(step: RetrainStep, model: keras.Model, bench: Bench) -> Result:
     if step.rewind == "weights" and bench.origin is not None:
         model = weights.rewound(model, bench.origin(step.epoch, bench.seed))
-    if step.rewind == "reinit":
+    if step.rewind == "random":
+        model = weights.scattered(model, bench.seed + _REINIT_SEED)
+    if step.rewind in ("reinit", "random"):
         model = weights.rewound(model, weights.redrawn(model, bench.seed + _REINIT_SEED))
     return _fitted(step, model, bench, [weights.KeepZeros()], first_epoch=step.epoch)
 
@@ -226,7 +236,7 @@ def _teacher(step: Taught, bench: Bench) -> Teacher | None:
     if step.teacher is None or bench.earlier is None:
         return None
     model = bench.earlier(step.teacher)
-    return Teacher(model, step.teacher_weight, step.temperature, training.ends_in_softmax(model))
+    return Teacher(model, step.teacher_weight, step.temperature, graph.ends_in_softmax(model))
 
 
 def _tensorboard(folder: Path) -> keras.callbacks.Callback:

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from tfprune.errors import UsageError
+from tfprune.graph import named
 from tfprune.schedule import check_sparsity
 from tfprune.weights.masks import Select, global_masks, layer_masks
 from tfprune.weights.patterns import Layout, NofM, layout_of, parse
-from tfprune.weights.select import Kernel, named
+from tfprune.weights.select import Kernel
 
 
 @dataclass(frozen=True)
