@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from tfprune.filters import channel_groups as channel_groups
     from tfprune.filters import channel_rule as channel_rule
     from tfprune.filters import remove_filters as remove_filters
-    from tfprune.filters import slim as slim
     from tfprune.graph import macs as macs
     from tfprune.measure import sparsity as sparsity
+    from tfprune.pipeline.lottery import lottery as lottery
+    from tfprune.slimming import slim as slim
     from tfprune.weights import PruneWeights as PruneWeights
 
 __version__ = "0.1.0"
@@ -35,9 +36,10 @@ _HOME = {
     "channel_groups": "tfprune.filters",
     "channel_rule": "tfprune.filters",
     "export": "tfprune.artifacts",
+    "lottery": "tfprune.pipeline.lottery",
     "macs": "tfprune.graph",
     "remove_filters": "tfprune.filters",
-    "slim": "tfprune.filters",
+    "slim": "tfprune.slimming",
     "sparsity": "tfprune.measure",
 }
 

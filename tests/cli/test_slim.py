@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -142,7 +143,11 @@ def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> No
             ["--macs", "0.5", "--importance", "taylor", "--plan-only"],
             "--importance taylor needs labelled images: give --data NAME",
         ),
-        (["--plan-only"], "give slim exactly one of filters, macs, params and dead, not none"),
+        (
+            ["--plan-only"],
+            "give slim exactly one of filters, macs, params, dead, latency, milliseconds, bytes, "
+            "not none",
+        ),
         (
             ["--macs", "0.5", "--exclude", "frist", "--plan-only"],
             "exclude: model 'tiny' has no layer 'frist': did you mean 'first'?",
@@ -189,3 +194,18 @@ def test_plans_that_are_none(model: Path, plan: Path, tmp_path: Path) -> None:
         "give the model it was made for"
     )
     assert not out.exists()
+
+
+def test_a_measured_target_says_what_was_measured(model: Path, tmp_path: Path) -> None:
+    result = _run("slim", model, "--bytes", "100000", "-o", tmp_path / "s.keras")
+    assert result.exit_code == 0, result.output
+    assert re.match(r"measured as tflite, 1 threads: [\d,]+ bytes to [\d,]+$", result.stderr)
+    before, after = result.stderr.split(": ")[1].replace(" bytes", "").split(" to ")
+    # The file is that small already: nothing has to go.
+    assert before == after.strip()
+    assert _filters(tmp_path / "s.keras") == _filters(model)
+
+
+def test_a_measured_target_out_of_reach_is_one_line(model: Path) -> None:
+    said = _fails(2, model, "--bytes", "100", "--plan-only")
+    assert said.startswith("bytes=100 cannot be reached")

@@ -98,7 +98,18 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
         (
             "macs = 0.5",
             "macs = 0.5\nparams = 0.5",
-            "steps.slim: give exactly one of filters, macs, params and dead",
+            "steps.slim: give exactly one of filters, macs, params, latency, milliseconds, bytes "
+            "and dead",
+        ),
+        (
+            "macs = 0.5",
+            "latency = 0.5\nrounds = 2",
+            "steps.slim: rounds has no meaning for the target latency: leave it out",
+        ),
+        (
+            "macs = 0.5",
+            "macs = 0.5\nthreads = 2",
+            "steps.slim: threads has no meaning for the target macs: leave it out",
         ),
         ("macs = 0.5", "macs = 0", "steps.slim.macs = 0: Input should be greater than 0"),
         ("epochs = 3", "epochs = 0", "steps.dense.epochs = 0: Input should be greater than or"),

@@ -26,6 +26,9 @@ _TARGETS = (
     click.option("--macs", type=float, help="Keep this share of the multiply-accumulates."),
     click.option("--params", type=float, help="Keep this share of the parameters."),
     click.option("--dead", is_flag=True, help="Remove just what contributes nothing."),
+    click.option("--latency", type=float, help="Keep this share of TFLite's time, measured here."),
+    click.option("--milliseconds", type=float, help="Take so long for an image, measured here."),
+    click.option("--bytes", type=int, help="Export to a file of at most so many bytes."),
     click.option(
         "--scope",
         type=click.Choice(["layer", "global"]),
@@ -60,11 +63,21 @@ _TARGETS = (
         show_default=True,
         help="Approach the share in so many steps, ranking anew after each.",
     ),
+    click.option(
+        "--threads", type=int, default=1, show_default=True, help="Of the interpreter timed."
+    ),
+    click.option(
+        "--format",
+        type=click.Choice(["tflite", "tflite-int8"]),
+        default="tflite",
+        show_default=True,
+        help="Of the file whose time or size is measured.",
+    ),
 )
 
 
 def _targets(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what goes; `tfprune.filters.plan` takes them by the same names."""
+    """The options that say what goes; `tfprune.slimming.plan` takes them by the same names."""
     for each in reversed(_TARGETS):
         function = each(function)
     return function
@@ -81,6 +94,13 @@ def _targets(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Remove what a plan says that --plan-only --json printed, in place of a target.",
 )
 @click.option("--plan-only", is_flag=True, help="Say what would go, and write nothing.")
+@click.option(
+    "--tolerance",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="With --dead: how far off borders may be where constants are folded.",
+)
 @options.data(required=False, why="recalibrates BatchNorm, and ranks by taylor, on training images")
 @click.option(
     "-o",
@@ -96,6 +116,7 @@ def slim_command(
     model: Path,
     plan_file: Path | None,
     plan_only: bool,
+    tolerance: float,
     data_name: str | None,
     data_dir: str | None,
     output: Path | None,
@@ -104,20 +125,25 @@ def slim_command(
 ) -> None:
     """Remove channels of MODEL, a .keras file, and rebuild it smaller.
 
-    Give one of --filters, --macs, --params, --dead and --plan. Train the result further with
-    `tfprune train`.
+    Give one target: --filters, --macs, --params, --dead, --latency, --milliseconds, --bytes; or
+    --plan. Train the result further with `tfprune train`.
     """
-    _check(ctx, plan_file, plan_only, output, target, data_name)
+    target = {
+        name: value
+        for name, value in target.items()
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    _check(plan_file, plan_only, output, target, data_name)
     start_keras()
-    from tfprune import filters
     from tfprune.data import load
     from tfprune.measure.keras_runtime import read_keras
 
     original = read_keras(model)
-    if target["dead"] and not plan_only:
-        original = filters.simplified(original)
+    if target.get("dead") and not plan_only:
+        original = _simplified(original, tolerance)
     images = None if data_name is None else load(data_name, data_dir)
     plan = _plan(original, plan_file, images, target)
+    _measured(plan)
     if plan_only:
         _show(plan, as_json)
     else:
@@ -125,8 +151,24 @@ def slim_command(
         _write(plan, output, images, as_json)
 
 
+def _simplified(model: keras.Model, tolerance: float) -> keras.Model:
+    from tfprune import filters
+
+    simpler, report = filters.simplified(model, tolerance=tolerance)
+    for layer in filters.removed_layers(model, simpler):
+        click.echo(f"{layer} is part of a branch that adds nothing, and goes", err=True)
+    for fold in report.folds:
+        off = f"off by at most {fold.error:.3g} at its borders" if fold.error else "exact"
+        click.echo(
+            f"{len(fold.channels)} constants that {fold.layer} reads go into {fold.into}: {off}",
+            err=True,
+        )
+    for layer, reason in report.refused.items():
+        click.echo(f"constants that {layer} reads stay: {reason}", err=True)
+    return simpler
+
+
 def _check(
-    ctx: click.Context,
     plan_file: Path | None,
     plan_only: bool,
     output: Path | None,
@@ -134,11 +176,7 @@ def _check(
     data_name: str | None,
 ) -> None:
     """What can be said of a call before Keras is there."""
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in target
-        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
-    ]
+    given = [f"--{name.replace('_', '-')}" for name in target]
     if plan_file is not None and given:
         raise click.UsageError(
             f"--plan {plan_file} says what goes: leave out {' and '.join(sorted(given))}"
@@ -147,14 +185,14 @@ def _check(
         raise click.UsageError("--plan-only writes nothing: leave out -o")
     if not plan_only and output is None:
         raise click.UsageError("give the file to write, -o FILE.keras, or --plan-only")
-    if target["importance"] == "taylor" and data_name is None:
+    if target.get("importance") == "taylor" and data_name is None:
         raise click.UsageError("--importance taylor needs labelled images: give --data NAME")
 
 
 def _plan(
     original: keras.Model, plan_file: Path | None, images: Dataset | None, target: dict[str, Any]
 ) -> RemovalPlan:
-    from tfprune import filters
+    from tfprune import filters, slimming
     from tfprune.files import read_json
 
     if plan_file is not None:
@@ -164,7 +202,7 @@ def _plan(
     data = None
     if images is not None:
         data = images.train.images[: options.RANKED_BY], images.train.labels[: options.RANKED_BY]
-    return filters.plan(original, **target, data=data)
+    return slimming.plan(original, **target, data=data)
 
 
 def _show(plan: RemovalPlan, as_json: bool) -> None:
@@ -212,6 +250,22 @@ def _counted(document: PlanDocument, slim: keras.Model) -> PlanDocument:
 def _warn(document: PlanDocument) -> None:
     for layer, reason in document.inexact.items():
         click.echo(f"inexact at {layer}: {reason}", err=True)
+
+
+def _measured(plan: RemovalPlan) -> None:
+    """What was measured of a plan, on stderr, if anything was."""
+    from tfprune.device import MeasuredPlan
+
+    if isinstance(plan, MeasuredPlan):
+        found = plan.measured
+        times = ""
+        if found.original_ms is not None and found.slim_ms is not None:
+            times = f"{found.original_ms:.4g} ms to {found.slim_ms:.4g} ms, "
+        click.echo(
+            f"measured as {found.format}, {found.threads} threads: {times}"
+            f"{found.original_bytes:,} bytes to {found.slim_bytes:,}",
+            err=True,
+        )
 
 
 def _left(document: PlanDocument) -> str:

@@ -26,8 +26,8 @@ from tfprune.filters.recover import recalibrated
 from tfprune.filters.rounds import in_rounds
 from tfprune.filters.rules import channel_rule
 from tfprune.filters.sensitivity import sensitivity
-from tfprune.filters.slim import plan, remove_filters, simplified, slim
 from tfprune.filters.table import group_table
+from tfprune.filters.targets import plan, remove_filters, simplified
 
 __all__ = [
     "IMPORTANCE",
@@ -64,5 +64,4 @@ __all__ = [
     "scores",
     "sensitivity",
     "simplified",
-    "slim",
 ]

@@ -14,10 +14,9 @@ from tfprune.errors import UsageError
 from tfprune.filters.cost import Cost
 from tfprune.filters.gradual import Gradual
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.importance import scores
+from tfprune.filters.importance import Importance, scores
 from tfprune.filters.lasso import GroupLasso, shrinkage
 from tfprune.filters.plan import check_share, keeping_cost
-from tfprune.filters.slim import Importance
 from tfprune.filters.unit_weights import (
     AfterUpdate,
     UnitWeights,

@@ -122,14 +122,30 @@ class LearnStep(Taught):
         return self
 
 
+COUNTED = ("filters", "macs", "params")
+MEASURED = ("latency", "milliseconds", "bytes")
+_COUNTED_ONLY, _MEASURED_ONLY = frozenset({"scope", "rounds"}), frozenset({"threads", "format"})
+
+
 class SlimStep(Table):
-    """Removes channels and rebuilds the model; give exactly one target, the share kept."""
+    """Removes channels and rebuilds the model; give exactly one target: a share kept, or dead.
+
+    `latency` (a share), `milliseconds` and `bytes` are measured on exported TFLite files, on the
+    machine that does the step; so another machine comes to another plan.
+    """
 
     kind: Literal["slim"]
     filters: Share | None = None
     macs: Share | None = None
     params: Share | None = None
     dead: bool = False
+    latency: Share | None = None
+    milliseconds: Annotated[float, Field(gt=0)] | None = None
+    bytes: Annotated[int, Field(gt=0)] | None = None
+    threads: Annotated[int, Field(ge=1, description="of the interpreter that is timed")] = 1
+    format: Annotated[
+        Literal["tflite", "tflite-int8"], Field(description="of the file that is measured")
+    ] = "tflite"
     scope: Annotated[
         Literal["layer", "global"],
         Field(description="of filters: a share of each layer, or of all"),
@@ -143,15 +159,25 @@ class SlimStep(Table):
     rounds: Annotated[
         int, Field(ge=1, description="steps to the share, each ranked anew, without training")
     ] = 1
+    tolerance: Annotated[
+        float,
+        Field(ge=0, description="of dead: how far off borders may be where constants are folded"),
+    ] = 0.0
     recalibrate: Annotated[
         int, Field(ge=0, description="training images for BatchNorm's statistics")
     ] = 2048
 
     @model_validator(mode="after")
     def _one_target(self) -> SlimStep:
-        given = sum(each is not None for each in (self.filters, self.macs, self.params))
-        if given + self.dead != 1:
-            raise ValueError("give exactly one of filters, macs, params and dead")
+        given = [name for name in COUNTED + MEASURED if getattr(self, name) is not None]
+        if len(given) + self.dead != 1:
+            raise ValueError(f"give exactly one of {', '.join(COUNTED + MEASURED)} and dead")
+        foreign = _COUNTED_ONLY if given and given[0] in MEASURED else _MEASURED_ONLY
+        if unused := foreign & self.model_fields_set:
+            target = given[0] if given else "dead"
+            raise ValueError(f"{min(unused)} has no meaning for the target {target}: leave it out")
+        if self.tolerance and not self.dead:
+            raise ValueError("tolerance is for constants, which dead = true folds: leave it out")
         if self.dead and self.rounds > 1:
             raise ValueError("rounds lead to a share, and dead has none: leave rounds out")
         return self

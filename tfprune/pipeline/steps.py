@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from tfprune import data, filters, graph, training, weights, zoo
+from tfprune import data, device, filters, graph, slimming, training, weights, zoo
 from tfprune.artifacts import export
 from tfprune.distillation import Teacher
 from tfprune.measure import evaluate, load, parameters
@@ -150,9 +150,13 @@ def _learn(step: LearnStep, model: keras.Model, bench: Bench) -> Result:
 
 def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
     train = bench.dataset.train
-    plan = filters.plan(
-        filters.simplified(model) if step.dead else model,
-        **step.model_dump(exclude={"kind", "recalibrate"}),
+    start, folds = model, tuple[filters.Fold, ...]()
+    if step.dead:
+        start, report = filters.simplified(model, tolerance=step.tolerance)
+        folds = report.folds
+    plan = slimming.plan(
+        start,
+        **step.model_dump(exclude={"kind", "recalibrate", "tolerance"}, exclude_defaults=True),
         data=(train.images[:_RANKED_BY], train.labels[:_RANKED_BY]),
     )
     slim = filters.rebuild(plan)
@@ -161,9 +165,11 @@ def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
         slim = filters.recalibrated(slim, train.images[: step.recalibrate])
     return slim, {
         "removed": {layer: len(indices) for layer, indices in plan.removed.items()},
+        "folds": [asdict(fold) for fold in folds],
         "removed_layers": filters.removed_layers(model, slim),
         "dead_units": int(plan.groups.dead().sum()),
         "inexact": plan.inexact,
+        "measured": asdict(plan.measured) if isinstance(plan, device.MeasuredPlan) else None,
         "validation_accuracy": {
             "before": _validation(model, bench),
             "removed": removed,

@@ -112,12 +112,21 @@ def _slims(it: Mapping[str, Any]) -> str:
     return f"removes {target}, the least important by {it['importance']} first{rounding}"
 
 
-_SHARES = (("filters", "filters"), ("macs", "MACs"), ("params", "parameters"))
+_SHARES = (
+    ("filters", "filters are"),
+    ("macs", "MACs are"),
+    ("params", "parameters are"),
+    ("latency", "measured latency is"),
+)
 
 
 def _until(it: Mapping[str, Any]) -> str:
-    share, of = next((it[key], title) for key, title in _SHARES if it[key] is not None)
-    return f"channels until {100 * share:.4g}% of the {of} are left"
+    for key, title in _SHARES:
+        if it.get(key) is not None:
+            return f"channels until {100 * it[key]:.4g}% of the {title} left"
+    if it.get("milliseconds") is not None:
+        return f"channels until one image takes {it['milliseconds']:g} ms"
+    return f"channels until the file has {it['bytes']:,} bytes"
 
 
 def _listed(it: Mapping[str, Any]) -> str:
@@ -143,6 +152,7 @@ def _retrains(it: Mapping[str, Any]) -> str:
         "lr": f"keeps the weights and replays the learning rate from epoch {it['epoch']}",
         "weights": f"puts the living weights back to epoch {it['epoch']} and replays from there",
         "reinit": "draws the living weights anew",
+        "random": "draws anew which weights of each tensor live, and the weights",
     }[it["rewind"]]
     return f"{start}, its zeros held; {_trains(it)}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,10 +15,14 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
+from tfprune import device, zoo
 from tfprune.filters import plan
 from tfprune.graph import named_layers
+from tfprune.slimming import Options
 
-from .harness import assert_close, outputs, randomised, run_slim_test
+from .filters.harness import assert_close, outputs, randomised, run_slim_test
+
+TARGETS = "filters, macs, params, dead, latency, milliseconds, bytes"
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +40,25 @@ def dense(*units: int) -> list[layers.Layer]:
         ({"filters": 0}, "filters=0 is not a share to keep: give a number in 0..1"),
         ({"macs": 1.5}, "macs=1.5 is not a share to keep: give a number in 0..1"),
         ({"params": -1}, "params=-1 is not a share to keep: give a number in 0..1"),
-        ({}, "give slim exactly one of filters, macs, params and dead, not none"),
+        ({}, f"give slim exactly one of {TARGETS}, not none"),
+        ({"filters": None, "dead": False}, f"give slim exactly one of {TARGETS}, not none"),
         (
             {"filters": 0.5, "dead": True},
-            "give slim exactly one of filters, macs, params and dead, not filters and dead",
+            f"give slim exactly one of {TARGETS}, not filters and dead",
         ),
+        (
+            {"latency": 0.5, "macs": 0.5},
+            f"give slim exactly one of {TARGETS}, not macs and latency",
+        ),
+        (
+            {"latency": 0.5, "rounds": 2},
+            "rounds has no meaning for the target latency: leave it out",
+        ),
+        (
+            {"macs": 0.5, "threads": 2},
+            "threads has no meaning for the target macs: leave it out",
+        ),
+        ({"latency": 1.5}, "latency=1.5 is not a share to keep: give a number in 0..1"),
         (
             {"macs": 0.01},
             "macs=0.01 cannot be reached: the least is 0.097 of the original, since 1 layer is "
@@ -81,9 +100,9 @@ def test_a_share_of_the_cost(model: keras.Model, options: dict[str, float]) -> N
     assert 0.3 * cost(model) < cost(slim) <= 0.5 * cost(model)
 
 
-def test_slim_takes_what_plan_takes() -> None:
-    wanted = inspect.signature(plan).parameters
-    assert inspect.signature(tfprune.slim).parameters == wanted
+def test_slim_takes_what_the_plans_take() -> None:
+    taken = {name for each in (plan, device.plan) for name in inspect.signature(each).parameters}
+    assert set(Options.__annotations__) == taken - {"model", "progress"}
     with pytest.raises(TypeError, match="unexpected keyword argument 'mac'"):
         tfprune.slim(keras.Model(), mac=0.5)
 
@@ -197,3 +216,12 @@ def test_dead_takes_constants_branches_and_channels_at_once() -> None:
     assert left["stem_norm"].gamma.shape == (5,)
     images = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype(np.float32)
     assert_close(outputs(small, [images]), outputs(model, [images]), 1e-5)
+
+
+def test_a_measured_target_is_met_by_the_file(tmp_path: Path) -> None:
+    model = zoo.build("vgg", (8, 8, 3), 4, seed=0, width=8, blocks=[1, 1])
+    (dense,) = tfprune.export(model, tmp_path / "dense", formats=["tflite"])
+    limit = dense.path.stat().st_size * 2 // 3
+    small = tfprune.slim(model, bytes=limit)
+    (slim,) = tfprune.export(small, tmp_path / "slim", formats=["tflite"])
+    assert 0.8 * limit < slim.path.stat().st_size <= limit

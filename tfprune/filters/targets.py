@@ -1,11 +1,10 @@
-"""From a Keras model to a slimmer one, in one call."""
+"""Which channels go, from a target that is counted: filters, MACs, parameters, or what is dead."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Concatenate, Literal, ParamSpec
+from typing import Literal
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.filters.cost import Cost
 from tfprune.filters.depth import remove_dead_blocks
-from tfprune.filters.fold import fold_constants
+from tfprune.filters.fold import FoldReport, fold_constants
 from tfprune.filters.gradients import LabelledImages
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import Importance
@@ -27,8 +26,6 @@ from tfprune.filters.plan import (
 )
 from tfprune.filters.rebuild import rebuild
 from tfprune.filters.rounds import in_rounds
-
-Arguments = ParamSpec("Arguments")
 
 
 def remove_filters(model: keras.Model, filters: Mapping[str, Sequence[int]]) -> keras.Model:
@@ -73,8 +70,8 @@ def plan(
         filters: the share of the filters to keep, 0 to 1; of what `scope` says.
         macs: the share of the multiply-accumulates to keep; filters compete across all layers.
         params: the share of the parameters to keep; filters compete across all layers.
-        dead: the channels that contribute nothing, which changes no output; `slim` also folds
-            constants and removes dead residual blocks, see `simplified`.
+        dead: the channels that contribute nothing, which changes no output; `tfprune.slim` also
+            folds constants and removes dead residual blocks, see `simplified`.
         scope: of `filters`: `"layer"` keeps its share in every channel group, `"global"` keeps it
             of all removable filters, which compete across all layers.
         importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE` (`l1`, `l2`,
@@ -101,7 +98,7 @@ def plan(
     given = [name for name, _ in shares] + ["dead"] * dead
     if len(given) != 1:
         raise UsageError(
-            "give slim exactly one of filters, macs, params and dead, "
+            "give exactly one of filters, macs, params and dead, "
             f"not {' and '.join(given) or 'none'}"
         )
     if scope not in ("layer", "global"):
@@ -135,49 +132,21 @@ def _count(units: np.ndarray, alive: np.ndarray) -> int:
     return int(alive[units].sum())
 
 
-def simplified(model: keras.Model) -> keras.Model:
-    """A model with less dead weight in places that no channel's removal reaches; same outputs.
+def simplified(model: keras.Model, *, tolerance: float = 0.0) -> tuple[keras.Model, FoldReport]:
+    """A model without the dead weight that no channel's removal reaches; its outputs are the same.
 
     Residual branches that add nothing are removed whole, and constants that channels emit are
     folded into the biases of their readers where that is exact, which leaves the channels dead.
 
     Args:
         model: a functional or built Sequential Keras model; it is not changed.
+        tolerance: how far off the borders of a padded convolution may be, see `fold_constants`.
+
+    Returns:
+        The model, and what was folded where, with a bound on the error of each.
 
     Raises:
-        UsageError: a model without a graph.
+        UsageError: a negative tolerance, or a model without a graph.
     """
     # A dead block may be the one reader that a constant cannot be folded into.
-    folded, _ = fold_constants(remove_dead_blocks(model))
-    return folded
-
-
-def _carried_out(
-    decide: Callable[Concatenate[keras.Model, Arguments], RemovalPlan],
-) -> Callable[Concatenate[keras.Model, Arguments], keras.Model]:
-    """A function that rebuilds what `decide` plans, and takes the same arguments."""
-
-    def slim(
-        model: keras.Model, /, *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> keras.Model:
-        """Rebuilds a model without its least important channels.
-
-        Give exactly one of the targets `filters`, `macs`, `params` and `dead`. All arguments are
-        those of `tfprune.filters.plan`, which tells beforehand what would go.
-
-        Returns:
-            An ordinary Keras model with fewer channels, the same layer names, inputs and outputs.
-
-        Raises:
-            UsageError: as `tfprune.filters.plan`.
-        """
-        return rebuild(decide(simplified(model) if kwargs.get("dead") else model, *args, **kwargs))
-
-    slim.__qualname__ = "slim"
-    slim.__signature__ = inspect.signature(decide).replace(  # type: ignore[attr-defined]
-        return_annotation="keras.Model"
-    )
-    return slim
-
-
-slim = _carried_out(plan)
+    return fold_constants(remove_dead_blocks(model), tolerance=tolerance)
