@@ -59,7 +59,7 @@ def taught(student: keras.Model, teacher: Teacher | None) -> Iterator[None]:
             f"{student.name}, which gives {student.output_shape}"
         )
     own = student.compute_loss
-    # By its name, "kl_divergence", Keras 3.15 takes the function, and that of the logits themselves.
+    # By its name, "kl_divergence", Keras 3.15 takes a function, and applies it to the logits.
     divergence = keras.losses.KLDivergence()
     soft = keras.distillation.LogitsDistillation(teacher.temperature, divergence)
 

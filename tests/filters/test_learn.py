@@ -3,7 +3,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import tensorflow as tf
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from keras import layers
 
@@ -231,7 +232,8 @@ def fit(model: keras.Model, images: tuple, learn: tfprune.LearnStructure, **said
     return model.fit(*images, callbacks=[learn], **arguments).history
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@example("macs", 0.5, 0.2, 0.45, 9, 4, "taylor")
 @given(
     name=st.sampled_from(["macs", "params", "filters"]),
     share=st.sampled_from([0.3, 0.5, 0.8]),
@@ -239,15 +241,27 @@ def fit(model: keras.Model, images: tuple, learn: tfprune.LearnStructure, **said
     end=st.sampled_from([0.45, 0.8, 1.0]),
     frequency=st.integers(1, 9),
     per_execution=st.sampled_from([1, 4]),
+    importance=st.sampled_from(["lasso", "taylor"]),
 )
 def test_a_target_is_met_by_dead_channels_alone(
-    name: str, share: float, begin: float, end: float, frequency: int, per_execution: int
+    name: str,
+    share: float,
+    begin: float,
+    end: float,
+    frequency: int,
+    per_execution: int,
+    importance: str,
 ) -> None:
     """And what a plan at once would have kept of the cost is what is kept, to within a channel."""
     x = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype(np.float32)
     images = x, x.mean((1, 2)).argmax(-1).astype(np.int32)
     model = normed()
-    learn = tfprune.LearnStructure(**{name: share}, begin=begin, end=end, frequency=frequency)
+    if importance == "taylor":
+        # It listens before it plans, so it may need longer.
+        end = min(end, 0.45)
+    learn = tfprune.LearnStructure(
+        **{name: share}, importance=importance, begin=begin, end=end, frequency=frequency
+    )
     history = fit(model, images, learn, steps_per_execution=per_execution)
     slim = tfprune.slim(model, dead=True)
     assert_close(outputs(slim, [x]), outputs(model, [x]), 1e-5)
@@ -302,10 +316,11 @@ def test_after_the_target_all_else_trains_freely(images: tuple) -> None:
     assert 0 < dead[0] < dead[2] == dead[5]
 
 
-def test_taken_up_at_an_epoch_it_ends_the_same(images: tuple) -> None:
+@pytest.mark.parametrize("importance", ["lasso", "taylor"])
+def test_taken_up_at_an_epoch_it_ends_the_same(images: tuple, importance: str) -> None:
     """As after a kill: the weights, the optimizer's state and the epoch are all that is known."""
     whole, parts = normed(), normed()
-    said = {"macs": 0.4, "begin": 0.1, "end": 0.9, "frequency": 3}
+    said = {"macs": 0.4, "begin": 0.1, "end": 0.8, "frequency": 3, "importance": importance}
     fit(whole, images, tfprune.LearnStructure(**said), epochs=4)
     fit(parts, images, tfprune.LearnStructure(**said), epochs=4)
     again = normed()
@@ -324,6 +339,49 @@ def test_taken_up_at_an_epoch_it_ends_the_same(images: tuple) -> None:
     )
     assert_same(again.get_weights(), whole.get_weights())
     assert_same(parts.get_weights(), whole.get_weights())
+
+
+def test_what_taylor_hears_are_the_gradients_of_the_training(images: tuple) -> None:
+    """Of the scale of each unit, summed over the unit, squared for each update."""
+    model, wanted = normed(), []
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    learn = tfprune.LearnStructure(filters=0.5, importance="taylor", frequency=100)
+    model.compile(keras.optimizers.SGD(0.0), loss)
+    heard = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+            heard.append(np.asarray(learn._heard))
+
+    model.fit(*images, batch_size=32, shuffle=False, verbose=0, callbacks=[learn, Watch()])
+    assert "apply" not in vars(model.optimizer)
+    again = normed()
+    for batch in (slice(0, 32), slice(32, 64)):
+        total = np.zeros(20)
+        with tf.GradientTape() as tape:
+            value = loss(images[1][batch], again(images[0][batch], training=True))
+        norms = [again.get_layer(f"norm{index}") for index in range(3)]
+        weights = [(norm.gamma, norm.beta) for norm in norms]
+        found = tape.gradient(value, [[each.value for each in pair] for pair in weights])
+        total = np.concatenate(
+            [
+                sum(np.asarray(w) * np.asarray(g) for w, g in zip(*pair, strict=True))
+                for pair in zip(weights, found, strict=True)
+            ]
+        )
+        wanted.append(np.square(total))
+    np.testing.assert_allclose(heard[-1], sum(wanted), rtol=1e-3, atol=1e-9)
+
+
+def test_channels_that_die_together_do_not_take_their_group_along(images: tuple) -> None:
+    """Each removal makes what is left of a group matter more, so none collapses."""
+    model = normed()
+    norm = model.get_layer("norm0")
+    # A group whose channels differ more than those of the others.
+    norm.gamma.assign(np.geomspace(0.05, 5, 6))
+    learn = tfprune.LearnStructure(filters=0.5, end=0.9, frequency=1)
+    history = fit(model, images, learn, optimizer=keras.optimizers.SGD(0.0))
+    assert history["live/conv0"][-1] >= 2
 
 
 @pytest.mark.parametrize(

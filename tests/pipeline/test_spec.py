@@ -10,7 +10,7 @@ import pytest
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import IMPORTANCE_NAMES
 from tfprune.pipeline import load_pipeline
-from tfprune.pipeline.kinds import Importance, LearnImportance
+from tfprune.pipeline.kinds import Importance
 
 GOOD = """
 name = "tiny"
@@ -284,4 +284,3 @@ def test_pretrained_models_and_files_may_be_pruned_at_once(tmp_path):
 def test_importances_are_those_of_the_library():
     """The tables are checked without Keras, so they repeat the names."""
     assert get_args(Importance) == IMPORTANCE_NAMES
-    assert set(get_args(LearnImportance)) == set(IMPORTANCE_NAMES) - {"taylor"}

@@ -21,9 +21,11 @@ _COMMANDS = {
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
     "learn": ("training", "Train a model until whole filters are zero."),
+    "lottery": ("lottery", "Draw lottery tickets: train, prune, rewind, again."),
     "slim": ("slim", "Remove channels and rebuild a smaller model."),
-    "export": ("artifacts", "Export a model as SavedModel and TFLite."),
+    "export": ("artifacts", "Export a model: SavedModel, TFLite, C array, ONNX."),
     "measure": ("artifacts", "Measure artifacts: accuracy, size, sparsity, latency."),
+    "verify": ("verify", "Verify exported artifacts: hash, loading, running."),
     "inspect": ("inspect", "Show what of a model can be removed, and what not."),
 }
 

@@ -24,15 +24,6 @@ _settings = click.option(
 )
 
 
-def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
-    if value is None:
-        return None
-    try:
-        return [int(part) for part in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers such as 0,1,2") from None
-
-
 @click.command("run")
 @click.argument("pipeline", type=_FILE)
 @options.data_dir
@@ -43,7 +34,9 @@ def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     show_default=True,
     help="The run is written to a folder in here.",
 )
-@click.option("--seeds", callback=_seeds, metavar="0,1,2", help="Instead of the pipeline's.")
+@click.option(
+    "--seeds", callback=options.seed_list, metavar="0,1,2", help="Instead of the pipeline's."
+)
 @click.option("--only", multiple=True, metavar="VARIANT", help="Just this variant; repeatable.")
 @_settings
 @click.option(

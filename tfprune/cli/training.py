@@ -15,19 +15,6 @@ if TYPE_CHECKING:
     from tfprune.data import Dataset
 
 
-def _option(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    import tomllib
-
-    found: dict[str, Any] = {}
-    for value in values:
-        try:
-            # `width=16` is one line of TOML, as it would stand in a pipeline file.
-            found.update(tomllib.loads(value))
-        except tomllib.TOMLDecodeError:
-            raise click.BadParameter(f"{value!r} is not of the form width=16") from None
-    return found
-
-
 def _fitted(
     step: str,
     given: dict[str, Any],
@@ -82,7 +69,11 @@ def _fitted(
 @click.argument("model", metavar="MODEL")
 @options.data(required=True, why="what to train on")
 @click.option(
-    "--option", multiple=True, callback=_option, metavar="KEY=VALUE", help="Of a zoo model."
+    "--option",
+    multiple=True,
+    callback=options.assignments,
+    metavar="KEY=VALUE",
+    help="Of a zoo model.",
 )
 @options.training(epochs=10, learning_rate=0.1)
 @options.output

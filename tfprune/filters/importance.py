@@ -150,8 +150,10 @@ def scores(
             needs them, and nothing else looks at them.
 
     Returns:
-        float64 (groups.unit_count,): each score divided by the mean of its group's scores that are
-        not zero, so that the scale of a layer's weights does not decide; dead units score zero.
+        float64 (groups.unit_count,): each score divided by the mean of its group's scores, so that
+        the scale of a layer's weights does not decide; dead units score zero. They count in the
+        mean: the more of a group is dead, the more each of the others matters. Without them, what
+        is left of a group would compete among itself for each further removal, to the last one.
 
     Raises:
         UsageError: the name is not known, data are missing or do not fit the model, or the function
@@ -170,9 +172,9 @@ def scores(
         )
     found = raw.copy()
     for group in groups:
-        live = raw[group.units][raw[group.units] > 0]
-        if live.size:
-            found[group.units] = raw[group.units] / live.mean()
+        total = raw[group.units].sum()
+        if total > 0:
+            found[group.units] = raw[group.units] * (group.size / total)
     found[groups.dead()] = 0.0
     return found
 

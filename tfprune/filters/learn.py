@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from keras import ops
 
 from tfprune.errors import UsageError
 from tfprune.filters.cost import Cost
-from tfprune.filters.gradual import Gradual
+from tfprune.filters.gradual import Due, Gradual
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import Importance, scores
 from tfprune.filters.lasso import GroupLasso, shrinkage
@@ -58,10 +59,12 @@ class LearnStructure(keras.callbacks.Callback):
         filters: the share of the removable channels to keep, 0 to 1.
         macs: the share of the multiply-accumulates to keep, instead.
         params: the share of the parameters to keep, instead.
-        importance: what the plans of a target go by; see `tfprune.slim`.
+        importance: what the plans of a target go by; see `tfprune.slim`. `taylor` takes the
+            gradients of the training itself: the squares of each update's gradient times weight,
+            summed since the plan before. After the beginning of an epoch it listens for one stage.
         round_to: the sizes of groups become multiples of this where they shrink for a target.
         begin: the share of the training after which channels begin to go, 0 to 1.
-        end: the share of the training at which the target is met.
+        end: the share of the training at which the target is met, at the latest three stages later.
         frequency: updates in a stage.
 
     Raises:
@@ -124,9 +127,12 @@ class LearnStructure(keras.callbacks.Callback):
         self._due = keras.Variable(np.zeros_like(weights.sizes), trainable=False)
         self._deadline = keras.Variable(0, trainable=False, dtype="int32")
         self._strength = keras.Variable(self.penalty.strength, trainable=False, dtype="float32")
+        self._heard = keras.Variable(np.zeros_like(weights.sizes), trainable=False)
         self._gradual: Gradual | None = None
         self._last = self.model.trainable_variables[-1]
         AfterUpdate(self._last.constraint, self._proximal_step).on(self._last)
+        if self._target and self._importance == "taylor":
+            self._listen()
         # A step traced earlier would not contain the constraint.
         self.model.make_train_function(force=True)
 
@@ -135,7 +141,7 @@ class LearnStructure(keras.callbacks.Callback):
         if self._target:
             if self._gradual is None:
                 self._gradual = self._course(epoch)
-            self._plan()
+            self._plan(afresh=True)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Plans the next stage; tells progress bars the share of channels that are zero."""
@@ -176,7 +182,23 @@ class LearnStructure(keras.callbacks.Callback):
         if self._last is not None and isinstance(self._last.constraint, AfterUpdate):
             self._last.constraint = self._last.constraint.inner
             self.model.train_function = None
+            # Only if it listened.
+            vars(self._optimizer).pop("apply", None)
         self._last = None
+
+    def _listen(self) -> None:
+        """Hears the gradients that the optimizer is given, inside the compiled step."""
+        own, weights = self._optimizer.apply, self._weights
+
+        def apply(grads: Sequence[Any], trainable_variables: Any = None) -> None:
+            # `fit` names the variables; without names they are all, in their order.
+            variables = trainable_variables or self.model.trainable_variables
+            gradient = {id(each): value for each, value in zip(variables, grads, strict=True)}
+            products = weights.products(weights.scaled, gradient)
+            self._heard.assign_add(ops.square(products))
+            own(grads, trainable_variables)
+
+        self._optimizer.apply = apply
 
     def _found(self) -> UnitWeights:
         if self.penalty.groups == "depth":
@@ -202,44 +224,66 @@ class LearnStructure(keras.callbacks.Callback):
             raise UsageError(
                 "a target needs to know how long the training is: give fit steps_per_epoch"
             )
-        optimizer = self._optimizer
-        per_epoch = self.params["steps"] // (optimizer.gradient_accumulation_steps or 1)
-        first = self._step() - epoch * per_epoch
-        total = self.params["epochs"] * per_epoch
+        accumulated = self._optimizer.gradient_accumulation_steps or 1
+        self._per_epoch = self.params["steps"] // accumulated
+        first = self._step() - epoch * self._per_epoch
+        total = self.params["epochs"] * self._per_epoch
         begin, end = (first + round(share * total) for share in (self._begin, self._end))
         ((name, share),) = self._target.items()
         return Gradual(
             self._groups,
-            partial(self._alive_at, name),
+            partial(self._missing, name),
             polynomial_decay(0.0, 1 - share, begin, max(end, begin + 1), self._frequency),
         )
 
-    def _alive_at(self, name: str, share: float) -> np.ndarray:
-        ranked = scores(self._groups, self._importance)
+    def _missing(self, name: str, share: float) -> np.ndarray:
+        """The units that live and must go for a share of a cost to be all that is left."""
+        ranked = scores(self._groups, self._taylor if self._listens else self._importance)
         # What is dead goes first, whatever it scores: it will not come back.
-        ranked[self._units[ops.convert_to_numpy(self._alive) == 0]] = -1.0
+        dead = self._units[ops.convert_to_numpy(self._alive) == 0]
+        ranked[dead] = -1.0
         cost = Cost(self._groups)
         counts: dict[str, Callable[[np.ndarray], int]] = {
             "macs": cost.macs,
             "params": cost.params,
             "filters": lambda alive: int(alive[self._units].sum()),
         }
-        return keeping_cost(self._groups, ranked, counts[name], share, name, self._round_to).alive
+        plan = keeping_cost(self._groups, ranked, counts[name], share, name, self._round_to)
+        missing = ~plan.alive
+        missing[dead] = False
+        return missing
 
-    def _plan(self) -> None:
+    @property
+    def _listens(self) -> bool:
+        return self._importance == "taylor"
+
+    def _taylor(self, groups: ChannelGroups) -> np.ndarray:
+        found = np.zeros(groups.unit_count)
+        found[self._units] = np.sqrt(ops.convert_to_numpy(self._heard))
+        return found
+
+    def _plan(self, afresh: bool = False) -> None:
+        """Says what is due next, and by when.
+
+        Args:
+            afresh: nothing is known of what was before, such as gradients.
+        """
         assert self._gradual is not None
-        due = self._gradual.due(self._step())
-        if due is None:
-            # Before the first stage, or after the last.
-            begin: int = self._gradual.schedule.begin_step  # type: ignore[attr-defined]
-            over = self._step() >= begin
-            self._due.assign(ops.zeros_like(self._due))
-            self._deadline.assign(np.iinfo(np.int32).max if over else begin)
-            if over:
-                self._strength.assign(0.0)
-            return
+        step = self._step()
+        if self._listens and afresh:
+            # What is heard and due does not outlive an epoch, so that it need not be saved.
+            self._epoch_end = step + self._per_epoch
+            listening = min(self._frequency, max(1, self._per_epoch // 2))
+            due = Due(np.zeros(self._groups.unit_count, bool), step + listening)
+        else:
+            due = self._gradual.due(step)
+            if self._listens and not due.last:
+                due = replace(due, step=min(due.step, self._epoch_end))
+        self._heard.assign(ops.zeros_like(self._heard))
         self._due.assign(due.units[self._units].astype("float32"))
         self._deadline.assign(due.step)
+        if due.last:
+            self._strength.assign(0.0)
 
     @property
     def _optimizer(self) -> Any:

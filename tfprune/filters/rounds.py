@@ -66,6 +66,9 @@ def _rescored(plan: RemovalPlan, importance: Importance, data: LabelledImages | 
     ranked = scores(slim, importance, data)
     found = np.full(plan.groups.unit_count, -np.inf)
     for path, units in plan.groups.producers.items():
+        left = units[plan.alive[units]]
+        # As in `scores`, what is gone counts in the mean of its group.
+        ranked_here = ranked[slim.producers[path]] * (len(units) / len(left))
         # Where channels came loose from one another, the best of them speaks for the unit.
-        np.maximum.at(found, units[plan.alive[units]], ranked[slim.producers[path]])
+        np.maximum.at(found, left, ranked_here)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,15 +86,36 @@ class UnitWeights:
 
     def squares(self, parts: Sequence[Part]) -> Any:
         """The sum of the squared weights of each unit, float32 (units,)."""
+        return self._sums(parts, lambda variable: ops.square(ops.cast(variable, "float32")))
+
+    def _sums(self, parts: Sequence[Part], of: Callable[[keras.Variable], Any]) -> Any:
         count = len(self.names)
         total = ops.zeros(count, "float32")
         for part in parts:
+            values = of(part.variable)
+            if values is None:
+                continue
             others = [each for each in range(len(part.variable.shape)) if each != part.axis]
-            squares = ops.sum(ops.square(ops.cast(part.variable, "float32")), axis=others)
             # What belongs to no unit carries position -1; one more segment takes it.
             spread = np.where(part.position >= 0, part.position, count)
-            total += ops.segment_sum(squares, spread, count + 1)[:-1]
+            total += ops.segment_sum(ops.sum(values, axis=others), spread, count + 1)[:-1]
         return total
+
+    def products(self, parts: Sequence[Part], gradient: Mapping[int, Any]) -> Any:
+        """The sum of gradient times weight of each unit, float32 (units,).
+
+        Args:
+            parts: the weights to count.
+            gradient: of each variable, by its id; a variable that has none counts nothing.
+        """
+        return self._sums(
+            parts,
+            lambda variable: (
+                None
+                if gradient.get(id(variable)) is None
+                else ops.cast(variable, "float32") * ops.cast(gradient[id(variable)], "float32")
+            ),
+        )
 
     def scale(self, parts: Sequence[Part], factor: Any) -> None:
         """Multiplies the weights of each unit in place by its entry of `factor`, (units,)."""

@@ -11,8 +11,6 @@ from tfprune.training import Training
 Share = Annotated[float, Field(gt=0, le=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Importance = Literal["l1", "l2", "lasso", "bn_gamma", "geometric_median", "taylor", "random"]
-# What can be told from the weights alone, again and again while a model trains.
-LearnImportance = Literal["l1", "l2", "lasso", "bn_gamma", "geometric_median", "random"]
 FormatName = Literal["keras", "savedmodel", "tflite", "tflite-int8"]
 
 # Beyond a few hundred images the ranges of activations hardly change.
@@ -95,14 +93,14 @@ class LearnStep(Taught):
     """
 
     kind: Literal["learn"]
-    strength: Annotated[float, Field(ge=0)] = 0.0
+    strength: Annotated[float, Field(ge=0)] | None = None
     groups: Annotated[
         Literal["filter", "depth"], Field(description="what becomes zero: filters, or branches")
     ] = "filter"
     filters: Share | None = None
     macs: Share | None = None
     params: Share | None = None
-    importance: LearnImportance = "lasso"
+    importance: Importance = "lasso"
     round_to: Annotated[int, Field(ge=1)] = 1
     begin: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.0
     end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
@@ -115,7 +113,7 @@ class LearnStep(Taught):
             raise ValueError(f"give one target, not {' and '.join(given)}")
         if given and self.groups == "depth":
             raise ValueError('targets are for filters: give groups = "depth" a strength alone')
-        if not given and "strength" not in self.model_fields_set:
+        if not given and self.strength is None:
             raise ValueError("give a strength, or one of filters, macs and params")
         if self.begin >= self.end:
             raise ValueError(f"begin={self.begin:g} does not come before end={self.end:g}")
@@ -125,6 +123,10 @@ class LearnStep(Taught):
 COUNTED = ("filters", "macs", "params")
 MEASURED = ("latency", "milliseconds", "bytes")
 _COUNTED_ONLY, _MEASURED_ONLY = frozenset({"scope", "rounds"}), frozenset({"threads", "format"})
+
+
+def _default(table: type[BaseModel], name: str) -> object:
+    return table.model_fields[name].default
 
 
 class SlimStep(Table):
@@ -173,7 +175,9 @@ class SlimStep(Table):
         if len(given) + self.dead != 1:
             raise ValueError(f"give exactly one of {', '.join(COUNTED + MEASURED)} and dead")
         foreign = _COUNTED_ONLY if given and given[0] in MEASURED else _MEASURED_ONLY
-        if unused := foreign & self.model_fields_set:
+        # A step that was written out in full says its defaults, too.
+        unused = {name for name in foreign if getattr(self, name) != _default(type(self), name)}
+        if unused:
             target = given[0] if given else "dead"
             raise ValueError(f"{min(unused)} has no meaning for the target {target}: leave it out")
         if self.tolerance and not self.dead:

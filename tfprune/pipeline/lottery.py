@@ -132,13 +132,24 @@ def _kept(directory: Path, model: keras.Model, settings: Lottery) -> Keep:
         folder = directory / f"{method}-{level}"
         identity = key({**about, "method": method, "level": level})
         made: list[keras.Model] = []
+        failed: list[OSError] = []
 
         def save(unfinished: Path) -> dict[str, Any]:
-            trained = make()
+            try:
+                trained = make()
+            except OSError as error:
+                failed.append(error)
+                raise
             made.append(trained.model)
             return _save(trained, method, level, unfinished)
 
-        record = store.finish(folder, identity, save)
+        try:
+            record = store.finish(folder, identity, save)
+        except TfpruneError:
+            # A file that `train` misses says nothing of this directory.
+            if failed:
+                raise failed[0] from None
+            raise
         # Read back even where it was made just now: it is the same either way.
         return Trained(
             made[0] if made else _load(folder / _MODEL, model), record["result"], _early(folder)
@@ -185,7 +196,7 @@ def _save(trained: Trained, method: Method, level: int, folder: Path) -> dict[st
     write_keras(graph.copy(trained.model), folder / _MODEL)
     if trained.early is not None:
         parts = {"weights": trained.early.weights, "optimizer": trained.early.optimizer}
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{name}-{place}": value
             for name, values in parts.items()
             for place, value in enumerate(values)

@@ -15,8 +15,10 @@ from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import ModelSpec, Pipeline
 from tfprune.pipeline.store import finished, key
 
-# Changes whenever a task would give another result for the same specification.
+# Change whenever a task would give another result for the same specification: the first for all
+# tasks, the others for the steps of a kind and what comes after them.
 _REVISION = 2
+_REVISIONS = {"learn": 1, "slim": 1}
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def _variant(
     for name in names:
         # Without defaults: a release that adds an option does not undo what was done before.
         said = pipeline.steps[name].model_dump(mode="json", exclude_defaults=True)
+        if revision := _REVISIONS.get(pipeline.steps[name].kind):
+            said["revision"] = revision
         identity = key({"after": identity, "step": said})
         folder = directory / "steps" / f"{name}-{identity}"
         chain.append(Task("step", name, variant, seed, folder, identity, tuple(chain)))

@@ -144,7 +144,7 @@ def _learn(step: LearnStep, model: keras.Model, bench: Bench) -> Result:
     said = step.model_dump(
         include={"filters", "macs", "params", "importance", "round_to", "begin", "end", "frequency"}
     )
-    penalty = filters.GroupLasso(step.strength, step.groups)
+    penalty = filters.GroupLasso(step.strength or 0.0, step.groups)
     return _fitted(step, model, bench, [filters.LearnStructure(penalty, **said)])
 
 

@@ -5,6 +5,7 @@ from tfprune.report.render import FORMATS, render
 from tfprune.report.run import Delivery, Run, Step, read_run
 from tfprune.report.summary import over_seeds, per_layer
 from tfprune.report.tables import comparison, layer_sparsity
+from tfprune.report.tickets import tickets, tickets_in_words, tickets_over_seeds
 from tfprune.report.write import write_report
 
 __all__ = [
@@ -21,5 +22,8 @@ __all__ = [
     "per_layer",
     "read_run",
     "render",
+    "tickets",
+    "tickets_in_words",
+    "tickets_over_seeds",
     "write_report",
 ]

@@ -29,7 +29,7 @@ _SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
     "test_seconds": ("test s", lambda value: f"{value:.2f}"),
 }
 
-_TEXT = {"run", "variant", "artifact", "layer", "weight", "layers", "task", "state"}
+_TEXT = {"run", "variant", "artifact", "layer", "weight", "layers", "task", "state", "method"}
 
 
 def _kib(value: float) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from tfprune.weights.callback import PruneWeights
 from tfprune.weights.constraint import MaskConstraint
 from tfprune.weights.keep import KeepZeros
+from tfprune.weights.lottery import Lottery, Ticket, tickets
 from tfprune.weights.masks import global_masks, layer_masks, lowest_die, magnitude_mask, scores
 from tfprune.weights.once import prune_once, redrawn, rewound
+from tfprune.weights.scatter import scattered, shuffled
 from tfprune.weights.select import prunable, register_prunable
 
 __all__ = [
     "KeepZeros",
+    "Lottery",
     "MaskConstraint",
     "PruneWeights",
+    "Ticket",
     "global_masks",
     "layer_masks",
     "lowest_die",
@@ -22,5 +26,8 @@ __all__ = [
     "redrawn",
     "register_prunable",
     "rewound",
+    "scattered",
     "scores",
+    "shuffled",
+    "tickets",
 ]

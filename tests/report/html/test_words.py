@@ -73,6 +73,12 @@ def test_a_variant_is_told_against_the_first():
             "trains 4 epochs at learning rate 0.05, sgd, cosine schedule, batches of 64, "
             "weight decay 0.001, augmented by flip",
         ),
+        (
+            TRAIN | {"kind": "retrain", "rewind": "random", "epoch": 0},
+            "draws anew which weights of each tensor live, and the weights, its zeros held; "
+            "trains 4 epochs at learning rate 0.05, sgd, cosine schedule, batches of 64, "
+            "the first 1 to warm up, weight decay 0.001, augmented by flip",
+        ),
         ({"kind": "rewind", "to": 3, "masks": None}, "rewind: to 3"),
         ({"kind": "slim", "quite": "other"}, "slim: quite other"),
         ({}, "step"),

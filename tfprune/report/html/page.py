@@ -11,6 +11,7 @@ import pandas as pd
 
 from tfprune.report.budgets import figures, judge, recorded_budget, verdicts
 from tfprune.report.html import cells, density, plots, words
+from tfprune.report.html import tickets as levels
 from tfprune.report.html.chains import Chain, chain
 from tfprune.report.html.chance import interval, standard_error
 from tfprune.report.html.curves import curves, limits
@@ -18,6 +19,7 @@ from tfprune.report.html.pareto import pareto_front
 from tfprune.report.html.provenance import provenance
 from tfprune.report.run import Delivery, Run
 from tfprune.report.summary import Spread, spread
+from tfprune.report.tickets import tickets, tickets_in_words, tickets_over_seeds
 
 # So many variants are shown at once; the others are folded, so that a sweep can be read.
 _OPEN = 8
@@ -56,6 +58,7 @@ def page(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
         groups=cells.groups(run, this),
         seeds=int(this.seeds.max()),
         plots=_plots(this),
+        tickets=_tickets(run),
         layers=_layers(layers),
         training=_training(run),
         open=_OPEN,
@@ -150,6 +153,26 @@ def _plots(this: Spread) -> dict[str, Any]:
         "looks": [(name, *plots.key(place)) for place, name in enumerate(looks)],
         "drawn": drawn,
         "missing": [cost.title for cost in plots.COSTS if cost.column not in shown],
+    }
+
+
+def _tickets(run: Run) -> dict[str, Any] | None:
+    """The levels of a run that prunes in rounds."""
+    table = tickets(run)
+    if not len(table):
+        return None
+    over = tickets_over_seeds(table)
+    shown = tickets_in_words(over)
+    return {
+        "looks": levels.looks(over),
+        "drawn": levels.drawn(over),
+        "seeds": int(over["seeds"].max()),
+        "dense": bool((over["level"] == 0).any()),
+        "columns": list(shown.columns[2:]),
+        "methods": [
+            (method, [(row[1], row[2:]) for row in rows.itertuples(index=False)])
+            for method, rows in shown.groupby("method", sort=False)
+        ],
     }
 
 

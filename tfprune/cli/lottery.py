@@ -1,0 +1,148 @@
+"""`tfprune lottery`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfprune.cli import options
+
+
+def _shares(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    found = {}
+    for value in values:
+        layer, _, share = value.rpartition("=")
+        try:
+            found[layer] = float(share)
+        except ValueError:
+            layer = ""
+        if not layer:
+            raise click.BadParameter(f"{value!r} is not of the form dense*=0.2")
+    return found
+
+
+@click.command("lottery")
+@click.argument("model", metavar="MODEL")
+@options.data(required=True, why="what to train on, and to test tickets with")
+@click.option(
+    "--option",
+    multiple=True,
+    callback=options.assignments,
+    metavar="KEY=VALUE",
+    help="Of a zoo model.",
+)
+@click.option(
+    "--limit", type=int, metavar="N", help="Use at most so many images of each split, to try out."
+)
+@click.option("--rounds", type=int, default=10, show_default=True, help="Levels of pruning.")
+@click.option(
+    "--share",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Of the weights that live, how many die in a round.",
+)
+@click.option(
+    "--layer-share",
+    "layers",
+    multiple=True,
+    callback=_shares,
+    metavar="LAYER=SHARE",
+    help="Another share for layers, by name or glob: 'dense*=0.2'; repeatable, the first counts.",
+)
+@click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True)
+@click.option(
+    "--rewind",
+    default="init",
+    show_default=True,
+    metavar="init|EPOCH|lr|finetune",
+    help="Where a round begins: at the initial weights, at those after an epoch of the dense "
+    "training, or where the last round ended, with its learning rate from the start or low.",
+)
+@click.option(
+    "--one-shot", is_flag=True, help="Prune once, to the density that all rounds would reach."
+)
+@click.option(
+    "--controls", is_flag=True, help="Also train each ticket's masks, and random ones, drawn anew."
+)
+@click.option(
+    "--seeds",
+    callback=options.seed_list,
+    default="0",
+    show_default=True,
+    metavar="0,1,2",
+    help="A lottery for each.",
+)
+@options.plain_training(epochs=10, learning_rate=0.1)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("saved_models"),
+    show_default=True,
+    help="The run is written to a folder in here.",
+)
+@click.option(
+    "--name", metavar="NAME", help="Of the run and its folder; lottery-MODEL if not given."
+)
+@options.as_json
+def lottery_command(
+    model: str,
+    data_name: str,
+    data_dir: str | None,
+    option: dict[str, Any],
+    limit: int | None,
+    rounds: int,
+    share: float,
+    layers: dict[str, float],
+    scope: str,
+    rewind: str,
+    one_shot: bool,
+    controls: bool,
+    seeds: list[int],
+    out: Path,
+    name: str | None,
+    as_json: bool,
+    **training: Any,
+) -> None:
+    """Draw lottery tickets of MODEL: train, prune a share, rewind, again.
+
+    MODEL is a net of the zoo or of keras.applications, or a .keras file, with --rewind lr or
+    finetune. The run is a pipeline's: one that was stopped goes on where it was, and more rounds
+    or seeds go on from there.
+    """
+    from tfprune.pipeline.runner import run
+    from tfprune.pipeline.study import lottery_study
+    from tfprune.report import read_run, render, tickets, tickets_in_words, tickets_over_seeds
+
+    study = lottery_study(
+        name or f"lottery-{Path(model).stem}",
+        model={"name": model, "options": option},
+        data={"name": data_name, "limit": limit},
+        training=training,
+        rounds=rounds,
+        share=share,
+        layers=layers,
+        scope=scope,
+        rewind=rewind,
+        one_shot=one_shot,
+        controls=controls,
+        seeds=seeds,
+    )
+    directory = run(
+        study,
+        out=out,
+        data_dir=data_dir,
+        say=lambda line: click.echo(line, err=True),
+        progress=True,
+    )
+    table = tickets(read_run(directory))
+    if as_json:
+        click.echo(render(table, "json"), nl=False)
+        return
+    click.echo(render(tickets_in_words(tickets_over_seeds(table))), nl=False)
+    click.echo(f"\npicture: {directory / 'tickets.svg'}\nreport: {directory / 'report.html'}")

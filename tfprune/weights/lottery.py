@@ -1,0 +1,277 @@
+"""Lottery tickets: iterative magnitude pruning, and the controls that a ticket is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+import keras
+import numpy as np
+
+from tfprune import graph
+from tfprune.errors import UsageError
+from tfprune.schedule import check_sparsity
+from tfprune.weights.cut import Cut
+from tfprune.weights.once import redrawn
+from tfprune.weights.rounds import Early, HoldMasks, KeepEarly, Replay
+from tfprune.weights.scatter import shuffled
+from tfprune.weights.select import Kernel, kernels
+
+Train: TypeAlias = Callable[[keras.Model, list[keras.callbacks.Callback]], Any]
+Method: TypeAlias = Literal["ticket", "reinit", "random"]
+
+# Far from the seeds of a study, which are small: a control shares no start with any of them.
+_CONTROL_SEED = 1_000_003
+
+
+@dataclass(frozen=True)
+class Lottery:
+    """How tickets are drawn.
+
+    Attributes:
+        rounds: how often a share is pruned, at least 1.
+        share: of the weights that live, how many die in a round, 0 to 1.
+        layers: shares of their own for layers, by name, path or glob such as `"dense*"`; the
+            first that matches counts. Only with the scope "layer".
+        scope: "layer" prunes each weight tensor, "global" ranks all of them together.
+        rewind: where a round begins. "init": at the initial weights (Frankle & Carbin 2019); an
+            int k: at the weights of step k of the dense training (Frankle et al. 2020); "lr": at
+            the weights as they are, with the learning rate from the start; "finetune": at the
+            weights as they are, trained by another function (Renda et al. 2020).
+        one_shot: prunes once, to the density that `rounds` rounds would reach.
+        controls: any of "reinit", the ticket's masks over weights drawn anew, and "random", masks
+            of as many weights in each tensor, drawn, over weights drawn anew.
+        exclude: layers left dense; names, paths or globs.
+        seed: of the controls.
+
+    Raises:
+        UsageError: one of them cannot be.
+    """
+
+    rounds: int
+    share: float = 0.2
+    layers: Mapping[str, float] | None = None
+    scope: Literal["layer", "global"] = "layer"
+    rewind: Literal["init", "lr", "finetune"] | int = "init"
+    one_shot: bool = False
+    controls: Sequence[Literal["reinit", "random"]] = ()
+    exclude: Sequence[str] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"rounds is {self.rounds}; there must be at least 1")
+        check_sparsity(self.share, "share")
+        step = self.rewind if isinstance(self.rewind, int) else None
+        if self.rewind not in ("init", "lr", "finetune") and (step is None or step < 0):
+            raise UsageError(
+                f"rewind is {self.rewind!r}; choose 'init', 'lr', 'finetune', or the step of the "
+                "dense training to rewind to"
+            )
+        for control in self.controls:
+            if control not in ("reinit", "random"):
+                raise UsageError(f"controls: {control!r} is unknown; choose 'reinit' and 'random'")
+        self.cut()
+
+    @property
+    def step(self) -> int:
+        """The step that is rewound to; 0 where it is none, or the first."""
+        return self.rewind if isinstance(self.rewind, int) else 0
+
+    @property
+    def levels(self) -> list[int]:
+        """The rounds whose tickets are trained."""
+        return [self.rounds] if self.one_shot else list(range(1, self.rounds + 1))
+
+    def cut(self) -> Cut:
+        """How masks are cut."""
+        return Cut(self.scope, "magnitude", 0, None, self.layers)
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """One trained network of a lottery.
+
+    Attributes:
+        level: how many rounds of pruning its masks are worth; 0 is the dense network.
+        method: "ticket", or the control that it is: "reinit" or "random".
+        density: share of the prunable weights that live, 0 to 1.
+        model: trained, its dead weights exactly zero.
+        masks: bool arrays by "layer path/weight name", True where a weight lives.
+        result: what `train` returned; of a Keras `History` its dict of lists, one entry an epoch.
+    """
+
+    level: int
+    method: Method
+    density: float
+    model: keras.Model
+    masks: dict[str, np.ndarray]
+    result: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training leaves, and what must be kept of it to go on without doing it again.
+
+    Attributes:
+        model: the trained model.
+        result: as of `Ticket`.
+        early: the training as it was at the step to rewind to, where one was asked for.
+    """
+
+    model: keras.Model
+    result: Any
+    early: Early | None = None
+
+
+Keep: TypeAlias = Callable[[Method, int, Callable[[], Trained]], Trained]
+
+
+def tickets(
+    model: keras.Model,
+    train: Train,
+    lottery: Lottery,
+    *,
+    finetune: Train | None = None,
+    keep: Keep = lambda method, level, make: make(),
+) -> Iterator[Ticket]:
+    """Draws tickets; see `tfprune.lottery`, which also keeps them in a directory.
+
+    Args:
+        model: a built functional or Sequential model, untrained; it is not changed.
+        train: trains a model with callbacks.
+        lottery: how tickets are drawn.
+        finetune: trains the rounds of `rewind="finetune"`.
+        keep: is given a method, a level and what makes its result, and gives that result: made
+            now, or read from where it was kept before.
+
+    Returns:
+        An iterator over the dense network, then at each level the ticket and its controls. Each
+        is trained when it is asked for.
+
+    Raises:
+        UsageError: there is nothing to prune, or no `finetune` for the rewinding that needs it.
+    """
+    if lottery.rewind == "finetune" and finetune is None:
+        raise UsageError(
+            'rewind="finetune" trains with another learning rate: give that function as finetune'
+        )
+    origin = graph.copy(model)
+    chosen = _chosen(origin, lottery)
+    if not chosen:
+        raise UsageError(
+            f"nothing to prune in the model {model.name!r}: it must have trainable kernels "
+            "that are not excluded"
+        )
+    shares = lottery.cut().shares(chosen, lottery.share)
+    later = finetune if lottery.rewind == "finetune" and finetune is not None else train
+    return _Draw(origin, lottery, chosen, shares, train, later, keep).all()
+
+
+@dataclass(frozen=True, eq=False)
+class _Draw:
+    """One lottery; the arrays of masks are in the order of `chosen`."""
+
+    origin: keras.Model
+    lottery: Lottery
+    chosen: list[Kernel]
+    shares: list[float]
+    train: Train
+    later: Train
+    keep: Keep
+
+    def all(self) -> Iterator[Ticket]:
+        """The tickets, in their order."""
+        masks = [np.ones(kernel.variable.shape, bool) for kernel in self.chosen]
+        last = dense = self.keep("ticket", 0, self._dense)
+        yield self._ticket(0, "ticket", masks, dense)
+        for level in self.lottery.levels:
+            masks = self._next(last.model, masks, level)
+            start = partial(self._rewound, last.model, dense.early)
+            make = partial(self._round, masks, start, self.later, dense.early)
+            last = self.keep("ticket", level, make)
+            yield self._ticket(level, "ticket", masks, last)
+            for control in self.lottery.controls:
+                own = shuffled(masks, self.lottery.seed) if control == "random" else masks
+                make = partial(self._round, own, self._redrawn, self.train, None)
+                yield self._ticket(level, control, own, self.keep(control, level, make))
+
+    def _ticket(
+        self, level: int, method: Method, masks: list[np.ndarray], trained: Trained
+    ) -> Ticket:
+        alive = sum(int(np.count_nonzero(mask)) for mask in masks)
+        size = sum(mask.size for mask in masks)
+        named = {kernel.name: mask for kernel, mask in zip(self.chosen, masks, strict=True)}
+        return Ticket(level, method, alive / size, trained.model, named, trained.result)
+
+    def _next(self, model: keras.Model, masks: list[np.ndarray], level: int) -> list[np.ndarray]:
+        """Masks of a level, cut from those of the one before; what is dead stays dead."""
+        values = [_array(kernel.variable) for kernel in _chosen(model, self.lottery)]
+        # From the level, not from what the last one left: roundings do not add up.
+        sparsities = [1 - (1 - share) ** level for share in self.shares]
+        return self.lottery.cut().masks(self.chosen, values, sparsities, masks)
+
+    def _rewound(self, trained: keras.Model, early: Early | None) -> keras.Model:
+        """Where a ticket begins, before its masks are laid on."""
+        if self.lottery.rewind in ("lr", "finetune"):
+            return graph.copy(trained)
+        start = graph.copy(self.origin)
+        if early is not None:
+            start.set_weights(early.weights)
+            graph.settle(start)
+        return start
+
+    def _redrawn(self) -> keras.Model:
+        return redrawn(self.origin, self.lottery.seed + _CONTROL_SEED)
+
+    def _dense(self) -> Trained:
+        model, step = graph.copy(self.origin), self.lottery.step
+        if not step:
+            return Trained(model, _plain(self.train(model, [])))
+        callback = KeepEarly(model, step)
+        result = self.train(model, [callback])
+        return Trained(model, _plain(result), callback.taken())
+
+    def _round(
+        self,
+        masks: list[np.ndarray],
+        start: Callable[[], keras.Model],
+        train: Train,
+        early: Early | None,
+    ) -> Trained:
+        """Trains a start under masks."""
+        model = start()
+        chosen = _chosen(model, self.lottery)
+        for kernel, mask in zip(chosen, masks, strict=True):
+            kernel.variable.assign(np.where(mask, _array(kernel.variable), 0))
+        callbacks: list[keras.callbacks.Callback] = [
+            HoldMasks([kernel.variable for kernel in chosen], masks)
+        ]
+        if early is not None:
+            callbacks.append(Replay(early))
+        result = train(model, callbacks)
+        for kernel, mask in zip(chosen, masks, strict=True):
+            if np.any(_array(kernel.variable)[~mask]):
+                raise UsageError(
+                    f"train: pruned weights of {kernel.path!r} came back: give the callbacks that "
+                    "train is called with to fit, and train the very model it is called with"
+                )
+        return Trained(model, _plain(result))
+
+
+def _chosen(model: keras.Model, lottery: Lottery) -> list[Kernel]:
+    found = kernels(model, exclude=lottery.exclude or None)
+    return [kernel for kernel in found if kernel.variable.trainable]
+
+
+def _array(variable: keras.Variable) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(variable))
+
+
+def _plain(result: Any) -> Any:
+    """What `train` returned, a History as numbers: it would keep its model alive."""
+    if isinstance(result, keras.callbacks.History):
+        return {name: [float(each) for each in row] for name, row in result.history.items()}
+    return result
