@@ -15,7 +15,7 @@ PACKAGE = Path(tfprune.__file__).parent
 LAYERS = [
     {"errors", "quiet"},
     {"kernels"},
-    {"backup", "files", "graph", "progress", "schedule", "validation", "data", "zoo"},
+    {"backup", "files", "graph", "late", "progress", "schedule", "validation", "data", "zoo"},
     {"checkpoint", "distillation"},
     {"training", "weights", "filters"},
     {"measure"},

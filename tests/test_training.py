@@ -11,6 +11,7 @@ import pytest
 
 from tfprune import TfpruneError, UsageError, data, zoo
 from tfprune.checkpoint import EpochLog
+from tfprune.late import Late
 from tfprune.training import Training, compile, fit
 
 STEPS = 10  # of an epoch: 200 digits in batches of 20
@@ -408,6 +409,35 @@ def test_a_training_that_begins_late_is_the_end_of_one_that_began_early(digits):
     assert history["epoch"].tolist() == [2, 3]
     for one, other in zip(whole.get_weights(), late.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_late_training_enters_the_schedule_late_with_an_optimizer_that_begins(digits):
+    """Adam's first step is one learning rate long: its moments are corrected for being fresh."""
+    model = vgg()
+    training = asked(
+        optimizer="adam", learning_rate=0.01, schedule="cosine", warmup_epochs=0, epochs=4
+    )
+    moved = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.before = model.get_layer("logits").get_weights()[1]
+
+        def on_train_batch_end(self, batch, logs=None):
+            if not moved:
+                moved.append(model.get_layer("logits").get_weights()[1] - self.before)
+
+    fit(model, digits, training, seed=3, first_epoch=2, callbacks=[Watch()])
+    # Halfway, the cosine has come down to one half.
+    np.testing.assert_allclose(np.abs(moved[0]), 0.005, rtol=1e-2)
+
+
+def test_a_late_schedule_is_saved_with_its_optimizer():
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
+    late = Late(schedule, 30)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(late))
+    for step in (0, 20, 70):
+        assert float(again(step)) == float(late(step)) == float(schedule(step + 30))
 
 
 def test_a_late_training_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path):

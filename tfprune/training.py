@@ -92,13 +92,16 @@ class Fit:
     seconds_per_epoch: float
 
 
-def compile(model: keras.Model, training: Training, steps_per_epoch: int) -> None:
+def compile(
+    model: keras.Model, training: Training, steps_per_epoch: int, *, first_epoch: int = 0
+) -> None:
     """Gives a model a fresh optimizer, the loss and the metric; all former state is dropped.
 
     Args:
         model: A classifier with one output, which may be logits or a softmax; changed in place.
         training: What is asked for.
         steps_per_epoch: Batches in an epoch, which the schedule is stretched over.
+        first_epoch: Where in the schedule the optimizer's first step lies, counted from 0.
     """
     import keras
 
@@ -108,7 +111,7 @@ def compile(model: keras.Model, training: Training, steps_per_epoch: int) -> Non
     # Keras runs past the end of an epoch that it cannot divide, into the next one's data.
     while steps_per_epoch % per_execution:
         per_execution -= 1
-    optimizer = _optimizer(training, steps_per_epoch)
+    optimizer = _optimizer(training, steps_per_epoch, first_epoch)
     optimizer.exclude_from_weight_decay(
         [
             weight
@@ -178,13 +181,12 @@ def fit(
     _check(model, dataset)
     keras.utils.set_random_seed(seed)
     steps = data.steps_per_epoch(dataset.train, training.batch_size)
-    compile(model, training, steps)
+    compile(model, training, steps, first_epoch=first_epoch)
     model.optimizer.build(model.trainable_variables)
     directory = None if backup_dir is None else Path(backup_dir)
     settings = f"{dataset.note} {training.model_dump_json()} seed {seed} from {first_epoch}"
     if teacher is not None:
         settings += f" taught by {teacher.model.name} {teacher.weight:g} {teacher.temperature:g}"
-    model.optimizer.iterations.assign(first_epoch * steps)
     history = restore(model, directory, settings) if directory else pd.DataFrame()
     log = EpochLog(history, directory, settings)
     done = first_epoch + len(history)
@@ -211,10 +213,15 @@ def fit(
     return Fit(log.history, float(log.history["seconds"].median()))
 
 
-def _optimizer(training: Training, steps_per_epoch: int) -> keras.Optimizer:
+def _optimizer(training: Training, steps_per_epoch: int, first_epoch: int) -> keras.Optimizer:
     import keras
 
     rate = _schedule(training, steps_per_epoch)
+    if first_epoch and not isinstance(rate, float):
+        from tfprune.late import Late
+
+        # The optimizer itself begins at 0: Adam, with fresh moments, corrects them by its steps.
+        rate = Late(rate, first_epoch * steps_per_epoch)
     # None spares a pass over the weights; AdamW insists on a number.
     decay = training.weight_decay or None
     match training.optimizer:
