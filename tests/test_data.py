@@ -427,3 +427,12 @@ def test_impossible_batches_are_refused(options, message):
 def test_an_empty_split_has_no_batches():
     with pytest.raises(UsageError, match="the split is empty"):
         data.plain_batches(numbered(0), 4)
+
+
+def test_what_a_training_sees_first_is_what_its_batches_hold():
+    train = data.load("digits").train
+    first = data.seen(train, 20, seed=3, augment=["crop"])
+    (images, _) = next(iter(data.batches(train, 20, seed=3, augment=["crop"])))
+    np.testing.assert_array_equal(first, images)
+    assert not np.array_equal(first, data.seen(train, 20, seed=3))
+    assert len(data.seen(train, 10**6, seed=0)) == len(train)

@@ -132,3 +132,13 @@ def test_an_expanded_pipeline_read_again_is_the_same():
     again = Pipeline.model_validate(kept)
     assert again.steps == once.steps
     assert again.variants == once.variants
+
+
+def test_a_slim_step_sees_images_as_the_training_does():
+    raw = {
+        "training": {"augment": ["flip"], "epochs": 3},
+        "steps": {"a": {"kind": "slim", "macs": 0.5}, "b": {"kind": "slim", "augment": []}},
+    }
+    steps = with_training(raw)["steps"]
+    assert steps["a"] == {"kind": "slim", "macs": 0.5, "augment": ["flip"]}
+    assert steps["b"] == {"kind": "slim", "augment": []}

@@ -30,7 +30,7 @@ def test_shipped_pipelines_are_valid_and_named_after_their_file(path):
 
 
 # Their nets are deep: a minute each, which `make slow` takes.
-DEEP = ("mobilenetv2_transfer", "rewinding_resnet20", "ssl_resnet20")
+DEEP = ("filters_resnet20", "mobilenetv2_transfer", "rewinding_resnet20", "ssl_resnet20")
 
 
 @pytest.mark.parametrize(

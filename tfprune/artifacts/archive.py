@@ -1,10 +1,17 @@
-"""A `.tar.gz` whose bytes depend on nothing but the files in it."""
+"""A `.tar.gz` or `.tar.zst` whose bytes depend on nothing but the files in it."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import tarfile
 from pathlib import Path
+from typing import IO, Any
+
+from tfprune.errors import UsageError
+
+# zstd's own default for archives that are written once and read often is 19 at most.
+_ZSTD_LEVEL = 19
 
 
 def pack(directory: Path, archive: Path, root: str) -> None:
@@ -14,15 +21,18 @@ def pack(directory: Path, archive: Path, root: str) -> None:
 
     Args:
         directory: What to pack.
-        archive: The `.tar.gz` to write.
+        archive: The `.tar.gz` or `.tar.zst` to write; its name decides.
         root: Name of the top folder inside the archive.
+
+    Raises:
+        UsageError: It is a `.tar.zst` and zstandard is not installed.
     """
-    # gzip.open cannot leave out the time and the file's name, both of which are in the header.
-    with (
-        archive.open("wb") as file,
-        gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(archive.open("wb"))
+        compressed = stack.enter_context(_compressed(file, archive.suffix))
+        tar = stack.enter_context(
+            tarfile.open(fileobj=compressed, mode="w|", format=tarfile.PAX_FORMAT)
+        )
         for path in [directory, *sorted(directory.rglob("*"))]:
             name = Path(root, path.relative_to(directory)).as_posix()
             member = tarfile.TarInfo(name)
@@ -33,3 +43,33 @@ def pack(directory: Path, archive: Path, root: str) -> None:
                 member.size = path.stat().st_size
                 with path.open("rb") as content:
                     tar.addfile(member, content)
+
+
+def _compressed(file: IO[bytes], suffix: str) -> Any:
+    if suffix != ".zst":
+        # gzip.open cannot leave out the time and the file's name, both of which are in the header.
+        return gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0)
+    try:
+        import zstandard
+    except ImportError:
+        raise UsageError("a .tar.zst needs zstandard: pip install zstandard") from None
+    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(file, closefd=False)
+
+
+def zstd_bytes(path: Path) -> int | None:
+    """Bytes of a file after `zstd -19`; what is zstd already counts as it is.
+
+    Args:
+        path: A file.
+
+    Returns:
+        The size, or None where zstandard is not installed.
+    """
+    try:
+        import zstandard
+    except ImportError:
+        return None
+    content = path.read_bytes()
+    if content.startswith(zstandard.FRAME_HEADER):
+        return len(content)
+    return len(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content))

@@ -1,12 +1,68 @@
-"""What is known about one exported file."""
+"""What is known about one exported file: its card."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from tfprune.errors import TfpruneError
+
+Bytes = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One input or output, as the file itself describes it.
+
+    Attributes:
+        name: What the file calls it.
+        shape: None where any size goes; the first entry is the batch.
+        dtype: NumPy's name of it.
+        scale: Of a quantized tensor: a real value is `(stored - zero_point) * scale`.
+        zero_point: See scale.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Companion:
+    """A file that an artifact needs beside itself, such as a C array's header.
+
+    Attributes:
+        name: Its name, in the artifact's own directory.
+        sha256: Its SHA-256, hexadecimal.
+        bytes_raw: Its size.
+    """
+
+    name: str
+    sha256: Sha256
+    bytes_raw: Bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What a TFLite Micro device needs to run an artifact.
+
+    Attributes:
+        arena_bytes: Estimated tensor arena; see `tfprune.artifacts.arena`.
+        activation_bytes: The part of it that activations take, planned by their lifetimes.
+        operators: Builtin operators that the model uses.
+        resolver: The line of a `MicroMutableOpResolver` for each of them, in the same order.
+    """
+
+    arena_bytes: Bytes
+    activation_bytes: Bytes
+    operators: tuple[str, ...]
+    resolver: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,22 +70,47 @@ class Artifact:
     """One exported file that was loaded, run, and compared with its Keras model.
 
     Attributes:
-        format: `"keras"`, `"savedmodel"`, `"tflite"` or `"tflite-int8"`.
+        format: A name in `FORMATS`, such as `"tflite-int8"`.
         path: The file.
         sha256: Its SHA-256, hexadecimal.
         bytes_raw: Its size.
         bytes_gzip: Its size after `gzip -9`, or as it is where it is gzip already.
-        agreement: Share of compared images with the same largest output, 0 to 1.
+        agreement: Share of compared images with the same largest output, 0 to 1; the lowest of
+            the outputs where there are several.
         largest_difference: Largest absolute difference of any output, in the outputs' unit.
+        bytes_zstd: Its size after `zstd -19`; None where it was not measured.
+        compared: Images that were compared; None where the manifest is older than this figure.
+        compared_on: `"representative"` images, or `"random"` pixels.
+        inputs: What it takes.
+        outputs: What it gives.
+        pixels: Range of the pixels that it takes, before they are quantized.
+        labels: Name of each class, in the order of the outputs; empty where nobody gave any.
+        accuracy: Share of test images classified correctly, 0 to 1; None where not measured.
+        model_sha256: SHA-256 of the model's `.keras` export, whatever format this is.
+        versions: Of what wrote it, by package.
+        companions: Files that it needs beside itself.
+        memory: Of a C array: what a device needs.
     """
 
     format: str
     path: Path
-    sha256: str
-    bytes_raw: int
-    bytes_gzip: int
+    sha256: Sha256
+    bytes_raw: Bytes
+    bytes_gzip: Bytes
     agreement: float
     largest_difference: float
+    bytes_zstd: Bytes | None = None
+    compared: int | None = None
+    compared_on: str | None = None
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    pixels: str = "0..255"
+    labels: tuple[str, ...] = ()
+    accuracy: float | None = None
+    model_sha256: Sha256 | None = None
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    companions: tuple[Companion, ...] = ()
+    memory: Memory | None = None
 
     def to_dict(self, directory: Path) -> dict[str, Any]:
         """Plain values for JSON.
@@ -54,11 +135,30 @@ class Artifact:
         """The artifact that `to_dict` described.
 
         Args:
-            values: What `to_dict` gave; keys that this version does not know are left out.
+            values: What `to_dict` gave, or what came of it through JSON; keys that this version
+                does not know are left out, and those that an older one did not write may miss.
             directory: Where the stored path starts.
 
         Raises:
-            KeyError: A value is missing.
+            ValueError: A value is missing or is none of its kind.
+            TfpruneError: A path leads out of the directory.
         """
-        known = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        return cls(**{**known, "path": directory / values["path"]})
+        found = _ADAPTER.validate_python(values)
+        names = [found.path.as_posix(), *(each.name for each in found.companions)]
+        for name in names:
+            if not is_inside(name):
+                raise TfpruneError(
+                    f"{directory} has a list that names {name!r}, a file outside it: "
+                    "do not trust this directory"
+                )
+        return dataclasses.replace(found, path=directory / found.path)
+
+
+_ADAPTER = TypeAdapter(Artifact)
+
+
+def is_inside(name: str) -> bool:
+    """Whether a stored path stays within its directory on every system."""
+    path = PurePosixPath(name)
+    odd = any(character in name for character in "\\:\0\n\r")
+    return not (odd or path.is_absolute() or ".." in path.parts or not path.parts)

@@ -3,99 +3,132 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
 
-from tfprune.artifacts.artifact import Artifact
-from tfprune.artifacts.finish import finished, mixed_precision
-from tfprune.artifacts.formats import FORMATS, Format, Source
-from tfprune.artifacts.tflite import spread
+from tfprune import __version__
+from tfprune.artifacts import checker
+from tfprune.artifacts.archive import zstd_bytes
+from tfprune.artifacts.arena import memory
+from tfprune.artifacts.artifact import Artifact, Companion, Tensor
+from tfprune.artifacts.c_array import read_c_array
+from tfprune.artifacts.comparing import compare
+from tfprune.artifacts.feeding import Data, compared, random_pixels, representative
+from tfprune.artifacts.finish import custom_modules, finished, mixed_precision
+from tfprune.artifacts.formats import FORMATS, Source
+from tfprune.artifacts.running import open_keras
+from tfprune.artifacts.tflite import Ends, Feeds
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import sha256
-from tfprune.measure.accuracy import agreement
 from tfprune.measure.interface import one_line
-from tfprune.measure.runtime import load
 from tfprune.measure.size import gzip_bytes, raw_bytes
 
-# Largest difference of a float format, as a share of the Keras outputs' range.
-FLOAT_TOLERANCE = 1e-3
-# The same for a model in mixed precision: the files compute in float32, the model in 16 bits.
+# Largest difference of a float format, as a share of the outputs' range, for a model in mixed
+# precision: the files compute in float32, the model in 16 bits.
 MIXED_TOLERANCE = 5e-2
-# An int8 file is refused as broken only when it misses both: an untrained model's near ties
-# change their order with a tiny difference, and one outlier means little while the order holds.
-INT8_LEAST_AGREEMENT = 0.5
-INT8_TOLERANCE = 0.1
-COMPARED_IMAGES = 256
+LABELS = "labels.txt"
+_PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
 
 
 def export(
     model: keras.Model,
     directory: str | os.PathLike[str],
     formats: Sequence[str] = ("keras", "savedmodel", "tflite", "tflite-int8"),
-    representative_data: np.ndarray | None = None,
+    representative_data: Data | None = None,
     name: str = "model",
+    *,
+    io: Ends = "int8",
+    labels: Sequence[str] | None = None,
 ) -> list[Artifact]:
     """Exports a model for delivery, and proves every file by running it.
 
-    Every file is written under a temporary name, loaded in a fresh runtime and compared with the
-    Keras model on up to 256 of the representative images (or 256 random ones, pixels 0..255).
-    Float formats must agree within 0.1 % of the outputs' range (5 % where the model computes in
-    mixed precision: the files compute in float32). An int8 file is refused only when
-    it is clearly broken: fewer than half of the images keep their class *and* some output is off
-    by more than 10 % of the range; whether its accuracy is enough, measure on labelled images.
-    Files get their final names, replacing older ones, after all formats passed; when one fails
-    nothing has changed. The files carry no optimizer state and no tfprune object, and exporting
-    the same weights again gives the same bytes.
+    Every file is written under a temporary name, loaded in a Python of its own and compared with
+    the Keras model on up to 256 of the representative images (or 256 random ones, pixels 0..255).
+    Float formats must agree within 0.1 % of the outputs' range (float16 within 1 %; 5 % where the
+    model computes in mixed precision: the files compute in float32). A quantized file is refused
+    only when it is clearly broken: fewer than half of the images keep their class *and* some
+    output is off by more than 10 % of the range; whether its accuracy is enough, measure on
+    labelled images. Files get their final names, replacing older ones, after all formats passed;
+    when one fails nothing has changed. The files carry no optimizer state and no tfprune object,
+    and exporting the same weights again gives the same bytes.
 
     Args:
-        model: A built Sequential or Functional model with one input and one output.
+        model: A built Sequential or Functional model. Its custom layers must live in a module
+            that can be imported.
         directory: Where the files go; made when missing.
-        formats: Any of `"keras"` (`model.keras`), `"savedmodel"` (`model.savedmodel.tar.gz`),
-            `"tflite"` (`model.tflite`, float32, builtin operators only) and `"tflite-int8"`
-            (`model.int8.tflite`, full integer, per-channel weights, int8 input and output).
+        formats: Any of `"keras"`, `"savedmodel"` (`.savedmodel.tar.gz`), `"savedmodel-zst"`
+            (`.savedmodel.tar.zst`), `"tflite"` (float32), `"tflite-float16"` (half-size weights),
+            `"tflite-dynamic"` (int8 weights), `"tflite-int8"` (int8 throughout, weights per
+            channel), `"tflite-int16x8"` (int16 activations, for models that int8 hurts),
+            `"tflite-sparse"` (float32 without the zeros; refused where that saves nothing),
+            `"c-array"` and `"c-array-float"` (`.cc` and `.h` of the int8 or float32 file, for
+            TFLite Micro) and `"onnx"` (with `pip install tfprune[onnx]`). All of TFLite use
+            builtin operators only.
         representative_data: Training images, pixels as the model takes them, shape
-            `(n, h, w, c)`. int8 needs them: up to 500, evenly spread, set the activations' ranges.
+            `(n, h, w, c)`; for several inputs a list in the order of `model.inputs`, or a dict by
+            their names. int8 and int16x8 need them: up to 500, evenly spread, set the
+            activations' ranges.
         name: Stem of the files' names.
+        io: What int8 and int16x8 files take and give: `"int8"` for the integers themselves,
+            `"float"` for float32.
+        labels: Names of the classes, in the order of the outputs; written to `labels.txt`.
 
     Returns:
         One artifact a format, in the order asked for.
 
     Raises:
-        UsageError: A format is unknown, data is missing or does not fit, or the model has not
-            one input and one output.
-        TfpruneError: A conversion failed, a file does not agree with the model, or the directory
-            cannot be written.
+        UsageError: A format is unknown, data or a package is missing, or data or labels do not
+            fit the model.
+        TfpruneError: A conversion failed, a file cannot be loaded or does not agree with the
+            model, or the directory cannot be written.
     """
-    chosen = _chosen(formats)
+    chosen = _chosen(formats, io)
     if not name.strip(".") or Path(name).name != name:
         raise UsageError(f"name is {name!r}: give a file name without directories")
-    model_runtime = load(model)
     copy = finished(model)
-    images = _images(model_runtime.input_shape, chosen, representative_data)
-    expected = model_runtime.predict(images)
-    if not np.isfinite(expected).all():
-        raise TfpruneError(
-            f"model '{model.name}' gives NaN or infinite outputs: check its weights, "
-            "or train again with a lower learning rate"
+    data = None if representative_data is None else representative(model, representative_data)
+    for each in chosen:
+        if FORMATS[each].calibrated and data is None:
+            raise UsageError(
+                f"format {each!r} needs representative_data: give some hundred training images"
+            )
+    if "keras" in chosen and "__main__" in custom_modules(copy):
+        raise UsageError(
+            f"model '{model.name}' has custom layers that __main__ defines, where no other Python "
+            "finds them: put them in a module that you import, or leave the format 'keras' out"
         )
-    tolerance = MIXED_TOLERANCE if mixed_precision(model) else FLOAT_TOLERANCE
+    named = _labels(model, labels)
+    wanted = _Wanted(model, data)
+    # Loads its libraries while we convert.
+    checker.shared().prepare(
+        ["keras"] if any(FORMATS[each].suffix.endswith(_OF_TENSORFLOW) for each in chosen) else []
+    )
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory, prefix=".partial-") as partial:
             (scratch := Path(partial, "scratch")).mkdir()
-            data = None if representative_data is None else np.asarray(representative_data)
-            source = Source(copy, name, scratch, data)
-            artifacts = [
-                _write(source, format_name, Path(partial), images, expected, tolerance)
-                for format_name in chosen
+            source = Source(copy, name, scratch, data, io)
+            artifacts = [_write(source, each, Path(partial), wanted) for each in chosen]
+            model_sha256 = sha256(source.keras_file)
+            if named:
+                lines = "".join(f"{label}\n" for label in named)
+                Path(partial, LABELS).write_text(lines, encoding="utf-8")
+                Path(partial, LABELS).replace(directory / LABELS)
+            return [
+                _finish(
+                    dataclasses.replace(artifact, model_sha256=model_sha256, labels=named),
+                    directory,
+                )
+                for artifact in artifacts
             ]
-            return [_finish(artifact, directory) for artifact in artifacts]
     except OSError as error:
         raise TfpruneError(
             f"{directory} cannot be written ({error.strerror or one_line(error)}): "
@@ -103,49 +136,59 @@ def export(
         ) from error
 
 
-def _chosen(formats: Sequence[str]) -> list[str]:
+_OF_TENSORFLOW = (".keras", ".tar.gz", ".tar.zst")
+
+
+class _Wanted:
+    """What the Keras model gives, and on what."""
+
+    def __init__(self, model: keras.Model, data: Feeds | None) -> None:
+        opened = open_keras(model)
+        self.on = "random" if data is None else "representative"
+        self.feeds = random_pixels(model, opened.inputs) if data is None else compared(data)
+        try:
+            self.outputs = opened.predict(self.feeds)
+        # Layers raise what they like where the numbers make no sense to them.
+        except Exception as error:
+            raise TfpruneError(
+                f"model '{model.name}' does not run on {self.on} data ({one_line(error)}): "
+                "give representative_data that it can take"
+            ) from error
+        if not all(np.isfinite(y).all() for y in self.outputs.values()):
+            raise TfpruneError(
+                f"model '{model.name}' gives NaN or infinite outputs: check its weights, "
+                "or train again with a lower learning rate"
+            )
+        self.least_tolerance = MIXED_TOLERANCE if mixed_precision(model) else 0.0
+        self.modules = custom_modules(model)
+
+
+def _chosen(formats: Sequence[str], io: str) -> list[str]:
     chosen = list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
     if not chosen:
         raise UsageError(f"no format to export: give some of {', '.join(FORMATS)}")
     for name in chosen:
         if name not in FORMATS:
             raise UsageError(f"format {name!r} is unknown: {did_you_mean(str(name), FORMATS)}")
+    if io not in get_args(Ends):
+        raise UsageError(f"io is {io!r}: choose one of {', '.join(get_args(Ends))}")
     return chosen
 
 
-def _images(
-    shape: tuple[int | None, ...], chosen: list[str], representative_data: np.ndarray | None
-) -> np.ndarray:
-    if representative_data is not None:
-        data = np.asarray(representative_data)
-        if data.dtype.kind not in "fiu" or not len(data) or not np.isfinite(data).all():
-            raise UsageError(
-                f"representative_data has shape {data.shape} and dtype {data.dtype}: "
-                "give at least one image of finite numbers"
-            )
-        return spread(data, COMPARED_IMAGES)
-    for name in chosen:
-        if FORMATS[name].calibrated:
-            raise UsageError(
-                f"format {name!r} needs representative_data: give some hundred training images"
-            )
-    sizes = [size for size in shape if size is not None]
-    if len(sizes) < len(shape):
+def _labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[str, ...]:
+    named = tuple(str(label) for label in labels or ())
+    if any("\n" in label or not label.strip() for label in named):
+        raise UsageError("a label is empty or has several lines: give one line for each class")
+    classes = {y.shape[-1] for y in model.outputs}
+    if named and classes != {len(named)}:
         raise UsageError(
-            f"the model takes images of any size {shape}: give representative_data to run it on"
+            f"{len(named)} labels were given for a model with "
+            f"{' and '.join(map(str, sorted(classes)))} outputs: give one for each class"
         )
-    rng = np.random.default_rng(0)
-    return rng.uniform(0, 255, (COMPARED_IMAGES, *sizes)).astype(np.float32)
+    return named
 
 
-def _write(
-    source: Source,
-    format_name: str,
-    partial: Path,
-    images: np.ndarray,
-    expected: np.ndarray,
-    tolerance: float,
-) -> Artifact:
+def _write(source: Source, format_name: str, partial: Path, wanted: _Wanted) -> Artifact:
     form = FORMATS[format_name]
     path = partial / f"{source.name}{form.suffix}"
     try:
@@ -159,48 +202,43 @@ def _write(
             f"({one_line(error)}): leave this format out, or replace what it cannot express"
         ) from error
     try:
-        outputs = load(path).predict(images)
+        checked = checker.shared().run(path, wanted.feeds, wanted.modules)
     except TfpruneError as error:
         # The temporary path is gone when somebody reads this.
-        raise TfpruneError(str(error).replace(str(path), path.name)) from error
-    share, difference = _compare(form, format_name, outputs, expected, tolerance)
+        raise type(error)(str(error).replace(str(path), path.name)) from error
+    tolerance = max(form.tolerance, wanted.least_tolerance)
+    share, difference = compare(form, format_name, checked.values, wanted.outputs, tolerance)
+    beside = [partial / f"{source.name}{suffix}" for suffix in form.companions]
     return Artifact(
         format=format_name,
         path=path,
         sha256=sha256(path),
         bytes_raw=raw_bytes(path),
         bytes_gzip=gzip_bytes(path),
+        bytes_zstd=zstd_bytes(path),
         agreement=share,
         largest_difference=difference,
+        compared=min(len(images) for images in wanted.feeds.values()),
+        compared_on=wanted.on,
+        inputs=_ordered(checked.inputs, list(wanted.feeds)),
+        outputs=_ordered(checked.outputs, list(wanted.outputs)),
+        versions={"tfprune": __version__}
+        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        companions=tuple(Companion(each.name, sha256(each), raw_bytes(each)) for each in beside),
+        memory=memory(read_c_array(path)) if path.suffix == ".cc" else None,
     )
 
 
-def _compare(
-    form: Format, format_name: str, outputs: np.ndarray, expected: np.ndarray, tolerance: float
-) -> tuple[float, float]:
-    if outputs.shape != expected.shape:
-        raise TfpruneError(
-            f"{format_name} gives outputs of shape {outputs.shape[1:]} instead of "
-            f"{expected.shape[1:]}: leave this format out, and report the model's layers"
-        )
-    share, difference = agreement(outputs, expected)
-    extent = float(np.ptp(expected)) or float(np.abs(expected).max()) or 1.0
-    off = difference / extent
-    # A comparison with NaN is never true: say what passes, and refuse the rest.
-    if form.exact:
-        passes = off <= tolerance
-    else:
-        passes = off <= INT8_TOLERANCE or (np.isfinite(off) and share >= INT8_LEAST_AGREEMENT)
-    if not passes:
-        raise TfpruneError(
-            f"{format_name} does not agree with the model (same class for {share:.1%} of images, "
-            f"largest difference {off:.2%} of the outputs' range): "
-            + ("leave this format out" if form.exact else "check the representative data")
-        )
-    return share, difference
+def _ordered(tensors: tuple[Tensor, ...], names: list[str]) -> tuple[Tensor, ...]:
+    """Tensors in the model's order; files list them in orders of their own."""
+    if len(tensors) == 1:
+        return tensors
+    return tuple(sorted(tensors, key=lambda each: names.index(each.name)))
 
 
 def _finish(artifact: Artifact, directory: Path) -> Artifact:
+    for each in artifact.companions:
+        (artifact.path.parent / each.name).replace(directory / each.name)
     path = directory / artifact.path.name
     artifact.path.replace(path)
     return dataclasses.replace(artifact, path=path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -54,6 +55,34 @@ def mixed_precision(layer: keras.Layer) -> bool:
     if children:
         return any(mixed_precision(child) for child in children)
     return layer.compute_dtype != layer.variable_dtype
+
+
+def custom_modules(model: keras.Model) -> list[str]:
+    """Modules that register what a model's config names: a `.keras` file needs them imported.
+
+    Args:
+        model: A Sequential or Functional model.
+
+    Returns:
+        Their names; `"__main__"` among them where a script or a notebook defines a layer, which
+        no other Python can import.
+    """
+    found = {
+        getattr(keras.saving.get_registered_object(name), "__module__", None)
+        for name in _registered_names(model.get_config())
+    }
+    return sorted(module for module in found if module)
+
+
+def _registered_names(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        name = config.get("registered_name")
+        if isinstance(name, str):
+            yield name
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        for value in config:
+            yield from _registered_names(value)
 
 
 def _without_ours(config: Any) -> Any:

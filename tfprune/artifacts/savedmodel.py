@@ -13,8 +13,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tfprune.measure.savedmodel_runtime import SIGNATURE
 from tfprune.quiet import quiet
 
-# What serving clients call the input.
+# What serving clients call a single input and output.
 INPUT_NAME = "image"
+OUTPUT_NAME = "output_0"
 # TensorFlow numbers the functions it traces, and what they capture, through the process.
 _NUMBERED = re.compile(r'(__inference_\w*?_|_user_specified_name"\s+value \{\s+s: ")(\d+)\b')
 
@@ -28,21 +29,58 @@ class _Served(tf.Module):
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
-        (x,) = model.inputs
-        spec = tf.TensorSpec(x.shape, x.dtype, name=INPUT_NAME)
+        inputs, outputs = tensor_names(model)
+        specs = [
+            tf.TensorSpec(x.shape, x.dtype, name=name)
+            for x, name in zip(model.inputs, inputs, strict=True)
+        ]
         self.weights = [weight.value for weight in model.weights]
 
         def serve(image: tf.Tensor) -> tf.Tensor:
             return model(image, training=False)
 
-        self.serve = tf.function(serve, input_signature=[spec])
+        flat = model if len(inputs) == len(outputs) == 1 else flattened(model)
+
+        def serve_several(*images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return dict(zip(outputs, flat(list(images), training=False), strict=True))
+
+        call = serve if flat is model else serve_several
+        self.serve = tf.function(call, input_signature=specs)
+
+
+def tensor_names(model: keras.Model) -> tuple[list[str], list[str]]:
+    """What exported files call a model's inputs and outputs, in the model's order.
+
+    Args:
+        model: A Sequential or Functional model. One input is `image`, one output `output_0`, as
+            serving clients expect; several go by the names that Keras knows them by.
+    """
+    inputs = [x.name for x in model.inputs] if len(model.inputs) > 1 else [INPUT_NAME]
+    outputs = model.output_names if len(model.outputs) > 1 else [OUTPUT_NAME]
+    return _distinct(inputs), _distinct(outputs)
+
+
+def flattened(model: keras.Model) -> keras.Model:
+    """The same graph, with a list in and a list out, however the model nests them."""
+    return keras.Model(list(model.inputs), list(model.outputs))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        # A serving signature's names are identifiers.
+        clean = fresh = re.sub(r"\W", "_", name)
+        while fresh in found:
+            fresh = f"{clean}_{len(found)}"
+        found.append(fresh)
+    return found
 
 
 def write_saved_model(model: keras.Model, directory: Path) -> None:
     """Saves the inference graph of a model, with the signature `serving_default`.
 
     Args:
-        model: A finished model with one input and one output.
+        model: A finished model; see `tensor_names` for what its inputs and outputs are called.
         directory: Where to; it must not exist.
     """
     served = _Served(model)

@@ -1,15 +1,19 @@
-"""`tfprune export` and `tfprune measure`."""
+"""`tfprune export`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from tfprune.cli import options
+from tfprune.errors import UsageError
 from tfprune.quiet import start_keras
+
+if TYPE_CHECKING:
+    from tfprune.artifacts import Artifact
 
 
 @click.command("export")
@@ -21,7 +25,8 @@ from tfprune.quiet import start_keras
     multiple=True,
     default=("keras", "savedmodel", "tflite"),
     show_default=True,
-    help="keras, savedmodel, tflite or tflite-int8; repeatable.",
+    help="keras, savedmodel, savedmodel-zst, tflite, tflite-float16, tflite-dynamic, tflite-int8, "
+    "tflite-int16x8, tflite-sparse, c-array, c-array-float or onnx; repeatable.",
 )
 @click.option(
     "-o",
@@ -30,17 +35,36 @@ from tfprune.quiet import start_keras
     type=click.Path(path_type=Path, file_okay=False),
     help="The directory to write to.",
 )
-@options.data(required=False, why="its training images calibrate int8")
+@click.option(
+    "--io",
+    type=click.Choice(["int8", "float"]),
+    default="int8",
+    show_default=True,
+    help="What int8 and int16x8 files take and give: integers, or float32.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A text file with the name of one class a line; written beside the artifacts.",
+)
+@options.data(required=False, why="its training images calibrate int8 and int16x8")
 @options.as_json
 def export_command(
     model: Path,
     formats: tuple[str, ...],
     out: Path,
+    io: Literal["int8", "float"],
+    labels: Path | None,
     data_name: str | None,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Export MODEL, a .keras file. Every artifact is loaded, run and compared before it counts."""
+    """Export MODEL, a .keras file. Every artifact is loaded, run and compared before it counts.
+
+    What is known of each is written to artifacts.json: shapes, quantization, hashes, sizes,
+    versions and agreement.
+    """
+    names = _read_labels(labels) if labels else None
     start_keras()
     from tfprune.artifacts import export, write_manifest
     from tfprune.data import load
@@ -48,55 +72,38 @@ def export_command(
 
     network = read_keras(model)
     images = load(data_name, data_dir).train.images[:500] if data_name else None
-    artifacts = export(network, out, formats, representative_data=images)
+    artifacts = export(network, out, formats, representative_data=images, io=io, labels=names)
     write_manifest(out, artifacts)
     if as_json:
         click.echo(json.dumps([each.to_dict(out) for each in artifacts], indent=2))
         return
-    for each in artifacts:
-        click.echo(
-            f"{each.path}: {each.bytes_raw:,} bytes, {each.bytes_gzip:,} compressed, "
-            f"agrees on {each.agreement:.1%} of the images"
-        )
-
-
-@click.command("measure")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@options.data(required=True, why="its test images are what accuracy is measured on")
-@click.option("--rounds", type=int, default=200, show_default=True, help="Of the latency.")
-@options.as_json
-def measure_command(
-    files: tuple[Path, ...], data_name: str, data_dir: str | None, rounds: int, as_json: bool
-) -> None:
-    """Measure FILES, artifacts of any format: accuracy, loss, sparsity, size and latency.
-
-    Latency is timed in turn, one image at a time, so the figures can be compared.
-    """
-    start_keras()
     import pandas as pd
 
-    from tfprune.data import load as load_data
-    from tfprune.measure import evaluate, gzip_bytes, latency, load, parameters, raw_bytes
     from tfprune.report import render
 
-    runtimes = {str(path): load(path) for path in files}
-    test = load_data(data_name, data_dir).test
-    times = latency(runtimes, test.images[0], rounds=rounds).set_index("runtime")["median_ms"]
-    rows: list[dict[str, Any]] = []
-    for name, runtime in runtimes.items():
-        evaluation, counted = evaluate(runtime, test.images, test.labels), parameters(name)
-        rows.append(
-            {
-                "artifact": name,
-                "accuracy": evaluation.accuracy,
-                "loss": evaluation.loss,
-                "parameters": counted.total,
-                "nonzero": counted.nonzero,
-                "sparsity": counted.sparsity,
-                "bytes": raw_bytes(name),
-                "bytes_gzip": gzip_bytes(name),
-                "latency_ms": times[name],
-                "test_seconds": evaluation.seconds,
-            }
-        )
-    click.echo(render(pd.DataFrame(rows), "json" if as_json else "table"), nl=False)
+    click.echo(render(pd.DataFrame([_row(each) for each in artifacts])), nl=False)
+
+
+def _read_labels(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path} cannot be read as labels: give a text file with one class a line"
+        ) from error
+
+
+def _row(artifact: Artifact) -> dict[str, Any]:
+    zstd = artifact.bytes_zstd
+    row: dict[str, Any] = {
+        "artifact": str(artifact.path),
+        "format": artifact.format,
+        "bytes": artifact.bytes_raw,
+        "bytes_gzip": artifact.bytes_gzip,
+        "zstd": "" if zstd is None else f"{zstd / 1024:,.1f} KiB",
+        "same class": f"{artifact.agreement:.1%}",
+        "largest difference": f"{artifact.largest_difference:.3g}",
+    }
+    if artifact.memory:
+        row["arena, estimated"] = f"{artifact.memory.arena_bytes / 1024:,.1f} KiB"
+    return row

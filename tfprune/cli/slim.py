@@ -14,6 +14,7 @@ from tfprune.quiet import start_keras
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tfprune.data import Dataset
     from tfprune.filters import PlanDocument, RemovalPlan
@@ -101,6 +102,12 @@ def _targets(function: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="With --dead: how far off borders may be where constants are folded.",
 )
+@click.option(
+    "--augment",
+    type=click.Choice(["flip", "crop"]),
+    multiple=True,
+    help="As in the training, of the images that recalibrate BatchNorm. May be given twice.",
+)
 @options.data(required=False, why="recalibrates BatchNorm, and ranks by taylor, on training images")
 @click.option(
     "-o",
@@ -117,6 +124,7 @@ def slim_command(
     plan_file: Path | None,
     plan_only: bool,
     tolerance: float,
+    augment: tuple[str, ...],
     data_name: str | None,
     data_dir: str | None,
     output: Path | None,
@@ -135,20 +143,24 @@ def slim_command(
     }
     _check(plan_file, plan_only, output, target, data_name)
     start_keras()
-    from tfprune.data import load
+    from tfprune import data
     from tfprune.measure.keras_runtime import read_keras
 
     original = read_keras(model)
     if target.get("dead") and not plan_only:
         original = _simplified(original, tolerance)
-    images = None if data_name is None else load(data_name, data_dir)
+    images = None if data_name is None else data.load(data_name, data_dir)
     plan = _plan(original, plan_file, images, target)
     _measured(plan)
     if plan_only:
         _show(plan, as_json)
     else:
         assert output is not None
-        _write(plan, output, images, as_json)
+        # What is dead takes no part in any statistics.
+        seen = None
+        if images is not None and not target.get("dead"):
+            seen = data.seen(images.train, _RECALIBRATED_BY, seed=0, augment=augment)
+        _write(plan, output, seen, as_json)
 
 
 def _simplified(model: keras.Model, tolerance: float) -> keras.Model:
@@ -221,13 +233,13 @@ def _show(plan: RemovalPlan, as_json: bool) -> None:
     click.echo(f"{_left(document)} would be left")
 
 
-def _write(plan: RemovalPlan, output: Path, images: Dataset | None, as_json: bool) -> None:
+def _write(plan: RemovalPlan, output: Path, seen: np.ndarray | None, as_json: bool) -> None:
     from tfprune import filters
     from tfprune.artifacts import export
 
     slim = filters.rebuild(plan)
-    if images is not None:
-        slim = filters.recalibrated(slim, images.train.images[:_RECALIBRATED_BY])
+    if seen is not None:
+        slim = filters.recalibrated(slim, seen)
     export(slim, output.parent, ["keras"], name=output.stem)
     document = _counted(filters.plan_document(plan), slim)
     if as_json:

@@ -7,7 +7,7 @@ resumes.
 
 from __future__ import annotations
 
-from tfprune.data._batches import AUGMENTATIONS, batches, plain_batches, steps_per_epoch
+from tfprune.data._batches import AUGMENTATIONS, batches, plain_batches, seen, steps_per_epoch
 from tfprune.data._loading import load
 from tfprune.data._splits import Dataset, Split, statistics
 
@@ -18,6 +18,7 @@ __all__ = [
     "batches",
     "load",
     "plain_batches",
+    "seen",
     "statistics",
     "steps_per_epoch",
 ]

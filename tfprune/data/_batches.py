@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from tfprune.data._splits import Split
@@ -72,6 +73,26 @@ def batches(
         .apply(tf.data.experimental.assert_cardinality(max(0, epochs - first_epoch) * steps))
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def seen(split: Split, count: int, *, seed: int, augment: Sequence[str] = ()) -> np.ndarray:
+    """The first images that a training would see, shuffled and augmented.
+
+    BatchNorm's statistics are taken anew on these: on images that are not augmented like those of
+    the training they are others than the weights have learnt to live with.
+
+    Args:
+        split: Usually the train split.
+        count: How many images; all of the split where it has fewer.
+        seed: As for `batches`.
+        augment: As for `batches`.
+
+    Returns:
+        float32 (count, height, width, channels), 0 to 255.
+    """
+    count = min(count, len(split))
+    images, _ = next(iter(batches(split, count, seed=seed, augment=augment)))
+    return np.asarray(images)
 
 
 def plain_batches(split: Split, batch_size: int) -> tf.data.Dataset:

@@ -16,8 +16,8 @@ def recalibrated(model: keras.Model, images: np.ndarray, batch_size: int = 256) 
 
     Args:
         model: a functional or built Sequential Keras model; it is not changed.
-        images: float or uint8 (n, height, width, channels), training images as the model takes
-            them.
+        images: float or uint8 (n, height, width, channels), training images as the training saw
+            them, augmented if it did; see `tfprune.data.seen`.
         batch_size: images a forward pass; statistics are averaged over the batches.
 
     Returns:

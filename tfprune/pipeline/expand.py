@@ -79,17 +79,20 @@ def _places(raw: Raw, path: list[str], tables: Sequence[str], setting: str) -> I
 
 
 def with_training(raw: Raw) -> Raw:
-    """Gives every step that trains what `[training]` says and the step does not."""
+    """Gives every step that trains what `[training]` says and the step does not.
+
+    A slim step takes what it says of augmentation, for the images that it recalibrates with.
+    """
     common, steps = raw.get("training", {}), raw.get("steps")
     if not isinstance(common, dict) or not isinstance(steps, dict):
         return raw
-    trained = {
-        name: {**common, **step}
-        if isinstance(step, dict) and step.get("kind") in TRAINING
-        else step
+    augment = {key: value for key, value in common.items() if key == "augment"}
+    shared = dict.fromkeys(TRAINING, common) | {"slim": augment}
+    given = {
+        name: {**shared.get(str(step.get("kind")), {}), **step} if isinstance(step, dict) else step
         for name, step in steps.items()
     }
-    return {**raw, "steps": trained}
+    return {**raw, "steps": given}
 
 
 def with_rounds(raw: Raw) -> Raw:

@@ -11,7 +11,19 @@ from tfprune.training import Training
 Share = Annotated[float, Field(gt=0, le=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Importance = Literal["l1", "l2", "lasso", "bn_gamma", "geometric_median", "taylor", "random"]
-FormatName = Literal["keras", "savedmodel", "tflite", "tflite-int8"]
+FormatName = Literal[
+    "keras",
+    "savedmodel",
+    "savedmodel-zst",
+    "tflite",
+    "tflite-float16",
+    "tflite-dynamic",
+    "tflite-int8",
+    "tflite-int16x8",
+    "tflite-sparse",
+    "c-array",
+    "c-array-float",
+]
 
 # Beyond a few hundred images the ranges of activations hardly change.
 CALIBRATION_IMAGES = 500
@@ -166,8 +178,13 @@ class SlimStep(Table):
         Field(ge=0, description="of dead: how far off borders may be where constants are folded"),
     ] = 0.0
     recalibrate: Annotated[
-        int, Field(ge=0, description="training images for BatchNorm's statistics")
-    ] = 2048
+        int | None,
+        Field(ge=0, description="training images for BatchNorm's statistics: 2048; 0 for dead"),
+    ] = None
+    augment: Annotated[
+        tuple[Literal["crop", "flip"], ...],
+        Field(description="of these images: as in [training], if not given"),
+    ] = ()
 
     @model_validator(mode="after")
     def _one_target(self) -> SlimStep:
@@ -210,11 +227,19 @@ class RetrainStep(Taught):
         return self
 
 
+_QUANTIZED: dict[str, FormatName] = {
+    "float16": "tflite-float16",
+    "dynamic": "tflite-dynamic",
+    "int8": "tflite-int8",
+    "int16x8": "tflite-int16x8",
+}
+
+
 class QuantizeStep(Table):
     """Ends a chain: the variant is delivered quantized, as TFLite."""
 
     kind: Literal["quantize"]
-    to: Literal["int8"] = "int8"
+    to: Literal["float16", "dynamic", "int8", "int16x8"] = "int8"
     images: Annotated[
         int, Field(ge=1, description="training images that set the ranges of activations")
     ] = CALIBRATION_IMAGES
@@ -222,7 +247,7 @@ class QuantizeStep(Table):
     @property
     def formats(self) -> tuple[FormatName, ...]:
         """What the variant is exported as."""
-        return ("tflite-int8",)
+        return (_QUANTIZED[self.to],)
 
 
 class ExportStep(Table):

@@ -28,8 +28,8 @@ from tfprune.pipeline.spec import ModelSpec
 from tfprune.pipeline.store import SCRATCH
 from tfprune.schedule import polynomial_decay
 
-# Labelled images that an importance may look at.
-_RANKED_BY = 512
+# Labelled images that an importance may look at, and images for BatchNorm's statistics.
+_RANKED_BY, _RECALIBRATED_BY = 512, 2048
 
 # Far from the seeds of a study, which are small: the control shares no start with any of them.
 _REINIT_SEED = 1_000_003
@@ -156,13 +156,20 @@ def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
         folds = report.folds
     plan = slimming.plan(
         start,
-        **step.model_dump(exclude={"kind", "recalibrate", "tolerance"}, exclude_defaults=True),
+        **step.model_dump(
+            exclude={"kind", "recalibrate", "augment", "tolerance"}, exclude_defaults=True
+        ),
         data=(train.images[:_RANKED_BY], train.labels[:_RANKED_BY]),
     )
     slim = filters.rebuild(plan)
     removed = _validation(slim, bench)
-    if step.recalibrate:
-        slim = filters.recalibrated(slim, train.images[: step.recalibrate])
+    count = step.recalibrate
+    if count is None:
+        # What is dead takes no part in any statistics.
+        count = 0 if step.dead else _RECALIBRATED_BY
+    if count:
+        seen = data.seen(train, count, seed=bench.seed, augment=step.augment)
+        slim = filters.recalibrated(slim, seen)
     return slim, {
         "removed": {layer: len(indices) for layer, indices in plan.removed.items()},
         "folds": [asdict(fold) for fold in folds],

@@ -1,0 +1,105 @@
+"""What a model is compared and calibrated on: images by the name of the input they go to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from tfprune.artifacts.artifact import Tensor
+from tfprune.artifacts.opened import random_feeds
+from tfprune.artifacts.savedmodel import tensor_names
+from tfprune.artifacts.tflite import Feeds, spread
+from tfprune.errors import UsageError
+
+# One array for the only input; for several a list in the model's order, or by their names.
+Data = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
+
+COMPARED_IMAGES = 256
+
+
+def representative(model: keras.Model, data: Data) -> Feeds:
+    """Checks representative data and says which input gets what.
+
+    Args:
+        model: A built Sequential or Functional model.
+        data: See `Data`; shape `(n, ...)` each.
+
+    Returns:
+        The data by the names that exported files give the inputs.
+
+    Raises:
+        UsageError: It does not fit the model.
+    """
+    names = tensor_names(model)[0]
+    if len(names) == 1 and isinstance(data, Mapping) and len(data) == 1:
+        parts = list(data.values())
+    elif len(names) == 1:
+        parts = [np.asarray(data)]
+    elif isinstance(data, Mapping):
+        known = [x.name for x in model.inputs]
+        if set(data) not in (set(known), set(names)):
+            raise UsageError(
+                f"representative_data is for {', '.join(data)}: give one array for each of "
+                f"{', '.join(known)}"
+            )
+        parts = [data[name] for name in (known if set(data) == set(known) else names)]
+    else:
+        parts = list(data)
+        if len(parts) != len(names):
+            raise UsageError(
+                f"representative_data has {len(parts)} parts: give one array for each of "
+                f"{', '.join(names)}, in this order"
+            )
+    feeds = {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
+    for x, (name, images) in zip(model.inputs, feeds.items(), strict=True):
+        _check(model.name, name, tuple(x.shape[1:]), images)
+    if len({len(images) for images in feeds.values()}) > 1:
+        raise UsageError("representative_data has parts of different lengths: give equally many")
+    return feeds
+
+
+def compared(feeds: Feeds) -> Feeds:
+    """Those that an artifact is compared on: at most `COMPARED_IMAGES`, evenly spread."""
+    return {name: spread(images, COMPARED_IMAGES) for name, images in feeds.items()}
+
+
+def random_pixels(model: keras.Model, inputs: tuple[Tensor, ...]) -> Feeds:
+    """Random pixels 0..255 for a model, the same ones each time.
+
+    Args:
+        model: The model.
+        inputs: What it takes.
+
+    Raises:
+        UsageError: It takes images of any size.
+    """
+    for x, each in zip(model.inputs, inputs, strict=True):
+        if None in each.shape[1:]:
+            raise UsageError(
+                f"the model takes images of any size {tuple(x.shape[1:])}: "
+                "give representative_data to run it on"
+            )
+    return random_feeds(inputs, COMPARED_IMAGES)
+
+
+def _check(model: str, name: str, shape: tuple[int | None, ...], images: np.ndarray) -> None:
+    if images.dtype.kind not in "fiu" or not images.shape or not len(images):
+        fine = False
+    else:
+        fine = bool(np.isfinite(images).all())
+    if not fine:
+        raise UsageError(
+            f"representative_data has shape {images.shape} and dtype {images.dtype}: "
+            "give at least one image of finite numbers"
+        )
+    got = images.shape[1:]
+    fits = len(got) == len(shape) and all(
+        want in (None, size) for want, size in zip(shape, got, strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            f"an image of shape {got} does not fit input {name} of model '{model}': "
+            f"it takes {shape}"
+        )
