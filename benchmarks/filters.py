@@ -59,15 +59,16 @@ def rows(directory: Path) -> pd.DataFrame:
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row a variant, in words: mean and sample deviation over seeds."""
-    spread = "{:.2f} ± {:.2f}".format
+
+    def spread(values: pd.Series) -> str:
+        deviation = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+        return f"{values.mean():.2f}{deviation}"
 
     def told(group: pd.DataFrame) -> pd.Series:
         said = {
             "seeds": len(group),
-            "test accuracy": spread(
-                100 * group["accuracy"].mean(), 100 * group["accuracy"].std(ddof=1)
-            ),
-            "against dense": spread(group["points"].mean(), group["points"].std(ddof=1)),
+            "test accuracy": spread(100 * group["accuracy"]),
+            "against dense": spread(group["points"]),
             "MACs": f"{group['macs'].mean():.1%}",
             "parameters": f"{group['parameters'].mean():.1%}",
             "TFLite speed-up": f"{group['speedup'].mean():.2f}x",
