@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tfprune.artifacts import Artifact
-from tfprune.artifacts.c_array import read_c_array
 from tfprune.errors import TfpruneError
 from tfprune.files import sha256
+from tfprune.measure.c_array import c_array
 
 PAIRS = [("c-array", "tflite-int8"), ("c-array-float", "tflite")]
 
@@ -22,7 +22,7 @@ PAIRS = [("c-array", "tflite-int8"), ("c-array-float", "tflite")]
 def test_the_array_holds_the_bytes_of_the_tflite_file(
     paths: dict[str, Path], array: str, file: str
 ) -> None:
-    assert read_c_array(paths[array]) == paths[file].read_bytes()
+    assert c_array(paths[array]) == paths[file].read_bytes()
 
 
 @pytest.mark.parametrize(("array", "file"), PAIRS)
@@ -67,7 +67,7 @@ def test_microcontrollers_compute_what_phones_do(
     paths: dict[str, Path], images: np.ndarray
 ) -> None:
     micro = pytest.importorskip("tflite_micro.python.tflite_micro.runtime")
-    content = read_c_array(paths["c-array"])
+    content = c_array(paths["c-array"])
     phone = Interpreter(model_content=content)
     phone.allocate_tensors()
     device = micro.Interpreter.from_bytes(content, arena_size=1 << 16)
@@ -90,7 +90,7 @@ def test_any_file_name_gives_an_identifier(
 
     content = paths["tflite-int8"].read_bytes()
     write_c_array(content, tmp_path / f"{name}.cc")
-    assert read_c_array(tmp_path / f"{name}.cc") == content
+    assert c_array(tmp_path / f"{name}.cc") == content
     compiler = shutil.which("g++")
     if compiler:
         command = [compiler, "-c", tmp_path / f"{name}.cc", "-o", tmp_path / "out.o"]
@@ -103,7 +103,7 @@ def test_what_is_no_array_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "model.cc"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(TfpruneError, match="holds no C array of a model: export it again"):
-        read_c_array(path)
+        c_array(path)
     path.write_text("alignas(16) const unsigned char a[] = { 0x1ff, };")
     with pytest.raises(TfpruneError, match="holds no C array"):
-        read_c_array(path)
+        c_array(path)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tfprune.artifacts.archive import pack, zstd_bytes
-from tfprune.artifacts.unpacking import check_zip, unpack
+from tfprune.artifacts.archive import pack
 from tfprune.errors import TfpruneError
+from tfprune.measure import zstd_bytes
+from tfprune.measure.unpack import check_zip, unpack
 
 SUFFIXES = [".tar.gz", ".tar.zst"]
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,8 @@ import pytest
 
 from tfprune.errors import UsageError
 from tfprune.measure import Runtime, latency, load
+from tfprune.measure.interface import Runner
+from tfprune.measure.stored import StoredWeights
 
 IMAGE = np.zeros((2, 2, 1))
 
@@ -31,7 +33,10 @@ class Fake(Runtime):
     def __init__(self, name: str, clock: Clock, calls: list[str], ms: list[float]) -> None:
         self.name, self.clock, self.calls, self.ms = name, clock, calls, ms
 
-    def _run(self, batch: np.ndarray) -> np.ndarray:
+    def weights(self) -> Iterator[StoredWeights]:
+        raise AssertionError("latency reads no weights")
+
+    def _runners(self, images: np.ndarray, batch_size: int) -> tuple[int, Sequence[Runner]]:
         raise AssertionError("latency runs single images only")
 
     def _prepare_one(self, batch: np.ndarray) -> Callable[[], np.ndarray]:

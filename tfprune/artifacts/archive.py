@@ -54,22 +54,3 @@ def _compressed(file: IO[bytes], suffix: str) -> Any:
     except ImportError:
         raise UsageError("a .tar.zst needs zstandard: pip install zstandard") from None
     return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(file, closefd=False)
-
-
-def zstd_bytes(path: Path) -> int | None:
-    """Bytes of a file after `zstd -19`; what is zstd already counts as it is.
-
-    Args:
-        path: A file.
-
-    Returns:
-        The size, or None where zstandard is not installed.
-    """
-    try:
-        import zstandard
-    except ImportError:
-        return None
-    content = path.read_bytes()
-    if content.startswith(zstandard.FRAME_HEADER):
-        return len(content)
-    return len(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content))

@@ -1,4 +1,4 @@
-"""A TFLite file as C++ source for TFLite Micro, and back."""
+"""A TFLite file as C++ source for TFLite Micro."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from tfprune.artifacts.arena import memory
-from tfprune.errors import TfpruneError
 
-_ARRAY = re.compile(r"alignas\(16\) const unsigned char \w+\[\] = \{([^}]*)\};")
 _BYTES_A_LINE = 16
 _DTYPES = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 
@@ -44,23 +42,6 @@ def write_c_array(content: bytes, path: Path) -> None:
         encoding="utf-8",
     )
     header.write_text("\n".join(_header(content, name)) + "\n", encoding="utf-8")
-
-
-def read_c_array(path: Path) -> bytes:
-    """The bytes that `write_c_array` wrote.
-
-    Args:
-        path: The `.cc`.
-
-    Raises:
-        TfpruneError: It holds no such array.
-    """
-    try:
-        found = _ARRAY.findall(path.read_text("utf-8"))
-        (body,) = found
-        return bytes(int(number, 16) for number in body.replace(",", " ").split())
-    except ValueError as error:
-        raise TfpruneError(f"{path} holds no C array of a model: export it again") from error
 
 
 def _identifier(stem: str) -> str:

@@ -15,10 +15,8 @@ import numpy as np
 
 from tfprune import __version__
 from tfprune.artifacts import checker
-from tfprune.artifacts.archive import zstd_bytes
 from tfprune.artifacts.arena import memory
 from tfprune.artifacts.artifact import Artifact, Companion, Tensor
-from tfprune.artifacts.c_array import read_c_array
 from tfprune.artifacts.comparing import compare
 from tfprune.artifacts.feeding import Data, compared, random_pixels, representative
 from tfprune.artifacts.finish import custom_modules, finished, mixed_precision
@@ -27,8 +25,9 @@ from tfprune.artifacts.running import open_keras
 from tfprune.artifacts.tflite import Ends, Feeds
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import sha256
+from tfprune.measure.c_array import c_array
 from tfprune.measure.interface import one_line
-from tfprune.measure.size import gzip_bytes, raw_bytes
+from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed
 # precision: the files compute in float32, the model in 16 bits.
@@ -225,7 +224,7 @@ def _write(source: Source, format_name: str, partial: Path, wanted: _Wanted) -> 
         versions={"tfprune": __version__}
         | {package: importlib.metadata.version(package) for package in _PACKAGES},
         companions=tuple(Companion(each.name, sha256(each), raw_bytes(each)) for each in beside),
-        memory=memory(read_c_array(path)) if path.suffix == ".cc" else None,
+        memory=memory(c_array(path)) if path.suffix == ".cc" else None,
     )
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from tfprune.artifacts.artifact import Tensor
 from tfprune.artifacts.opened import BATCH, Opened, described, in_batches, random_feeds
-from tfprune.artifacts.unpacking import ARCHIVES, check_zip, unpack
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.measure.interface import one_line
+from tfprune.measure.unpack import ARCHIVES, check_zip, unpack
 
 if TYPE_CHECKING:
     import keras
@@ -197,10 +197,10 @@ def _tflite_failure(path: Path, error: Exception) -> TfpruneError:
 
 
 def _c_array(path: Path, scratch: Path) -> Opened:
-    from tfprune.artifacts.c_array import read_c_array
+    from tfprune.measure.c_array import c_array
 
     inner = scratch / f"{path.stem}.tflite"
-    inner.write_bytes(read_c_array(path))
+    inner.write_bytes(c_array(path))
     try:
         return _tflite(inner, scratch)
     except TfpruneError as error:

@@ -24,7 +24,7 @@ _COMMANDS = {
     "lottery": ("lottery", "Draw lottery tickets: train, prune, rewind, again."),
     "slim": ("slim", "Remove channels and rebuild a smaller model."),
     "export": ("artifacts", "Export a model: SavedModel, TFLite, C array, ONNX."),
-    "measure": ("artifacts", "Measure artifacts: accuracy, size, sparsity, latency."),
+    "measure": ("measure", "Measure artifacts: accuracy, MACs, size, latency, memory."),
     "verify": ("verify", "Verify exported artifacts: hash, loading, running."),
     "inspect": ("inspect", "Show what of a model can be removed, and what not."),
 }

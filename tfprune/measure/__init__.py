@@ -1,25 +1,36 @@
-"""Measures models and artifacts: accuracy, size, sparsity and latency, from the thing itself."""
+"""Measures models and artifacts, from the thing itself: accuracy, MACs, size, latency, memory."""
 
 from tfprune.measure.accuracy import Evaluation, agreement, cross_entropy, evaluate
+from tfprune.measure.comparison import measure_files
+from tfprune.measure.first_run import FirstRun, first_run
+from tfprune.measure.floor import Floor, floor
 from tfprune.measure.interface import Runtime
 from tfprune.measure.latency import latency
+from tfprune.measure.layers import layer_table
 from tfprune.measure.runtime import load
-from tfprune.measure.size import gzip_bytes, raw_bytes
+from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 
 # The function takes the place of the submodule of the same name, as with `latency`.
 from tfprune.measure.sparsity import Parameters, parameters, sparsity
 
 __all__ = [
     "Evaluation",
+    "FirstRun",
+    "Floor",
     "Parameters",
     "Runtime",
     "agreement",
     "cross_entropy",
     "evaluate",
+    "first_run",
+    "floor",
     "gzip_bytes",
     "latency",
+    "layer_table",
     "load",
+    "measure_files",
     "parameters",
     "raw_bytes",
     "sparsity",
+    "zstd_bytes",
 ]

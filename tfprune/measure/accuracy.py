@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,16 +24,25 @@ class Evaluation:
         loss: Mean cross-entropy in nats.
         seconds: Wall-clock time of running the images, without loading the model.
         images: Number of images.
+        per_class: The accuracy among the images of each class, by class number; None for a class
+            that has no image.
+        class_images: Number of images of each class.
     """
 
     accuracy: float
     loss: float
     seconds: float
     images: int
+    per_class: tuple[float | None, ...] = ()
+    class_images: tuple[int, ...] = ()
 
 
 def evaluate(
-    runtime: Runtime, images: np.ndarray, labels: np.ndarray, batch_size: int = 256
+    runtime: Runtime,
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int = 256,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Runs labelled images through a model.
 
@@ -40,10 +50,11 @@ def evaluate(
         runtime: What `load` returned.
         images: Pixels 0..255, shape `(n, h, w, c)`.
         labels: Class numbers, shape `(n,)` or `(n, 1)`.
-        batch_size: Images in one batch.
+        batch_size: Images in one batch at most.
+        progress: Told after each batch how many images it had; maybe from another thread.
 
     Returns:
-        Accuracy, loss and the time it took.
+        Accuracy, in all and of each class, loss and the time it took.
 
     Raises:
         UsageError: Images and labels do not fit each other or the model.
@@ -55,7 +66,7 @@ def evaluate(
             f"{len(images)} images: give one class number an image"
         )
     start = time.perf_counter()
-    outputs = runtime.predict(images, batch_size)
+    outputs = runtime.predict(images, batch_size, progress)
     seconds = time.perf_counter() - start
     labels = labels.reshape(-1)
     if outputs.ndim != 2 or outputs.shape[1] < 2:
@@ -68,9 +79,20 @@ def evaluate(
             f"labels reach from {labels.min()} to {labels.max()}, but {runtime.name} knows "
             f"{outputs.shape[1]} classes: check that data and model belong together"
         )
-    accuracy = float(np.mean(outputs.argmax(axis=1) == labels))
-    loss = cross_entropy(outputs, labels, runtime.output_step)
-    return Evaluation(accuracy, loss, seconds, len(labels))
+    right = outputs.argmax(axis=1) == labels
+    classes = outputs.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    hits = np.bincount(labels[right], minlength=classes)
+    return Evaluation(
+        accuracy=float(np.mean(right)),
+        loss=cross_entropy(outputs, labels, runtime.output_step),
+        seconds=seconds,
+        images=len(labels),
+        per_class=tuple(
+            float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)
+        ),
+        class_images=tuple(counts.tolist()),
+    )
 
 
 def cross_entropy(outputs: np.ndarray, labels: np.ndarray, output_step: float = 0.0) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -11,7 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure.interface import Runtime, one_line
+from tfprune.graph import macs
+from tfprune.measure.interface import Runner, Runtime, one_line
+from tfprune.measure.stored import StoredWeights, stored
+from tfprune.measure.unpack import check_zip
 
 
 def read_keras(path: Path) -> keras.Model:
@@ -21,10 +23,9 @@ def read_keras(path: Path) -> keras.Model:
         path: The file.
 
     Raises:
-        TfpruneError: It is damaged, or needs a layer that is not registered.
+        TfpruneError: It is damaged, would grow too large, or needs a layer that is not registered.
     """
-    if not zipfile.is_zipfile(path):
-        raise TfpruneError(f"{path} is no .keras file, or is cut short: export or copy it again")
+    check_zip(path)
     try:
         return keras.saving.load_model(path, compile=False)
     # Keras raises whatever the damaged part raises: KeyError, OSError, ValueError, BadZipFile, …
@@ -72,6 +73,22 @@ class KerasRuntime(Runtime):
             lambda x: model(x, training=False),
             input_signature=[tf.TensorSpec(inputs[0].shape, self._dtype)],
         ).get_concrete_function()
+
+    def weights(self) -> Iterator[StoredWeights]:
+        """All of `model.weights`, BatchNorm's statistics included."""
+        for variable in self.model.weights:
+            yield stored(variable.path, np.asarray(variable))
+
+    def macs(self) -> int | None:
+        """See `tfprune.macs`; None where the model has no graph or an open size."""
+        try:
+            return macs(self.model)
+        except UsageError:
+            return None
+
+    def _runners(self, images: np.ndarray, batch_size: int) -> tuple[int, Sequence[Runner]]:
+        # TensorFlow has threads of its own.
+        return self.fixed_batch or batch_size, [self._run]
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         return self._call(tf.cast(batch, self._dtype)).numpy().astype(np.float32)

@@ -38,7 +38,8 @@ def latency(
 
     Returns:
         One row a model, in the order given, with columns runtime, format, median_ms, p10_ms,
-        p90_ms (milliseconds), runs, and threads (0: TensorFlow chooses).
+        p90_ms (milliseconds; between the last two lie four of five calls), runs, threads (0:
+        TensorFlow chooses), and delegate ("XNNPACK" or "none").
 
     Raises:
         UsageError: There is no model, a number is out of range, or the image does not fit.
@@ -80,4 +81,5 @@ def _row(name: str, runtime: Runtime, ms: np.ndarray) -> dict[str, object]:
         "p90_ms": float(p90),
         "runs": len(ms),
         "threads": runtime.threads,
+        "delegate": runtime.delegate,
     }

@@ -6,21 +6,28 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfprune.errors import TfpruneError, UsageError
+from tfprune.errors import UsageError
+from tfprune.files import existing
 from tfprune.measure.interface import Runtime
+from tfprune.measure.unpack import ARCHIVES
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["Runtime", "load"]
 
+_KERAS = "tfprune.measure.keras_runtime"
+_SAVED_MODEL = "tfprune.measure.savedmodel_runtime"
+_TFLITE = "tfprune.measure.tflite_runtime"
+
 
 def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) -> Runtime:
     """Loads an artifact, or wraps a model that is in memory.
 
     Args:
-        artifact: A `.keras` file, a `.tflite` file, a SavedModel directory, a `.tar.gz` that holds
-            one SavedModel, or a built Keras model. It has one input and one output.
+        artifact: A `.keras` file, a `.tflite` file or a C array (`.cc`) of one, a SavedModel
+            directory, a `.tar.gz` or `.tar.zst` that holds one SavedModel, or a built Keras model.
+            It has one input and one output.
         threads: Threads of the single-image call of a TFLite model. TensorFlow's thread pools
             belong to the process (`tf.config.threading`), so the other formats ignore it.
 
@@ -38,22 +45,37 @@ def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) ->
         from tfprune.measure.keras_runtime import KerasRuntime
 
         return KerasRuntime(artifact)
-    path = Path(artifact)
-    if not path.exists():
-        raise TfpruneError(f"{path} does not exist: check the path, or export the model first")
-    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz")):
+    path = existing(artifact)
+    module = runtime_module(path)
+    if module == _SAVED_MODEL:
         from tfprune.measure.savedmodel_runtime import SavedModelRuntime
 
         return SavedModelRuntime(path)
-    if path.suffix == ".tflite":
+    if module == _TFLITE:
         from tfprune.measure.tflite_runtime import TFLiteRuntime
 
         return TFLiteRuntime(path, threads=threads)
-    if path.suffix == ".keras":
-        from tfprune.measure.keras_runtime import KerasRuntime, read_keras
+    from tfprune.measure.keras_runtime import KerasRuntime, read_keras
 
-        return KerasRuntime(read_keras(path), name=path.name)
+    return KerasRuntime(read_keras(path), name=path.name)
+
+
+def runtime_module(path: Path) -> str:
+    """The module that runs a file of this name.
+
+    Args:
+        path: A file or directory.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if path.is_dir() or path.name.endswith(ARCHIVES):
+        return _SAVED_MODEL
+    if path.suffix in (".tflite", ".cc"):
+        return _TFLITE
+    if path.suffix == ".keras":
+        return _KERAS
     raise UsageError(
         f"{path} is no artifact tfprune can run: "
-        "give a .keras, .tflite or .tar.gz file, or a SavedModel directory"
+        "give a .keras, .tflite, .cc, .tar.gz or .tar.zst file, or a SavedModel directory"
     )

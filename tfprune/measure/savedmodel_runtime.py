@@ -1,16 +1,17 @@
-"""Serves a SavedModel, from a directory or from a `.tar.gz`."""
+"""Serves a SavedModel, from a directory or from an archive."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from tfprune.errors import TfpruneError
-from tfprune.measure.interface import Runtime, one_line
+from tfprune.measure.interface import Runner, Runtime, one_line
+from tfprune.measure.stored import StoredWeights, stored
 from tfprune.measure.unpack import saved_model_root, unpack
 
 SIGNATURE = "serving_default"
@@ -20,7 +21,7 @@ class SavedModelRuntime(Runtime):
     """The default serving signature of a SavedModel.
 
     Args:
-        path: A SavedModel directory, or a `.tar.gz` that holds one.
+        path: A SavedModel directory, or a `.tar.gz` or `.tar.zst` that holds one.
 
     Raises:
         TfpruneError: It is damaged, or has no serving signature with one input and one output.
@@ -70,6 +71,15 @@ class SavedModelRuntime(Runtime):
     def variables(self) -> list[tf.Variable]:
         """The variables that serving uses, each once."""
         return list({id(v): v for v in self._signature.variables}.values())
+
+    def weights(self) -> Iterator[StoredWeights]:
+        """The variables that serving uses."""
+        for variable in self.variables:
+            yield stored(variable.name, variable.numpy())
+
+    def _runners(self, images: np.ndarray, batch_size: int) -> tuple[int, Sequence[Runner]]:
+        # TensorFlow has threads of its own.
+        return self.fixed_batch or batch_size, [self._run]
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         outputs = self._signature(**{self._input: tf.cast(batch, self._dtype)})

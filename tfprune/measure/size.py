@@ -11,6 +11,8 @@ _CHUNK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 # zlib writes gzip's header and trailer when 16 is added to the window bits.
 _GZIP_WINDOW = 31
+# The highest level that needs no more memory to unpack.
+_ZSTD_LEVEL = 19
 
 
 def raw_bytes(path: str | os.PathLike[str]) -> int:
@@ -52,3 +54,27 @@ def gzip_bytes(path: str | os.PathLike[str]) -> int:
             len(compressor.compress(chunk)) for chunk in iter(lambda: file.read(_CHUNK), b"")
         )
         return size + len(compressor.flush())
+
+
+def zstd_bytes(path: str | os.PathLike[str]) -> int | None:
+    """Bytes of a file after `zstd -19`; what is zstd already counts as it is.
+
+    Args:
+        path: A file.
+
+    Returns:
+        The size, or None where zstandard is not installed.
+
+    Raises:
+        TfpruneError: It does not exist.
+        UsageError: It is a directory.
+    """
+    path = existing_file(path)
+    try:
+        import zstandard
+    except ImportError:
+        return None
+    content = path.read_bytes()
+    if content.startswith(zstandard.FRAME_HEADER):
+        return len(content)
+    return len(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content))

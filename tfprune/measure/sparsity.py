@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tfprune.errors import UsageError
+from tfprune.measure.interface import Runtime
 from tfprune.measure.runtime import load
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _places(layer: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, str, str]]
         yield variable, "/".join([*path, *parts]), name
 
 
-def parameters(artifact: str | os.PathLike[str] | keras.Model) -> Parameters:
+def parameters(artifact: str | os.PathLike[str] | keras.Model | Runtime) -> Parameters:
     """Counts parameters in the artifact itself, not in the model it came from.
 
     Counted are: of a Keras model, `model.weights`; of a SavedModel, the variables its serving
@@ -101,65 +101,16 @@ def parameters(artifact: str | os.PathLike[str] | keras.Model) -> Parameters:
     stores equal constants once. Quantizing may also round small weights to zero.
 
     Args:
-        artifact: A path that `load` takes, or a built Keras model.
+        artifact: A path that `load` takes, a built Keras model, or what `load` returned.
 
     Raises:
         UsageError: The path's kind is unknown, or the model is not built.
         TfpruneError: The file is missing or damaged.
     """
-    # Loading first checks the file, whatever its format.
-    runtime: Any = load(artifact)
-    if runtime.format.startswith("tflite"):
-        return _count(_tflite_nonzero(Path(str(artifact))))
-    variables = runtime.model.weights if runtime.format == "keras" else runtime.variables
-    return _count(_nonzero(np.asarray(v)) for v in variables)
-
-
-def _count(counts: Iterable[tuple[int, int]]) -> Parameters:
-    pairs = list(counts)
-    return Parameters(sum(total for total, _ in pairs), sum(nonzero for _, nonzero in pairs))
+    runtime = artifact if isinstance(artifact, Runtime) else load(artifact)
+    found = list(runtime.weights())
+    return Parameters(sum(each.size for each in found), sum(len(each.living) for each in found))
 
 
 def _nonzero(values: np.ndarray) -> tuple[int, int]:
     return values.size, int(np.count_nonzero(values))
-
-
-def _tflite_nonzero(path: Path) -> Iterator[tuple[int, int]]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    from tfprune.measure.tflite_runtime import read_tflite
-
-    floats = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}
-    integers = {
-        schema.TensorType.INT8: np.int8,
-        schema.TensorType.UINT8: np.uint8,
-        schema.TensorType.INT16: np.int16,
-        schema.TensorType.INT32: np.int32,
-        schema.TensorType.INT64: np.int64,
-    }
-    model = schema.Model.GetRootAs(read_tflite(path), 0)
-    seen = set()
-    for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
-        for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
-            buffer = model.Buffers(tensor.Buffer())
-            if tensor.Buffer() in seen or not buffer.DataLength():
-                continue
-            quantization = tensor.Quantization()
-            quantized = quantization is not None and quantization.ScaleLength() > 0
-            dtype = floats.get(tensor.Type()) or (quantized and integers.get(tensor.Type()))
-            if not dtype:
-                continue
-            seen.add(tensor.Buffer())
-            values = buffer.DataAsNumpy().view(dtype)
-            if tensor.Sparsity() is not None:
-                # Sparse storage leaves zeros out: the shape knows how many there were.
-                yield int(np.prod(tensor.ShapeAsNumpy())), int(np.count_nonzero(values))
-            elif quantized and quantization.ZeroPointLength():
-                zero = quantization.ZeroPointAsNumpy()
-                if len(zero) > 1:
-                    # One zero point a channel: it runs along the quantized dimension only.
-                    values = values.reshape(tensor.ShapeAsNumpy())
-                    values = np.moveaxis(values, quantization.QuantizedDimension(), -1)
-                yield _nonzero(values != zero)
-            else:
-                yield _nonzero(values)

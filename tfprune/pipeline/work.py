@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
 
 from tfprune import data, graph
 from tfprune.artifacts import export, write_manifest, write_run_manifest
-from tfprune.artifacts.c_array import read_c_array
 from tfprune.files import RECORD, read_json, write_text
 from tfprune.measure import evaluate, latency, load, parameters, sparsity
 from tfprune.pipeline import provenance, steps
@@ -23,9 +21,6 @@ from tfprune.pipeline.spec import Pipeline
 
 # Enough rounds for a steady median, little enough to be quick beside the training.
 _LATENCY_ROUNDS = 200
-
-
-C_SOURCE = ".cc"
 
 
 @dataclass(frozen=True)
@@ -144,12 +139,7 @@ class Shop:
             for delivery in task.before
             for each in read_json(delivery.folder / RECORD)["artifacts"]
         }
-        runtimes = {
-            path: load(self.directory / path)
-            for path in sorted(accuracies)
-            # It is compiled into a device's program; what it holds is timed as TFLite.
-            if not path.endswith(C_SOURCE)
-        }
+        runtimes = {path: load(self.directory / path) for path in sorted(accuracies)}
         table = latency(runtimes, self.dataset.test.images[0], rounds=_LATENCY_ROUNDS)
         # All that a seed delivers is in its place by now.
         write_run_manifest(self.directory, accuracies)
@@ -157,11 +147,6 @@ class Shop:
 
 
 def _measured(path: Path, test: data.Split) -> dict[str, Any]:
-    if path.suffix == C_SOURCE:
-        with TemporaryDirectory() as scratch:
-            held = Path(scratch, "model.tflite")
-            held.write_bytes(read_c_array(path))
-            return _measured(held, test)
     evaluation, counted = evaluate(load(path), test.images, test.labels), parameters(path)
     return {
         "accuracy": evaluation.accuracy,

@@ -1,0 +1,135 @@
+"""`tfprune measure`: one table or one document, and one line for a file it cannot run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import tfprune
+from tfprune.cli import main
+
+CLASSES = 10
+
+
+def _measure(*arguments: str | Path) -> Result:
+    command = ["measure", *map(str, arguments), "--data", "digits", "--rounds", "2"]
+    return CliRunner().invoke(main, command)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    x = keras.layers.Dense(CLASSES, name="logits")(keras.layers.Flatten()(x))
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1))
+    artifacts = tfprune.export(
+        keras.Model(inputs, x),
+        tmp_path_factory.mktemp("files"),
+        ["keras", "tflite", "tflite-int8", "c-array"],
+        representative_data=images,
+    )
+    return {each.format: each.path for each in artifacts}
+
+
+def test_the_document_has_what_was_asked_for(files: dict[str, Path]) -> None:
+    paths = [files["keras"], files["tflite-int8"]]
+    result = _measure(*paths, "--json", "--per-class", "--layers", "--baseline", files["keras"])
+    assert result.exit_code == 0, result.output
+    first, second = json.loads(result.stdout)
+    assert first["memory_bytes"] > 0 < second["memory_bytes"]
+    assert [first["artifact"], second["artifact"]] == [str(path) for path in paths]
+    macs = 36 * 9 * 4 + 144 * CLASSES
+    assert first["macs"] == second["macs"] == macs
+    assert [(row["layer"], row["macs"]) for row in first["layers"]] == [
+        ("conv", 36 * 9 * 4),
+        ("logits", 144 * CLASSES),
+        ("total", macs),
+    ]
+    assert "layers" not in second
+    assert len(first["per_class"]) == len(second["per_class"]) == CLASSES
+    assert first["class_images"] == second["class_images"]
+    assert (first["accuracy_points"], first["bytes_ratio"]) == (0, 1)
+    assert second["bytes_ratio"] == paths[1].stat().st_size / paths[0].stat().st_size
+    # Off a terminal each evaluation is one line.
+    lines = [line for line in result.stderr.splitlines() if " images in " in line]
+    assert [line.partition(":")[0] for line in lines] == [str(path) for path in paths]
+
+
+def test_the_table_says_threads_delegate_and_spread(files: dict[str, Path]) -> None:
+    paths = [files["tflite"], files["c-array"]]
+    result = _measure(*paths, "--threads", "2", "--per-class")
+    assert result.exit_code == 0, result.output
+    header, one, two = result.stdout.splitlines()[:3]
+    for title in ("latency", "p10", "p90", "threads", "delegate", "memory", "entropy floor"):
+        assert title in header
+    assert "left" not in header
+    for line, path, form in ((one, paths[0], "tflite"), (two, paths[1], "c-array")):
+        assert line.split()[:2] == [str(path), form]
+        assert "  2   XNNPACK" in line
+    classes = result.stdout.partition("accuracy of each class:\n\n")[2].splitlines()
+    assert classes[0].split() == ["class", "images", *map(str, paths)]
+    assert len(classes) == 1 + CLASSES
+
+
+def test_plain_json_has_no_lists(files: dict[str, Path]) -> None:
+    (row,) = json.loads(_measure(files["tflite"], "--json").stdout)
+    assert not any(isinstance(value, list | dict) for value in row.values())
+    assert "bytes_ratio" not in row
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("cut.tflite", lambda content: content[: len(content) // 2]),
+        ("empty.tflite", lambda content: b""),
+        ("noise.tflite", lambda content: b"\x1c\0\0\0TFL3" + content[::-1]),
+        ("renamed.keras", lambda content: content),
+        ("renamed.tar.gz", lambda content: content),
+        ("text.cc", lambda content: b"int main() {}"),
+        ("bytes.cc", lambda content: b"alignas(16) const unsigned char a[] = {0x999};"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_damaged_file_is_one_line(
+    files: dict[str, Path],
+    name: str,
+    damage: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if name.endswith((".keras", ".tar.gz")):
+        # What a process of its own would say after it has loaded TensorFlow, which takes long.
+        monkeypatch.setattr("tfprune.measure.comparison.first_runs", lambda *_, **__: [])
+    path = tmp_path / name
+    path.write_bytes(damage(files["tflite"].read_bytes()))  # type: ignore[operator]
+    result = _measure(files["tflite"], path)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = [each for each in result.stderr.splitlines() if not each.startswith("INFO")]
+    assert line.startswith(f"Error: {path} ")
+
+
+def test_a_file_with_too_few_classes_is_one_line(tmp_path: Path) -> None:
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    (artifact,) = tfprune.export(model, tmp_path, ["tflite"])
+    result = _measure(artifact.path)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith("check that data and model belong together")
+
+
+def test_layers_are_those_of_keras_files(files: dict[str, Path], tmp_path: Path) -> None:
+    result = _measure(files["tflite"], "--layers")
+    assert result.exit_code == 2
+    assert "--layers shows the layers of .keras files: give one" in result.stderr
+    unknown = shutil.copy(files["tflite"], tmp_path / "model.bin")
+    result = _measure(unknown)
+    assert result.exit_code == 2
+    assert f"{unknown} is no artifact" in result.stderr

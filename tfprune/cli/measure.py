@@ -1,0 +1,186 @@
+"""`tfprune measure`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tfprune.cli import options
+from tfprune.quiet import start_keras
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command("measure")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@options.data(required=True, why="its test images are what accuracy is measured on")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    help="Compare with this file: size, MACs and latency as shares of its, accuracy in points.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=200, show_default=True, help="Of latency."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Of one image's latency and memory. [default: 1 of TFLite, TensorFlow's own choice]",
+)
+@click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
+@click.option("--layers", is_flag=True, help="Also print MACs and parameters of .keras files.")
+@options.as_json
+def measure_command(
+    files: tuple[Path, ...],
+    data_name: str,
+    data_dir: str | None,
+    baseline: Path | None,
+    rounds: int,
+    threads: int | None,
+    per_class: bool,
+    layers: bool,
+    as_json: bool,
+) -> None:
+    r"""Measure FILES, artifacts of any format: accuracy, MACs, size, latency and memory.
+
+    Latency is that of one image, median and tenth to ninetieth percentile, the files in turn, so
+    the figures can be compared. Memory is the peak of a fresh process that loads a file and runs
+    one image, above what it had before. The floor is the entropy of the weights: no lossless coder
+    that looks at one weight at a time makes the file smaller.
+
+    \b
+    Columns of the table and keys of each entry of --json:
+      artifact         the file
+      format           what it is, by its content
+      accuracy, loss   on the test images; share and nats
+      macs             multiply-accumulates of one image
+      parameters, nonzero, sparsity
+      bytes, bytes_gzip, bytes_zstd          raw, gzip -9, zstd -19
+      floor_mask_bytes     where the zeros are, and b bits a living weight
+      floor_entropy_bytes  the same with the entropy of the living values' bytes
+      zstd_to_floor        bytes_zstd over floor_entropy_bytes
+      latency_ms, latency_p10_ms, latency_p90_ms, latency_runs
+      threads, delegate    of the latency; 0 threads: TensorFlow chooses
+      memory_bytes, test_seconds
+      bytes_ratio, gzip_ratio, macs_ratio, latency_ratio   with --baseline: shares of its
+      accuracy_points      with --baseline: percentage points above its
+      per_class, class_images   with --per-class
+      layers               with --layers
+    """
+    networks = [path for path in files if path.suffix == ".keras"]
+    if layers and not networks:
+        raise click.UsageError("--layers shows the layers of .keras files: give one")
+    from tfprune.measure.threads import limit_threads
+
+    limit_threads(threads)
+    start_keras()
+    from tfprune.data import load as load_data
+    from tfprune.measure import measure_files
+    from tfprune.measure.progress import counted
+
+    test = load_data(data_name, data_dir).test
+    table = measure_files(
+        files,
+        test.images,
+        test.labels,
+        baseline=baseline,
+        rounds=rounds,
+        threads=threads,
+        counter=counted,
+    )
+    tables = {str(path): _layers(path) for path in networks} if layers else {}
+    if as_json:
+        click.echo(_json(table, tables, per_class))
+        return
+    from tfprune.report import render
+
+    click.echo(render(_for_people(table)), nl=False)
+    if per_class:
+        click.echo(f"\naccuracy of each class:\n\n{render(_classes(table))}", nl=False)
+    for name, each in tables.items():
+        shown = each.assign(
+            share=each["share"].map("{:.1%}".format), macs=each["macs"].map("{:,}".format)
+        )
+        click.echo(f"\nlayers of {name}:\n\n{render(shown)}", nl=False)
+
+
+def _layers(path: Path) -> pd.DataFrame:
+    from tfprune.measure import layer_table
+    from tfprune.measure.keras_runtime import read_keras
+
+    return layer_table(read_keras(path))
+
+
+def _json(table: pd.DataFrame, layers: dict[str, pd.DataFrame], per_class: bool) -> str:
+    rows = table.to_dict("records")
+    for row in rows:
+        if not per_class:
+            del row["per_class"], row["class_images"]
+        if row["artifact"] in layers:
+            row["layers"] = layers[row["artifact"]].to_dict("records")
+    return json.dumps(rows, indent=2)
+
+
+def _kib(value: float) -> str:
+    return f"{value / 1024:,.1f} KiB"
+
+
+# By column: its title, and how a figure is written; those of a baseline come with one only.
+_SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "artifact": ("artifact", str),
+    "format": ("format", str),
+    "accuracy": ("accuracy", "{:.2%}".format),
+    "accuracy_points": ("points", "{:+.2f}".format),
+    "loss": ("loss", "{:.3f}".format),
+    "macs": ("MACs", lambda value: f"{value / 1e6:.2f} M"),
+    "macs_ratio": ("MACs left", "{:.1%}".format),
+    "parameters": ("params", "{:,}".format),
+    "sparsity": ("sparsity", "{:.1%}".format),
+    "bytes": ("size", _kib),
+    "bytes_ratio": ("size left", "{:.1%}".format),
+    "bytes_gzip": ("gzip", _kib),
+    "gzip_ratio": ("gzip left", "{:.1%}".format),
+    "bytes_zstd": ("zstd", _kib),
+    "floor_mask_bytes": ("mask floor", _kib),
+    "floor_entropy_bytes": ("entropy floor", _kib),
+    "zstd_to_floor": ("zstd/floor", "{:.2f}x".format),
+    "latency_ms": ("latency", "{:.3f} ms".format),
+    "latency_p10_ms": ("p10", "{:.3f}".format),
+    "latency_p90_ms": ("p90", "{:.3f}".format),
+    "latency_ratio": ("time left", "{:.1%}".format),
+    "threads": ("threads", lambda value: str(value or "any")),
+    "delegate": ("delegate", str),
+    "memory_bytes": ("memory", lambda value: f"{value / 2**20:.1f} MiB"),
+    "test_seconds": ("test s", "{:.2f}".format),
+}
+
+
+def _for_people(table: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            title: ["" if value is None else text(value) for value in table[column]]
+            for column, (title, text) in _SHOWN.items()
+            if column in table
+        }
+    )
+
+
+def _classes(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a class, one column a file."""
+    import pandas as pd
+
+    rows = table.to_dict("records")
+    most = max(rows, key=lambda row: len(row["class_images"]))["class_images"]
+    columns: dict[str, list[Any]] = {"class": list(range(len(most))), "images": most}
+    for row in rows:
+        texts = ["" if share is None else f"{share:.2%}" for share in row["per_class"]]
+        # Files may know different numbers of classes.
+        columns[row["artifact"]] = texts + [""] * (len(most) - len(texts))
+    return pd.DataFrame(columns)
