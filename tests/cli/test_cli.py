@@ -62,6 +62,7 @@ def test_every_command_explains_itself(command):
     result = _run(command, "--help")
     assert result.exit_code == 0
     assert result.output.startswith(f"Usage: main {command}")
+    assert "\\b" not in result.output
 
 
 def test_prune_makes_a_file_sparse(trained, tmp_path):

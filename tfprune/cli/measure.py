@@ -46,7 +46,7 @@ def measure_command(
     layers: bool,
     as_json: bool,
 ) -> None:
-    r"""Measure FILES, artifacts of any format: accuracy, MACs, size, latency and memory.
+    """Measure FILES, artifacts of any format: accuracy, MACs, size, latency and memory.
 
     Latency is that of one image, median and tenth to ninetieth percentile, the files in turn, so
     the figures can be compared. Memory is the peak of a fresh process that loads a file and runs
@@ -71,7 +71,7 @@ def measure_command(
       accuracy_points      with --baseline: percentage points above its
       per_class, class_images   with --per-class
       layers               with --layers
-    """
+    """  # noqa: D301 - click wants the character itself.
     networks = [path for path in files if path.suffix == ".keras"]
     if layers and not networks:
         raise click.UsageError("--layers shows the layers of .keras files: give one")
