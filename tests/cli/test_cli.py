@@ -14,18 +14,9 @@ from click.testing import CliRunner, Result
 
 import tfprune
 from tfprune.cli import main
+from tfprune.cli.main import _COMMANDS
 
-COMMANDS = [
-    "run",
-    "compare",
-    "train",
-    "prune",
-    "learn",
-    "slim",
-    "export",
-    "measure",
-    "inspect",
-]
+COMMANDS = list(_COMMANDS)
 TRAIN = ["--data", "digits", "--epochs", "1", "--batch-size", "512"]
 
 
