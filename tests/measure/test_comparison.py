@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from tfprune.measure import (
     raw_bytes,
     zstd_bytes,
 )
+from tfprune.measure.unpack import unpack
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +91,7 @@ def test_a_directory_has_no_packed_size_and_the_baseline_comes_first(
 ) -> None:
     # TensorFlow takes long to start, and its memory is tested elsewhere.
     monkeypatch.setattr(comparison, "first_runs", lambda paths, **_: [FirstRun(1, 1)] * len(paths))
-    with tarfile.open(files["savedmodel"]) as tar:
-        tar.extractall(tmp_path, filter="data")
+    unpack(files["savedmodel"], tmp_path)
     table = measure_files(
         [tmp_path], images, labels, baseline=files["tflite"], rounds=1, threads=2
     ).to_dict("records")

@@ -90,8 +90,7 @@ def test_a_model_in_memory_runs_too(model: keras.Model, images: np.ndarray) -> N
 def test_a_savedmodel_directory_runs_too(
     files: dict[str, Path], images: np.ndarray, tmp_path: Path
 ) -> None:
-    with tarfile.open(files["savedmodel"]) as tar:
-        tar.extractall(tmp_path, filter="data")
+    unpack(files["savedmodel"], tmp_path)
     np.testing.assert_array_equal(
         load(tmp_path).predict(images), load(files["savedmodel"]).predict(images)
     )
@@ -145,6 +144,7 @@ def test_a_tflite_file_that_cannot_be_resized_runs_one_by_one(
 def test_tflite_is_measured_without_tensorflow(files: dict[str, Path]) -> None:
     code = (
         "import sys, numpy as np; from tfprune.measure import load, parameters;"
+from tfprune.measure.unpack import unpack
         f"load({str(files['tflite'])!r}).predict(np.zeros((1, 8, 8, 3)));"
         f"parameters({str(files['tflite'])!r});"
         "print('tensorflow' in sys.modules)"
@@ -201,8 +201,7 @@ def test_noise_behind_the_tflite_identifier_does_not_crash(tmp_path: Path) -> No
 def test_an_incomplete_savedmodel_is_one_line(
     files: dict[str, Path], lost: str, tmp_path: Path
 ) -> None:
-    with tarfile.open(files["savedmodel"]) as tar:
-        tar.extractall(tmp_path, filter="data")
+    unpack(files["savedmodel"], tmp_path)
     (tmp_path / "model" / lost).write_bytes(b"\xff\xff\xff")
     with pytest.raises(TfpruneError) as error:
         load(tmp_path / "model")
