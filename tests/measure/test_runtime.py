@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.measure import agreement, load
 from tfprune.measure.tflite_runtime import dequantize, quantize
+from tfprune.measure.unpack import unpack
 
 FORMATS = ["keras", "savedmodel", "tflite", "tflite-int8"]
 FLOAT_FORMATS = FORMATS[:3]
@@ -144,7 +145,6 @@ def test_a_tflite_file_that_cannot_be_resized_runs_one_by_one(
 def test_tflite_is_measured_without_tensorflow(files: dict[str, Path]) -> None:
     code = (
         "import sys, numpy as np; from tfprune.measure import load, parameters;"
-from tfprune.measure.unpack import unpack
         f"load({str(files['tflite'])!r}).predict(np.zeros((1, 8, 8, 3)));"
         f"parameters({str(files['tflite'])!r});"
         "print('tensorflow' in sys.modules)"
