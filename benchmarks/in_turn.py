@@ -133,7 +133,7 @@ def write(output: Path | None, models: dict[str, Any]) -> None:
         write_json(
             output,
             {
-                "command": f"python {' '.join(sys.argv)}",
+                "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}",
                 "commit": provenance.commit(),
                 "versions": provenance.versions(),
                 "machine": provenance.machine(),
