@@ -130,10 +130,11 @@ def shown(figures: dict[str, Any]) -> str:
 def write(output: Path | None, models: dict[str, Any]) -> None:
     """Writes results with what they were made by; nowhere if `output` is None."""
     if output is not None:
+        module, *arguments = Path(sys.argv[0]).stem, *sys.argv[1:]
         write_json(
             output,
             {
-                "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}",
+                "command": f"python -m benchmarks.{module} {' '.join(arguments)}".strip(),
                 "commit": provenance.commit(),
                 "versions": provenance.versions(),
                 "machine": provenance.machine(),
