@@ -28,13 +28,7 @@ def _shares(
 @click.command("lottery")
 @click.argument("model", metavar="MODEL")
 @options.data(required=True, why="what to train on, and to test tickets with")
-@click.option(
-    "--option",
-    multiple=True,
-    callback=options.assignments,
-    metavar="KEY=VALUE",
-    help="Of a zoo model.",
-)
+@options.zoo_option
 @click.option(
     "--limit", type=int, metavar="N", help="Use at most so many images of each split, to try out."
 )

@@ -163,3 +163,22 @@ def _all(*decorators: Decorator) -> Decorator:
         return function
 
     return decorate
+
+
+zoo_option = click.option(
+    "--option",
+    multiple=True,
+    callback=assignments,
+    metavar="KEY=VALUE",
+    help="Of a zoo model.",
+)
+course = _all(
+    click.option(
+        "--begin", type=float, default=0.0, show_default=True, help="Share of the training."
+    ),
+    click.option(
+        "--end", type=float, default=0.5, show_default=True, help="Share of the training."
+    ),
+    click.option("--frequency", type=int, default=100, show_default=True, help="In steps."),
+)
+"""When a target is approached while a model trains."""

@@ -68,13 +68,7 @@ def _fitted(
 @click.command("train")
 @click.argument("model", metavar="MODEL")
 @options.data(required=True, why="what to train on")
-@click.option(
-    "--option",
-    multiple=True,
-    callback=options.assignments,
-    metavar="KEY=VALUE",
-    help="Of a zoo model.",
-)
+@options.zoo_option
 @options.training(epochs=10, learning_rate=0.1)
 @options.output
 @options.as_json
@@ -112,26 +106,16 @@ def train_command(
 @options.data(required=True, why="what to train on while pruning")
 @click.option("--sparsity", type=float, default=0.8, show_default=True, help="0 to 1.")
 @click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True)
-@click.option("--begin", type=float, default=0.0, show_default=True, help="Share of the training.")
-@click.option("--end", type=float, default=0.5, show_default=True, help="Share of the training.")
-@click.option("--frequency", type=int, default=100, show_default=True, help="In steps.")
+@options.course
 @options.training(epochs=5, learning_rate=0.02)
 @options.output
 @options.as_json
-def prune_command(
-    model: Path,
-    data_name: str,
-    data_dir: str | None,
-    output: Path,
-    seed: int,
-    as_json: bool,
-    **given: Any,
-) -> None:
+def prune_command(**given: Any) -> None:
     """Make the weights of MODEL, a .keras file, sparse while it trains on.
 
     The sparsity follows tfmot's PolynomialDecay from --begin to --end of the training.
     """
-    _further("prune", given, model, data_name, data_dir, output, seed, as_json)
+    _further("prune", **given)
 
 
 @click.command("learn")
@@ -150,13 +134,22 @@ def prune_command(
     show_default=True,
     help="What becomes zero: filters, or whole residual branches.",
 )
-@click.option("--begin", type=float, default=0.0, show_default=True, help="Share of the training.")
-@click.option("--end", type=float, default=0.5, show_default=True, help="Share of the training.")
-@click.option("--frequency", type=int, default=100, show_default=True, help="In steps.")
+@options.course
 @options.training(epochs=10, learning_rate=0.05)
 @options.output
 @options.as_json
-def learn_command(
+def learn_command(**given: Any) -> None:
+    """Train MODEL, a .keras file, until whole filters are zero.
+
+    Give one of --macs, --params and --filters, or a --strength. Then `tfprune slim --dead` removes
+    what became zero, and changes no output.
+    """
+    _further("learn", **given)
+
+
+def _further(
+    step: str,
+    *,
     model: Path,
     data_name: str,
     data_dir: str | None,
@@ -164,24 +157,6 @@ def learn_command(
     seed: int,
     as_json: bool,
     **given: Any,
-) -> None:
-    """Train MODEL, a .keras file, until whole filters are zero.
-
-    Give one of --macs, --params and --filters, or a --strength. Then `tfprune slim --dead` removes
-    what became zero, and changes no output.
-    """
-    _further("learn", given, model, data_name, data_dir, output, seed, as_json)
-
-
-def _further(
-    step: str,
-    given: dict[str, Any],
-    model: Path,
-    data_name: str,
-    data_dir: str | None,
-    output: Path,
-    seed: int,
-    as_json: bool,
 ) -> None:
     """Does one step on a model that is a file."""
     start_keras()
