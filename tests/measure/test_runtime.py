@@ -250,10 +250,10 @@ def test_a_missing_file_and_an_unknown_kind_are_one_line(tmp_path: Path) -> None
     with pytest.raises(TfpruneError) as error:
         load(tmp_path / "no.tflite")
     assert "does not exist" in one_line(error)
-    (tmp_path / "model.onnx").touch()
+    (tmp_path / "model.pb").touch()
     with pytest.raises(UsageError) as usage:
-        load(tmp_path / "model.onnx")
-    assert "model.onnx" in one_line(usage)
+        load(tmp_path / "model.pb")
+    assert "model.pb" in one_line(usage)
 
 
 def test_a_model_without_one_input_is_one_line() -> None:

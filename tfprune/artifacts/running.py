@@ -208,35 +208,21 @@ def _c_array(path: Path, scratch: Path) -> Opened:
 
 
 def _onnx(path: Path, scratch: Path) -> Opened:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageError(f"{path} needs onnxruntime: pip install 'tfprune[onnx]'") from None
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    # Its errors share no class but Exception.
-    except Exception as error:
-        raise TfpruneError(
-            f"{path} cannot be loaded as ONNX ({one_line(error)}): export it again"
-        ) from error
+    from tfprune.measure.onnx_runtime import end_dtype, open_session
+
+    session = open_session(path)
     names = [each.name for each in session.get_outputs()]
 
     def run(feeds: Feeds) -> Feeds:
-        x = {each.name: feeds[each.name].astype(_onnx_dtype(each)) for each in session.get_inputs()}
+        x = {each.name: feeds[each.name].astype(end_dtype(each)) for each in session.get_inputs()}
         found = session.run(names, x)
         return {name: y.astype(np.float32) for name, y in zip(names, found, strict=True)}
 
     inputs, outputs = (
-        tuple(described(each.name, each.shape, _onnx_dtype(each)) for each in end)
+        tuple(described(each.name, each.shape, end_dtype(each)) for each in end)
         for end in (session.get_inputs(), session.get_outputs())
     )
     return Opened(inputs, outputs, in_batches(run, inputs[0].shape[0]))
-
-
-def _onnx_dtype(end: Any) -> str:
-    # ONNX writes "tensor(float)", and all but its floats as NumPy does.
-    word = end.type.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(word, word)
 
 
 def run_artifact(path: Path, feeds: Feeds | None) -> tuple[Opened, Feeds]:

@@ -19,23 +19,25 @@ __all__ = ["Runtime", "load"]
 _KERAS = "tfprune.measure.keras_runtime"
 _SAVED_MODEL = "tfprune.measure.savedmodel_runtime"
 _TFLITE = "tfprune.measure.tflite_runtime"
+_ONNX = "tfprune.measure.onnx_runtime"
 
 
 def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) -> Runtime:
     """Loads an artifact, or wraps a model that is in memory.
 
     Args:
-        artifact: A `.keras` file, a `.tflite` file or a C array (`.cc`) of one, a SavedModel
-            directory, a `.tar.gz` or `.tar.zst` that holds one SavedModel, or a built Keras model.
-            It has one input and one output.
-        threads: Threads of the single-image call of a TFLite model. TensorFlow's thread pools
-            belong to the process (`tf.config.threading`), so the other formats ignore it.
+        artifact: A `.keras` file, a `.tflite` file or a C array (`.cc`) of one, an `.onnx` file, a
+            SavedModel directory, a `.tar.gz` or `.tar.zst` that holds one SavedModel, or a built
+            Keras model. It has one input and one output.
+        threads: Threads of the single-image call of a TFLite or ONNX model. TensorFlow's thread
+            pools belong to the process (`tf.config.threading`), so the other formats ignore it.
 
     Returns:
         The runtime. One made from an archive owns an unpacked copy that goes away with it.
 
     Raises:
-        UsageError: The path's kind is unknown, or `threads` is below 1.
+        UsageError: The path's kind is unknown, `threads` is below 1, or what runs ONNX is not
+            installed.
         TfpruneError: The file is missing, damaged, or not what its name says.
     """
     if threads < 1:
@@ -55,6 +57,10 @@ def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) ->
         from tfprune.measure.tflite_runtime import TFLiteRuntime
 
         return TFLiteRuntime(path, threads=threads)
+    if module == _ONNX:
+        from tfprune.measure.onnx_runtime import OnnxRuntime
+
+        return OnnxRuntime(path, threads=threads)
     from tfprune.measure.keras_runtime import KerasRuntime, read_keras
 
     return KerasRuntime(read_keras(path), name=path.name)
@@ -73,9 +79,11 @@ def runtime_module(path: Path) -> str:
         return _SAVED_MODEL
     if path.suffix in (".tflite", ".cc"):
         return _TFLITE
+    if path.suffix == ".onnx":
+        return _ONNX
     if path.suffix == ".keras":
         return _KERAS
     raise UsageError(
         f"{path} is no artifact tfprune can run: "
-        "give a .keras, .tflite, .cc, .tar.gz or .tar.zst file, or a SavedModel directory"
+        "give a .keras, .tflite, .cc, .onnx, .tar.gz or .tar.zst file, or a SavedModel directory"
     )
