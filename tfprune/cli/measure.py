@@ -50,8 +50,9 @@ def measure_command(
 
     Latency is that of one image, median and tenth to ninetieth percentile, the files in turn, so
     the figures can be compared. Memory is the peak of a fresh process that loads a file and runs
-    one image, above what it had before. The floor is the entropy of the weights: no lossless coder
-    that looks at one weight at a time makes the file smaller.
+    one image, above what it had before. The mask floor is what an ideal code of the zeros' places
+    and the living weights as they are would take; below the entropy floor no lossless coder gets
+    that looks at one weight at a time.
 
     \b
     Columns of the table and keys of each entry of --json:
@@ -63,7 +64,7 @@ def measure_command(
       bytes, bytes_gzip, bytes_zstd          raw, gzip -9, zstd -19
       floor_mask_bytes     where the zeros are, and b bits a living weight
       floor_entropy_bytes  the same with the entropy of the living values' bytes
-      zstd_to_floor        bytes_zstd over floor_entropy_bytes
+      zstd_to_mask, zstd_to_entropy        bytes_zstd over either floor
       latency_ms, latency_p10_ms, latency_p90_ms, latency_runs
       threads, delegate    of the latency; 0 threads: TensorFlow chooses
       memory_bytes, test_seconds
@@ -148,7 +149,8 @@ _SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
     "bytes_zstd": ("zstd", _kib),
     "floor_mask_bytes": ("mask floor", _kib),
     "floor_entropy_bytes": ("entropy floor", _kib),
-    "zstd_to_floor": ("zstd/floor", "{:.2f}x".format),
+    "zstd_to_mask": ("zstd/mask", "{:.2f}x".format),
+    "zstd_to_entropy": ("zstd/entropy", "{:.2f}x".format),
     "latency_ms": ("latency", "{:.3f} ms".format),
     "latency_p10_ms": ("p10", "{:.3f}".format),
     "latency_p90_ms": ("p90", "{:.3f}".format),

@@ -59,7 +59,8 @@ def measure_files(
         bytes, bytes_gzip, bytes_zstd: Raw, after `gzip -9` and after `zstd -19`; None for the last
             two of a directory.
         floor_mask_bytes, floor_entropy_bytes: See `Floor`.
-        zstd_to_floor: bytes_zstd over floor_entropy_bytes; None where either is missing or 0.
+        zstd_to_mask, zstd_to_entropy: bytes_zstd over either floor; None where it is 0, or where
+            there is no bytes_zstd.
         latency_ms, latency_p10_ms, latency_p90_ms, latency_runs: Of one image, milliseconds; the
             files alternate. See `latency`.
         threads, delegate: What the latency was measured with; see `Runtime`.
@@ -129,7 +130,8 @@ def _stored(name: str, runtime: Runtime) -> dict[str, Any]:
         "bytes_zstd": zstd,
         "floor_mask_bytes": least.mask_bytes,
         "floor_entropy_bytes": least.entropy_bytes,
-        "zstd_to_floor": _share(zstd, least.entropy_bytes),
+        "zstd_to_mask": _share(zstd, least.mask_bytes),
+        "zstd_to_entropy": _share(zstd, least.entropy_bytes),
     }
 
 
