@@ -173,6 +173,15 @@ kind = "quantize"
             "variants.sparse rewinds weights after a slim step, whose shapes are others: "
             'use rewind = "lr"',
         ),
+        *(
+            (
+                'sparse = ["dense", "sparse"]',
+                f'"{name}" = ["dense", "sparse"]',
+                f"variants.{name} has the name of something else in the run's folder: "
+                "choose another name",
+            )
+            for name in ("latency", "steps", "run.json")
+        ),
         (
             'rewind = "weights"',
             'rewind = "weights"\nepoch = 1',

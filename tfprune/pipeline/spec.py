@@ -27,6 +27,9 @@ from tfprune.training import Training
 from tfprune.validation import one_line, read_toml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# What stands beside the variants in a run's folder.
+_TAKEN = {"steps", "latency"}
+_TAKEN_SUFFIXES = {".json", ".csv", ".md", ".html", ".svg"}
 _ALL_FORMATS: tuple[FormatName, ...] = ("keras", "savedmodel", "tflite", "tflite-int8")
 
 
@@ -143,6 +146,11 @@ class Pipeline(Table):
     @model_validator(mode="after")
     def _chains(self) -> Pipeline:
         for variant, chain in self.variants.items():
+            if variant.lower() in _TAKEN or Path(variant).suffix in _TAKEN_SUFFIXES:
+                raise ValueError(
+                    f"variants.{variant} has the name of something else in the run's folder: "
+                    "choose another name"
+                )
             for step in chain:
                 if step not in self.steps:
                     raise ValueError(
