@@ -3,38 +3,21 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 import tfprune
+from tests.artifacts.small import names, one_line, tiny
 from tfprune.artifacts import FORMATS, Artifact, export
-from tfprune.artifacts.formats import Format, Source
 from tfprune.artifacts.running import run_artifact
-from tfprune.errors import TfpruneError, UsageError
+from tfprune.errors import UsageError
 from tfprune.files import sha256
 from tfprune.measure import agreement, gzip_bytes, load, raw_bytes
 from tfprune.measure.savedmodel_runtime import SavedModelRuntime
-
-
-def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
-    message = str(error.value)
-    assert "\n" not in message
-    assert len(message) < 450
-    return message
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
-
-
-def tiny(*layers: keras.Layer) -> keras.Model:
-    return keras.Sequential([keras.Input((4, 4, 1)), *layers, keras.layers.Flatten()])
 
 
 def test_the_public_name_is_the_function() -> None:
@@ -83,60 +66,6 @@ def test_figures_are_those_of_the_file(exported: list[Artifact]) -> None:
         assert artifact.sha256 == sha256(artifact.path)
 
 
-def constants(path: Path) -> dict[tuple[int, ...], np.ndarray]:
-    """Float or int8 constants of a TFLite file by shape; of sparse ones what is stored."""
-    dtypes = {
-        schema.TensorType.FLOAT32: np.float32,
-        schema.TensorType.FLOAT16: np.float16,
-        schema.TensorType.INT8: np.int8,
-    }
-    model = schema.Model.GetRootAs(path.read_bytes(), 0)
-    graph = model.Subgraphs(0)
-    found = {}
-    for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
-        buffer = model.Buffers(tensor.Buffer())
-        if buffer.DataLength() and tensor.Type() in dtypes:
-            shape = tuple(int(size) for size in tensor.ShapeAsNumpy())
-            stored = buffer.DataAsNumpy().view(dtypes[tensor.Type()])
-            found[shape] = stored if tensor.Sparsity() else stored.reshape(shape)
-    return found
-
-
-def kernels(model: keras.Model) -> dict[tuple[int, ...], np.ndarray]:
-    """Kernels as TFLite lays them out, by shape: filters first, depthwise ones as they are."""
-    found = [np.asarray(w) for w in model.weights if w.name == "kernel"]
-    turned = [np.moveaxis(k, -1, 0) for k in found]
-    return {k.shape: k for k in turned}
-
-
-TFLITE = [
-    "tflite",
-    "tflite-float16",
-    "tflite-dynamic",
-    "tflite-int8",
-    "tflite-int16x8",
-]
-
-
-@pytest.mark.parametrize("name", TFLITE)
-def test_zeros_stay_zeros_and_nothing_else_becomes_zero(
-    paths: dict[str, Path], model: keras.Model, name: str
-) -> None:
-    stored = constants(paths[name])
-    for shape, kernel in kernels(model).items():
-        assert 0.5 < (kernel == 0).mean() < 0.9
-        np.testing.assert_array_equal(stored[shape] == 0, kernel == 0)
-    if name in ("tflite-int8", "tflite-int16x8"):
-        assert {stored[shape].dtype for shape in kernels(model)} == {np.dtype(np.int8)}
-
-
-def test_sparse_files_store_all_but_zeros(paths: dict[str, Path], model: keras.Model) -> None:
-    stored = constants(paths["tflite-sparse"])
-    for shape, kernel in kernels(model).items():
-        assert np.count_nonzero(stored[shape]) == np.count_nonzero(kernel)
-    assert raw_bytes(paths["tflite-sparse"]) < raw_bytes(paths["tflite"])
-
-
 def test_a_keras_file_and_a_saved_model_hold_the_same_zeros(
     paths: dict[str, Path], model: keras.Model
 ) -> None:
@@ -148,48 +77,6 @@ def test_a_keras_file_and_a_saved_model_hold_the_same_zeros(
     assert zeros([np.asarray(w) for w in saved.weights if w.name == "kernel"]) == expected
     served = SavedModelRuntime(paths["savedmodel"]).variables
     assert zeros([v.numpy() for v in served if "kernel" in v.name]) == expected
-
-
-def test_a_sparse_file_that_saves_nothing_is_refused(tmp_path: Path) -> None:
-    dense = tiny(keras.layers.Conv2D(4, 3))
-    with pytest.raises(TfpruneError) as error:
-        export(dense, tmp_path, ["tflite-sparse"])
-    assert "tflite-sparse would take" in one_line(error)
-    assert one_line(error).endswith("prune more weights, or export tflite")
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("name", [*TFLITE, "tflite-sparse"])
-def test_only_builtin_operators_are_used(paths: dict[str, Path], name: str) -> None:
-    model = schema.Model.GetRootAs(paths[name].read_bytes(), 0)
-    for code in (model.OperatorCodes(i) for i in range(model.OperatorCodesLength())):
-        assert code.BuiltinCode() != schema.BuiltinOperator.CUSTOM
-        assert code.CustomCode() is None
-
-
-def test_int8_is_integer_throughout_and_per_channel(paths: dict[str, Path]) -> None:
-    interpreter = Interpreter(str(paths["tflite-int8"]))
-    ends = [*interpreter.get_input_details(), *interpreter.get_output_details()]
-    assert [end["dtype"] for end in ends] == [np.int8, np.int8]
-    dtypes = {tensor["dtype"] for tensor in interpreter.get_tensor_details()}
-    assert dtypes <= {np.int8, np.int32}
-    scales = {
-        tuple(t["shape"]): len(t["quantization_parameters"]["scales"])
-        for t in interpreter.get_tensor_details()
-    }
-    assert (scales[32, 3, 3, 8], scales[1, 3, 3, 8]) == (32, 8)
-
-
-def test_integer_files_may_take_and_give_floats(
-    model: keras.Model, images: np.ndarray, tmp_path: Path
-) -> None:
-    artifacts = export(model, tmp_path, ["tflite-int8", "tflite-int16x8"], images, io="float")
-    for artifact in artifacts:
-        assert {each.dtype for each in artifact.inputs + artifact.outputs} == {"float32"}
-        kinds = {t["dtype"] for t in Interpreter(str(artifact.path)).get_tensor_details()}
-        assert np.int8 in kinds
-    with pytest.raises(UsageError, match="io is 'int4': choose one of int8, float"):
-        export(model, tmp_path, io="int4")  # type: ignore[arg-type]
 
 
 def test_a_card_says_what_the_file_says(exported: list[Artifact]) -> None:
@@ -387,177 +274,3 @@ def test_a_model_trained_in_mixed_precision_exports_in_float32(tmp_path: Path) -
 
 
 # What goes wrong
-
-
-def write_other(source: Source, path: Path) -> None:
-    """A broken format: the file holds a model with other weights."""
-    other = keras.models.clone_model(source.model)
-    other.set_weights([-w for w in source.model.get_weights()])
-    other.save(path)
-
-
-def interrupt(source: Source, path: Path) -> None:
-    path.write_bytes(b"half")
-    raise KeyboardInterrupt
-
-
-def disk_full(source: Source, path: Path) -> None:
-    path.write_bytes(b"half")
-    raise OSError(28, "No space left on device")
-
-
-def crash(source: Source, path: Path) -> None:
-    path.write_bytes(b"half")
-    raise AttributeError("a layer without\nan export path")
-
-
-@pytest.mark.parametrize(
-    ("write", "expected", "says"),
-    [
-        (write_other, TfpruneError, "does not agree"),
-        (interrupt, KeyboardInterrupt, ""),
-        (disk_full, TfpruneError, "No space left"),
-        (crash, TfpruneError, "a layer without"),
-    ],
-)
-def test_a_failure_leaves_everything_as_it_was(
-    model: keras.Model,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    write: Callable[[Source, Path], None],
-    expected: type[BaseException],
-    says: str,
-) -> None:
-    monkeypatch.setitem(FORMATS, "broken", Format(".broken.keras", write))
-    (tmp_path / "model.keras").write_bytes(b"an older export")
-    with pytest.raises(expected) as error:
-        export(model, tmp_path, ["keras", "broken"])
-    assert says in one_line(error)
-    assert names(tmp_path) == ["model.keras"]
-    assert (tmp_path / "model.keras").read_bytes() == b"an older export"
-    export(model, tmp_path, ["keras"])
-    assert load(tmp_path / "model.keras").format == "keras"
-
-
-def test_a_file_that_cannot_be_loaded_does_not_count(
-    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write(source: Source, path: Path) -> None:
-        path.write_bytes(b"not a model")
-
-    monkeypatch.setitem(FORMATS, "tflite", Format(".tflite", write))
-    with pytest.raises(TfpruneError) as error:
-        export(model, tmp_path, ["tflite"])
-    assert "no TFLite model" in one_line(error)
-    assert ".partial" not in one_line(error)
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
-    model = tiny(keras.layers.Conv2D(2, 3))
-    model.set_weights([w * 0 + bad for w in model.get_weights()])
-    with pytest.raises(TfpruneError) as error:
-        export(model, tmp_path, ["keras"])
-    assert "NaN or infinite" in one_line(error)
-    assert names(tmp_path) == []
-
-
-def test_a_clearly_broken_int8_file_is_refused(
-    model: keras.Model, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write(source: Source, path: Path) -> None:
-        write_other(source, path)
-
-    monkeypatch.setitem(FORMATS, "tflite-int8", Format(".int8.keras", write, exact=False))
-    with pytest.raises(TfpruneError) as error:
-        export(model, tmp_path, ["tflite-int8"], representative_data=images)
-    assert "check the representative data" in one_line(error)
-    assert names(tmp_path) == []
-
-
-def test_an_untrained_model_is_not_called_broken(tmp_path: Path) -> None:
-    """Its logits nearly tie, so that int8 reorders many of them: that is no fault of the file."""
-    keras.utils.set_random_seed(1)
-    model = tiny(keras.layers.Conv2D(8, 3), keras.layers.BatchNormalization(), keras.layers.ReLU())
-    data = np.random.default_rng(0).uniform(0, 255, (50, 4, 4, 1))
-    assert len(export(model, tmp_path, ["tflite-int8"], representative_data=data)) == 1
-
-
-def test_an_operation_without_builtin_operator_is_named(tmp_path: Path) -> None:
-    inputs = keras.Input((4, 4, 1))
-    model = keras.Model(inputs, keras.layers.Flatten()(keras.ops.erfinv(inputs / 300)))
-    with pytest.raises(TfpruneError) as error:
-        export(model, tmp_path, ["keras", "tflite"])
-    assert "no builtin operator for Erfinv" in one_line(error)
-    assert names(tmp_path) == []
-
-
-def test_a_directory_that_cannot_be_made_is_one_line(model: keras.Model, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(TfpruneError) as error:
-        export(model, tmp_path / "file" / "models", ["keras"])
-    assert "cannot be written (Not a directory)" in one_line(error)
-
-
-@pytest.mark.parametrize(
-    ("formats", "says"),
-    [
-        (["tflit"], "did you mean 'tflite'?"),
-        (["tflite-int4"], "did you mean 'tflite-int8'?"),
-        (["coreml"], "choose one of keras, savedmodel, savedmodel-zst, tflite"),
-        (["tflite-sparse-int8"], "is unknown"),
-        ([], "no format"),
-        (["tflite-int8"], "needs representative_data"),
-    ],
-)
-def test_a_wrong_format_is_one_line(
-    model: keras.Model, tmp_path: Path, formats: list[str], says: str
-) -> None:
-    with pytest.raises(UsageError) as error:
-        export(model, tmp_path / "new", formats)
-    assert says in one_line(error)
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "data",
-    [np.zeros((0, 8, 8, 3)), np.zeros((4, 8, 9, 3)), np.full((4, 8, 8, 3), np.nan), ["a"]],
-)
-def test_data_that_does_not_fit_is_one_line(
-    model: keras.Model, tmp_path: Path, data: np.ndarray
-) -> None:
-    with pytest.raises(UsageError) as error:
-        export(model, tmp_path / "new", representative_data=data)
-    one_line(error)
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("name", ["", "../model", "a/b", ".."])
-def test_a_name_that_leaves_the_directory_is_one_line(
-    model: keras.Model, tmp_path: Path, name: str
-) -> None:
-    with pytest.raises(UsageError) as error:
-        export(model, tmp_path, ["keras"], name=name)
-    assert "without directories" in one_line(error)
-
-
-class Subclassed(keras.Model):
-    def __init__(self) -> None:
-        super().__init__()
-        self.dense = keras.layers.Dense(2)
-
-    def call(self, x: object) -> object:
-        return self.dense(x)
-
-
-@pytest.mark.parametrize("called", [True, False])
-def test_a_subclassed_or_uncalled_model_is_one_line(tmp_path: Path, called: bool) -> None:
-    model = Subclassed()
-    if called:
-        model(np.zeros((1, 3), np.float32))
-    for wrong in [model, keras.Sequential([keras.layers.Dense(2)])]:
-        with pytest.raises(UsageError) as error:
-            export(wrong, tmp_path, ["keras"])
-        assert "Sequential or Functional" in one_line(error)
-    assert names(tmp_path) == []
