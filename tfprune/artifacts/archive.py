@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tfprune.errors import UsageError
-
-# zstd's own default for archives that are written once and read often is 19 at most.
-_ZSTD_LEVEL = 19
+from tfprune.measure.size import ZSTD_LEVEL
 
 
 def pack(directory: Path, archive: Path, root: str) -> None:
@@ -53,4 +51,4 @@ def _compressed(file: IO[bytes], suffix: str) -> Any:
         import zstandard
     except ImportError:
         raise UsageError("a .tar.zst needs zstandard: pip install zstandard") from None
-    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(file, closefd=False)
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(file, closefd=False)

@@ -11,8 +11,8 @@ _CHUNK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 # zlib writes gzip's header and trailer when 16 is added to the window bits.
 _GZIP_WINDOW = 31
-# The highest level that needs no more memory to unpack.
-_ZSTD_LEVEL = 19
+# The highest level that needs no more memory to unpack; archives are written at it too.
+ZSTD_LEVEL = 19
 
 
 def raw_bytes(path: str | os.PathLike[str]) -> int:
@@ -77,4 +77,4 @@ def zstd_bytes(path: str | os.PathLike[str]) -> int | None:
     content = path.read_bytes()
     if content.startswith(zstandard.FRAME_HEADER):
         return len(content)
-    return len(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content))
+    return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(content))
