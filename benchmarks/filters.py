@@ -8,12 +8,11 @@ since the test set is looked at only once, at the end.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 import pandas as pd
 
-from tfprune.files import write_json, write_text
+from benchmarks import runs
 from tfprune.report import comparison, read_run
 from tfprune.report.run import Delivery
 
@@ -60,15 +59,11 @@ def rows(directory: Path) -> pd.DataFrame:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row a variant, in words: mean and sample deviation over seeds."""
 
-    def spread(values: pd.Series) -> str:
-        deviation = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
-        return f"{values.mean():.2f}{deviation}"
-
     def told(group: pd.DataFrame) -> pd.Series:
         said = {
             "seeds": len(group),
-            "test accuracy": spread(100 * group["accuracy"]),
-            "against dense": spread(group["points"]),
+            "test accuracy": runs.spread(100 * group["accuracy"]),
+            "against dense": runs.spread(group["points"]),
             "MACs": f"{group['macs'].mean():.1%}",
             "parameters": f"{group['parameters'].mean():.1%}",
             "TFLite speed-up": f"{group['speedup'].mean():.2f}x",
@@ -86,44 +81,20 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby("variant", sort=False).apply(told, include_groups=False).reset_index()
 
 
-def report(name: str, note: str, table: pd.DataFrame, made: dict[str, Any]) -> str:
-    """The result as Markdown."""
-    sessions = "\n".join(
-        f"- `{each['command']}` at {each['commit']}, seeds {each['seeds']}, {each['begun']}"
-        for each in made["sessions"]
-    )
-    versions = ", ".join(f"{key} {value}" for key, value in made["versions"].items())
-    return (
-        f"# {name}\n\n{note}. Percent and percentage points; mean ± sample deviation over seeds. "
-        "Accuracy, speed-up (one image, one thread, all files of a seed timed in turn) and size "
-        "are those of the float TFLite files; the test set is looked at once, at the end. "
-        "Validation accuracies are from the moment when filters went, before anything was trained "
-        "again.\n\n"
-        f"{summary(table).to_markdown(index=False)}\n\n"
-        f"## How this was made\n\n`{made['command']}`, from\n\n{sessions}\n\n"
-        f"{versions}; {made['machine']}\n"
-    )
-
-
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"))
 def filters(run: Path, output: Path) -> None:
     """Tell what filter pruning cost in RUN, the directory of a run with all its variants."""
-    record = read_run(run).record
-    name = record["name"]
     table = rows(run)
-    made = {
-        "command": f"python -m benchmarks.filters saved_models/{name}",
-        "pipeline": record["pipeline"],
-        "sessions": record["sessions"],
-        "versions": record["sessions"][-1]["versions"],
-        "machine": record["sessions"][-1]["machine"],
-    }
-    text = report(name, record["data"], table, made)
-    write_text(output / f"{name}.md", text)
-    write_json(output / f"{name}.json", {**made, "rows": table.to_dict("records")})
-    click.echo(text)
+    note = (
+        "Percent and percentage points; mean ± sample deviation over seeds. Accuracy, speed-up "
+        "(one image, one thread, all files of a seed timed in turn) and size are of the float "
+        "TFLite files; the test set is looked at once, at the end. Validation accuracies are from "
+        "the moment when filters went, before anything was trained again."
+    )
+    tables = table, summary(table)
+    click.echo(runs.write(output, read_run(run).record, "benchmarks.filters", note, tables))
 
 
 if __name__ == "__main__":
