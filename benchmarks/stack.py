@@ -88,7 +88,7 @@ def stack(run: Path, output: Path) -> None:
     table = rows(run)
     note = (
         "Percent and percentage points; mean ± sample deviation over seeds. Each file's accuracy "
-        "is its own on the whole test set. Smaller and faster than the dense float TFLite file, that "
+        "is its own on the whole test set. Smaller and faster than dense float TFLite, that "
         "one by gzip -9; one image, one thread, all files of a seed timed in turn. For the floors "
         "see `tfprune.measure.floor`."
     )
