@@ -10,15 +10,40 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import click
 
 from tfprune.files import write_json
 from tfprune.pipeline import provenance
 
 # The first steps trace and warm up.
 _WARM_UP = 10
+
+
+def options(models: Iterable[str], batch: int) -> Callable[[Any], Any]:
+    """The options of a command that times trainings in turn.
+
+    Args:
+        models: Names to choose from.
+        batch: Images of a step, by default.
+    """
+    declared = (
+        click.option("--model", "names", multiple=True, type=click.Choice(list(models))),
+        click.option("--batch", default=batch, show_default=True),
+        click.option("--total", default=300, show_default=True, help="Steps of each training."),
+        click.option("--turn", default=1, show_default=True, help="Steps of each turn."),
+        click.option("--output", type=click.Path(path_type=Path), help="A JSON file to write."),
+    )
+
+    def decorated(command: Any) -> Any:
+        for option in reversed(declared):
+            command = option(command)
+        return command
+
+    return decorated
 
 
 class _Turns:

@@ -55,11 +55,7 @@ def train(name: str, way: str, batch: int, total: int, clock: Any) -> float:
 
 
 @click.command()
-@click.option("--model", "names", multiple=True, type=click.Choice(list(MODELS)))
-@click.option("--batch", default=128, show_default=True)
-@click.option("--total", default=300, show_default=True, help="Steps of each training.")
-@click.option("--turn", default=1, show_default=True, help="Steps before the next one's turn.")
-@click.option("--output", type=click.Path(path_type=Path), help="A JSON file for the result.")
+@in_turn.options(MODELS, batch=128)
 def structure_step(
     names: tuple[str, ...], batch: int, total: int, turn: int, output: Path | None
 ) -> None:
