@@ -22,8 +22,8 @@ from tfprune.pipeline import provenance
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "VGG, width 16": ("vgg", {"width": 16, "blocks": [2, 2, 2]}),
-    "VGG, width 32": ("vgg", {"width": 32, "blocks": [2, 2, 2]}),
     "VGG-16, width 16": ("vgg", {"width": 16, "blocks": [2, 2, 3, 3, 3]}),
+    "VGG-16, width 32": ("vgg", {"width": 32, "blocks": [2, 2, 3, 3, 3]}),
     "ResNet-20": ("resnet20", {}),
 }
 SHARES = (0.6, 0.55, 0.5)
@@ -67,7 +67,7 @@ def main(rounds: int, output: Path) -> None:
     for title, (name, options) in MODELS.items():
         for row in measured(name, options, rounds):
             rows.append({"model": title, **row})
-            click.echo(rows[-1])
+            click.echo(rows[-1], err=True)
     document = {
         "command": "python -m benchmarks.latency",
         "commit": provenance.commit(),
