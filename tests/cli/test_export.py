@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -55,6 +56,13 @@ def test_json_is_one_document(model: Path, tmp_path: Path) -> None:
     assert card["labels"] == list("abcdefghij")
     assert (card["compared"], card["compared_on"]) == (256, "random")
     assert (out / "labels.txt").read_text() == labels.read_text() + "\n"
+
+
+def test_weights_may_be_rounded_first(model: Path, tmp_path: Path) -> None:
+    result = _export(model, "-f", "keras", "--weight-bits", "3", "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    kernel = keras.saving.load_model(tmp_path / "model.keras").layers[-1].kernel.numpy()
+    assert all(len(np.unique(channel)) <= 7 for channel in kernel.T)
 
 
 @pytest.mark.parametrize(

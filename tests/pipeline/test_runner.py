@@ -341,11 +341,13 @@ def test_a_chain_may_end_in_what_it_is_exported_as(tiny_pipeline, tmp_path):
             "dense": {"kind": "train", "epochs": 1, "batch_size": 32},
             "int8": {"kind": "quantize", "images": 50},
             "phone": {"kind": "export", "formats": ["tflite"]},
+            "round": {"kind": "round", "bits": 4},
         },
         variants={
             "dense": ["dense"],
             "dense-int8": ["dense", "int8"],
             "dense-phone": ["dense", "phone"],
+            "dense-round": ["dense", "round", "int8"],
         },
     )
     directory = run(pipeline, out=tmp_path)
@@ -353,8 +355,11 @@ def test_a_chain_may_end_in_what_it_is_exported_as(tiny_pipeline, tmp_path):
         "model.keras",
         "model.int8.tflite",
         "model.tflite",
+        "model.int8.tflite",
     ]
-    assert len(list((directory / "steps").iterdir())) == 1
+    assert len(list((directory / "steps").iterdir())) == 2
+    sizes = comparison(read_run(directory)).set_index("variant").bytes_gzip
+    assert sizes["dense-round"] < sizes["dense-int8"]
 
 
 def test_a_keras_file_is_pruned_without_training_it_first(tiny_run, tiny_pipeline, tmp_path):

@@ -79,8 +79,8 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
         (
             'kind = "slim"\n',
             "",
-            "steps.slim.kind is missing: choose one of train, prune, prune-once, learn, slim, "
-            "retrain, quantize, export",
+            "steps.slim.kind is missing: choose one of train, prune, prune-once, round, learn, "
+            "slim, retrain, quantize, export",
         ),
         (
             '"dense", "sparse"]',

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     help="What int8 and int16x8 files take and give: integers, or float32.",
 )
 @click.option(
+    "--weight-bits",
+    type=click.IntRange(2, 8),
+    help="First round the weights of each output channel to so many bits: compressed files shrink, "
+    "runtimes see nothing of it.",
+)
+@click.option(
     "--labels",
     type=click.Path(path_type=Path, dir_okay=False),
     help="A text file with the name of one class a line; written beside the artifacts.",
@@ -54,6 +60,7 @@ def export_command(
     formats: tuple[str, ...],
     out: Path,
     io: Literal["int8", "float"],
+    weight_bits: int | None,
     labels: Path | None,
     data_name: str | None,
     data_dir: str | None,
@@ -69,8 +76,11 @@ def export_command(
     from tfprune.artifacts import export, write_manifest
     from tfprune.data import load
     from tfprune.measure.keras_runtime import read_keras
+    from tfprune.weights import rounded
 
     network = read_keras(model)
+    if weight_bits is not None:
+        network = rounded(network, weight_bits)
     images = load(data_name, data_dir).train.images[:500] if data_name else None
     artifacts = export(network, out, formats, representative_data=images, io=io, labels=names)
     write_manifest(out, artifacts)

@@ -97,6 +97,13 @@ class PruneOnceStep(Table):
         return self
 
 
+class RoundStep(Table):
+    """Rounds the weights of each output channel to few values, so that files compress better."""
+
+    kind: Literal["round"]
+    bits: Annotated[int, Field(ge=2, le=8, description="of one weight")] = 5
+
+
 class LearnStep(Taught):
     """Trains until whole channels are zero: under group lasso, or up to a target, the share kept.
 
@@ -264,6 +271,7 @@ Step = Annotated[
     TrainStep
     | PruneStep
     | PruneOnceStep
+    | RoundStep
     | LearnStep
     | SlimStep
     | RetrainStep
@@ -276,6 +284,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "train": TrainStep,
     "prune": PruneStep,
     "prune-once": PruneOnceStep,
+    "round": RoundStep,
     "learn": LearnStep,
     "slim": SlimStep,
     "retrain": RetrainStep,

@@ -20,6 +20,7 @@ from tfprune.pipeline.kinds import (
     PruneOnceStep,
     PruneStep,
     RetrainStep,
+    RoundStep,
     SlimStep,
     Taught,
     TrainStep,
@@ -132,10 +133,19 @@ def _prune_once(step: PruneOnceStep, model: keras.Model, bench: Bench) -> Result
         layers=step.layers,
         seed=bench.seed,
     )
-    return pruned, {
+    return pruned, _lost(model, pruned, "pruned", bench)
+
+
+def _round(step: RoundStep, model: keras.Model, bench: Bench) -> Result:
+    rounded = weights.rounded(model, step.bits)
+    return rounded, _lost(model, rounded, "rounded", bench)
+
+
+def _lost(before: keras.Model, after: keras.Model, name: str, bench: Bench) -> dict[str, Any]:
+    return {
         "validation_accuracy": {
-            "before": _validation(model, bench),
-            "pruned": _validation(pruned, bench),
+            "before": _validation(before, bench),
+            name: _validation(after, bench),
         }
     }
 
@@ -199,6 +209,7 @@ _KINDS: dict[type, Callable[[Any, keras.Model, Bench], Result]] = {
     TrainStep: _train,
     PruneStep: _prune,
     PruneOnceStep: _prune_once,
+    RoundStep: _round,
     LearnStep: _learn,
     SlimStep: _slim,
     RetrainStep: _retrain,

@@ -88,6 +88,7 @@ _SHOWN = {
     "train": ("epochs", "learning_rate"),
     "prune": ("sparsity", "epochs", "learning_rate"),
     "prune-once": ("share", "scope", "select", "layers"),
+    "round": ("bits",),
     "learn": ("strength", "epochs", "learning_rate"),
     "retrain": ("rewind", "epoch", "epochs", "learning_rate"),
     "slim": ("filters", "macs", "params", "dead", "importance", "round_to"),

@@ -8,6 +8,7 @@ from tfprune.weights.keep import KeepZeros
 from tfprune.weights.lottery import Lottery, Ticket, tickets
 from tfprune.weights.masks import global_masks, layer_masks, lowest_die, magnitude_mask, scores
 from tfprune.weights.once import prune_once, redrawn, rewound
+from tfprune.weights.rounded import rounded
 from tfprune.weights.scatter import scattered, shuffled
 from tfprune.weights.select import prunable, register_prunable
 
@@ -26,6 +27,7 @@ __all__ = [
     "redrawn",
     "register_prunable",
     "rewound",
+    "rounded",
     "scattered",
     "scores",
     "shuffled",

@@ -68,6 +68,10 @@ def test_a_variant_is_told_against_the_first():
             "sets 20% of the living weights of every layer to zero, the smallest; 10% in logits",
         ),
         (
+            {"kind": "round", "bits": 5},
+            "rounds the weights of each output channel to 31 values",
+        ),
+        (
             TRAIN | {"kind": "retrain", "rewind": "weights", "epoch": 2, "warmup_epochs": 0},
             "puts the living weights back to epoch 2 and replays from there, its zeros held; "
             "trains 4 epochs at learning rate 0.05, sgd, cosine schedule, batches of 64, "

@@ -146,6 +146,10 @@ def _prunes_once(it: Mapping[str, Any]) -> str:
     return f"{said}; {own}" if own else said
 
 
+def _rounds(it: Mapping[str, Any]) -> str:
+    return f"rounds the weights of each output channel to {2 ** it['bits'] - 1} values"
+
+
 def _retrains(it: Mapping[str, Any]) -> str:
     start = {
         "finetune": "goes on from the weights as they are",
@@ -162,6 +166,7 @@ _KINDS = {
     "train": _trains,
     "prune": _prunes,
     "prune-once": _prunes_once,
+    "round": _rounds,
     "learn": _learns,
     "slim": _slims,
     "retrain": _retrains,
