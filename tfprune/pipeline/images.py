@@ -83,7 +83,9 @@ class Images:
             "sha256": _content(dataset),
             "note": dataset.note,
         }
-        write_json(self._cache, fresh)
+        # A forecast of a run that does not exist leaves nothing behind.
+        if self._cache.parent.is_dir():
+            write_json(self._cache, fresh)
         return fresh
 
     def _signature(self) -> str | None:
