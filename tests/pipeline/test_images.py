@@ -33,6 +33,13 @@ def test_the_hash_is_remembered_and_nothing_is_loaded_for_it(tmp_path, loads):
     assert len(loads) == 1
 
 
+def test_a_run_that_does_not_exist_is_not_made_for_it(tmp_path, loads):
+    for expected in (1, 2):
+        assert Images(DataSpec(name="digits", limit=64), None, tmp_path / "run").sha256
+        assert len(loads) == expected
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_images_have_another_hash(tmp_path):
     hashes = {
         Images(DataSpec(name="digits", **options), None, tmp_path / str(place)).sha256
@@ -54,6 +61,7 @@ def test_a_file_of_the_set_that_changed_is_read_again(tmp_path, loads):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"one")
     spec = DataSpec(name="cifar10")
+    (tmp_path / "run").mkdir()
     for expected in (1, 1):
         assert Images(spec, str(tmp_path / "sets"), tmp_path / "run").sha256
         assert len(loads) == expected
@@ -63,6 +71,7 @@ def test_a_file_of_the_set_that_changed_is_read_again(tmp_path, loads):
 
 
 def test_a_set_that_is_not_where_it_is_looked_for_is_never_remembered(tmp_path, loads):
+    (tmp_path / "run").mkdir()
     for expected in (1, 2):
         assert Images(DataSpec(name="mnist"), str(tmp_path), tmp_path / "run").sha256
         assert len(loads) == expected
