@@ -49,6 +49,16 @@ def test_a_figure_is_that_of_the_file_itself(tiny_run, tiny_pipeline):
         assert row.bytes == path.stat().st_size
 
 
+def test_onnx_is_delivered_and_measured_like_the_others(tiny_pipeline, tmp_path):
+    pytest.importorskip("tf2onnx", reason="needs the extra onnx")
+    pipeline = tiny_pipeline.model_copy(update={"formats": ("keras", "onnx")})
+    table = comparison(read_run(run(pipeline, out=tmp_path, only=["dense"])))
+    rows = table.set_index("artifact")
+    assert rows.loc["onnx", "accuracy"] == rows.loc["keras", "accuracy"]
+    assert rows.loc["onnx", "macs"] == rows.loc["keras", "macs"]
+    assert rows.loc["onnx", "latency_ms"] > 0
+
+
 def test_weights_arrive_at_their_sparsity_and_filters_at_their_macs(tiny_run):
     sparse = keras.saving.load_model(tiny_run / "sparse" / "seed-0" / "model.keras")
     for weight in sparse.trainable_weights:

@@ -21,6 +21,7 @@ from tfprune.artifacts.comparing import compare
 from tfprune.artifacts.feeding import Data, compared, random_pixels, representative
 from tfprune.artifacts.finish import custom_modules, finished, mixed_precision
 from tfprune.artifacts.formats import FORMATS, Source
+from tfprune.artifacts.installed import check_installed
 from tfprune.artifacts.running import open_keras
 from tfprune.artifacts.tflite import Ends, Feeds
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
@@ -169,6 +170,7 @@ def _chosen(formats: Sequence[str], io: str) -> list[str]:
     for name in chosen:
         if name not in FORMATS:
             raise UsageError(f"format {name!r} is unknown: {did_you_mean(str(name), FORMATS)}")
+    check_installed(chosen)
     if io not in get_args(Ends):
         raise UsageError(f"io is {io!r}: choose one of {', '.join(get_args(Ends))}")
     return chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.artifacts.savedmodel import flattened, tensor_names
-from tfprune.errors import UsageError
 from tfprune.quiet import quiet
-
-_NEEDED = ("tf2onnx", "onnx", "onnxruntime")
 
 
 def write_onnx(model: keras.Model, path: Path) -> None:
@@ -22,12 +18,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
     Args:
         model: A finished model.
         path: Where to.
-
-    Raises:
-        UsageError: The optional packages are not installed.
     """
-    if not all(importlib.util.find_spec(name) for name in _NEEDED):
-        raise UsageError("format 'onnx' needs tf2onnx and onnxruntime: pip install 'tfprune[onnx]'")
     import onnx
 
     flat = flattened(model)

@@ -23,6 +23,7 @@ FormatName = Literal[
     "tflite-sparse",
     "c-array",
     "c-array-float",
+    "onnx",
 ]
 
 # Beyond a few hundred images the ranges of activations hardly change.

@@ -124,12 +124,13 @@ def _variant(
         identity = key({"after": identity, "step": said})
         folder = directory / "steps" / f"{name}-{identity}"
         chain.append(Task("step", name, variant, seed, folder, identity, tuple(chain)))
+    runtimes = ("ai-edge-litert", *(("tf2onnx", "onnxruntime") if "onnx" in formats else ()))
     identity = key(
         {
             "after": identity,
             "formats": formats,
             "images": images,
-            "versions": _relevant("ai-edge-litert"),
+            "versions": _relevant(*runtimes),
         }
     )
     folder = directory / variant / f"seed-{seed}"

@@ -20,6 +20,8 @@ _PACKAGES = (
     "tensorflow-model-optimization",
     "tensorflow-datasets",
     "ai-edge-litert",
+    "tf2onnx",
+    "onnxruntime",
     "numpy",
     "scikit-learn",
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from tfprune.artifacts.installed import check_installed
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import read_json, write_json
 from tfprune.pipeline import provenance
@@ -52,10 +53,12 @@ def run(
         every finished step, and the report.
 
     Raises:
-        UsageError: a variant is unknown.
+        UsageError: a variant is unknown, or a format needs a package that is not installed.
         TfpruneError: data is missing, or the directory cannot be written.
     """
     _known(pipeline, only)
+    for variant in only or pipeline.variants:
+        check_installed(pipeline.delivered(variant)[1])
     directory = out / pipeline.name
     _writable(directory)
     store = Store(directory, say)
