@@ -34,7 +34,7 @@ from tfprune.pipeline import provenance
 from tfprune.schedule import polynomial_decay
 
 SPARSITIES = (0.5, 0.75, 0.9, 0.95)
-TOOLS = {"tfprune": keras, "tfmot": tf_keras}
+TOOLS = {"tfprune": keras, "tfprune, regrow": keras, "tfmot": tf_keras}
 BATCH, AUGMENT = 128, ("flip", "crop")
 
 
@@ -89,8 +89,9 @@ def pruned(
     """The model, pruned to a sparsity while it trained on."""
     total = epochs * data.steps_per_epoch(dataset.train, BATCH)
     schedule = polynomial_decay(0.0, sparsity, begin=0, end=total // 200 * 100)
-    if tool == "tfprune":
-        trained(keras, model, dataset, seed, epochs, 0.05, [tfprune.PruneWeights(schedule)])
+    if TOOLS[tool] is keras:
+        pruner = tfprune.PruneWeights(schedule, regrow=tool.endswith("regrow"))
+        trained(keras, model, dataset, seed, epochs, 0.05, [pruner])
         return model
     wrapped = tfmot.sparsity.keras.prune_low_magnitude(model, pruning_schedule=schedule)
     step = tfmot.sparsity.keras.UpdatePruningStep()
@@ -135,9 +136,7 @@ def study(dataset: data.Dataset, seeds: list[int], dense: int, epochs: int, log:
     for seed in seeds:
         if {(tool, seed, target) for tool, target in todo} | {("dense", seed, 0.0)} <= known:
             continue
-        keras.utils.set_random_seed(seed)
-        start = vgg(keras)
-        trained(keras, start, dataset, seed, dense, 0.1, [])
+        start = _dense(dataset, seed, dense, log.with_suffix(f".seed-{seed}.weights.h5"))
         rows = [("dense", 0.0), *todo]
         for tool, target in rows:
             if (tool, seed, target) in known:
@@ -154,6 +153,18 @@ def study(dataset: data.Dataset, seeds: list[int], dense: int, epochs: int, log:
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             click.echo(row)
+
+
+def _dense(dataset: data.Dataset, seed: int, epochs: int, kept: Path) -> keras.Model:
+    """The dense net that all start from, trained once."""
+    keras.utils.set_random_seed(seed)
+    model = vgg(keras)
+    if kept.exists():
+        model.load_weights(kept)
+    else:
+        trained(keras, model, dataset, seed, epochs, 0.1, [])
+        model.save_weights(kept)
+    return model
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

@@ -121,7 +121,8 @@ def _prune(step: PruneStep, model: keras.Model, bench: Bench) -> Result:
         end=round(step.end * total),
         frequency=step.frequency,
     )
-    return _fitted(step, model, bench, [weights.PruneWeights(schedule, scope=step.scope)])
+    pruner = weights.PruneWeights(schedule, scope=step.scope, regrow=step.regrow)
+    return _fitted(step, model, bench, [pruner])
 
 
 def _prune_once(step: PruneOnceStep, model: keras.Model, bench: Bench) -> Result:
