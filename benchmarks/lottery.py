@@ -25,12 +25,12 @@ def rows(levels: pd.DataFrame, against: str | None) -> pd.DataFrame:
         against: A method; the first that prunes if None.
 
     Raises:
-        click.ClickException: There is no such method.
+        click.UsageError: There is no such method.
     """
     methods = list(levels.loc[levels["level"] > 0, "method"].unique())
     against = against or methods[0]
     if against not in methods:
-        raise click.ClickException(f"no method {against!r} in this run: {', '.join(methods)}")
+        raise click.UsageError(f"no method {against!r} in this run: {', '.join(methods)}")
     accuracy = levels.set_index(["method", "level", "seed"])["accuracy"]
     dense = levels.query("level == 0").groupby("seed")["accuracy"].first()
     table = levels.copy()
