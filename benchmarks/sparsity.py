@@ -34,7 +34,7 @@ from tfprune.pipeline import provenance
 from tfprune.schedule import polynomial_decay
 
 SPARSITIES = (0.5, 0.75, 0.9, 0.95)
-TOOLS = {"tfprune": keras, "tfprune, regrow": keras, "tfmot": tf_keras}
+TOOLS = {"tfprune": keras, "tfmot": tf_keras}
 BATCH, AUGMENT = 128, ("flip", "crop")
 
 
@@ -90,8 +90,7 @@ def pruned(
     total = epochs * data.steps_per_epoch(dataset.train, BATCH)
     schedule = polynomial_decay(0.0, sparsity, begin=0, end=total // 200 * 100)
     if TOOLS[tool] is keras:
-        pruner = tfprune.PruneWeights(schedule, regrow=tool.endswith("regrow"))
-        trained(keras, model, dataset, seed, epochs, 0.05, [pruner])
+        trained(keras, model, dataset, seed, epochs, 0.05, [tfprune.PruneWeights(schedule)])
         return model
     wrapped = tfmot.sparsity.keras.prune_low_magnitude(model, pruning_schedule=schedule)
     step = tfmot.sparsity.keras.UpdatePruningStep()

@@ -52,11 +52,6 @@ def due(schedule: Schedule, last_step: int, step: int) -> Due | None:
     return None if found is None else Due(found, sparsity_at(schedule, found))
 
 
-def is_due(schedule: Schedule, last_step: int, step: int) -> bool:
-    """Tells whether a schedule asks for any update in the steps (last_step, step]; see `due`."""
-    return _last_due_step(schedule, last_step, step) is not None
-
-
 def arrival(schedule: Schedule) -> Due | None:
     """Tells when a schedule reaches its target, and which; None if the schedule cannot tell.
 

@@ -9,12 +9,84 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers, optimizers
 
-from tests.weights.watched import SETTINGS, fit, zeros
 from tfprune.errors import UsageError
 from tfprune.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import MaskConstraint, PruneWeights
 
 SCHEDULE = polynomial_decay(0.25, 0.75, begin=2, end=13, frequency=3)
+
+
+class ZerosStay(keras.callbacks.Callback):
+    """Compares the weights with the masks after every batch and epoch."""
+
+    def __init__(self, pruner: PruneWeights) -> None:
+        super().__init__()
+        self.pruner = pruner
+        self.seen: list[float] = []
+        self.before: dict[str, np.ndarray] = {}
+
+    def check(self) -> None:
+        for name, mask in self.pruner.masks.items():
+            assert not np.any(mask & ~self.before.get(name, mask)), "a weight came back"
+        self.before = self.pruner.masks
+        for (variable, _), mask in zip(self.pruner._held, self.pruner._masks, strict=False):
+            dead = keras.ops.convert_to_numpy(variable)[~mask]
+            # As bits: a -0 would compress worse, and a NaN equals nothing.
+            np.testing.assert_array_equal(dead.view(f"uint{8 * dead.itemsize}"), 0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.check()
+        self.seen.append(logs["sparsity"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.check()
+
+
+def fit(model, data, pruner, **options):
+    """Sixteen steps an epoch; returns the sparsities logged after each batch."""
+    watcher = ZerosStay(pruner)
+    options = {"batch_size": 4, "epochs": 1, "shuffle": False, "verbose": 0} | options
+    callbacks = [pruner, watcher, *options.pop("callbacks", [])]
+    history = model.fit(*data, callbacks=callbacks, **options)
+    assert history.history["sparsity"][-1] == watcher.seen[-1]
+    return watcher.seen
+
+
+def zeros(kernels) -> list[int]:
+    return [int(np.count_nonzero(kernel == 0)) for kernel in kernels.values()]
+
+
+SETTINGS = pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (lambda: optimizers.SGD(0.1, momentum=0.9), {}),
+        (lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True), {"run_eagerly": True}),
+        (lambda: optimizers.Adam(0.01), {"jit_compile": True}),
+        (lambda: optimizers.Adam(0.01), {"steps_per_execution": 4}),
+        (lambda: optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9), {}),
+        (lambda: optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=3), {}),
+        (lambda: optimizers.Adam(0.01, gradient_accumulation_steps=2), {"epochs": 2}),
+        (lambda: optimizers.AdamW(0.01, weight_decay=0.1), {}),
+        (lambda: optimizers.Adam(0.01, clipnorm=0.1), {}),
+        (lambda: optimizers.Adam(0.01, global_clipnorm=0.1), {}),
+        (lambda: optimizers.SGD(0.1, clipvalue=0.01), {}),
+        (lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.01), initial_scale=8.0), {}),
+    ],
+    ids=[
+        "momentum",
+        "eager",
+        "jit",
+        "spe",
+        "ema",
+        "ema-overwrite",
+        "accumulate",
+        "adamw",
+        "clipnorm",
+        "global-clipnorm",
+        "clipvalue",
+        "scaled",
+    ],
+)
 
 
 @SETTINGS

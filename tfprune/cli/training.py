@@ -106,7 +106,6 @@ def train_command(
 @options.data(required=True, why="what to train on while pruning")
 @click.option("--sparsity", type=float, default=0.8, show_default=True, help="0 to 1.")
 @click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True)
-@click.option("--regrow", is_flag=True, help="Let dead weights come back at an update.")
 @options.course
 @options.training(epochs=5, learning_rate=0.02)
 @options.output

@@ -72,7 +72,6 @@ class PruneStep(Taught):
     end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
     frequency: Annotated[int, Field(ge=1, description="steps between updates")] = 100
     scope: Literal["layer", "global"] = "layer"
-    regrow: Annotated[bool, Field(description="let dead weights come back")] = False
 
     @model_validator(mode="after")
     def _ordered(self) -> PruneStep:

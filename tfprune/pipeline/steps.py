@@ -121,8 +121,7 @@ def _prune(step: PruneStep, model: keras.Model, bench: Bench) -> Result:
         end=round(step.end * total),
         frequency=step.frequency,
     )
-    pruner = weights.PruneWeights(schedule, scope=step.scope, regrow=step.regrow)
-    return _fitted(step, model, bench, [pruner])
+    return _fitted(step, model, bench, [weights.PruneWeights(schedule, scope=step.scope)])
 
 
 def _prune_once(step: PruneOnceStep, model: keras.Model, bench: Bench) -> Result:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.schedule import Due, Schedule, arrival, due, is_due
+from tfprune.schedule import Schedule, arrival, due
 from tfprune.weights import guard
 from tfprune.weights.cut import Cut
 from tfprune.weights.held import HeldMasks
@@ -22,9 +22,9 @@ class PruneWeights(keras.callbacks.Callback):
     """Makes the weights of a model sparse while it trains.
 
     A mask sits on each weight as a constraint that the optimizer applies inside its step; this
-    callback only decides when the masks change. Masks nest, a dead weight stays dead, unless
-    `regrow` is asked for. At the end of `fit` the masks are applied once more and removed, so
-    that an ordinary Keras model with zeros remains, whose next training is free to move them.
+    callback only decides when the masks change. Masks nest: a dead weight stays dead. At the end
+    of `fit` the masks are applied once more and removed, so that an ordinary Keras model with
+    zeros remains, whose next training is free to move them.
 
     Steps are `optimizer.iterations`. They go on counting in a second `fit`, so a schedule for
     one starts there, or the model is compiled again. A killed training that is restored with its
@@ -80,14 +80,6 @@ class PruneWeights(keras.callbacks.Callback):
             embeddings are pruned if nothing is said; biases and norms never are.
         exclude: all but these layers, in the same form. Frozen weights are always left alone.
         seed: seed of the random selection.
-        regrow: whether dead weights may come back. The update of the weights before the masks
-            are cut then moves dead ones too, and all are ranked anew: what the gradient took
-            further from zero than the least of the living changes places with it. The masks are
-            cut at every step the schedule asks for, so that they settle at a sparsity that stays.
-            Between updates zeros are zero all the same; a fit that is interrupted in the step
-            before one may leave dead weights where that step took them. Compare Liu et al. 2021,
-            "Sparse Training via Boosting Pruning Plasticity with Neuroregeneration"
-            (arXiv:2106.10404), and tfmot's wrapper, whose masks behave so.
 
     Raises:
         UsageError: an unknown scope, selection or pattern, a target outside 0 to 1, targets of
@@ -105,7 +97,6 @@ class PruneWeights(keras.callbacks.Callback):
         include: Picks = None,
         exclude: Picks = None,
         seed: int = 0,
-        regrow: bool = False,
     ) -> None:
         super().__init__()
         if not callable(schedule):
@@ -116,7 +107,6 @@ class PruneWeights(keras.callbacks.Callback):
         self.schedule = schedule
         self.include = include
         self.exclude = exclude
-        self.regrow = regrow
         self._cut = Cut(scope, select, seed, pattern, layers)
         self._arrival = arrival(schedule)
         if layers and not (self._arrival and self._arrival.sparsity):
@@ -178,7 +168,7 @@ class PruneWeights(keras.callbacks.Callback):
         # Also finds the names in `layers` that mean no layer.
         targets = self._cut.shares(chosen, self._arrival.sparsity if self._arrival else 1.0)
         self._cut.check_reach(chosen, targets)
-        self._held = HeldMasks((kernel.variable for kernel in chosen), opens=self.regrow)
+        self._held = HeldMasks(kernel.variable for kernel in chosen)
         self._start(chosen, targets)
         # A step traced earlier does not know of the masks.
         self.model.train_function = None
@@ -216,31 +206,23 @@ class PruneWeights(keras.callbacks.Callback):
         step = self._iterations() if step is None else step
         now, first = due(self.schedule, self._last_step, step), self._last_step < 0
         self._last_step = step
-        # Masks that nest do not change at the same sparsity or less.
-        changes = now is not None and (self.regrow or now.sparsity > self._target)
-        if now is not None and changes:
-            self._recut(now, step, first)
-        elif self._held.is_open:
-            self._held.apply()
-        if self.regrow:
-            self._held.open(is_due(self.schedule, step, step + self._steps_at_once()))
-        return changes
-
-    def _recut(self, now: Due, step: int, first: bool) -> None:
+        # Masks nest: the same sparsity or less cannot change them.
+        if now is None or now.sparsity <= self._target:
+            return False
         self._target = now.sparsity
         final = self._arrival.sparsity if self._arrival else None
         sparsities = self._cut.sparsities(self._targets, now.sparsity, final)
         values = self._changing(sparsities)
         old = self._masks
-        nested = None if self.regrow else old or None
-        self._masks = self._cut.masks(self._chosen, values, sparsities, nested)
+        self._masks = self._cut.masks(self._chosen, values, sparsities, old or None)
         for index, value in values.items():
             mask = self._masks[index]
             if not old or mask is not old[index]:
                 self._held.change(index, value, mask)
                 self._dead[index] = mask.size - int(np.count_nonzero(mask))
-        if first and step >= now.step + self._steps_at_once():
+        if first and step >= now.step + getattr(self.model, "steps_per_execution", 1):
             self._warn_if_late(values, step, now.step)
+        return True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Attaches the masks."""
@@ -280,9 +262,6 @@ class PruneWeights(keras.callbacks.Callback):
     def _iterations(self) -> int:
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
-    def _steps_at_once(self) -> int:
-        return int(getattr(self.model, "steps_per_execution", 1))
-
     def _log(self, logs: dict[str, Any] | None) -> None:
         if logs is not None:
             logs["sparsity"] = self.sparsity
@@ -294,13 +273,11 @@ class PruneWeights(keras.callbacks.Callback):
 
     def _changing(self, sparsities: list[float]) -> dict[int, np.ndarray]:
         """Reads the weights whose masks may change, by their number."""
-        # Of masks that nest, one with as many dead as asked cannot change.
+        # Masks nest: one with as many dead as asked cannot change.
         settled = {
             index
             for index, (mask, dead) in enumerate(zip(self._masks, self._dead, strict=False))
-            if self._cut.scope == "layer"
-            and not self.regrow
-            and round(sparsities[index] * mask.size) <= dead
+            if self._cut.scope == "layer" and round(sparsities[index] * mask.size) <= dead
         }
         return {
             index: keras.ops.convert_to_numpy(kernel.variable)

@@ -19,35 +19,22 @@ class MaskConstraint(keras.constraints.Constraint):
     Args:
         shape: shape of the weight.
         inner: the constraint the weight had before. It is applied first, and the mask after it.
-        open: bool variable of one value; while it is True an update leaves dead entries where
-            it takes them. None: they never move.
 
     Attributes:
         mask: bool variable of that shape, True where a weight lives; all of them at first. A
             variable, since the compiled step would bake an array in as a constant.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        inner: Callable[[Any], Any] | None = None,
-        open: keras.Variable | None = None,
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], inner: Callable[[Any], Any] | None = None) -> None:
         self.inner = inner
-        self.open = open
         self.mask = keras.Variable(np.ones(shape, bool), dtype="bool", trainable=False, name="mask")
 
     def __call__(self, w: Any) -> Any:
         """Applies the inner constraint, then the mask."""
-        w = w if self.inner is None else self.inner(w)
-        return self._kept(w, self.mask if self.open is None else self.mask | self.open)
+        return self.project(w if self.inner is None else self.inner(w))
 
     def project(self, w: Any) -> Any:
         """Sets the dead entries of a weight to +0 and leaves the others bit for bit."""
-        return self._kept(w, self.mask)
-
-    @staticmethod
-    def _kept(w: Any, mask: Any) -> Any:
         w = ops.convert_to_tensor(w)
         # Not a product: NaN * 0 is NaN, and -1 * 0 is -0.
-        return ops.where(mask, w, ops.zeros_like(w))
+        return ops.where(self.mask, w, ops.zeros_like(w))

@@ -16,21 +16,16 @@ class HeldMasks:
 
     Args:
         variables: the weights; each keeps the constraint it has, below the mask.
-        opens: whether `open` can let dead entries move.
     """
 
-    def __init__(self, variables: Iterable[keras.Variable] = (), opens: bool = False) -> None:
+    def __init__(self, variables: Iterable[keras.Variable] = ()) -> None:
         self._held: list[tuple[keras.Variable, MaskConstraint]] = []
-        self._open: keras.Variable | None = None
-        self.is_open = False
-        if opens:
-            self._open = keras.Variable(False, dtype="bool", trainable=False, name="open")
         for variable in variables:
             inner = variable.constraint
             if isinstance(inner, MaskConstraint):
                 # Left by a training that was interrupted.
                 inner = inner.inner
-            variable.constraint = MaskConstraint(variable.shape, inner, self._open)
+            variable.constraint = MaskConstraint(variable.shape, inner)
             self._held.append((variable, variable.constraint))
 
     def __len__(self) -> int:
@@ -64,16 +59,6 @@ class HeldMasks:
         variable, constraint = self._held[index]
         constraint.mask.assign(mask)
         variable.assign(_masked(value, mask))
-
-    def open(self, whether: bool) -> None:
-        """Says whether the next updates of the weights may move what is dead.
-
-        Args:
-            whether: they may; from False on they set it to zero again, as `apply` does.
-        """
-        if self._open is not None and whether != self.is_open:
-            self._open.assign(whether)
-            self.is_open = whether
 
     def apply(self) -> None:
         """Sets what is dead to zero."""
