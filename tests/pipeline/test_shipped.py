@@ -64,9 +64,10 @@ def test_shipped_pipelines_run(path, tmp_path):
     if "latency" in raw["steps"]:
         # So small a net has no time to save that could be measured.
         settings += ["steps.latency={ kind = 'slim', macs = 0.5 }"]
-    if path.stem == "rewinding_resnet20":
-        # Rewinding to epoch 1 wants a second one.
-        settings += ["training.epochs=2", "dense.keep=[1]", "weights.epoch=1"]
+    # Rewinding to epoch 1 wants a second one.
+    for name, step in raw["steps"].items():
+        if step.get("epoch"):
+            settings += ["training.epochs=2", "dense.keep=[1]", f"{name}.epoch=1"]
     pipeline = load_pipeline(path, settings)
     table = comparison(read_run(run(pipeline, out=tmp_path)))
     assert set(table.variant) == set(pipeline.variants)
