@@ -89,7 +89,7 @@ def pruned(
     """The model, pruned to a sparsity while it trained on."""
     total = epochs * data.steps_per_epoch(dataset.train, BATCH)
     schedule = polynomial_decay(0.0, sparsity, begin=0, end=total // 200 * 100)
-    if TOOLS[tool] is keras:
+    if tool == "tfprune":
         trained(keras, model, dataset, seed, epochs, 0.05, [tfprune.PruneWeights(schedule)])
         return model
     wrapped = tfmot.sparsity.keras.prune_low_magnitude(model, pruning_schedule=schedule)

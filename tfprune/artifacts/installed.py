@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tfprune.errors import UsageError
 
-_EXTRAS = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
+EXTRAS = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
 
 
 def check_installed(formats: Iterable[str]) -> None:
@@ -20,7 +20,7 @@ def check_installed(formats: Iterable[str]) -> None:
         UsageError: One is not.
     """
     for name in formats:
-        missing = [each for each in _EXTRAS.get(name, ()) if not importlib.util.find_spec(each)]
+        missing = [each for each in EXTRAS.get(name, ()) if not importlib.util.find_spec(each)]
         if missing:
             raise UsageError(
                 f"format {name!r} needs {', '.join(missing)}: pip install 'tfprune[{name}]'"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tfprune.artifacts.installed import EXTRAS
 from tfprune.files import sha256
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import ModelSpec, Pipeline
@@ -124,13 +125,13 @@ def _variant(
         identity = key({"after": identity, "step": said})
         folder = directory / "steps" / f"{name}-{identity}"
         chain.append(Task("step", name, variant, seed, folder, identity, tuple(chain)))
-    runtimes = ("ai-edge-litert", *(("tf2onnx", "onnxruntime") if "onnx" in formats else ()))
+    optional = [package for name in formats for package in EXTRAS.get(name, ())]
     identity = key(
         {
             "after": identity,
             "formats": formats,
             "images": images,
-            "versions": _relevant(*runtimes),
+            "versions": _relevant("ai-edge-litert", *optional),
         }
     )
     folder = directory / variant / f"seed-{seed}"

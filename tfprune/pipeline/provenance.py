@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 import tfprune
+from tfprune.artifacts.installed import EXTRAS
 
 _PACKAGES = (
     "tensorflow",
@@ -20,8 +21,7 @@ _PACKAGES = (
     "tensorflow-model-optimization",
     "tensorflow-datasets",
     "ai-edge-litert",
-    "tf2onnx",
-    "onnxruntime",
+    *(package for packages in EXTRAS.values() for package in packages),
     "numpy",
     "scikit-learn",
 )
