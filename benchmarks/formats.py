@@ -102,7 +102,7 @@ def report(document: dict[str, Any]) -> str:
         }
     )
     refused = table[table["verified"].isna()]
-    lines = [f"- {row.model}, {row.format}: {row.said}" for row in refused.itertuples()]
+    lines = [f"- {row.model}, {row.format}: {row.said}" for row in refused.itertuples()] or ["none"]
     return (
         "# Every format\n\n"
         f"{__doc__.split(chr(10), 2)[2].strip()}\n\n"
