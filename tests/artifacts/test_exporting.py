@@ -123,6 +123,17 @@ def test_a_model_with_a_batch_of_its_own_exports(
         assert artifact.inputs[0].shape == (batch, 6, 6, 1), artifact.format
 
 
+def test_constants_of_a_layer_are_no_inputs(tmp_path: Path, formats: list[str]) -> None:
+    model = tiny(keras.layers.Normalization(mean=[2.0], variance=[9.0]))
+    mean = model.layers[0].mean
+    chosen = [name for name in ("savedmodel", "tflite", "onnx") if name in formats]
+    for artifact in export(model, tmp_path, chosen, np.ones((10, 4, 4, 1))):
+        assert len(artifact.inputs) == 1, artifact.format
+        _, outputs = run_artifact(artifact.path, {"any": np.full((1, 4, 4, 1), 5.0, np.float32)})
+        np.testing.assert_allclose(*outputs.values(), 1.0, rtol=1e-6)
+    assert model.layers[0].mean is mean
+
+
 # Layers of somebody else
 
 CUSTOM = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import keras
 import numpy as np
 
 from tfprune.artifacts.savedmodel import flattened, tensor_names
+from tfprune.graph import named_layers
 from tfprune.quiet import quiet
 
 
@@ -22,7 +25,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
     import onnx
 
     flat = flattened(model)
-    with quiet():
+    with quiet(), _constants_as_arrays(model):
         # Keras exports only what was called before; any size will do.
         shapes = [(x.shape[0] or 1, *(size or 32 for size in x.shape[1:])) for x in flat.inputs]
         flat([np.zeros(s, x.dtype) for s, x in zip(shapes, flat.inputs, strict=True)])
@@ -30,6 +33,27 @@ def write_onnx(model: keras.Model, path: Path) -> None:
     proto = onnx.load(path)
     _rename(proto.graph, *tensor_names(model))
     path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _constants_as_arrays(model: keras.Model) -> Iterator[None]:
+    """Lets layers hold arrays where they hold tensors, as Normalization its mean.
+
+    tf2onnx takes a tensor that a function captures for one more input of the model.
+    """
+    held = [
+        (layer, name, value)
+        for layer in named_layers(model).values()
+        for name, value in vars(layer).items()
+        if keras.ops.is_tensor(value) and not isinstance(value, keras.Variable)
+    ]
+    for layer, name, value in held:
+        setattr(layer, name, keras.ops.convert_to_numpy(value))
+    try:
+        yield
+    finally:
+        for layer, name, value in held:
+            setattr(layer, name, value)
 
 
 def _rename(graph: Any, inputs: list[str], outputs: list[str]) -> None:
