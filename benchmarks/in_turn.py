@@ -6,6 +6,7 @@ So all of them meet the same moods of the machine. A step is all between two bat
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import sys
 import threading
@@ -155,11 +156,11 @@ def shown(figures: dict[str, Any]) -> str:
 def write(output: Path | None, models: dict[str, Any]) -> None:
     """Writes results with what they were made by; nowhere if `output` is None."""
     if output is not None:
-        module, *arguments = Path(sys.argv[0]).stem, *sys.argv[1:]
+        module = f"benchmarks.{Path(sys.argv[0]).stem}"
         write_json(
             output,
             {
-                "command": f"python -m benchmarks.{module} {' '.join(arguments)}".strip(),
+                "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
                 "commit": provenance.commit(),
                 "versions": provenance.versions(),
                 "machine": provenance.machine(),

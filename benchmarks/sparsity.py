@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable
@@ -204,7 +205,7 @@ def main(
     study(dataset, [int(seed) for seed in seeds.split(",")], dense, epochs, log)
     rows = pd.DataFrame([json.loads(line) for line in log.read_text().splitlines()])
     document = {
-        "command": f"python -m benchmarks.sparsity {' '.join(sys.argv[1:])}".strip(),
+        "command": shlex.join(["python", "-m", "benchmarks.sparsity", *sys.argv[1:]]),
         "commit": provenance.commit(),
         "versions": {**provenance.versions(), "tf_keras": tf_keras.__version__},
         "machine": provenance.machine(),
