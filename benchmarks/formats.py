@@ -47,7 +47,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def built(name: str) -> tuple[Any, np.ndarray]:
-    """A model with half of its kernels' weights at zero, and float32 images (n, size, size, 3) for it."""
+    """A model with half of its kernels' weights at zero, and images for it, float32."""
     import keras
 
     from tfprune import zoo
