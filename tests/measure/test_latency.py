@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import itertools
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tfprune.errors import UsageError
-from tfprune.measure import Runtime, latency, load
+from tfprune.errors import TfpruneError, UsageError
+from tfprune.measure import Runtime, latency, load, time_files
 from tfprune.measure.interface import Runner
 from tfprune.measure.stored import StoredWeights
 
@@ -54,57 +57,136 @@ def fakes(**ms: list[float]) -> tuple[dict[str, Runtime], Clock, list[str]]:
     return {name: Fake(name, clock, calls, times) for name, times in ms.items()}, clock, calls
 
 
-def test_models_alternate_in_a_rotating_order() -> None:
+def turns(calls: list[str]) -> list[tuple[str, int]]:
+    """Who was called how often in a row."""
+    return [(name, len(list(group))) for name, group in itertools.groupby(calls)]
+
+
+def test_models_take_turns_in_a_rotating_order() -> None:
     runtimes, clock, calls = fakes(a=[1], b=[1], c=[1])
-    latency(runtimes, IMAGE, rounds=3, warmup=0, clock=clock)
-    assert "".join(calls) == "abcbcacab"
+    latency(runtimes, IMAGE, rounds=25, warmup=0, clock=clock)
+    # Three calls that are not timed, then ten or what is left.
+    assert turns(calls) == [
+        *[(name, 13) for name in "abc"],
+        *[(name, 13) for name in "bca"],
+        *[(name, 8) for name in "cab"],
+    ]
 
 
 def test_every_model_takes_every_place_equally_often() -> None:
     runtimes, clock, calls = fakes(a=[1], b=[1])
-    latency(runtimes, IMAGE, rounds=10, warmup=3, clock=clock)
-    assert Counter(calls[::2][3:]) == Counter(calls[1::2][3:]) == {"a": 5, "b": 5}
+    latency(runtimes, IMAGE, rounds=100, warmup=0, clock=clock)
+    firsts = [calls[start] for start in range(0, len(calls), 26)]
+    assert Counter(firsts) == {"a": 5, "b": 5}
+
+
+def test_a_turn_begins_with_calls_that_are_not_timed() -> None:
+    # The first calls after another model's are slow: its weights are in the caches.
+    runtimes, clock, _ = fakes(a=[9, 5, 2] + [1] * 10, b=[1])
+    table = latency(runtimes, IMAGE, rounds=100, warmup=0, clock=clock).set_index("runtime")
+    assert table.loc["a", ["p10_ms", "median_ms", "p90_ms"]].tolist() == [1, 1, 1]
 
 
 def test_figures_are_those_of_the_timed_calls() -> None:
-    times = [float(t) for t in range(1, 12)]
+    times = [0.0, 0.0, 0.0] + [float(t) for t in range(1, 11)]
     runtimes, clock, _ = fakes(slow=times, fast=[0.5])
-    table = latency(runtimes, IMAGE, rounds=11, warmup=0, clock=clock).set_index("runtime")
-    assert table.loc["slow", ["median_ms", "p10_ms", "p90_ms"]].tolist() == [6, 2, 10]
+    table = latency(runtimes, IMAGE, rounds=10, warmup=0, clock=clock).set_index("runtime")
+    assert table.loc["slow", ["median_ms", "p10_ms", "p90_ms"]].tolist() == [5.5, 1.9, 9.1]
     assert table.loc["fast", ["median_ms", "p10_ms", "p90_ms"]].tolist() == [0.5, 0.5, 0.5]
-    assert table["runs"].tolist() == [11, 11]
+    assert table["runs"].tolist() == [10, 10]
     assert table["threads"].tolist() == [3, 3]
     assert table["format"].tolist() == ["fake", "fake"]
 
 
 def test_warming_up_is_not_timed() -> None:
-    runtimes, clock, calls = fakes(a=[100, 100, 1])
+    runtimes, clock, calls = fakes(a=[100, 100, 30])
     table = latency(runtimes, IMAGE, rounds=1, warmup=2, clock=clock)
-    assert table["p90_ms"].tolist() == [1]
+    # So long a call gains nothing from calls before it.
+    assert table["p90_ms"].tolist() == [30]
     assert len(calls) == 3
 
 
-def test_the_budget_ends_the_rounds() -> None:
+def test_long_calls_take_turns_of_one() -> None:
     runtimes, clock, calls = fakes(a=[300], b=[100])
-    table = latency(runtimes, IMAGE, rounds=1000, warmup=0, seconds_budget=1.0, clock=clock)
+    latency(runtimes, IMAGE, rounds=3, warmup=1, clock=clock)
+    assert "".join(calls) == "ab" + "abbaab"
+
+
+def test_the_budget_ends_the_turns() -> None:
+    runtimes, clock, calls = fakes(a=[300], b=[100])
+    table = latency(runtimes, IMAGE, rounds=1000, warmup=1, seconds_budget=1.4, clock=clock)
     assert table["runs"].tolist() == [3, 3]
-    assert len(calls) == 6
+    assert len(calls) == 8
 
 
-def test_one_round_is_timed_even_when_warming_up_ate_the_budget() -> None:
+def test_one_call_is_timed_even_when_warming_up_ate_the_budget() -> None:
     runtimes, clock, calls = fakes(a=[2000])
     table = latency(runtimes, IMAGE, rounds=5, warmup=10, seconds_budget=1.0, clock=clock)
     assert table["runs"].tolist() == [1]
     assert len(calls) == 2
 
 
-def test_files_are_timed(files: dict[str, Path], images: np.ndarray) -> None:
-    runtimes = {form: load(path) for form, path in files.items()}
-    table = latency(runtimes, images[0], rounds=5, warmup=1)
-    assert table["runtime"].tolist() == list(files)
+def test_files_are_timed_apart_from_other_libraries(
+    files: dict[str, Path], images: np.ndarray
+) -> None:
+    paths = {form: files[form] for form in ("tflite", "keras", "tflite-int8")}
+    table = time_files(paths, images[0], rounds=11, warmup=1)
+    assert table["runtime"].tolist() == list(paths)
+    assert table["format"].tolist() == list(paths)
+    assert table["runs"].tolist() == [11, 11, 11]
     assert (table["p10_ms"] > 0).all()
     assert (table["p10_ms"] <= table["median_ms"]).all()
     assert (table["median_ms"] <= table["p90_ms"]).all()
+
+
+def test_files_beside_tensorflow_are_refused(files: dict[str, Path], images: np.ndarray) -> None:
+    runtimes = {form: load(files[form]) for form in ("keras", "tflite")}
+    with pytest.raises(UsageError, match="keras and tflite would be timed beside TensorFlow"):
+        latency(runtimes, images[0], rounds=1)
+
+
+def test_each_library_has_a_process_of_its_own(
+    files: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes: list[list[str]] = []
+
+    class Recorded:
+        """A sandbox that answers at once."""
+
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def __enter__(self) -> Recorded:
+            boxes.append(self.names)
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def submit(self, function: Callable[..., object], *arguments: object) -> Future[object]:
+            future: Future[object] = Future()
+            if function.__name__ == "_open":
+                self.names += arguments[0]
+                described = {"format": "fake", "threads": 1, "delegate": "none"}
+                future.set_result(dict.fromkeys(self.names, described))
+            else:
+                future.set_result({name: np.ones(int(arguments[1])) for name in self.names})
+            return future
+
+    monkeypatch.setattr(sys.modules[time_files.__module__], "Sandbox", Recorded)
+    table = time_files(files, images[0], rounds=7)
+    assert {frozenset(names) for names in boxes} == {
+        frozenset({"keras", "savedmodel"} & set(files)),
+        frozenset(form for form in files if form not in ("keras", "savedmodel")),
+    }
+    assert table["runs"].tolist() == [7] * len(files)
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.tflite"
+    path.write_bytes(b"nothing")
+    with pytest.raises(TfpruneError, match=r"a\.tflite"):
+        time_files({"a": path}, IMAGE)
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"warmup": -1}, {"seconds_budget": 0}])

@@ -5,7 +5,7 @@ from tfprune.measure.comparison import measure_files
 from tfprune.measure.first_run import FirstRun, first_run
 from tfprune.measure.floor import Floor, floor
 from tfprune.measure.interface import Runtime
-from tfprune.measure.latency import latency
+from tfprune.measure.latency import latency, time_files
 from tfprune.measure.layers import layer_table
 from tfprune.measure.runtime import load
 from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
@@ -32,5 +32,6 @@ __all__ = [
     "parameters",
     "raw_bytes",
     "sparsity",
+    "time_files",
     "zstd_bytes",
 ]

@@ -14,7 +14,7 @@ from tfprune.measure.accuracy import evaluate
 from tfprune.measure.first_run import first_runs
 from tfprune.measure.floor import floor
 from tfprune.measure.interface import Runtime
-from tfprune.measure.latency import latency
+from tfprune.measure.latency import time_files
 from tfprune.measure.runtime import load
 from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.measure.sparsity import Parameters
@@ -62,7 +62,7 @@ def measure_files(
         zstd_to_mask, zstd_to_entropy: bytes_zstd over either floor; None where it is 0, or where
             there is no bytes_zstd.
         latency_ms, latency_p10_ms, latency_p90_ms, latency_runs: Of one image, milliseconds; the
-            files alternate. See `latency`.
+            files of a library take turns, each library in a process of its own. See `time_files`.
         threads, delegate: What the latency was measured with; see `Runtime`.
         memory_bytes: See `FirstRun`; on as many threads as the latency.
         test_seconds: Wall-clock time of the evaluation.
@@ -83,7 +83,8 @@ def measure_files(
     first = first_runs([Path(name) for name in names], threads=threads, image_shape=shape)
     runtimes = {name: load(name, threads=threads or 1) for name in names}
     # Before the evaluation, whose bar would take time from it.
-    times = latency(runtimes, images[0], rounds=rounds).to_dict("records")
+    paths = {name: Path(name) for name in names}
+    times = time_files(paths, images[0], threads=threads, rounds=rounds).to_dict("records")
     rows = []
     for name, run, time in zip(names, first, times, strict=True):
         with counter(name, len(images)) as progress:

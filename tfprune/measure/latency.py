@@ -1,15 +1,37 @@
-"""How long one image takes, measured fairly: every model in turn, in one process."""
+"""How long one image takes, measured fairly: in turn, and apart from what would disturb it."""
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tfprune.errors import UsageError
 from tfprune.measure.interface import Runtime
+from tfprune.measure.runtime import OF_TENSORFLOW, load, runtime_module
+from tfprune.measure.sandbox import Sandbox, answer
+from tfprune.measure.threads import limit_threads
+
+# The net before has filled the caches. After three calls a net has its own speed: timed at once, a
+# net of 60 microseconds looked 1.25 times slower, and one of 2 microseconds 3 times.
+_UNTIMED = 3
+# Calls that a net times before it is the next one's turn.
+_TURN = 10
+# One turn of each net should not take longer than this.
+_ROUND_NS = 200_000_000
+# A net that takes longer than this for a call gains nothing from warm caches.
+_LONG_NS = 20_000_000
+# Turns of each library, where files of several are timed: drift falls on all of them alike.
+_PARTS = 5
+_LOAD_SECONDS = 600.0
+_TENSORFLOW = "tensorflow"
+
+Clock = Callable[[], int]
 
 
 def latency(
@@ -19,21 +41,25 @@ def latency(
     rounds: int = 200,
     warmup: int = 10,
     seconds_budget: float = 30.0,
-    clock: Callable[[], int] = time.perf_counter_ns,
+    clock: Clock = time.perf_counter_ns,
 ) -> pd.DataFrame:
-    """Times single-image inference of several models, alternating between them.
+    """Times single-image inference of several models in this process, alternating between them.
 
-    A machine's speed drifts within minutes. So a round calls every model once, in an order that
-    rotates by one place a round, and drift falls on all of them alike. Compare medians of one
-    call of this function, never of two.
+    A machine's speed drifts within minutes. So the models take turns of ten calls, in an order
+    that rotates, and drift falls on all of them alike. A turn begins with three calls that are not
+    timed, since the model before has filled the caches. Compare medians of one call of this
+    function, never of two.
+
+    Give models of one library only, TensorFlow or LiteRT or ONNX Runtime: beside TensorFlow's
+    threads the others take several times their own time. `time_files` sees to that.
 
     Args:
         runtimes: Models by the name of their row, from `load`. TFLite models run on the threads
             given there (one by default).
         image: One image, pixels 0..255, shape `(h, w, c)`.
-        rounds: Timed rounds, at least 1.
-        warmup: Untimed rounds before them.
-        seconds_budget: After this time no further round begins; one round is always timed.
+        rounds: Timed calls of each model, at least 1.
+        warmup: Untimed calls of each model before all others.
+        seconds_budget: After this time no further turns begin; one call of each is always timed.
         clock: Gives nanoseconds.
 
     Returns:
@@ -42,44 +68,186 @@ def latency(
         TensorFlow chooses), and delegate ("XNNPACK" or "none").
 
     Raises:
-        UsageError: There is no model, a number is out of range, or the image does not fit.
+        UsageError: There is no model, some but not all run in TensorFlow, a number is out of
+            range, or the image does not fit.
     """
-    if not runtimes:
+    _check(runtimes, rounds, warmup, seconds_budget)
+    if len({type(each).__module__ in OF_TENSORFLOW for each in runtimes.values()}) > 1:
+        raise UsageError(
+            f"{' and '.join(runtimes)} would be timed beside TensorFlow, which makes the others "
+            "several times slower: use time_files, or time them apart"
+        )
+    times = timed_calls(runtimes, image, rounds, warmup, seconds_budget, clock)
+    return _table(
+        {name: {**_described(each), **_spread(times[name])} for name, each in runtimes.items()}
+    )
+
+
+def time_files(
+    files: Mapping[str, Path],
+    image: np.ndarray,
+    *,
+    threads: int | None = None,
+    rounds: int = 200,
+    warmup: int = 10,
+    seconds_budget: float = 30.0,
+    modules: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Times single-image inference of files of any format, each library in a process of its own.
+
+    Files of one library take turns with each other, as in `latency`. TensorFlow (`.keras`,
+    SavedModel), LiteRT (`.tflite`, `.cc`) and ONNX Runtime run in processes of their own, which
+    take turns as well, one at a time: in company with TensorFlow's threads a small TFLite file
+    takes 3 to 10 times its own time.
+
+    Example:
+        ```python
+        time_files({"dense": Path("a.tflite"), "slim": Path("b.tflite")}, images[0])
+        ```
+
+    Args:
+        files: Files that `load` takes, by the name of their row.
+        image: One image, pixels 0..255, shape `(h, w, c)`.
+        threads: Threads of one call; None for 1 of TFLite and ONNX, and TensorFlow's own choice.
+        rounds: Timed calls of each file, at least 1.
+        warmup: Untimed calls of each file before all others.
+        seconds_budget: Of all files together; one call of each is always timed.
+        modules: What the processes import first, such as modules that register custom layers.
+
+    Returns:
+        As `latency`.
+
+    Raises:
+        UsageError: There is no file, its kind is unknown, a number is out of range, or the image
+            does not fit.
+        TfpruneError: A file is damaged, or crashes its runtime.
+    """
+    _check(files, rounds, warmup, seconds_budget)
+    libraries: dict[str, dict[str, Path]] = {}
+    for name, path in files.items():
+        libraries.setdefault(_library(path), {})[name] = path
+    parts = min(_PARTS, rounds) if len(libraries) > 1 else 1
+    # A child may use its whole share in one part when loading took long; this only ends hangs.
+    patience = _LOAD_SECONDS + 10 * seconds_budget
+    rows: dict[str, dict[str, object]] = {}
+    times: dict[str, list[np.ndarray]] = {name: [] for name in files}
+    with ExitStack() as stack:
+        boxes = {library: stack.enter_context(Sandbox()) for library in libraries}
+        said = {library: " and ".join(group) for library, group in libraries.items()}
+        loading = {
+            library: boxes[library].submit(_open, group, threads, modules)
+            for library, group in libraries.items()
+        }
+        # Nothing is timed while another library still loads.
+        for library, future in loading.items():
+            rows |= answer(future, said[library], _LOAD_SECONDS)
+        for part in range(parts):
+            calls = rounds * (part + 1) // parts - rounds * part // parts
+            for library in libraries:
+                future = boxes[library].submit(
+                    _timed, image, calls, warmup, seconds_budget / parts / len(libraries)
+                )
+                for name, taken in answer(future, said[library], patience).items():
+                    times[name].append(taken)
+    return _table({name: {**rows[name], **_spread(np.concatenate(times[name]))} for name in files})
+
+
+def timed_calls(
+    runtimes: Mapping[str, Runtime],
+    image: np.ndarray,
+    rounds: int,
+    warmup: int,
+    seconds_budget: float,
+    clock: Clock = time.perf_counter_ns,
+) -> dict[str, np.ndarray]:
+    """The milliseconds of each call, float64 (calls,), by the model's name; see `latency`."""
+    calls = {name: runtime.one(image) for name, runtime in runtimes.items()}
+    names = list(calls)
+
+    def timed(name: str) -> int:
+        begun = clock()
+        calls[name]()
+        return clock() - begun
+
+    end = clock() + int(seconds_budget * 1e9)
+    latest = dict.fromkeys(names, 0)
+    for _ in range(warmup):
+        for name in names:
+            if clock() < end:
+                latest[name] = timed(name)
+    # Long calls are not worth keeping the others waiting for ten of them.
+    turn = max(1, min(_TURN, _ROUND_NS // max(1, sum(latest.values()))))
+    times: dict[str, list[int]] = {name: [] for name in names}
+    for done in range(0, rounds, turn):
+        late = clock() >= end
+        if late and done:
+            break
+        first = done // turn % len(names)
+        for name in names[first:] + names[:first]:
+            if latest[name] < _LONG_NS and not late:
+                for _ in range(_UNTIMED):
+                    calls[name]()
+            # Warming up may eat the budget, but not the one call that is promised.
+            times[name] += [timed(name) for _ in range(1 if late else min(turn, rounds - done))]
+    return {name: np.array(taken) / 1e6 for name, taken in times.items()}
+
+
+def _check(models: Mapping[str, object], rounds: int, warmup: int, seconds_budget: float) -> None:
+    if not models:
         raise UsageError("no model to time: give at least one runtime")
     if rounds < 1 or warmup < 0 or seconds_budget <= 0:
         raise UsageError(
             f"rounds={rounds}, warmup={warmup}, seconds_budget={seconds_budget}: "
             "give at least 1 round, no negative warm-up and a budget above 0"
         )
-    calls = {name: runtime.one(image) for name, runtime in runtimes.items()}
-    names = list(calls)
-    times: dict[str, list[int]] = {name: [] for name in names}
-    end = clock() + int(seconds_budget * 1e9)
-    for round_ in range(-warmup, rounds):
-        # Warming up may eat the budget, but not the one round that is promised.
-        if clock() >= end and round_ != 0:
-            if round_ > 0:
-                break
-            continue
-        first = round_ % len(names)
-        for name in names[first:] + names[:first]:
-            begin = clock()
-            calls[name]()
-            took = clock() - begin
-            if round_ >= 0:
-                times[name].append(took)
-    return pd.DataFrame([_row(name, runtimes[name], np.array(times[name]) / 1e6) for name in names])
 
 
-def _row(name: str, runtime: Runtime, ms: np.ndarray) -> dict[str, object]:
+def _table(rows: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+    columns = ["runtime", "format", "median_ms", "p10_ms", "p90_ms", "runs", "threads", "delegate"]
+    return pd.DataFrame([{"runtime": name, **row} for name, row in rows.items()])[columns]
+
+
+def _described(runtime: Runtime) -> dict[str, object]:
+    return {
+        "format": runtime.format,
+        "threads": runtime.threads,
+        "delegate": runtime.delegate,
+    }
+
+
+def _spread(ms: np.ndarray) -> dict[str, object]:
     p10, median, p90 = np.percentile(ms, [10, 50, 90])
     return {
-        "runtime": name,
-        "format": runtime.format,
         "median_ms": float(median),
         "p10_ms": float(p10),
         "p90_ms": float(p90),
         "runs": len(ms),
-        "threads": runtime.threads,
-        "delegate": runtime.delegate,
     }
+
+
+def _library(path: Path) -> str:
+    """What runs a file: TensorFlow runs the files of two modules."""
+    module = runtime_module(path)
+    return _TENSORFLOW if module in OF_TENSORFLOW else module
+
+
+# -- what happens in a process of its own -------------------------------------------------------
+
+_opened: dict[str, Runtime] = {}
+
+
+def _open(
+    files: Mapping[str, Path], threads: int | None, modules: Sequence[str]
+) -> dict[str, dict[str, object]]:
+    for module in modules:
+        importlib.import_module(module)
+    if any(runtime_module(path) in OF_TENSORFLOW for path in files.values()):
+        limit_threads(threads)
+    _opened.update({name: load(path, threads=threads or 1) for name, path in files.items()})
+    return {name: _described(runtime) for name, runtime in _opened.items()}
+
+
+def _timed(
+    image: np.ndarray, rounds: int, warmup: int, seconds_budget: float
+) -> dict[str, np.ndarray]:
+    return timed_calls(_opened, image, rounds, warmup, seconds_budget)

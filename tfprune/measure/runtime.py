@@ -20,6 +20,8 @@ _KERAS = "tfprune.measure.keras_runtime"
 _SAVED_MODEL = "tfprune.measure.savedmodel_runtime"
 _TFLITE = "tfprune.measure.tflite_runtime"
 _ONNX = "tfprune.measure.onnx_runtime"
+OF_TENSORFLOW = (_KERAS, _SAVED_MODEL)
+"""The modules of those that run in one TensorFlow, and share its threads."""
 
 
 def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) -> Runtime:

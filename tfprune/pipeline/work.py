@@ -14,7 +14,7 @@ import keras
 from tfprune import data, graph
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.files import RECORD, read_json, write_text
-from tfprune.measure import evaluate, latency, load, parameters, sparsity
+from tfprune.measure import evaluate, load, parameters, sparsity, time_files
 from tfprune.pipeline import provenance, steps
 from tfprune.pipeline.plan import Task
 from tfprune.pipeline.spec import Pipeline
@@ -139,8 +139,8 @@ class Shop:
             for delivery in task.before
             for each in read_json(delivery.folder / RECORD)["artifacts"]
         }
-        runtimes = {path: load(self.directory / path) for path in sorted(accuracies)}
-        table = latency(runtimes, self.dataset.test.images[0], rounds=_LATENCY_ROUNDS)
+        files = {path: self.directory / path for path in sorted(accuracies)}
+        table = time_files(files, self.dataset.test.images[0], rounds=_LATENCY_ROUNDS)
         # All that a seed delivers is in its place by now.
         write_run_manifest(self.directory, accuracies)
         return {"latency": table.to_dict("records"), "machine": provenance.machine()}
