@@ -139,8 +139,9 @@ def time_files(
             for library, group in libraries.items()
         }
         # Nothing is timed while another library still loads.
-        for library, future in loading.items():
-            rows |= answer(future, said[library], _LOAD_SECONDS)
+        for library, opened in loading.items():
+            described = answer(opened, said[library], _LOAD_SECONDS)
+            rows.update(described)
         for part in range(parts):
             calls = rounds * (part + 1) // parts - rounds * part // parts
             for library in libraries:
