@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,37 +149,30 @@ def test_files_beside_tensorflow_are_refused(files: dict[str, Path], images: np.
 def test_each_library_has_a_process_of_its_own(
     files: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boxes: list[list[str]] = []
+    boxes: dict[str, set[str]] = {}
 
     class Recorded:
         """A sandbox that answers at once."""
 
-        def __init__(self) -> None:
-            self.names: list[str] = []
+        def __init__(self, box: str) -> None:
+            self.box = box
 
-        def __enter__(self) -> Recorded:
-            boxes.append(self.names)
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def submit(self, function: Callable[..., object], *arguments: object) -> Future[object]:
-            future: Future[object] = Future()
+        def submit(self, function: Any, names: dict[str, Path], *arguments: Any) -> Future[Any]:
+            boxes.setdefault(self.box, set()).update(names)
+            future: Future[Any] = Future()
             if function.__name__ == "_open":
-                self.names += arguments[0]
                 described = {"format": "fake", "threads": 1, "delegate": "none"}
-                future.set_result(dict.fromkeys(self.names, described))
-            else:
-                future.set_result({name: np.ones(int(arguments[1])) for name in self.names})
+                future.set_result(dict.fromkeys(names, described))
+            elif function.__name__ == "_timed":
+                future.set_result({name: np.ones(int(arguments[3])) for name in names})
             return future
 
-    monkeypatch.setattr(sys.modules[time_files.__module__], "Sandbox", Recorded)
+    monkeypatch.setattr(sys.modules[time_files.__module__], "shared", Recorded)
     table = time_files(files, images[0], rounds=7)
-    assert {frozenset(names) for names in boxes} == {
-        frozenset({"keras", "savedmodel"} & set(files)),
-        frozenset(form for form in files if form not in ("keras", "savedmodel")),
-    }
+    of_tensorflow = {form for form in files if form in ("keras", "savedmodel")}
+    assert sorted(boxes.values(), key=sorted) == sorted(
+        [of_tensorflow, set(files) - of_tensorflow], key=sorted
+    )
     assert table["runs"].tolist() == [7] * len(files)
 
 

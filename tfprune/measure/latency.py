@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ import pandas as pd
 from tfprune.errors import UsageError
 from tfprune.measure.interface import Runtime
 from tfprune.measure.runtime import OF_TENSORFLOW, load, runtime_module
-from tfprune.measure.sandbox import Sandbox, answer
+from tfprune.measure.sandbox import answer, shared
 from tfprune.measure.threads import limit_threads
 
 # The net before has filled the caches. After three calls a net has its own speed: timed at once, a
@@ -31,7 +33,10 @@ _PARTS = 5
 _LOAD_SECONDS = 600.0
 _TENSORFLOW = "tensorflow"
 
+_alone = threading.Lock()
+
 Clock = Callable[[], int]
+T = TypeVar("T")
 
 
 def latency(
@@ -131,25 +136,29 @@ def time_files(
     patience = _LOAD_SECONDS + 10 * seconds_budget
     rows: dict[str, dict[str, object]] = {}
     times: dict[str, list[np.ndarray]] = {name: [] for name in files}
-    with ExitStack() as stack:
-        boxes = {library: stack.enter_context(Sandbox()) for library in libraries}
+
+    def ask(library: str, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        # TensorFlow's threads are set once in a process.
+        box = shared(f"{library} on {threads} threads")
+        return box.submit(function, libraries[library], threads, modules, *arguments)
+
+    # Two measurements at a time would measure each other.
+    with _alone:
         said = {library: " and ".join(group) for library, group in libraries.items()}
-        loading = {
-            library: boxes[library].submit(_open, group, threads, modules)
-            for library, group in libraries.items()
-        }
+        loading = {library: ask(library, _open) for library in libraries}
         # Nothing is timed while another library still loads.
         for library, opened in loading.items():
             described = answer(opened, said[library], _LOAD_SECONDS)
             rows.update(described)
         for part in range(parts):
             calls = rounds * (part + 1) // parts - rounds * part // parts
+            budget = seconds_budget / parts / len(libraries)
             for library in libraries:
-                future = boxes[library].submit(
-                    _timed, image, calls, warmup, seconds_budget / parts / len(libraries)
-                )
-                for name, taken in answer(future, said[library], patience).items():
+                timing = ask(library, _timed, image, calls, warmup, budget)
+                for name, taken in answer(timing, said[library], patience).items():
                     times[name].append(taken)
+        for library in libraries:
+            ask(library, _close)
     return _table({name: {**rows[name], **_spread(np.concatenate(times[name]))} for name in files})
 
 
@@ -244,11 +253,25 @@ def _open(
         importlib.import_module(module)
     if any(runtime_module(path) in OF_TENSORFLOW for path in files.values()):
         limit_threads(threads)
+    _opened.clear()
     _opened.update({name: load(path, threads=threads or 1) for name, path in files.items()})
     return {name: _described(runtime) for name, runtime in _opened.items()}
 
 
 def _timed(
-    image: np.ndarray, rounds: int, warmup: int, seconds_budget: float
+    files: Mapping[str, Path],
+    threads: int | None,
+    modules: Sequence[str],
+    image: np.ndarray,
+    rounds: int,
+    warmup: int,
+    seconds_budget: float,
 ) -> dict[str, np.ndarray]:
+    # The process that opened them may have left: the others took long.
+    if list(_opened) != list(files):
+        _open(files, threads, modules)
     return timed_calls(_opened, image, rounds, warmup, seconds_budget)
+
+
+def _close(*_arguments: object) -> None:
+    _opened.clear()

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 from loky import process_executor
-from loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
+from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor, TerminatedWorkerError
 
 from tfprune.errors import TfpruneError
 
 T = TypeVar("T")
 
 
-class Sandbox:
-    """One child process that answers calls in their order; a context manager.
+# A child leaves after so many idle seconds; the next call starts another.
+_IDLE_SECONDS = 300
 
-    The child keeps what functions store in their modules between two calls. It ends with the
-    `with` block, or with this process.
+
+class Sandbox:
+    """One child process that answers calls in their order.
+
+    The child starts with the first call and keeps what functions store in their modules. It leaves
+    with this process, and after five idle minutes; where it left or crashed, the next call starts
+    another, which knows nothing of the calls before.
 
     Example:
         ```python
-        with Sandbox() as sandbox:
-            sandbox.submit(os.getpid).result()  # another number than os.getpid()
+        sandbox = Sandbox()
+        sandbox.submit(os.getpid).result()  # another number than os.getpid()
         ```
-
-    Args:
-        paths: directories from which the child imports first; `sys.path` if not given.
     """
 
-    def __init__(self, paths: Sequence[str] | None = None) -> None:
-        self._pool = ProcessPoolExecutor(
-            1,
-            initializer=_begin,
-            env={
-                "PYTHONPATH": os.pathsep.join(path for path in (paths or sys.path) if path),
-                # A directory that holds files to measure may hold a numpy.py as well.
-                "PYTHONSAFEPATH": "1",
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                "CUDA_VISIBLE_DEVICES": "-1",
-            },
-        )
-
-    def __enter__(self) -> Sandbox:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._pool.shutdown(wait=True, kill_workers=True)
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Begins a call in the child.
@@ -59,11 +47,44 @@ class Sandbox:
             *arguments: what pickle takes.
 
         Returns:
-            Its future, whose `result()` raises what the function raised, and a `TfpruneError` from
-            `crash` where the child died.
+            Its future. Its `result()` raises what the function raised; give it to `answer`, which
+            tells a crash in one line.
         """
-        future: Future[T] = self._pool.submit(function, *arguments)
+        future: Future[T]
+        try:
+            self._pool = self._pool or _pool()
+            future = self._pool.submit(function, *arguments)
+        except BrokenProcessPool:
+            self._pool = _pool()
+            future = self._pool.submit(function, *arguments)
         return future
+
+    def close(self) -> None:
+        """Ends the child."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool = None
+
+
+@functools.cache
+def shared(name: str) -> Sandbox:
+    """The sandbox of a name, one and the same: a child with TensorFlow takes long to start."""
+    return Sandbox()
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        1,
+        timeout=_IDLE_SECONDS,
+        initializer=_begin,
+        env={
+            "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+            # A directory that holds files to measure may hold a numpy.py as well.
+            "PYTHONSAFEPATH": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
+        },
+    )
 
 
 def answer(future: Future[T], what: str, timeout: float) -> T:
