@@ -116,6 +116,11 @@ def _tried(package: str, sample: int, seed: int) -> dict[str, Any]:
                 stdout=subprocess.DEVNULL,
             )
 
+        # Otherwise every mutant would count as killed.
+        untouched = [sys.executable, "-m", "pytest", "-x", "-q", f"tests/{package}"]
+        done = subprocess.run(untouched, cwd=clone, env=environment, stdout=subprocess.DEVNULL)
+        if done.returncode:
+            raise click.ClickException(f"the tests of {package} fail without a mutant")
         run("init")
         total, tried = _sampled(database, clone, sample, random.Random(seed))
         run("exec")
@@ -206,8 +211,8 @@ def main(
     )
     write_text(
         output.with_suffix(".md"),
-        "# Mutation testing\n\nOne small mistake at a time, made by cosmic-ray in a random sample of "
-        f"places (seed {seed}); killed where a test fails.\n\n"
+        "# Mutation testing\n\nOne small mistake at a time, made by cosmic-ray in a random sample "
+        f"of places (seed {seed}); killed where a test fails.\n\n"
         f"{pd.DataFrame(rows).to_markdown(index=False)}\n\n## Survivors\n\n{listed}"
         f"`{command}` at {document['commit']}; {document['machine']}\n",
     )
