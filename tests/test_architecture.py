@@ -14,9 +14,9 @@ PACKAGE = Path(tfprune.__file__).parent
 # From the bottom to the top; a part may import itself and what lies below its row.
 LAYERS = [
     {"errors", "quiet"},
-    {"kernels"},
+    {"activations", "kernels"},
     {"backup", "files", "graph", "late", "progress", "schedule", "validation", "data", "zoo"},
-    {"checkpoint", "distillation"},
+    {"checkpoint", "cloning", "distillation"},
     {"training", "weights", "filters"},
     {"measure"},
     {"artifacts"},

@@ -9,7 +9,8 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.graph import calls, copy, kernel_uses, named_layers
+from tfprune.cloning import copy
+from tfprune.graph import calls, kernel_uses, named_layers
 
 
 def test_importing_tfprune_imports_neither_keras_nor_tensorflow() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
+    from tfprune.activations import register_pointwise as register_pointwise
     from tfprune.artifacts import export as export
     from tfprune.errors import TfpruneError as TfpruneError
     from tfprune.errors import UsageError as UsageError
@@ -38,6 +39,7 @@ _HOME = {
     "export": "tfprune.artifacts",
     "lottery": "tfprune.pipeline.lottery",
     "macs": "tfprune.graph",
+    "register_pointwise": "tfprune.activations",
     "remove_filters": "tfprune.filters",
     "slim": "tfprune.slimming",
     "sparsity": "tfprune.measure",

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from types import FunctionType
 from typing import Any
 
 import keras
 
+from tfprune.activations import means
 from tfprune.errors import UsageError
 from tfprune.kernels import KERNELS
 
@@ -34,9 +34,16 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
+def own_code(layer_type: type, name: str) -> bool:
+    """Whether a class, or one between it and Keras' own, defines a method itself."""
+    home = next((each for each in layer_type.__mro__ if name in vars(each)), object)
+    return home.__module__.partition(".")[0] != "keras"
+
+
 def is_graph(operation: object) -> bool:
-    """Whether `operation` is a model made of a graph that can be walked."""
-    return isinstance(operation, keras.Sequential) or hasattr(operation, "_nodes_by_depth")
+    """Whether `operation` is a model that computes what its graph says, and can be walked."""
+    made = isinstance(operation, keras.Sequential) or hasattr(operation, "_nodes_by_depth")
+    return made and not own_code(type(operation), "call")
 
 
 def functional(model: keras.Model) -> Any:
@@ -50,10 +57,16 @@ def functional(model: keras.Model) -> Any:
     """
     if not isinstance(model, keras.Model):
         raise UsageError(f"expected a Keras model, got {type(model).__name__}")
+    if own_code(type(model), "call") and getattr(model, "inputs", None):
+        raise UsageError(
+            f"model {model.name!r} is a {type(model).__name__}, whose own `call` may compute "
+            "something else than its graph: make keras.Model(inputs, outputs) of it"
+        )
     if isinstance(model, keras.Sequential):
         if not model.built or model._functional is None:
             raise UsageError(
-                f"model {model.name!r} is not built: give it an Input layer or call it once"
+                f"model {model.name!r} is not built: begin it with keras.Input(shape), or call it "
+                "once on data"
             )
         return model._functional
     if not is_graph(model):
@@ -118,24 +131,7 @@ def ends_in_softmax(model: keras.Model) -> bool:
     while isinstance(last, keras.Model):
         # A functional model lists raw ops, such as `keras.ops.softmax`, among its operations only.
         last = getattr(last, "operations", last.layers)[-1]
-    return type(last).__name__ == "Softmax" or (
-        getattr(last, "activation", None) is keras.activations.softmax
-    )
-
-
-def copy(model: keras.Model) -> keras.Model:
-    """An uncompiled copy with variables of its own, nested and shared layers included.
-
-    `keras.models.clone_model` fails on nested models; the config round trip does not.
-
-    Raises:
-        UsageError: the model is one that `from_config` cannot make again.
-    """
-    functional(model)
-    twin = from_config(model, model.get_config())
-    twin.set_weights(model.get_weights())
-    settle(twin)
-    return twin
+    return type(last).__name__ == "Softmax" or means(getattr(last, "activation", None), "softmax")
 
 
 def settle(model: keras.Model) -> None:
@@ -144,88 +140,6 @@ def settle(model: keras.Model) -> None:
         # Normalization computes with copies of its mean and variance.
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
-
-
-def from_config(model: keras.Model, config: dict[str, Any]) -> keras.Model:
-    """A model like `model`, made from its config or an edited one.
-
-    Keras finds custom classes and functions by their registered names; here the model is at hand,
-    so its own are used, registered or not, lambdas included.
-
-    Args:
-        model: a functional or built Sequential Keras model.
-        config: its `get_config()`, with changed numbers where wanted.
-
-    Raises:
-        UsageError: the class of the model has an `__init__` of its own, or a layer is shared
-            between the model and one nested in it.
-    """
-    if "layers" not in config:
-        raise UsageError(
-            f"model {model.name!r} is a {type(model).__name__} whose config does not hold its "
-            "graph: wrap it as keras.Model(model.inputs, model.outputs)"
-        )
-    known: dict[str, Any] = {}
-    _own_objects(model, config, known)
-    with keras.saving.custom_object_scope(known):
-        twin = type(model).from_config(config)
-    if len(twin.weights) != len(model.weights):
-        raise UsageError(
-            f"model {model.name!r} shares a layer with a model nested in it, which no config can "
-            "say: give each its own layer"
-        )
-    return twin
-
-
-def _own_objects(model: keras.Model, config: dict[str, Any], known: dict[str, Any]) -> None:
-    """Collects what the layers of a model are made of; `config` then names its own objects."""
-    members = {each.name: each for each in functional(model).operations}
-    for entry in config["layers"]:
-        member = members.get(entry["config"].get("name"))
-        if member is not None:
-            _own(member, entry, known)
-
-
-def _own(member: keras.Operation, entry: dict[str, Any], known: dict[str, Any]) -> None:
-    # Keras finds its own classes by their modules. By a bare name a layer and a raw operation, such
-    # as `layers.Add` and `ops.add`, would stand for each other.
-    if type(member).__module__.partition(".")[0] != "keras":
-        entry["registered_name"] = _named(type(member), known)
-    inner = entry["config"]
-    if is_graph(member):
-        _own_objects(member, inner, known)
-        return
-    for key, said in inner.items():
-        value = getattr(member, key, None)
-        # What a string names, such as `relu`, Keras finds by itself.
-        if not isinstance(said, dict):
-            continue
-        if isinstance(value, FunctionType):
-            name = _named(value, known)
-            inner[key] = {"class_name": "function", "config": name, "registered_name": name}
-        elif isinstance(value, keras.Layer):
-            _own(value, said, known)
-        elif said.get("class_name") == type(value).__name__ and said.get("registered_name"):
-            said["registered_name"] = _named(type(value), known)
-
-
-def _named(value: Any, known: dict[str, Any]) -> str:
-    """A name of its own for a class or function, since two of them may be called alike."""
-    name = f"{value.__name__} {len(known)}"
-    known[name] = value
-    return name
-
-
-def compile_like(model: keras.Model, twin: keras.Model) -> None:
-    """Compiles `twin` as `model` is, with an optimizer and metrics of its own."""
-
-    def fresh(value: Any) -> Any:
-        if isinstance(value, keras.Optimizer | keras.Metric):
-            return type(value).from_config(value.get_config())
-        return value
-
-    if model.compiled:
-        twin.compile(**keras.tree.map_structure(fresh, model._compile_config.config))
 
 
 @dataclass(frozen=True)

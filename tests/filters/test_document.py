@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
+from tfprune.cloning import copy
 from tfprune.filters import (
     RemovalPlan,
     channel_groups,
@@ -51,7 +52,7 @@ def test_a_plan_read_back_removes_the_same(model: keras.Model, seed: int) -> Non
     written = RemovalPlan(groups, random_alive(groups, np.random.default_rng(seed)))
     text = plan_document(written).model_dump_json()
     # As another process finds it: a model from a file, with units numbered anew.
-    read = planned(channel_groups(tfprune.graph.copy(model)), json.loads(text))
+    read = planned(channel_groups(copy(model)), json.loads(text))
     np.testing.assert_array_equal(read.alive, written.alive)
     assert read.removed == written.removed
     assert plan_document(read) == plan_document(written)

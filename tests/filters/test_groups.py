@@ -78,7 +78,7 @@ class Subclassed(keras.Model):
         ),
         (
             keras.Sequential([layers.Dense(2)], name="mine"),
-            "model 'mine' is not built: give it an Input layer or call it once",
+            "model 'mine' is not built: begin it with keras.Input(shape), or call it once on data",
         ),
         ("mine.keras", "expected a Keras model, got str"),
     ],

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import tfprune
+from tfprune.cloning import copy
 from tfprune.filters import IMPORTANCE, IMPORTANCE_NAMES, channel_groups, plan, scores
 
 from .harness import randomised
@@ -80,7 +81,7 @@ def test_permuted_channels_have_permuted_scores(
     model: keras.Model, data: tuple[np.ndarray, np.ndarray], name: str
 ) -> None:
     order = np.array([2, 0, 3, 1])
-    twin = tfprune.graph.copy(model)
+    twin = copy(model)
     for variable in [*twin.get_layer("conv").weights, *twin.get_layer("norm").weights]:
         variable.assign(np.asarray(variable)[..., order])
     reader = twin.get_layer("next").kernel
@@ -164,7 +165,7 @@ class TestTaylor:
     def test_a_softmax_at_the_end_changes_nothing(
         self, model: keras.Model, data: tuple[np.ndarray, np.ndarray]
     ) -> None:
-        twin = tfprune.graph.copy(model)
+        twin = copy(model)
         probable = keras.Model(twin.inputs, layers.Softmax()(twin.outputs[0]))
         wanted = scores(channel_groups(model), "taylor", data)
         groups = channel_groups(probable)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
+from tfprune.cloning import copy
 from tfprune.filters import channel_groups, keeping_cost, plan
 from tfprune.filters.cost import Cost
 
@@ -258,7 +259,7 @@ def test_frozen_units_stay_whatever_they_score() -> None:
 
 
 def test_dead_removal_leaves_one_of_a_dead_layer(model: keras.Model) -> None:
-    twin = tfprune.graph.copy(model)
+    twin = copy(model)
     for variable in twin.get_layer("second").weights:
         variable.assign(np.zeros(variable.shape))
     found = plan(twin, dead=True)

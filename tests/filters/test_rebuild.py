@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.graph import copy
+from tfprune.cloning import copy
 
 from .harness import assert_same, examples, outputs, randomised
 from .models import conv, head, image
@@ -88,31 +88,12 @@ class OwnStep(keras.Model):
         return super().train_step(data)
 
 
-class OwnInit(keras.Model):
-    def __init__(self, units: int) -> None:
-        x = keras.Input((4,))
-        super().__init__(x, layers.Dense(2)(layers.Dense(units)(x)), name="mine")
-
-
 def test_the_class_of_a_functional_model_stays() -> None:
     x = keras.Input((4,))
     model = OwnStep(x, layers.Dense(2)(layers.Dense(6, name="a")(x)))
     slim = tfprune.slim(model, filters=0.5)
     assert type(slim) is OwnStep
     assert slim.get_layer("a").units == 3
-
-
-@pytest.mark.parametrize("attempt", [copy, lambda model: tfprune.slim(model, filters=0.5)])
-def test_a_class_with_an_init_of_its_own(attempt: object) -> None:
-    model = OwnInit(6)
-    with pytest.raises(tfprune.UsageError) as error:
-        attempt(model)
-    assert str(error.value) == (
-        "model 'mine' is a OwnInit whose config does not hold its graph: "
-        "wrap it as keras.Model(model.inputs, model.outputs)"
-    )
-    # What the error says to do works.
-    assert attempt(keras.Model(model.inputs, model.outputs)).count_params() > 0
 
 
 def test_a_layer_shared_across_nesting() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras
 
+from tfprune.cloning import config_of, from_config, transfer
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.measure.interface import one_line
 
@@ -36,10 +37,12 @@ def finished(model: keras.Model) -> keras.Model:
             f"model '{getattr(model, 'name', model)}' cannot be exported: "
             "give a Sequential or Functional model that was built with its input shape"
         )
-    config = _without_ours(model.get_config())
+    found = config_of(model)
     try:
-        copy = type(model).from_config(config)
-        copy.set_weights(model.get_weights())
+        copy = from_config(model, replace(found, config=_without_ours(found.config)))
+        transfer(model, copy)
+    except UsageError:
+        raise
     # from_config raises whatever a layer's constructor raises.
     except Exception as error:
         raise TfpruneError(
@@ -67,22 +70,12 @@ def custom_modules(model: keras.Model) -> list[str]:
         Their names; `"__main__"` among them where a script or a notebook defines a layer, which
         no other Python can import.
     """
-    found = {
-        getattr(keras.saving.get_registered_object(name), "__module__", None)
-        for name in _registered_names(model.get_config())
-    }
-    return sorted(module for module in found if module)
-
-
-def _registered_names(config: Any) -> Iterator[str]:
-    if isinstance(config, dict):
-        name = config.get("registered_name")
-        if isinstance(name, str):
-            yield name
-        config = list(config.values())
-    if isinstance(config, list | tuple):
-        for value in config:
-            yield from _registered_names(value)
+    registered = (
+        value
+        for value in config_of(model).objects.values()
+        if keras.saving.get_registered_object(keras.saving.get_registered_name(value)) is value
+    )
+    return sorted({value.__module__ for value in registered})
 
 
 def _without_ours(config: Any) -> Any:

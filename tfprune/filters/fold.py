@@ -13,11 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.cloning import compile_like, copy
 from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.readers import Reader, readers
 from tfprune.filters.rules._common import numpy
-from tfprune.graph import compile_like, copy, named_layers
+from tfprune.graph import named_layers
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from tfprune.activations import means
 from tfprune.filters.borders import border_error
 from tfprune.filters.channels import Channels, Read
 from tfprune.filters.groups import ChannelGroups
@@ -141,7 +142,7 @@ def _norms(model: keras.Model, prefix: str = "") -> dict[str, str]:
     for operation in functional(model).operations:
         if is_graph(operation):
             found |= _norms(operation, f"{prefix}{operation.name}/")
-        if getattr(operation, "activation", None) is not keras.activations.linear:
+        if not means(getattr(operation, "activation", None), "linear"):
             continue
         made = [call.outputs[0] for call in level if call.operation is operation]
         reading = [call for call in level if any(each is made[0] for each in call.inputs)]

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.cloning import compile_like, config_of, from_config, transfer
 from tfprune.filters.plan import RemovalPlan
 from tfprune.filters.records import Number
-from tfprune.graph import compile_like, from_config, functional, is_graph, settle
+from tfprune.graph import functional, is_graph
 
 
 def rebuild(plan: RemovalPlan) -> keras.Model:
@@ -19,25 +20,23 @@ def rebuild(plan: RemovalPlan) -> keras.Model:
         plan: which channels of which model live.
 
     Returns:
-        A new model of the same class with the same layer, input and output names; weights are
-        slices of the original's, which stays as it was. Compiled like the original where that
+        A new model of the same class with the same layer, input and output names (a plain
+        `keras.Model` where the class has an `__init__` of its own); weights are slices of the
+        original's, which stays as it was. Compiled like the original where that
         was compiled, with a fresh optimizer state, since the old one has other shapes.
 
     Raises:
         UsageError: the model is one that no config can make again.
     """
-    groups = plan.groups
-    config = groups.model.get_config()
-    if "layers" in config:
-        numbers: dict[int, list[Number]] = {}
-        for number in groups.trace.numbers.values():
-            numbers.setdefault(id(number.layer), []).append(number)
-        _edit(plan, groups.model, config, numbers)
-    slim = from_config(groups.model, config)
-    for old, new in zip(groups.model.weights, slim.weights, strict=True):
-        new.assign(_sliced(plan, old))
-    settle(slim)
-    compile_like(groups.model, slim)
+    model = plan.groups.model
+    found = config_of(model)
+    numbers: dict[int, list[Number]] = {}
+    for number in plan.groups.trace.numbers.values():
+        numbers.setdefault(id(number.layer), []).append(number)
+    _edit(plan, model, found.config, numbers)
+    slim = from_config(model, found)
+    transfer(model, slim, lambda weight: _sliced(plan, weight))
+    compile_like(model, slim)
     return slim
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from keras import layers, ops
 from keras.src.ops.numpy import Add
 
+from tfprune.activations import means
 from tfprune.filters.groups import ChannelGroups
 from tfprune.graph import calls, functional, is_graph
 
@@ -223,6 +224,6 @@ def _scale_of(layer: keras.Operation) -> list[keras.Variable]:
         # Without a gamma, beta alone does not silence it.
         return [layer.gamma, *([layer.beta] if layer.center else [])] if layer.scale else []
     if isinstance(layer, (layers.Dense, *CONVOLUTIONS)):
-        plain = layer.activation in (None, keras.activations.linear, keras.activations.relu)
+        plain = layer.activation is None or means(layer.activation, "linear", "relu")
         return [layer.kernel, *([layer.bias] if layer.use_bias else [])] if plain else []
     return []

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tfprune import graph
+from tfprune import cloning, graph
 from tfprune.artifacts.keras_file import write_keras
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, read_json
@@ -123,7 +123,7 @@ def _kept(directory: Path, model: keras.Model, settings: Lottery) -> Keep:
     _check(start, about)
 
     def make_start(folder: Path) -> dict[str, Any]:
-        write_keras(graph.copy(model), folder / _MODEL)
+        write_keras(cloning.copy(model), folder / _MODEL)
         return {"about": about}
 
     store.finish(start, key(about), make_start)
@@ -193,7 +193,7 @@ def _save(trained: Trained, method: Method, level: int, folder: Path) -> dict[st
             f"train returned a {type(trained.result).__name__}, which cannot be kept in a "
             "directory: return a History, or numbers, texts, lists and dicts of these"
         ) from None
-    write_keras(graph.copy(trained.model), folder / _MODEL)
+    write_keras(cloning.copy(trained.model), folder / _MODEL)
     if trained.early is not None:
         parts = {"weights": trained.early.weights, "optimizer": trained.early.optimizer}
         arrays: dict[str, Any] = {
@@ -207,7 +207,7 @@ def _save(trained: Trained, method: Method, level: int, folder: Path) -> dict[st
 
 def _load(path: Path, like: keras.Model) -> keras.Model:
     """A model from its file; its architecture is at hand, so no custom layer must be registered."""
-    model = graph.copy(like)
+    model = cloning.copy(like)
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:

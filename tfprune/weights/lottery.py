@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import keras
 import numpy as np
 
-from tfprune import graph
+from tfprune import cloning, graph
 from tfprune.errors import UsageError
 from tfprune.schedule import check_sparsity
 from tfprune.weights.cut import Cut
@@ -158,7 +158,7 @@ def tickets(
         raise UsageError(
             'rewind="finetune" trains with another learning rate: give that function as finetune'
         )
-    origin = graph.copy(model)
+    origin = cloning.copy(model)
     chosen = _chosen(origin, lottery)
     if not chosen:
         raise UsageError(
@@ -216,8 +216,8 @@ class _Draw:
     def _rewound(self, trained: keras.Model, early: Early | None) -> keras.Model:
         """Where a ticket begins, before its masks are laid on."""
         if self.lottery.rewind in ("lr", "finetune"):
-            return graph.copy(trained)
-        start = graph.copy(self.origin)
+            return cloning.copy(trained)
+        start = cloning.copy(self.origin)
         if early is not None:
             start.set_weights(early.weights)
             graph.settle(start)
@@ -227,7 +227,7 @@ class _Draw:
         return redrawn(self.origin, self.lottery.seed + _CONTROL_SEED)
 
     def _dense(self) -> Trained:
-        model, step = graph.copy(self.origin), self.lottery.step
+        model, step = cloning.copy(self.origin), self.lottery.step
         if not step:
             return Trained(model, _plain(self.train(model, [])))
         callback = KeepEarly(model, step)

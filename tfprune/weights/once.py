@@ -8,7 +8,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tfprune import graph
+from tfprune import cloning, graph
 from tfprune.errors import UsageError
 from tfprune.schedule import check_sparsity
 from tfprune.weights.cut import Cut
@@ -56,7 +56,7 @@ def prune_once(
     """
     check_sparsity(share, "share")
     cut = Cut(scope, select, seed, pattern, layers)
-    pruned = graph.copy(model)
+    pruned = cloning.copy(model)
     chosen = kernels(pruned, include, exclude)
     shares = cut.shares(chosen, share)
     values = [keras.ops.convert_to_numpy(kernel.variable) for kernel in chosen]
@@ -93,11 +93,11 @@ def redrawn(model: keras.Model, seed: int) -> keras.Model:
     Raises:
         UsageError: the model is one that no config can make again.
     """
-    config = model.get_config()
-    for index, initializer in enumerate(_random_initializers(config)):
+    found = cloning.config_of(model)
+    for index, initializer in enumerate(_random_initializers(found.config)):
         state = np.random.SeedSequence([seed, index]).generate_state(1)
         initializer["seed"] = int(state[0] >> 1)
-    twin = graph.from_config(model, config)
+    twin = cloning.from_config(model, found)
     layers = zip(graph.named_layers(model).values(), graph.named_layers(twin).values(), strict=True)
     for old, new in layers:
         if isinstance(old, keras.layers.Normalization):
@@ -135,7 +135,7 @@ def rewound(model: keras.Model, origin: keras.Model) -> keras.Model:
     Raises:
         UsageError: the shapes differ.
     """
-    twin = graph.copy(model)
+    twin = cloning.copy(model)
     shapes = [[tuple(v.shape) for v in each.variables] for each in (twin, origin)]
     if shapes[0] != shapes[1]:
         raise UsageError(

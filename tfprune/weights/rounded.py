@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfprune import graph
+from tfprune import cloning
 from tfprune.errors import UsageError
 from tfprune.weights.patterns import Axes
 from tfprune.weights.select import Picks, kernels
@@ -38,7 +38,7 @@ def rounded(
     """
     if not 2 <= bits <= MOST_BITS:
         raise UsageError(f"bits={bits} is out of range: give 2 to {MOST_BITS}")
-    twin = graph.copy(model)
+    twin = cloning.copy(model)
     for kernel in kernels(twin, include, exclude):
         value = keras.ops.convert_to_numpy(kernel.variable)
         kernel.variable.assign(_rounded(value, kernel.axes, 2 ** (bits - 1) - 1))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tfprune import graph
+from tfprune import cloning
 from tfprune.weights.select import prunable
 
 
@@ -42,7 +42,7 @@ def scattered(model: keras.Model, seed: int) -> keras.Model:
     Returns:
         A new model.
     """
-    twin = graph.copy(model)
+    twin = cloning.copy(model)
     variables = [variable for _, variable in prunable(twin)]
     values = [keras.ops.convert_to_numpy(variable) for variable in variables]
     for variable, value in zip(variables, shuffled(values, seed), strict=True):

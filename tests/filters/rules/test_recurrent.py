@@ -89,7 +89,8 @@ FROZEN: dict[str, tuple[Callable[[], layers.Layer], str, str]] = {
     "softmax": (
         softened,
         "mine",
-        "the activation softmax is not known to act on each channel alone",
+        "the activation softmax is not known to act on each channel alone "
+        "(see tfprune.register_pointwise)",
     ),
     "a cell": (
         lambda: layers.RNN(layers.LSTMCell(4), name="mine"),

@@ -42,11 +42,13 @@ FROZEN: dict[str, tuple[Callable[[], keras.Model], str]] = {
     ),
     "custom activation": (
         lambda: frozen_between(layers.Activation(doubled)),
-        "the activation doubled is not known to act on each channel alone",
+        "the activation doubled is not known to act on each channel alone "
+        "(see tfprune.register_pointwise)",
     ),
     "lambda as activation": (
         lambda: chain(conv(name="free"), conv(name="held", activation=lambda x: x * 2)),
-        "the activation <lambda> is not known to act on each channel alone",
+        "the activation <lambda> is not known to act on each channel alone "
+        "(see tfprune.register_pointwise)",
     ),
 }
 

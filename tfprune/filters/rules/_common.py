@@ -8,38 +8,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import activations
 
+from tfprune.activations import acts_alone, means, spreads
 from tfprune.filters.channels import Channels, Trace
-
-# Each maps every number by itself, so a channel's ids and constants pass through it.
-_POINTWISE = {
-    activations.relu,
-    activations.relu6,
-    activations.leaky_relu,
-    activations.elu,
-    activations.selu,
-    activations.celu,
-    activations.gelu,
-    activations.silu,
-    activations.mish,
-    activations.softplus,
-    activations.softsign,
-    activations.sigmoid,
-    activations.log_sigmoid,
-    activations.hard_sigmoid,
-    activations.hard_silu,
-    activations.hard_tanh,
-    activations.hard_shrink,
-    activations.soft_shrink,
-    activations.tanh,
-    activations.tanh_shrink,
-    activations.squareplus,
-    activations.sparse_plus,
-    activations.sparse_sigmoid,
-    activations.exponential,
-}
-_MIXING = {activations.softmax, activations.log_softmax, activations.sparsemax}
 
 
 def channel_axis(layer: keras.Layer, rank: int) -> int:
@@ -65,24 +36,31 @@ def mapped(function: Callable[..., Any], channels: Channels) -> Channels:
 
 def activated(trace: Trace, activation: Any, channels: Channels) -> Channels:
     """`channels` after an activation function, which may freeze them or be inexact."""
-    if activation is None or activation is activations.linear:
+    if activation is None or means(activation, "linear"):
         return channels
     channels = replace(channels, linear=None)
-    if activation in _POINTWISE:
+    if acts_alone(activation):
         return mapped(activation, channels)
-    name = getattr(activation, "__name__", type(activation).__name__)
-    if activation in _MIXING:
+    if spreads(activation):
         # These work along the last axis, which holds no channels where those come first.
         if channels.axis == len(channels.shape) - 1:
-            trace.inexact(channels, f"{name} spreads over all channels")
+            trace.inexact(channels, f"{function_name(activation)} spreads over all channels")
         return channels.varying()
-    trace.freeze(channels, f"the activation {name} is not known to act on each channel alone")
+    trace.freeze(channels, not_alone(activation))
     return channels.varying()
 
 
-def acts_alone(activation: Any) -> bool:
-    """Whether an activation function is known to map every number by itself."""
-    return activation is None or activation is activations.linear or activation in _POINTWISE
+def not_alone(activation: Any) -> str:
+    """Why channels that meet an activation function cannot go."""
+    return (
+        f"the activation {function_name(activation)} is not known to act on each channel alone "
+        "(see tfprune.register_pointwise)"
+    )
+
+
+def function_name(function: Any) -> str:
+    """What a function, or an object that is called like one, is called in messages."""
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def zeros_only(channels: Channels) -> Channels:

@@ -108,6 +108,6 @@ def einsum_dense(trace: Trace, layer: Any, x: Channels) -> Channels:
         flat = np.moveaxis(numpy(layer.bias), at, 0).reshape(len(made), -1)
         even = (flat == flat[:, :1]).all(axis=1) & silent
         made = replace(made, constant=np.where(even, flat[:, 0], np.nan))
-    whole = isinstance(layer.get_config()["output_shape"], int)
+    whole = isinstance(layer.partial_output_shape, int)
     trace.number("output_shape", made, None if whole else len(made.shape) - 2)
     return activated(trace, layer.activation, made)

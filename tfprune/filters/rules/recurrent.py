@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from keras import layers
 
+from tfprune.activations import acts_alone
 from tfprune.filters.channels import Channels, Trace
-from tfprune.filters.rules._common import acts_alone, mapped, numpy, silent_or_constant
+from tfprune.filters.rules._common import mapped, not_alone, numpy, silent_or_constant
 from tfprune.filters.rules.registry import channel_rule, frozen
 
 _SIZE: dict[type, str] = {
@@ -52,9 +53,7 @@ def _held(trace: Trace, layer: Any, made: Channels) -> None:
         trace.freeze(made, f"{layer.name} keeps its state between batches")
     for each in (layer.activation, getattr(layer, "recurrent_activation", None)):
         if not acts_alone(each):
-            name = getattr(each, "__name__", type(each).__name__)
-            reason = f"the activation {name} is not known to act on each channel alone"
-            trace.freeze(made, reason)
+            trace.freeze(made, not_alone(each))
 
 
 def _cell(
