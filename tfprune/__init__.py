@@ -13,6 +13,7 @@ import wrapt
 if TYPE_CHECKING:
     from tfprune.activations import register_pointwise as register_pointwise
     from tfprune.artifacts import export as export
+    from tfprune.counting import macs as macs
     from tfprune.errors import TfpruneError as TfpruneError
     from tfprune.errors import UsageError as UsageError
     from tfprune.filters import GroupLasso as GroupLasso
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from tfprune.filters import channel_groups as channel_groups
     from tfprune.filters import channel_rule as channel_rule
     from tfprune.filters import remove_filters as remove_filters
-    from tfprune.graph import macs as macs
     from tfprune.measure import sparsity as sparsity
     from tfprune.pipeline.lottery import lottery as lottery
     from tfprune.slimming import slim as slim
@@ -38,7 +38,7 @@ _HOME = {
     "channel_rule": "tfprune.filters",
     "export": "tfprune.artifacts",
     "lottery": "tfprune.pipeline.lottery",
-    "macs": "tfprune.graph",
+    "macs": "tfprune.counting",
     "register_pointwise": "tfprune.activations",
     "remove_filters": "tfprune.filters",
     "slim": "tfprune.slimming",

@@ -9,7 +9,6 @@ for the object at hand when the config is read.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.graph import functional, is_graph, own_code, settle
+from tfprune.graph import functional, is_graph, revives, settle
 
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
 # What Keras finds again under the name that it writes.
@@ -75,7 +74,7 @@ def config_of(model: keras.Model) -> ModelConfig:
             f"({_first_line(error)}): give its layers a get_config"
         ) from error
     _own_classes(model, config, known)
-    return ModelConfig(config, known, type(model) if _revives(model) else keras.Model)
+    return ModelConfig(config, known, type(model) if revives(model) else keras.Model)
 
 
 def from_config(model: keras.Model, found: ModelConfig) -> keras.Model:
@@ -194,18 +193,8 @@ def _attribute(value: Any, key: str) -> Any:
 # -- configs of graphs --------------------------------------------------------------------------
 
 
-def _revives(model: keras.Model) -> bool:
-    """Whether the class of a model can be made from the config of its graph."""
-    parameters = inspect.signature(type(model).__init__).parameters.values()
-    kinds = {each.kind for each in parameters}
-    return not own_code(type(model), "__init__") or kinds >= {
-        inspect.Parameter.VAR_POSITIONAL,
-        inspect.Parameter.VAR_KEYWORD,
-    }
-
-
 def _graph_config(model: keras.Model) -> dict[str, Any]:
-    if _revives(model):
+    if revives(model):
         return dict(model.get_config())
     graph = functional(model)
     plain = keras.Model(graph._inputs_struct, graph._outputs_struct, name=model.name)
@@ -239,7 +228,7 @@ def _name_graph(
     for operation in functional(model).operations:
         if is_graph(operation):
             _name_graph(operation, known, undo, seen)
-            if not _revives(operation):
+            if not revives(operation):
                 vars(operation)["get_config"] = functools.partial(_graph_config, operation)
                 undo.append(functools.partial(vars(operation).pop, "get_config"))
         else:
@@ -276,6 +265,8 @@ def _stand_in(
             replaced = _called_alone(value, known)
         elif isinstance(value, tuple) and any(map(_is_function, value)):
             replaced = tuple(_called_alone(v, known) if _is_function(v) else v for v in value)
+        elif is_graph(value) and key != "_functional":
+            _name_graph(value, known, undo, seen)
         elif isinstance(value, dict | list) or _has_config(value):
             _stand_in(value, known, undo, seen)
         elif type(value).__name__ == "SerializableDict":
@@ -328,14 +319,11 @@ def _own_classes(model: keras.Model, config: dict[str, Any], known: dict[str, An
         member = members.get(entry["config"].get("name"))
         if member is None:
             continue
-        if is_graph(member):
-            if _revives(member):
-                _own(member, entry, known)
-            else:
-                entry |= _PLAIN
+        if is_graph(member) and not revives(member):
+            entry |= _PLAIN
             _own_classes(member, entry["config"], known)
-        else:
-            _own(member, entry, known)
+            continue
+        _own(member, entry, known)
 
 
 def _own(value: Any, said: Any, known: dict[str, Any]) -> None:
@@ -352,7 +340,10 @@ def _own(value: Any, said: Any, known: dict[str, Any]) -> None:
     if type(value).__module__.partition(".")[0] != "keras":
         said["registered_name"] = _own_name(type(value), known)
     inner = said.get("config")
-    if isinstance(inner, dict) and not is_graph(value):
+    if is_graph(value):
+        if isinstance(inner, dict) and "layers" in inner:
+            _own_classes(value, inner, known)
+    elif isinstance(inner, dict):
         for key, entry in inner.items():
             _own(_attribute(value, key), entry, known)
 
@@ -383,6 +374,9 @@ def _differences(mine: Any, other: Any, seen: set[int]) -> Iterator[tuple[str, A
     elif isinstance(mine, dict) and isinstance(other, dict):
         for key in mine.keys() & other.keys():
             yield from _below(f"[{key!r}]", mine[key], other[key], seen)
+    elif is_graph(mine) and is_graph(other) and getattr(mine, "built", False):
+        for one, another in pairs(mine, other):
+            yield from _below(f".{one.name}", one, another, seen)
     elif _has_config(mine):
         # An array in the place of an initializer has another shape by now, and is not needed.
         if type(mine) is not type(other) and not isinstance(other, keras.initializers.Zeros):

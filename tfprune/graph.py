@@ -1,8 +1,8 @@
-"""A Keras model as a graph: its calls in order, its layers by name, its multiply-accumulates."""
+"""A Keras model as a graph: its calls in order, its layers by name."""
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -12,7 +12,6 @@ import keras
 
 from tfprune.activations import means
 from tfprune.errors import UsageError
-from tfprune.kernels import KERNELS
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,25 @@ def is_graph(operation: object) -> bool:
     """Whether `operation` is a model that computes what its graph says, and can be walked."""
     made = isinstance(operation, keras.Sequential) or hasattr(operation, "_nodes_by_depth")
     return made and not own_code(type(operation), "call")
+
+
+def revives(model: keras.Model) -> bool:
+    """Whether the class of a model can be made from the config of its graph."""
+    parameters = inspect.signature(type(model).__init__).parameters.values()
+    kinds = {each.kind for each in parameters}
+    return not own_code(type(model), "__init__") or kinds >= {
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    }
+
+
+def graph_at_each_step(operation: object) -> keras.Model | None:
+    """The model with a graph that a `TimeDistributed` applies to each step, if it is one."""
+    if isinstance(operation, keras.layers.TimeDistributed):
+        inner: keras.Model = operation.layer
+        if is_graph(inner) and revives(inner) and inner.built:
+            return inner
+    return None
 
 
 def functional(model: keras.Model) -> Any:
@@ -94,7 +112,7 @@ def calls(model: keras.Model) -> Iterator[Call]:
 
 
 def named_layers(model: keras.Model, prefix: str = "") -> dict[str, keras.Layer]:
-    """Every layer that is not itself a graph, by its path.
+    """Every layer that is not itself a graph, by its path; also of those applied at each step.
 
     Args:
         model: a functional or built Sequential Keras model.
@@ -108,6 +126,8 @@ def named_layers(model: keras.Model, prefix: str = "") -> dict[str, keras.Layer]
         path = f"{prefix}{layer.name}"
         if is_graph(layer):
             found.update(named_layers(layer, f"{path}/"))
+        elif inner := graph_at_each_step(layer):
+            found.update(named_layers(inner, f"{path}/{inner.name}/"))
         else:
             found[path] = layer
     return found
@@ -140,52 +160,3 @@ def settle(model: keras.Model) -> None:
         # Normalization computes with copies of its mean and variance.
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
-
-
-@dataclass(frozen=True)
-class KernelUse:
-    """One kernel multiplied at a number of positions.
-
-    Attributes:
-        layer: the layer that owns the kernel.
-        kernel: the weight; each of its entries does one multiply-accumulate a position.
-        positions: how often the whole kernel is applied for one example.
-    """
-
-    layer: keras.Layer
-    kernel: keras.Variable
-    positions: int
-
-
-def kernel_uses(model: keras.Model) -> list[KernelUse]:
-    """Every use of a kernel in a model, nested models included, a shared layer once a call.
-
-    Layers of other types count as zero: normalisation, pooling, activations and additions are
-    no multiply-accumulates by the convention of the pruning literature.
-
-    Raises:
-        UsageError: the model has no graph, or a spatial size is open.
-    """
-    uses: list[KernelUse] = []
-    for call in calls(model):
-        if is_graph(call.operation):
-            uses.extend(kernel_uses(call.operation))
-        elif rule := KERNELS.get(type(call.operation)):
-            shapes = [[each.shape for each in found] for found in (call.inputs, call.outputs)]
-            uses.extend(KernelUse(call.operation, *each) for each in rule(call.operation, *shapes))
-    return uses
-
-
-def macs(model: keras.Model) -> int:
-    """Multiply-accumulates of one example through the convolutions and dense layers of a model.
-
-    Args:
-        model: a functional or built Sequential Keras model whose input sizes are fixed.
-
-    Returns:
-        The count, biases and normalisation left out, as in He et al. 2016 and Li et al. 2017.
-
-    Raises:
-        UsageError: the model is subclassed or not built, or a spatial size is open.
-    """
-    return sum(use.positions * math.prod(use.kernel.shape) for use in kernel_uses(model))

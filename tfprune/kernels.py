@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from tfprune.errors import UsageError
+from tfprune.type_table import TypeTable
 
 Shape = tuple[int | None, ...]
 # Of a layer and the shapes of its inputs and outputs, batch first: each kernel and how often the
@@ -17,7 +18,7 @@ Shape = tuple[int | None, ...]
 Kernels = Callable[[Any, Sequence[Shape], Sequence[Shape]], Iterator[tuple[keras.Variable, int]]]
 
 
-def _product(shape: Shape, *without: int) -> int:
+def product(shape: Shape, *without: int) -> int:
     """The product of all sizes but the batch and the axes `without`."""
     left_out = {0, *(axis % len(shape) for axis in without)}
     sizes = [size for axis, size in enumerate(shape) if axis not in left_out]
@@ -35,7 +36,7 @@ def _channel_axis(layer: Any) -> int:
 
 def _at_outputs(*names: str) -> Kernels:
     def uses(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Iterator[Any]:
-        positions = _product(outputs[0], _channel_axis(layer))
+        positions = product(outputs[0], _channel_axis(layer))
         for name in names:
             yield getattr(layer, name), positions
 
@@ -43,11 +44,11 @@ def _at_outputs(*names: str) -> Kernels:
 
 
 def _at_inputs(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Iterator[Any]:
-    yield layer.kernel, _product(inputs[0], _channel_axis(layer))
+    yield layer.kernel, product(inputs[0], _channel_axis(layer))
 
 
 def _at_every_step(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Iterator[Any]:
-    steps = _product((None, inputs[0][1]))
+    steps = product((None, inputs[0][1]))
     for kernel in (layer.cell.kernel, layer.cell.recurrent_kernel):
         yield kernel, steps
 
@@ -57,31 +58,15 @@ def _convolved_at_every_step(
 ) -> Iterator[Any]:
     # Batch first, then the steps where all of them are given out.
     shape = outputs[0][1 + layer.return_sequences :]
-    positions = _product((None, *shape), 1 if _channel_axis(layer) == 1 else -1)
+    positions = product((None, *shape), 1 if _channel_axis(layer) == 1 else -1)
     for kernel, steps in _at_every_step(layer, inputs, outputs):
         yield kernel, steps * positions
 
 
-def _both_ways(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Iterator[Any]:
-    for way in (layer.forward_layer, layer.backward_layer):
-        if way.return_state or type(way) not in KERNELS:
-            return
-        yield from KERNELS[type(way)](way, inputs, outputs)
-
-
-def _of_the_wrapped(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Iterator[Any]:
-    inner = KERNELS.get(type(layer.layer))
-    if inner is not None:
-        one = [[(None, *shape[2:]) for shape in each] for each in (inputs, outputs)]
-        for kernel, positions in inner(layer.layer, *one):
-            yield kernel, positions * _product((None, inputs[0][1]))
-
-
 def _of_attention(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Iterator[Any]:
-    # The products of queries with keys and of weights with values have no kernel.
-    query = _product(outputs[0][: len(inputs[0])], -1)
+    query = product(outputs[0][: len(inputs[0])], -1)
     # Keys and values have as many steps as each other, be they given in whatever order.
-    value = next((n for n in (_product(each, -1) for each in inputs[:3]) if n != query), query)
+    value = next((n for n in (product(each, -1) for each in inputs[:3]) if n != query), query)
     gate = getattr(layer, "_gate_dense", None)
     for dense in (layer._query_dense, layer._output_dense, *([gate] if gate else [])):
         yield dense.kernel, query
@@ -94,30 +79,30 @@ def _of_einsum(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) ->
     repeated = [axis for axis, label in enumerate(source) if label in weights]
     # With an ellipsis the labels count from the back.
     back = [axis - len(source) if "." in source else axis for axis in repeated]
-    yield layer.kernel, _product(inputs[0], *back)
+    yield layer.kernel, product(inputs[0], *back)
 
 
-KERNELS: dict[type, Kernels] = {
-    layers.Bidirectional: _both_ways,
-    layers.ConvLSTM1D: _convolved_at_every_step,
-    layers.ConvLSTM2D: _convolved_at_every_step,
-    layers.ConvLSTM3D: _convolved_at_every_step,
-    layers.EinsumDense: _of_einsum,
-    layers.GRU: _at_every_step,
-    layers.GroupQueryAttention: _of_attention,
-    layers.LSTM: _at_every_step,
-    layers.MultiHeadAttention: _of_attention,
-    layers.SimpleRNN: _at_every_step,
-    layers.TimeDistributed: _of_the_wrapped,
-    layers.Dense: _at_outputs("kernel"),
-    layers.Conv1D: _at_outputs("kernel"),
-    layers.Conv2D: _at_outputs("kernel"),
-    layers.Conv3D: _at_outputs("kernel"),
-    layers.DepthwiseConv1D: _at_outputs("kernel"),
-    layers.DepthwiseConv2D: _at_outputs("kernel"),
-    layers.SeparableConv1D: _at_outputs("depthwise_kernel", "pointwise_kernel"),
-    layers.SeparableConv2D: _at_outputs("depthwise_kernel", "pointwise_kernel"),
-    layers.Conv1DTranspose: _at_inputs,
-    layers.Conv2DTranspose: _at_inputs,
-    layers.Conv3DTranspose: _at_inputs,
-}
+KERNELS: TypeTable[Kernels] = TypeTable(
+    {
+        layers.ConvLSTM1D: _convolved_at_every_step,
+        layers.ConvLSTM2D: _convolved_at_every_step,
+        layers.ConvLSTM3D: _convolved_at_every_step,
+        layers.EinsumDense: _of_einsum,
+        layers.GRU: _at_every_step,
+        layers.GroupQueryAttention: _of_attention,
+        layers.LSTM: _at_every_step,
+        layers.MultiHeadAttention: _of_attention,
+        layers.SimpleRNN: _at_every_step,
+        layers.Dense: _at_outputs("kernel"),
+        layers.Conv1D: _at_outputs("kernel"),
+        layers.Conv2D: _at_outputs("kernel"),
+        layers.Conv3D: _at_outputs("kernel"),
+        layers.DepthwiseConv1D: _at_outputs("kernel"),
+        layers.DepthwiseConv2D: _at_outputs("kernel"),
+        layers.SeparableConv1D: _at_outputs("depthwise_kernel", "pointwise_kernel"),
+        layers.SeparableConv2D: _at_outputs("depthwise_kernel", "pointwise_kernel"),
+        layers.Conv1DTranspose: _at_inputs,
+        layers.Conv2DTranspose: _at_inputs,
+        layers.Conv3DTranspose: _at_inputs,
+    }
+)

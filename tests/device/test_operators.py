@@ -8,9 +8,9 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
+from tfprune.counting import macs
 from tfprune.device.flatbuffer import single
 from tfprune.device.operators import Operator, uses
-from tfprune.graph import macs
 
 from .models import residual
 

@@ -275,7 +275,7 @@ FROZEN: dict[str, tuple[Callable[[], keras.Model], str]] = {
     ),
     "no rule": (
         lambda: between(lambda x: ops.trace(x, axis1=1, axis2=2), last=False),
-        "trace is a Trace, which has no rule",
+        "trace is a Trace, which has no rule (see tfprune.channel_rule)",
     ),
     "joined with an array": (
         lambda: between(

@@ -152,6 +152,7 @@ def left(found: tfprune.filters.RemovalPlan) -> dict[str, int]:
     return {path: int(found.alive[units].sum()) for path, units in found.groups.producers.items()}
 
 
+@pytest.mark.filterwarnings("ignore:slim. filters=:UserWarning")
 @settings(max_examples=25, deadline=None)
 @given(
     share=st.floats(0.05, 1),
@@ -181,7 +182,8 @@ def test_limits_are_kept_whatever_is_asked(
         )
     except tfprune.UsageError as error:
         # Only filters that compete have a share that may be out of reach.
-        assert scope == "global" and "cannot be reached" in str(error)
+        reached = scope == "global" and "cannot be reached" in str(error)
+        assert reached or "where no channel may go" in str(error)
         return
     for path, full in (("first", 12), ("second", 20)):
         kept = left(found)[path]
@@ -278,3 +280,20 @@ def test_parameters_of_an_open_size_can_be_counted() -> None:
 
 def test_group_order_is_stable(model: keras.Model) -> None:
     assert [group.layers for group in channel_groups(model)] == [("first",), ("second",), ("last",)]
+
+
+def held() -> keras.Model:
+    x = keras.Input((4,))
+    return keras.Model(x, layers.Dense(2)(layers.Lambda(lambda x: x)(layers.Dense(3)(x))))
+
+
+@pytest.mark.parametrize("target", ["filters", "macs", "params"])
+def test_a_model_of_which_nothing_can_go_is_refused(target: str) -> None:
+    with pytest.raises(tfprune.UsageError, match=r"removes nothing|cannot be reached"):
+        tfprune.slim(held(), **{target: 0.5})
+
+
+def test_a_share_that_removes_nothing_is_said(model: keras.Model) -> None:
+    with pytest.warns(UserWarning, match=r"^slim: filters=0\.999 removes nothing of model"):
+        tfprune.slim(model, filters=0.999)
+    tfprune.slim(model, filters=1.0)

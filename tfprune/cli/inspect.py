@@ -44,20 +44,22 @@ def inspect_command(
     if probed and data_name is None:
         raise click.UsageError("--sensitivity needs images to measure with: give --data NAME")
     start_keras()
-    from tfprune import channel_groups, macs, sparsity
+    from tfprune import channel_groups, sparsity
+    from tfprune.counting import listed, work_of
     from tfprune.filters import group_table
     from tfprune.measure.keras_runtime import read_keras
     from tfprune.report import render
 
     network = read_keras(model)
-    groups = channel_groups(network)
+    groups, work = channel_groups(network), work_of(network)
     table, zeros = group_table(groups), sparsity(network)
     cuts = None
     if data_name is not None and probed:
         cuts = _sensitivity(network, data_name, data_dir, images, importance, plot)
     if as_json:
         document = {
-            "macs": macs(network),
+            "macs": work.whole_macs,
+            "uncounted": work.uncounted,
             "parameters": network.count_params(),
             "groups": json.loads(render(table, "json")),
             "frozen": groups.frozen,
@@ -67,7 +69,8 @@ def inspect_command(
             document["sensitivity"] = json.loads(render(cuts, "json"))
         click.echo(json.dumps(document, indent=2))
         return
-    click.echo(f"{model}: {macs(network):,} MACs, {network.count_params():,} parameters\n")
+    without = f" without {listed(work.uncounted)}" if work.uncounted else ""
+    click.echo(f"{model}: {work.macs:,} MACs{without}, {network.count_params():,} parameters\n")
     click.echo(render(table))
     for layer, reason in groups.frozen.items():
         click.echo(f"frozen {layer}: {reason}")

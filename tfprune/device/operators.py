@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from tfprune.graph import Call, calls, is_graph
+from tfprune.type_table import TypeTable
 
 Size = tuple[int, int]
 
@@ -71,7 +72,7 @@ def uses(model: keras.Model) -> list[Use]:
     for call in calls(model):
         if is_graph(call.operation):
             found.extend(uses(call.operation))
-        elif rule := _RULES.get(type(call.operation)):
+        elif rule := _RULES.of(call.operation):
             shapes = (call.inputs[0].shape[1:], call.outputs[0].shape[1:])
             if None not in shapes[0] + shapes[1]:
                 found.extend(rule(call, *shapes))
@@ -146,12 +147,14 @@ def _dense(call: Call, source: Sequence[int], target: Sequence[int]) -> Iterator
     yield Use(operator, layer.kernel, 0, 1)
 
 
-_RULES: dict[type, Any] = {
-    layers.Conv1D: _conv,
-    layers.Conv2D: _conv,
-    layers.Dense: _dense,
-    layers.DepthwiseConv1D: _depthwise,
-    layers.DepthwiseConv2D: _depthwise,
-    layers.SeparableConv1D: _separable,
-    layers.SeparableConv2D: _separable,
-}
+_RULES: TypeTable[Any] = TypeTable(
+    {
+        layers.Conv1D: _conv,
+        layers.Conv2D: _conv,
+        layers.Dense: _dense,
+        layers.DepthwiseConv1D: _depthwise,
+        layers.DepthwiseConv2D: _depthwise,
+        layers.SeparableConv1D: _separable,
+        layers.SeparableConv2D: _separable,
+    }
+)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from tfprune.counting import kernel_uses
 from tfprune.device.operators import Operator, uses
 from tfprune.device.removals import Removals
-from tfprune.graph import kernel_uses
 
 # From operators to the milliseconds that each takes, float (operators,).
 Times = Callable[[Sequence[Operator]], np.ndarray]

@@ -9,8 +9,9 @@ from functools import cached_property
 import keras
 import numpy as np
 
+from tfprune.counting import Work, listed, work_of
+from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
-from tfprune.graph import kernel_uses
 
 
 class Cost:
@@ -21,17 +22,34 @@ class Cost:
         self._weights = groups.model.weights
 
     @cached_property
-    def _uses(self) -> list[tuple[keras.Variable, int]]:
+    def _work(self) -> Work:
         # Only when asked for: a model of open sizes has parameters, but no count of these.
-        return [(use.kernel, use.positions) for use in kernel_uses(self._groups.model)]
+        return work_of(self._groups.model)
 
     def macs(self, alive: np.ndarray) -> int:
-        """Multiply-accumulates of one example with the units `alive`, bool (unit_count,)."""
-        shapes = self._shapes((kernel for kernel, _ in self._uses), alive)
-        return sum(
-            positions * math.prod(shape)
-            for (_, positions), shape in zip(self._uses, shapes, strict=True)
+        """Multiply-accumulates of one example with the units `alive`, bool (unit_count,).
+
+        Raises:
+            UsageError: a layer's cannot be counted, or a size is open.
+        """
+        if self._work.uncounted:
+            raise UsageError(
+                f"model {self._groups.model.name!r} has layers whose multiply-accumulates cannot "
+                f"be counted, so no share of them is known: {listed(self._work.uncounted)}; "
+                "give params= or filters= as the target"
+            )
+        kernels = [use for use in self._work.uses if use.kernel is not None]
+        shapes = self._shapes((use.kernel for use in kernels), alive)
+        # Products of activations stay: what they multiply is frozen.
+        products = sum(use.macs for use in self._work.uses if use.kernel is None)
+        return products + sum(
+            use.positions * math.prod(shape) for use, shape in zip(kernels, shapes, strict=True)
         )
+
+    @property
+    def counts_macs(self) -> bool:
+        """Whether `macs` knows of all layers."""
+        return not self._work.uncounted
 
     def params(self, alive: np.ndarray) -> int:
         """Parameters, statistics included, with the units `alive`, bool (unit_count,)."""

@@ -76,6 +76,20 @@ class ChannelGroups(Sequence[ChannelGroup]):
             if said:
                 partly = "" if len(said) == len(units) else f"{len(said)} of {len(units)}: "
                 found[path] = partly + "; ".join(dict.fromkeys(said))
+        return found | self._unfollowed()
+
+    def _unfollowed(self) -> dict[str, str]:
+        """The layers with a kernel that no rule followed: nothing of them is removed."""
+        followed = {variable for variable, _ in self.trace.slices}
+        reasons = {remark.layer: remark.reason for remark in self.trace.frozen}
+        found = {}
+        for path, layer in named_layers(self.model).items():
+            kernels = [each for each in layer.weights if len(each.shape) > 1]
+            if kernels and not any(id(each) in followed for each in kernels):
+                kind = type(layer).__name__
+                found[path] = reasons.get(
+                    layer.name, f"{layer.name} is a {kind}, which has no rule"
+                )
         return found
 
     def _partition(self) -> list[ChannelGroup]:

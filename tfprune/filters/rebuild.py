@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.cloning import compile_like, config_of, from_config, transfer
 from tfprune.filters.plan import RemovalPlan
 from tfprune.filters.records import Number
-from tfprune.graph import functional, is_graph
+from tfprune.graph import functional, graph_at_each_step, is_graph
 
 
 def rebuild(plan: RemovalPlan) -> keras.Model:
@@ -53,6 +53,8 @@ def _edit(
             continue
         if is_graph(layer):
             _edit(plan, layer, entry["config"], numbers)
+        elif inner := graph_at_each_step(layer):
+            _edit(plan, inner, entry["config"]["layer"]["config"], numbers)
         for number in numbers.get(id(layer), []):
             inner = entry if number.path[0] == "inbound_nodes" else entry["config"]
             for key in number.path[:-1]:

@@ -18,7 +18,8 @@ def group_table(groups: ChannelGroups) -> pd.DataFrame:
     Returns:
         One row a group, with columns layers (joined by " + "), channels, removable, and
         macs_share and params_share: the share, 0 to 1, of the model's that makes or reads these
-        channels. Shares overlap, since what one layer makes another reads.
+        channels. Shares overlap, since what one layer makes another reads. macs_share is None where
+        a layer's multiply-accumulates cannot be counted.
     """
     cost = Cost(groups)
     full = np.ones(groups.unit_count, bool)
@@ -31,7 +32,9 @@ def group_table(groups: ChannelGroups) -> pd.DataFrame:
                 "layers": " + ".join(group.layers),
                 "channels": group.size,
                 "removable": int(group.removable.sum()),
-                "macs_share": 1 - cost.macs(without) / cost.macs(full),
+                "macs_share": (
+                    1 - cost.macs(without) / cost.macs(full) if cost.counts_macs else None
+                ),
                 "params_share": 1 - cost.params(without) / cost.params(full),
             }
         )

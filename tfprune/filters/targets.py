@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
@@ -90,8 +91,9 @@ def plan(
         The plan, for `tfprune.filters.rebuild`.
 
     Raises:
-        UsageError: not exactly one target, one that is out of range or out of reach, a limit that
-            is none, an unknown layer or importance, missing data, or a model without a graph.
+        UsageError: not exactly one target, one that is out of range or out of reach, a model of
+            which nothing can be removed or whose MACs cannot be counted, a limit that is none, an
+            unknown layer or importance, missing data, or a model without a graph.
     """
     named = {"filters": filters, "macs": macs, "params": params}
     shares = [(name, share) for name, share in named.items() if share is not None]
@@ -118,7 +120,18 @@ def plan(
             return keeping_share(groups, ranked, share, *limits)
         return keeping_cost(groups, ranked, _cost(groups, name, exclude), share, name, *limits)
 
-    return in_rounds(groups, choose, share, rounds, importance, data)
+    found = in_rounds(groups, choose, share, rounds, importance, data)
+    if share < 1 and found.alive.all():
+        _say_nothing_goes(groups, f"{name}={share:g}", Limits(groups, round_to, minimum, exclude))
+    return found
+
+
+def _say_nothing_goes(groups: ChannelGroups, target: str, limits: Limits) -> None:
+    """Refuses a target where no channel may go at all, and warns where none had to."""
+    nothing = f"{target} removes nothing of model {groups.model.name!r}"
+    if not limits.removable.size:
+        raise UsageError(f"{nothing}, where no channel may go: {limits}")
+    warnings.warn(f"slim: {nothing}: every group is as small as its limits allow", stacklevel=4)
 
 
 def _cost(groups: ChannelGroups, name: str, exclude: Names) -> Callable[[np.ndarray], int]:

@@ -9,7 +9,7 @@ import keras
 
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules import rule_for
-from tfprune.graph import Call, calls, functional, is_graph
+from tfprune.graph import Call, calls, functional, graph_at_each_step, is_graph
 
 
 def trace(model: keras.Model) -> Trace:
@@ -48,15 +48,38 @@ def follow(record: Trace, model: keras.Model, inputs: Sequence[Channels]) -> lis
         arguments = [values[id(tensor)] for tensor in call.inputs]
         record.call = call
         if is_graph(call.operation):
-            entries = zip(functional(call.operation).inputs, arguments, strict=True)
-            arguments = [record.entered(tensor, each) for tensor, each in entries]
-            results = follow(record, call.operation, arguments)
+            results = _entered(record, call.operation, arguments)
+        elif (inner := graph_at_each_step(call.operation)) and arguments[0].axis != 1:
+            results = [
+                _at_all_steps(each, tensor.shape)
+                for each, tensor in zip(
+                    _entered(record, inner, [_at_one_step(each) for each in arguments]),
+                    call.outputs,
+                    strict=True,
+                )
+            ]
         else:
             answer = rule_for(call.operation)(record, call.operation, *arguments)
             results = [answer] if isinstance(answer, Channels) else list(answer)
         for tensor, each in zip(call.outputs, results, strict=True):
             values[id(tensor)] = each
     return [values[id(tensor)] for tensor in graph.outputs]
+
+
+def _entered(record: Trace, model: keras.Model, arguments: Sequence[Channels]) -> list[Channels]:
+    """Follows channels through a model that is called within another one."""
+    entries = zip(functional(model).inputs, arguments, strict=True)
+    return follow(record, model, [record.entered(tensor, each) for tensor, each in entries])
+
+
+def _at_one_step(channels: Channels) -> Channels:
+    axis = None if channels.axis is None else channels.axis - 1
+    return replace(channels, shape=(channels.shape[0], *channels.shape[2:]), axis=axis)
+
+
+def _at_all_steps(channels: Channels, shape: Sequence[int | None]) -> Channels:
+    axis = None if channels.axis is None else channels.axis + 1
+    return replace(channels, shape=tuple(shape), axis=axis, linear=None)
 
 
 def _unmasked(call: Call) -> Call:

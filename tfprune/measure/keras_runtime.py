@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.counting import work_of
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.graph import macs
 from tfprune.measure.interface import Runner, Runtime, one_line
 from tfprune.measure.stored import StoredWeights, stored
 from tfprune.measure.unpack import check_zip
@@ -80,9 +80,9 @@ class KerasRuntime(Runtime):
             yield stored(variable.path, np.asarray(variable))
 
     def macs(self) -> int | None:
-        """See `tfprune.macs`; None where the model has no graph or an open size."""
+        """See `tfprune.macs`; None where the model has no graph, an open size or unknown layers."""
         try:
-            return macs(self.model)
+            return work_of(self.model).whole_macs
         except UsageError:
             return None
 

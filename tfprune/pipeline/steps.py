@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from tfprune import data, device, filters, graph, slimming, training, weights, zoo
+from tfprune import counting, data, device, filters, graph, slimming, training, weights, zoo
 from tfprune.artifacts import export
 from tfprune.distillation import Teacher
 from tfprune.measure import evaluate, load, parameters
@@ -277,7 +277,7 @@ def described(model: keras.Model) -> dict[str, Any]:
     """What every step records of the model it leaves."""
     counted = parameters(model)
     return {
-        "macs": graph.macs(model),
+        "macs": counting.work_of(model).whole_macs,
         "parameters": counted.total,
         "nonzero_parameters": counted.nonzero,
     }

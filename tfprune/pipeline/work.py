@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tfprune import data, graph
+from tfprune import counting, data
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.files import RECORD, read_json, write_text
 from tfprune.measure import evaluate, load, parameters, sparsity, time_files
@@ -123,7 +123,7 @@ class Shop:
             "variant": task.name,
             "seed": task.seed,
             "steps": [each.folder.name for each in task.before],
-            "macs": graph.macs(model),
+            "macs": counting.work_of(model).whole_macs,
             "artifacts": [
                 {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test)}
                 for artifact in artifacts

@@ -12,6 +12,7 @@ from keras import layers
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules._common import agreed
 from tfprune.filters.rules.registry import channel_rule
+from tfprune.type_table import TypeTable
 
 
 def _product(values: np.ndarray) -> np.ndarray:
@@ -19,14 +20,16 @@ def _product(values: np.ndarray) -> np.ndarray:
     return np.where((values == 0).any(axis=0), 0.0, values.prod(axis=0))
 
 
-_COMBINED: dict[type, Callable[[np.ndarray], np.ndarray]] = {
-    layers.Add: lambda values: values.sum(axis=0),
-    layers.Subtract: lambda values: values[0] - values[1],
-    layers.Multiply: _product,
-    layers.Average: lambda values: values.mean(axis=0),
-    layers.Maximum: lambda values: values.max(axis=0),
-    layers.Minimum: lambda values: values.min(axis=0),
-}
+_COMBINED: TypeTable[Callable[[np.ndarray], np.ndarray]] = TypeTable(
+    {
+        layers.Add: lambda values: values.sum(axis=0),
+        layers.Subtract: lambda values: values[0] - values[1],
+        layers.Multiply: _product,
+        layers.Average: lambda values: values.mean(axis=0),
+        layers.Maximum: lambda values: values.max(axis=0),
+        layers.Minimum: lambda values: values.min(axis=0),
+    }
+)
 
 
 def _channel_axis(inputs: Sequence[Channels], shape: tuple[int | None, ...]) -> int | None:

@@ -21,26 +21,35 @@ from tfprune.filters.rules.ops_common import (
     unknown_value,
 )
 from tfprune.filters.rules.registry import channel_rule
+from tfprune.type_table import TypeTable
 
 Constants = Callable[[np.ndarray], np.ndarray]
 
 # What becomes of a channel that is constant over the axes that vanish.
-_REDUCED: dict[type, Constants] = {
-    **dict.fromkeys(operations(knp, "Mean Max Min Amax Amin Median Nanmean Nanmax"), unchanged),
-    **dict.fromkeys(operations(knp, "Nanmin Nanmedian"), unchanged),
-    **dict.fromkeys(operations(knp, "Sum Nansum Prod Any All CountNonzero Std Var Ptp"), only_zero),
-    **dict.fromkeys(operations(knp, "Argmax Argmin"), unknown_value),
-    **dict.fromkeys(operations(math, "Logsumexp"), unknown_value),
-}
+_REDUCED: TypeTable[Constants] = TypeTable(
+    {
+        **dict.fromkeys(operations(knp, "Mean Max Min Amax Amin Median Nanmean Nanmax"), unchanged),
+        **dict.fromkeys(operations(knp, "Nanmin Nanmedian"), unchanged),
+        **dict.fromkeys(
+            operations(knp, "Sum Nansum Prod Any All CountNonzero Std Var Ptp"), only_zero
+        ),
+        **dict.fromkeys(operations(knp, "Argmax Argmin"), unknown_value),
+        **dict.fromkeys(operations(math, "Logsumexp"), unknown_value),
+    }
+)
 # The same where the axes stay.
-_SWEPT: dict[type, Constants] = {
-    **dict.fromkeys(operations(knp, "Sort Roll"), unchanged),
-    **dict.fromkeys(operations(knp, "Cumsum Nancumsum Cumprod Nancumprod"), only_zero),
-    **dict.fromkeys(operations(knp, "Argsort"), unknown_value),
-}
+_SWEPT: TypeTable[Constants] = TypeTable(
+    {
+        **dict.fromkeys(operations(knp, "Sort Roll"), unchanged),
+        **dict.fromkeys(operations(knp, "Cumsum Nancumsum Cumprod Nancumprod"), only_zero),
+        **dict.fromkeys(operations(knp, "Argsort"), unknown_value),
+    }
+)
 _SHARED = operations(nn, "Softmax LogSoftmax Sparsemax Normalize")
-_POOLED: dict[type, Constants] = dict.fromkeys(
-    operations(nn, "MaxPool AveragePool AdaptiveMaxPool AdaptiveAveragePool"), unchanged
+_POOLED: TypeTable[Constants] = TypeTable(
+    dict.fromkeys(
+        operations(nn, "MaxPool AveragePool AdaptiveMaxPool AdaptiveAveragePool"), unchanged
+    )
 )
 
 

@@ -20,6 +20,7 @@ from tfprune.filters.rules.ops_common import (
     taken,
 )
 from tfprune.filters.rules.registry import channel_rule
+from tfprune.type_table import TypeTable
 
 Sizes = tuple[int | None, ...]
 
@@ -45,11 +46,13 @@ def _transposed(operation: Any, rank: int) -> list[int]:
 
 
 # Which axis of the input is found at each place of the output.
-_ORDER: dict[type, Callable[[Any, int], list[int]]] = {
-    knp.Moveaxis: _moved,
-    knp.Swapaxes: _swapped,
-    knp.Transpose: _transposed,
-}
+_ORDER: TypeTable[Callable[[Any, int], list[int]]] = TypeTable(
+    {
+        knp.Moveaxis: _moved,
+        knp.Swapaxes: _swapped,
+        knp.Transpose: _transposed,
+    }
+)
 
 
 @channel_rule(*_ORDER)

@@ -13,15 +13,18 @@ from tfprune.activations import acts_alone
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules._common import mapped, not_alone, numpy, silent_or_constant
 from tfprune.filters.rules.registry import channel_rule, frozen
+from tfprune.type_table import TypeTable
 
-_SIZE: dict[type, str] = {
-    layers.SimpleRNN: "units",
-    layers.GRU: "units",
-    layers.LSTM: "units",
-    layers.ConvLSTM1D: "filters",
-    layers.ConvLSTM2D: "filters",
-    layers.ConvLSTM3D: "filters",
-}
+_SIZE: TypeTable[str] = TypeTable(
+    {
+        layers.SimpleRNN: "units",
+        layers.GRU: "units",
+        layers.LSTM: "units",
+        layers.ConvLSTM1D: "filters",
+        layers.ConvLSTM2D: "filters",
+        layers.ConvLSTM3D: "filters",
+    }
+)
 
 
 @channel_rule(*_SIZE)
@@ -96,7 +99,7 @@ def bidirectional(trace: Trace, layer: Any, x: Channels, *states: Channels) -> S
     """The units of the two directions go pair by pair."""
     ways = (layer.forward_layer, layer.backward_layer)
     everything = (x, *states)
-    if any(type(way) not in _SIZE for way in ways):
+    if any(_SIZE.of(way) is None for way in ways):
         kind = type(ways[0]).__name__
         return frozen(trace, f"wraps a {kind}, which has no rule", *everything)
     if states or any(way.return_state for way in ways):

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 import keras
 
 from tfprune.filters.channels import Channels, Trace
+from tfprune.type_table import TypeTable
 
 Rule = Callable[..., Channels | Sequence[Channels]]
 _R = TypeVar("_R", bound=Rule)
 
-_RULES: dict[type, Rule] = {}
+_RULES: TypeTable[Rule] = TypeTable()
 
 
 def channel_rule(*types: type) -> Callable[[_R], _R]:
@@ -23,8 +24,8 @@ def channel_rule(*types: type) -> Callable[[_R], _R]:
     on the `Trace` which weights the channels index and which config numbers count them.
 
     Args:
-        *types: layer or operation classes. Only exactly these types match: a subclass may
-            compute something else, so it needs a rule of its own.
+        *types: layer or operation classes. A subclass follows where it only changes how the layer
+            is made or saved; one with a `call` of its own needs a rule of its own.
 
     Example:
         ```python
@@ -48,7 +49,7 @@ def rule_for(operation: keras.Operation) -> Rule:
     """The rule of an operation, `unknown` where nobody wrote one."""
     if getattr(operation, "lora_enabled", False) or getattr(operation, "quantization_mode", None):
         return adapted
-    return _RULES.get(type(operation), unknown)
+    return _RULES.of(operation) or unknown
 
 
 def frozen(trace: Trace, reason: str, *inputs: Channels) -> list[Channels]:
@@ -79,4 +80,5 @@ adapted = refusing("has LoRA or quantized weights")
 
 def unknown(trace: Trace, layer: Any, *inputs: Channels) -> list[Channels]:
     """Freezes what goes into and comes out of a layer that has no rule."""
-    return frozen(trace, f"is a {type(layer).__name__}, which has no rule", *inputs)
+    kind = type(layer).__name__
+    return frozen(trace, f"is a {kind}, which has no rule (see tfprune.channel_rule)", *inputs)
