@@ -13,6 +13,8 @@ from tfprune.errors import TfpruneError, UsageError
 
 # What every folder of a run says of itself: the pipeline writes it, the report reads it.
 RECORD = "record.json"
+# How the name of a file ends that holds a whole Keras model.
+MODEL_FILES = (".keras", ".h5", ".hdf5")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

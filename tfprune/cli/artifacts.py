@@ -75,10 +75,10 @@ def export_command(
     start_keras()
     from tfprune.artifacts import export, write_manifest
     from tfprune.data import load
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
     from tfprune.weights import rounded
 
-    network = read_keras(model)
+    network = load_model(model)
     if weight_bits is not None:
         network = rounded(network, weight_bits)
     images = load(data_name, data_dir).train.images[:500] if data_name else None

@@ -47,10 +47,10 @@ def inspect_command(
     from tfprune import channel_groups, sparsity
     from tfprune.counting import listed, work_of
     from tfprune.filters import group_table
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
     from tfprune.report import render
 
-    network = read_keras(model)
+    network = load_model(model)
     groups, work = channel_groups(network), work_of(network)
     table, zeros = group_table(groups), sparsity(network)
     cuts = None

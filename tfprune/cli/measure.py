@@ -112,9 +112,9 @@ def measure_command(
 
 def _layers(path: Path) -> pd.DataFrame:
     from tfprune.measure import layer_table
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
 
-    return layer_table(read_keras(path))
+    return layer_table(load_model(path))
 
 
 def _json(table: pd.DataFrame, layers: dict[str, pd.DataFrame], per_class: bool) -> str:

@@ -144,9 +144,9 @@ def slim_command(
     _check(plan_file, plan_only, output, target, data_name)
     start_keras()
     from tfprune import data
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
 
-    original = read_keras(model)
+    original = load_model(model)
     if target.get("dead") and not plan_only:
         original = _simplified(original, tolerance)
     images = None if data_name is None else data.load(data_name, data_dir)

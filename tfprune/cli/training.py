@@ -31,7 +31,7 @@ def _fitted(
 
     from tfprune.artifacts import export
     from tfprune.errors import UsageError
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
     from tfprune.pipeline.kinds import Step
     from tfprune.pipeline.steps import Bench, perform
 
@@ -54,7 +54,7 @@ def _fitted(
             seed,
             Path(scratch),
             output.stem,
-            earlier=lambda teacher: read_keras(Path(teacher)),
+            earlier=lambda teacher: load_model(Path(teacher)),
         )
         model, record = perform(specification, model, bench)
     export(model, output.parent, ["keras"], name=output.stem)
@@ -89,13 +89,13 @@ def train_command(
         zoo.check(model, option)
     start_keras()
     from tfprune.data import load
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
     from tfprune.pipeline.spec import ModelSpec
     from tfprune.pipeline.steps import build
 
     dataset = load(data_name, data_dir, seed=seed)
     if model.endswith(".keras"):
-        start = read_keras(Path(model))
+        start = load_model(Path(model))
     else:
         start = build(ModelSpec(name=model, options=option), dataset, seed)
     _fitted("train", given, start, dataset, output, seed, as_json)
@@ -161,8 +161,8 @@ def _further(
     """Does one step on a model that is a file."""
     start_keras()
     from tfprune.data import load
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
 
-    start = read_keras(model)
+    start = load_model(model)
     dataset = load(data_name, data_dir, seed=seed)
     _fitted(step, given, start, dataset, output, seed, as_json)
