@@ -245,10 +245,123 @@ def test_a_layer_that_swaps_its_function_is_refused() -> None:
         copy(model)
 
 
-def test_a_layer_that_loses_its_name_is_refused() -> None:
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Renaming(name="r")])
-    with pytest.raises(tfprune.UsageError, match="layer 'r' comes back from its config under"):
+def test_a_layer_that_forgets_its_name_gets_it_back() -> None:
+    model = keras.Sequential(
+        [keras.Input((4,)), Renaming(name="r"), layers.Dense(3, name="d"), Renaming(name="s")]
+    )
+    twin, inputs = copy(randomised(model)), examples(model)
+    assert [layer.name for layer in twin.layers] == ["r", "d", "s"]
+    assert_same(outputs(twin, inputs), outputs(model, inputs))
+
+
+class WithModels(layers.Layer):
+    """Holds models whose layers are named by count."""
+
+    def __init__(self, activation: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = activation
+        self.parts = {
+            "a": keras.Sequential([keras.Input((4,)), layers.Dense(4, activation=activation)])
+        }
+
+    def call(self, x: Any) -> Any:
+        return self.parts["a"](x)
+
+    def get_config(self) -> dict[str, Any]:
+        activation = keras.saving.serialize_keras_object(self.activation)
+        return {**super().get_config(), "activation": activation}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> WithModels:
+        activation = keras.saving.deserialize_keras_object(config.pop("activation"))
+        return cls(activation, **config)
+
+
+class WithClass(layers.Layer):
+    """Was given a class, and says so in its config."""
+
+    def __init__(self, norm: type = layers.LayerNormalization, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.norm_class = norm
+        self.norm = norm()
+
+    def build(self, shape: Any) -> None:
+        self.norm.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.norm(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "norm": keras.saving.serialize_keras_object(self.norm_class),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> WithClass:
+        return cls(keras.saving.deserialize_keras_object(config.pop("norm")), **config)
+
+
+class Misremembering(layers.Layer):
+    """Its config does not fit its constructor, whose arguments Keras recorded."""
+
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, x: Any) -> Any:
+        return self.size * x
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "sizes": [self.size]}
+
+
+@pytest.mark.parametrize("layer", [WithClass(name="c"), Misremembering(3, name="m")])
+def test_classes_and_recorded_arguments(layer: layers.Layer) -> None:
+    model = randomised(keras.Sequential([keras.Input((4,)), layer, layers.Dense(2)]))
+    inputs = examples(model)
+    assert_same(outputs(copy(model), inputs), outputs(model, inputs))
+    assert copy(model).layers[0].name == layer.name
+
+
+def test_models_within_a_layer() -> None:
+    model = keras.Sequential([keras.Input((4,)), WithModels(own("relu"), name="w")])
+    inputs = examples(randomised(model))
+    assert_same(outputs(copy(model), inputs), outputs(model, inputs))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Forgetful(layers.Layer):
+    """Says nothing of what it is made of, which was no plain value."""
+
+    def __init__(self, size: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def call(self, x: Any) -> Any:
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Failing(Forgetful):
+    def get_config(self) -> dict[str, Any]:
+        raise AttributeError("'Failing' object has no attribute 'size'")
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (Forgetful, "cannot be made again from its config .*missing 1 required"),
+        (Failing, "no config that it could be made again from .*no attribute 'size'"),
+    ],
+)
+def test_layers_without_a_whole_config_are_refused(layer: type, said: str) -> None:
+    model = keras.Sequential([keras.Input((4,)), layer(np.ones(3)), layers.Dense(2)])
+    with pytest.raises(tfprune.UsageError, match=said) as error:
         copy(model)
+    assert "\n" not in str(error.value)
 
 
 def test_compiled_objects_are_those_at_hand() -> None:

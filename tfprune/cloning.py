@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.graph import functional, is_graph, revives, settle
+from tfprune.graph import functional, is_graph, own_code, revives, settle
 
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
 # What Keras finds again under the name that it writes.
@@ -67,11 +67,13 @@ def config_of(model: keras.Model) -> ModelConfig:
     try:
         with _named(model, known):
             config = _graph_config(model)
+    except UsageError:
+        raise
     # A layer's get_config raises what it likes.
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:
         raise UsageError(
             f"model {model.name!r} has no config that it could be made again from "
-            f"({_first_line(error)}): give its layers a get_config"
+            f"({_first_line(error)}): give its layers a get_config that holds what they are made of"
         ) from error
     _own_classes(model, config, known)
     return ModelConfig(config, known, type(model) if revives(model) else keras.Model)
@@ -92,13 +94,26 @@ def from_config(model: keras.Model, found: ModelConfig) -> keras.Model:
         UsageError: a layer is shared between the model and one nested in it, weights lie outside
             the graph, or a layer came back with another function than it holds.
     """
-    with keras.saving.custom_object_scope(dict(found.objects)):
-        twin = found.made.from_config(found.config)
+    try:
+        with keras.saving.custom_object_scope(dict(found.objects)):
+            twin = found.made.from_config(found.config)
+    # A layer's constructor raises what it likes.
+    except Exception as error:
+        raise UsageError(
+            f"model {model.name!r} cannot be made again from its config ({_cause(error)}): give "
+            "its layers a get_config that holds what they are made of"
+        ) from error
+    _keep_names(model, twin)
     ours: dict[int, keras.Variable] = {}
     theirs: set[int] = set()
     for old, new in pairs(model, twin):
         _check_same(old, new)
         if isinstance(old, keras.Layer):
+            if len(old.weights) != len(new.weights):
+                raise UsageError(
+                    f"layer {old.name!r} has {len(old.weights)} weights and comes back from its "
+                    f"config with {len(new.weights)}: let its get_config and build make them all"
+                )
             ours |= {id(each): each for each in old.weights}
             theirs |= {id(each) for each in new.weights}
     if len(ours) != len(theirs):
@@ -115,18 +130,35 @@ def from_config(model: keras.Model, found: ModelConfig) -> keras.Model:
     return twin
 
 
+def _keep_names(model: keras.Model, twin: keras.Model) -> None:
+    """Gives layers that forget their names in their config the names of the original."""
+    ours = {each.name: each for each in functional(model).operations}
+    theirs = {each.name: each for each in functional(twin).operations}
+    lost = [each for name, each in ours.items() if name not in theirs]
+    found = [each for name, each in theirs.items() if name not in ours]
+    for old, new in zip(lost, found, strict=True):
+        if type(old) is not type(new):
+            raise UsageError(
+                f"layer {old.name!r} comes back from its config as another one: "
+                "let its get_config and from_config keep the name"
+            )
+        new.name = old.name
+    theirs = {each.name: each for each in functional(twin).operations}
+    for name, old in ours.items():
+        if is_graph(old):
+            _keep_names(old, theirs[name])
+
+
 def pairs(
     model: keras.Model, twin: keras.Model
 ) -> Iterator[tuple[keras.Operation, keras.Operation]]:
     """Each layer and raw operation of a model with its counterpart in a twin, nested ones too."""
+    ours = {each.name for each in functional(model).operations}
     others = {each.name: each for each in functional(twin).operations}
+    # A model inside a layer may get names by count; its order is the same.
+    renamed = iter([each for name, each in others.items() if name not in ours])
     for operation in functional(model).operations:
-        other = others.get(operation.name)
-        if other is None:
-            raise UsageError(
-                f"layer {operation.name!r} comes back from its config under another name: "
-                "let its get_config and from_config keep the name"
-            )
+        other = others[operation.name] if operation.name in others else next(renamed)
         if is_graph(operation):
             yield from pairs(operation, other)
         else:
@@ -231,8 +263,32 @@ def _name_graph(
             if not revives(operation):
                 vars(operation)["get_config"] = functools.partial(_graph_config, operation)
                 undo.append(functools.partial(vars(operation).pop, "get_config"))
-        else:
-            _stand_in(operation, known, undo, seen)
+            continue
+        if isinstance(operation, keras.Layer) and not _round_trips(operation):
+            vars(operation)["get_config"] = functools.partial(_constructor_arguments, operation)
+            undo.append(functools.partial(vars(operation).pop, "get_config"))
+        _stand_in(operation, known, undo, seen)
+
+
+def _round_trips(layer: keras.Layer) -> bool:
+    """Whether a layer's config makes it again; of Keras' own layers it does.
+
+    Where it does not, and Keras recorded what the constructor was given, that is used instead.
+    """
+    if not own_code(type(layer), "get_config") or getattr(layer, "_auto_config", None) is None:
+        return True
+    try:
+        with keras.saving.custom_object_scope({}):
+            type(layer).from_config(layer.get_config())
+    # A layer's own code raises what it likes.
+    except Exception:
+        return False
+    return True
+
+
+def _constructor_arguments(layer: keras.Layer) -> dict[str, Any]:
+    arguments = layer._auto_config.serialize()
+    return {**arguments, "name": layer.name}
 
 
 @contextmanager
@@ -278,7 +334,8 @@ def _stand_in(
 
 
 def _is_function(value: Any) -> bool:
-    found = isinstance(value, _FUNCTIONS) or _is_callable_object(value)
+    # A class that a layer was given, such as that of its norm, has no config either.
+    found = isinstance(value, (*_FUNCTIONS, type)) or _is_callable_object(value)
     return found and id(value) not in _KERAS_FINDS
 
 
@@ -355,8 +412,8 @@ def _check_same(old: keras.Operation, new: keras.Operation) -> None:
     """Refuses a twin that computes with another function than the original."""
     for path, mine, other in _differences(old, new, set()):
         raise UsageError(
-            f"layer {old.name!r} holds {_called(mine)} as {path!r}, and its config gives "
-            f"{_called(other)}: let its get_config and from_config keep what it was given"
+            f"layer {old.name!r} holds {_called(mine)} as {path.lstrip('.')!r}, and its config "
+            f"gives {_called(other)}: let its get_config and from_config keep what it was given"
         )
 
 
@@ -377,9 +434,11 @@ def _differences(mine: Any, other: Any, seen: set[int]) -> Iterator[tuple[str, A
     elif is_graph(mine) and is_graph(other) and getattr(mine, "built", False):
         for one, another in pairs(mine, other):
             yield from _below(f".{one.name}", one, another, seen)
+    elif isinstance(mine, keras.initializers.Initializer):
+        # The weights are there by now; an array would have another shape.
+        return
     elif _has_config(mine):
-        # An array in the place of an initializer has another shape by now, and is not needed.
-        if type(mine) is not type(other) and not isinstance(other, keras.initializers.Zeros):
+        if type(mine) is not type(other):
             yield "", mine, other
         for key in vars(mine).keys() & getattr(other, "__dict__", {}).keys() - _SKIPPED:
             # What shadows a method was put there by Keras, such as a wrapped `build`.
@@ -389,7 +448,7 @@ def _differences(mine: Any, other: Any, seen: set[int]) -> Iterator[tuple[str, A
 
 def _below(step: str, mine: Any, other: Any, seen: set[int]) -> Iterator[tuple[str, Any, Any]]:
     for path, one, another in _differences(mine, other, seen):
-        yield f"{step}{path}".lstrip("."), one, another
+        yield f"{step}{path}", one, another
 
 
 def _same_function(mine: Any, other: Any) -> bool:
@@ -409,6 +468,13 @@ def _same_function(mine: Any, other: Any) -> bool:
 def _called(value: Any) -> str:
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong in a constructor; Keras puts it last, behind the whole config."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("Exception encountered: ")]
+    return (told or lines or [type(error).__name__])[-1][:200]
 
 
 def _first_line(error: BaseException) -> str:

@@ -440,10 +440,11 @@ def _unfolded(call: Call, path: str) -> Work:
             outputs = keras.tree.flatten(operation.call(*args, **kwargs))
             graph = keras.Model(list(inputs.values()), outputs)
             functional(graph)
-        # A `call` in another library raises what it likes for a tensor without numbers.
+            work = _of_graph(graph, f"{path}/")
+        # A `call` in another library raises what it likes for a tensor without numbers; where it
+        # goes through, its own reshaping may leave sizes open.
         except Exception:
             return unknown
-        work = _of_graph(graph, f"{path}/")
     if any(type(each).__module__.partition(".")[0] != "keras" for each in graph.operations) and (
         operation in graph.operations
     ):
