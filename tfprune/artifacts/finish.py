@@ -68,8 +68,8 @@ def custom_modules(model: keras.Model) -> list[str]:
         model: A Sequential or Functional model.
 
     Returns:
-        Their names, or paths of files, as `import_layers` takes them; `"__main__"` among them where a script or a notebook defines a layer, which
-        no other Python can import.
+        Their names, or paths of files, as `import_layers` takes them; `"__main__"`
+        among them where a script or a notebook defines a layer, which no other Python can import.
     """
     registered = (
         value

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
+    callback=options.folder,
+    type=click.Path(path_type=Path),
     help="The directory to write to.",
 )
 @click.option(
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     help="A text file with the name of one class a line; written beside the artifacts.",
 )
 @options.data(required=False, why="its training images calibrate int8 and int16x8")
+@options.imports
 @options.as_json
 def export_command(
     model: Path,
@@ -66,7 +68,7 @@ def export_command(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Export MODEL, a .keras file. Every artifact is loaded, run and compared before it counts.
+    """Export MODEL, a .keras or .h5 file. Every artifact is loaded, run and compared first.
 
     What is known of each is written to artifacts.json: shapes, quantization, hashes, sizes,
     versions and agreement.
@@ -106,7 +108,7 @@ def _read_labels(path: Path) -> list[str]:
 def _row(artifact: Artifact) -> dict[str, Any]:
     zstd = artifact.bytes_zstd
     row: dict[str, Any] = {
-        "artifact": str(artifact.path),
+        "artifact": options.shown(artifact.path),
         "format": artifact.format,
         "bytes": artifact.bytes_raw,
         "bytes_gzip": artifact.bytes_gzip,

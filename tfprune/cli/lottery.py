@@ -30,12 +30,21 @@ def _shares(
 @options.data(required=True, why="what to train on, and to test tickets with")
 @options.zoo_option
 @click.option(
-    "--limit", type=int, metavar="N", help="Use at most so many images of each split, to try out."
+    "--limit",
+    type=options.COUNT,
+    metavar="N",
+    help="Use at most so many images of each split, to try out.",
 )
-@click.option("--rounds", type=int, default=10, show_default=True, help="Levels of pruning.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=10,
+    show_default=True,
+    help="Levels of pruning.",
+)
 @click.option(
     "--share",
-    type=float,
+    type=options.Number(0, 1, open="low high"),
     default=0.2,
     show_default=True,
     help="Of the weights that live, how many die in a round.",
@@ -75,7 +84,8 @@ def _shares(
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    callback=options.folder,
+    type=click.Path(path_type=Path),
     default=Path("saved_models"),
     show_default=True,
     help="The run is written to a folder in here.",
@@ -83,6 +93,7 @@ def _shares(
 @click.option(
     "--name", metavar="NAME", help="Of the run and its folder; lottery-MODEL if not given."
 )
+@options.imports
 @options.as_json
 def lottery_command(
     model: str,
@@ -109,6 +120,7 @@ def lottery_command(
     finetune. The run is a pipeline's: one that was stopped goes on where it was, and more rounds
     or seeds go on from there.
     """
+    options.zoo_model(model, option)
     from tfprune.pipeline.runner import run
     from tfprune.pipeline.study import lottery_study
     from tfprune.report import read_run, render, tickets, tickets_in_words, tickets_over_seeds

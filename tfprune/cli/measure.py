@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options
+from tfprune.files import MODEL_FILES
 from tfprune.quiet import start_keras
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
 @click.option("--layers", is_flag=True, help="Also print MACs and parameters of .keras files.")
+@options.imports
 @options.as_json
 def measure_command(
     files: tuple[Path, ...],
@@ -73,9 +75,9 @@ def measure_command(
       per_class, class_images   with --per-class
       layers               with --layers
     """  # noqa: D301 - click wants the character itself.
-    networks = [path for path in files if path.suffix == ".keras"]
+    networks = [path for path in files if path.suffix in MODEL_FILES]
     if layers and not networks:
-        raise click.UsageError("--layers shows the layers of .keras files: give one")
+        raise click.UsageError("--layers shows the layers of .keras and .h5 files: give one")
     from tfprune.measure.threads import limit_threads
 
     limit_threads(threads)

@@ -49,8 +49,8 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "trainable": (...,),
 }
 _OF_EVERY_LAYER = frozenset({"name", "dtype", "trainable", "activity_regularizer"})
-# TensorFlow functions called on Keras tensors, and the same of Keras 3: operations of two arguments,
-# and activations.
+# TensorFlow functions called on Keras tensors, and the same of Keras 3: operations of two
+# arguments, and activations.
 _OPERATIONS = "keras.src.ops.numpy"
 _ARITHMETIC = {
     "__operators__.add": "Add",
@@ -77,12 +77,12 @@ _ADVICE = {
     "QuantizeWrapperV2": "give the float model: tfmot's quantize wrappers have no counterpart here",
     "ClusterWeights": "take tfmot's wrappers off with tfmot.clustering.keras.strip_clustering, in "
     "tf_keras, and save it again",
-    **{
-        name: "it is a TensorFlow function that was called on a Keras tensor: write it as a layer "
+    **dict.fromkeys(
+        _RAW_OPS,
+        "it is a TensorFlow function that was called on a Keras tensor: write it as a layer "
         "(Rescaling, Add, ReLU, Reshape, ...) in Keras 2 and save again, or build the model in "
-        "Keras 3 and give it the weights with load_weights"
-        for name in _RAW_OPS
-    },
+        "Keras 3 and give it the weights with load_weights",
+    ),
 }
 
 
@@ -117,6 +117,11 @@ def named_classes(config: Any, layer: str = "") -> Iterator[tuple[dict[str, Any]
     elif isinstance(config, list | tuple):
         for each in config:
             yield from named_classes(each, layer)
+
+
+def is_of_keras(class_name: str) -> bool:
+    """Whether Keras 3 has a layer, a model, or what a layer is configured with, of this name."""
+    return class_name in _MODELS or any(_class(home, class_name) for home in _HOMES)
 
 
 def advice(class_name: str) -> str | None:

@@ -336,9 +336,8 @@ def _missing(entry: dict[str, Any]) -> bool:
         if name == "function":
             name = str(entry["config"])
     else:
-        if not module:
-            if any(keras2._class(home, name) for home in keras2._HOMES) or name in keras2._MODELS:
-                return False
+        if not module and keras2.is_of_keras(name):
+            return False
         name = str(entry.get("registered_name") or name)
     return keras.saving.get_registered_object(name) is None
 

@@ -28,9 +28,9 @@ def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) ->
     """Loads an artifact, or wraps a model that is in memory.
 
     Args:
-        artifact: A `.keras` or legacy `.h5` file, a `.tflite` file or a C array (`.cc`) of one, an `.onnx` file, a
-            SavedModel directory, a `.tar.gz` or `.tar.zst` that holds one SavedModel, or a built
-            Keras model. It has one input and one output.
+        artifact: A `.keras` or legacy `.h5` file, a `.tflite` file or a C array (`.cc`) of one, an
+            `.onnx` file, a SavedModel directory, a `.tar.gz` or `.tar.zst` that holds one
+            SavedModel, or a built Keras model. It has one input and one output.
         threads: Threads of the single-image call of a TFLite or ONNX model. TensorFlow's thread
             pools belong to the process (`tf.config.threading`), so the other formats ignore it.
 
@@ -88,5 +88,5 @@ def runtime_module(path: Path) -> str:
         return _KERAS
     raise UsageError(
         f"{path} is no artifact tfprune can run: "
-        "give a .keras, .h5, .tflite, .cc, .onnx, .tar.gz or .tar.zst file, or a SavedModel directory"
+        "give a .keras, .h5, .tflite, .cc, .onnx, .tar.gz or .tar.zst file, or a SavedModel folder"
     )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import numbers
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfprune.errors import UsageError, did_you_mean
+
+# Beyond these no machine holds the net.
+MOST_WIDTH, MOST_BLOCKS, MOST_LAYERS, MOST_MULTIPLIER = 1024, 16, 64, 16
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,15 @@ def options_of(name: str) -> tuple[str, ...]:
 
 
 def check(name: str, options: Iterable[str] = ()) -> None:
-    """Checks a name and the names of its options, without importing Keras.
+    """Checks a name, the names of its options and their values, without importing Keras.
 
     Args:
         name: what `build` is to build.
         options: the options' names, or the options themselves by name.
 
     Raises:
-        UsageError: The zoo has no such name, or the name no such option.
+        UsageError: The zoo has no such name, or the name no such option, or it cannot have that
+            value.
     """
     if name not in NETS and name not in KERAS_APPLICATIONS:
         raise UsageError(f"unknown model {name!r}: {_near(name)}")
@@ -119,6 +126,67 @@ def check(name: str, options: Iterable[str] = ()) -> None:
             raise UsageError(
                 f"unknown option {option!r} of {name}: {did_you_mean(option, options_of(name))}"
             )
+
+    if isinstance(options, Mapping):
+        for option, value in options.items():
+            check_value(option, value)
+
+
+def check_value(option: str, value: Any) -> None:
+    """Checks the value of an option.
+
+    Args:
+        option: one of those of `options_of`.
+        value: what it was given.
+
+    Raises:
+        UsageError: It cannot have that value.
+    """
+    if option == "width":
+        positive(option, value, MOST_WIDTH)
+    elif option == "depth_multiplier":
+        positive(option, value, MOST_MULTIPLIER)
+    elif option == "blocks":
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise UsageError(
+                f"blocks is {value!r} and must be a list of whole numbers, such as [2, 2, 2]"
+            )
+        positive("the number of blocks", len(value), MOST_BLOCKS)
+        for each in value:
+            positive("a number in blocks", each, MOST_LAYERS)
+    elif option == "minimalistic":
+        if not isinstance(value, bool):
+            raise UsageError(f"minimalistic is {value!r} and must be true or false")
+    elif option == "dropout":
+        if not _number(value) or not 0 <= value < 1:
+            raise UsageError(f"dropout is {value!r} and must be a number from 0 to below 1")
+    elif option == "alpha":
+        if not _number(value) or value <= 0:
+            raise UsageError(f"alpha is {value!r} and must be a number above 0")
+        if value > MOST_MULTIPLIER:
+            raise UsageError(f"alpha is {value!r} and must be at most {MOST_MULTIPLIER}")
+    elif option == "weights" and not isinstance(value, str | os.PathLike):
+        raise UsageError(
+            f'weights is {value!r} and must be "imagenet", "random" or the path of a file'
+        )
+
+
+def positive(what: str, value: Any, most: int | None = None) -> int:
+    """Returns a whole number of 1 or more.
+
+    Raises:
+        UsageError: On anything else, and above `most`.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{what} is {value!r} and must be a whole number of 1 or more")
+    if most is not None and value > most:
+        raise UsageError(f"{what} is {int(value):.6g} and must be at most {most}")
+    return int(value)
+
+
+def _number(value: object) -> bool:
+    known = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return known and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _near(name: Any) -> str:
