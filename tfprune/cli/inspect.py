@@ -61,7 +61,7 @@ def inspect_command(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Show the channel groups of MODEL, a .keras file, its frozen layers and its sparsity."""
+    """Show the channel groups of MODEL, a Keras file, its frozen layers and its sparsity."""
     if probed and data_name is None:
         raise click.UsageError("--sensitivity needs images to measure with: give --data NAME")
     if plot is not None and not probed:

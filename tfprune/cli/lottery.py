@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ def _shares(
         if not layer:
             raise click.BadParameter(f"{value!r} is not of the form dense*=0.2")
     return found
+
+
+def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise click.BadParameter(
+            f"{value!r} is not a name of a run: use A-Z, a-z, 0-9, dots, hyphens and underscores, "
+            "and begin with a letter or a digit"
+        )
+    return value
 
 
 @click.command("lottery")
@@ -91,7 +101,10 @@ def _shares(
     help="The run is written to a folder in here.",
 )
 @click.option(
-    "--name", metavar="NAME", help="Of the run and its folder; lottery-MODEL if not given."
+    "--name",
+    metavar="NAME",
+    callback=_run_name,
+    help="Of the run and its folder; lottery-MODEL if not given.",
 )
 @options.imports
 @options.as_json
@@ -126,7 +139,8 @@ def lottery_command(
     from tfprune.report import read_run, render, tickets, tickets_in_words, tickets_over_seeds
 
     study = lottery_study(
-        name or f"lottery-{Path(model).stem}",
+        # A run's folder has a plain name, whatever the file is called.
+        name or re.sub("[^A-Za-z0-9._]+", "-", f"lottery-{Path(model).stem}").rstrip("-"),
         model={"name": model, "options": option},
         data={"name": data_name, "limit": limit},
         training=training,

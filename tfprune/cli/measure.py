@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1024),
     help="Of one image's latency and memory. [default: 1 of TFLite, TensorFlow's own choice]",
 )
 @click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")

@@ -220,6 +220,8 @@ def zoo_model(model: str, option: dict[str, Any]) -> Path | None:
     from tfprune.errors import UsageError
     from tfprune.files import MODEL_FILES, existing
 
+    if not model:
+        raise UsageError("MODEL is empty: give a net of the zoo, or a .keras or .h5 file")
     if not model.endswith(MODEL_FILES) and not Path(model).exists():
         zoo.check(model, option)
         return None

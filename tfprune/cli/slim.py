@@ -321,5 +321,8 @@ def _measured(plan: RemovalPlan) -> None:
 def _left(document: PlanDocument) -> str:
     """The shares that are left; a model of open sizes has no count of MACs."""
     counts = {"MACs": document.macs, "parameters": document.parameters}
-    said = [(name, pair) for name, pair in counts.items() if pair is not None]
+    # Of none, nothing is a share.
+    said = [(name, pair) for name, pair in counts.items() if pair is not None and pair[0]]
+    if not said:
+        return "nothing, since the model has no weights,"
     return ", ".join(f"{after / before:.1%} of the {name}" for name, (before, after) in said)

@@ -131,7 +131,8 @@ def advice(class_name: str) -> str | None:
 
 def is_code(config: Mapping[str, Any]) -> bool:
     """Whether what a config says of a layer is Python bytecode, which nothing here runs."""
-    function = (config.get("config") or {}).get("function")
+    inner = config.get("config")
+    function = inner.get("function") if isinstance(inner, dict) else None
     if isinstance(function, dict):
         return function.get("class_name") == "__lambda__"
     return config.get("class_name") == "Lambda" and isinstance(function, list | tuple)
@@ -155,7 +156,8 @@ def _object(entry: dict[str, Any], key: str, layer: str) -> Any:
         policy = inner["name"] if isinstance(inner, dict) else inner
         return _said("keras", "DTypePolicy", {"name": policy}, entry)
     # The first Keras 2 wrote the layers of a Sequential as a bare list.
-    inner = {"layers": inner} if name == "Sequential" and isinstance(inner, list) else inner
+    if name == "Sequential" and isinstance(inner, list):
+        inner = {"name": "sequential", "layers": inner}
     inner = dict(inner or {})
     if "layers" not in inner:
         layer = str(inner.get("name") or layer)
@@ -186,7 +188,7 @@ def _object(entry: dict[str, Any], key: str, layer: str) -> Any:
 
 
 def _said(module: str, name: str, config: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: entry[key] for key in ("name", "inbound_nodes") if key in entry}
+    kept: dict[str, Any] = {key: entry[key] for key in ("name", "inbound_nodes") if key in entry}
     return {
         "module": module,
         "class_name": name,

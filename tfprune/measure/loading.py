@@ -113,8 +113,8 @@ def import_layers(*modules: str) -> None:
     for name in modules:
         try:
             module = _imported(name)
-        # A module's own code raises what it likes.
-        except Exception as error:
+        # A module's own code raises what it likes, and a script may leave.
+        except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{name} cannot be imported ({type(error).__name__}: {one_line(error)}): give a "
                 "Python file, or a module that Python finds"
@@ -311,7 +311,7 @@ def _explain(path: Path, config: dict[str, Any]) -> None:
             continue
         if name in ("function", "builtin_function_or_method"):
             name = str(entry["config"])
-        said = f"{path} needs {name!r} for layer {layer!r}"
+        said = f"{path} needs {name!r}" + (f" for layer {layer!r}" if layer else "")
         if do := keras2.advice(name):
             raise UsageError(f"{said}: {do}")
         home = str(entry.get("module") or "")

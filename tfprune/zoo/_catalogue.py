@@ -177,11 +177,13 @@ def positive(what: str, value: Any, most: int | None = None) -> int:
     Raises:
         UsageError: On anything else, and above `most`.
     """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    number = int(value) if whole else 0
+    if number < 1:
         raise UsageError(f"{what} is {value!r} and must be a whole number of 1 or more")
-    if most is not None and value > most:
-        raise UsageError(f"{what} is {int(value):.6g} and must be at most {most}")
-    return int(value)
+    if most is not None and number > most:
+        raise UsageError(f"{what} is {number:.6g} and must be at most {most}")
+    return number
 
 
 def _number(value: object) -> bool:
