@@ -60,7 +60,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise TfpruneError(
             f"{path} cannot be read ({error.strerror}): check the path, or make it first"
         ) from error
-    except ValueError as error:
+    # JSON that nests without end is damage as well.
+    except (ValueError, RecursionError) as error:
         raise TfpruneError(f"{path} is damaged: delete it and run again") from error
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tfprune.cli import options
+from tfprune.cli.told import tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,9 @@ def run_command(
     directory = run(
         spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say, progress=True
     )
-    table = comparison(read_run(directory))
+    this = read_run(directory)
+    tell([this])
+    table = comparison(this)
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return

@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfprune.errors import TfpruneError
-from tfprune.files import read_json, write_json
+from tfprune.files import write_json
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DataSpec
 from tfprune.pipeline.store import key
+from tfprune.report.records import Record, read_record
 
 if TYPE_CHECKING:
     from tfprune.data import Dataset
 
 _CACHE = "data.json"
+
+
+class _Known(Record):
+    """What is remembered of a data set."""
+
+    signature: str | None
+    sha256: str
+    note: str
 
 
 class Images:
@@ -71,7 +80,7 @@ class Images:
         signature = self._signature()
         if signature is not None and self._cache.is_file():
             try:
-                known: dict[str, Any] = read_json(self._cache)
+                known = read_record(self._cache, _Known)
             except TfpruneError:
                 # It is only a cache: the images themselves say the same.
                 known = {}

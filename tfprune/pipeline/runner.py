@@ -13,7 +13,7 @@ import pandas as pd
 
 from tfprune.artifacts.installed import check_installed
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
-from tfprune.files import read_json, write_json
+from tfprune.files import write_json
 from tfprune.pipeline import provenance
 from tfprune.pipeline.images import Images
 from tfprune.pipeline.outlook import Outlook
@@ -22,6 +22,7 @@ from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import Store
 from tfprune.quiet import start_keras
 from tfprune.report import write_report
+from tfprune.report.records import RunRecord, read_record
 from tfprune.report.run import RUN
 
 Say = Callable[[str], None]
@@ -165,7 +166,7 @@ def _recorded(store: Store, about: dict[str, Any], session: str) -> Iterator[str
 
     def end(sessions: list[dict[str, Any]]) -> None:
         for each in sessions:
-            if each["id"] == session:
+            if each.get("id") == session:
                 each["ended"] = _now()
 
     yield commit
@@ -178,7 +179,7 @@ def _note(
     """Writes the record of the run anew; its sessions are kept, and changed in place."""
     with store.lock("run", "waiting for another run to write its record"):
         path = store.directory / RUN
-        sessions = read_json(path)["sessions"] if path.is_file() else []
+        sessions = read_record(path, RunRecord)["sessions"] if path.is_file() else []
         change(sessions)
         write_json(path, {**about, "sessions": sessions})
 
@@ -186,7 +187,7 @@ def _note(
 def _same(path: Path, about: dict[str, Any]) -> bool:
     if not path.is_file():
         return False
-    known = read_json(path)
+    known = read_record(path, RunRecord)
     return all(known.get(name) == value for name, value in about.items())
 
 
