@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 from tfprune.errors import TfpruneError
 from tfprune.files import write_json
 from tfprune.pipeline.provenance import versions
+from tfprune.pipeline.requirements import base_name, data_root
 from tfprune.pipeline.spec import DataSpec
 from tfprune.pipeline.store import key
 from tfprune.report.records import Record, read_record
@@ -109,10 +109,7 @@ class Images:
         }
         if self._spec.name == "digits":
             return key(about)
-        name = self._spec.name.partition(":")[0].partition("/")[0]
-        root = Path(
-            self._data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-        ).expanduser()
+        name, root = base_name(self._spec.name), data_root(self._data_dir)
         files = sorted(path for path in (root / name).rglob("*") if path.is_file())
         if not files:
             return None

@@ -71,6 +71,8 @@ class Outlook:
 
     def __init__(self, pipeline: Pipeline, directory: Path, probe: Probe | None = None) -> None:
         self._pipeline = pipeline
+        # By the identity of a step: what is left after it, for the chains that go on from there.
+        self._shares: dict[str, float] = {}
         self._steps: dict[str, dict[str, Any]] = {}
         for record in _records(directory.glob(f"steps/*/{RECORD}"), FinishedStep):
             self._steps[record["step"]] = record
@@ -169,11 +171,17 @@ class Outlook:
 
     def _share(self, task: Task) -> float:
         """The share of the model's MACs that earlier steps of the chain keep, about."""
-        share = 1.0
-        for before in task.before:
-            step = self._pipeline.steps[before.name]
-            if isinstance(step, SlimStep):
-                share *= step.macs or step.params or (step.filters or 1.0) ** 2
+        passed = []
+        step = task.after
+        while step is not None and step.identity not in self._shares:
+            passed.append(step)
+            step = step.after
+        share = 1.0 if step is None else self._shares[step.identity]
+        for each in reversed(passed):
+            known = self._pipeline.steps[each.name]
+            if isinstance(known, SlimStep):
+                share *= known.macs or known.params or known.latency or (known.filters or 1.0) ** 2
+            self._shares[each.identity] = share
         return share
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from tfprune.artifacts.installed import check_installed
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import write_json
 from tfprune.pipeline import provenance
 from tfprune.pipeline.images import Images
 from tfprune.pipeline.outlook import Outlook
 from tfprune.pipeline.plan import Task, plan
-from tfprune.pipeline.spec import Pipeline
+from tfprune.pipeline.requirements import check_requirements
+from tfprune.pipeline.spec import Pipeline, checked_seeds
 from tfprune.pipeline.store import Store
 from tfprune.quiet import start_keras
 from tfprune.report import write_report
@@ -57,9 +57,7 @@ def run(
         UsageError: a variant is unknown, or a format needs a package that is not installed.
         TfpruneError: data is missing, or the directory cannot be written.
     """
-    _known(pipeline, only)
-    for variant in only or pipeline.variants:
-        check_installed(pipeline.delivered(variant)[1])
+    seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
     _writable(directory)
     store = Store(directory, say)
@@ -106,7 +104,7 @@ def forecast(
         UsageError: a variant is unknown.
         TfpruneError: data is missing.
     """
-    _known(pipeline, only)
+    seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
     images = Images(pipeline.data, data_dir, directory)
     tasks = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
@@ -195,13 +193,18 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _known(pipeline: Pipeline, only: Sequence[str]) -> None:
+def _asked(
+    pipeline: Pipeline, seeds: Sequence[int] | None, only: Sequence[str], data_dir: str | None
+) -> list[int] | None:
+    """The seeds, after all that can be checked before the first image is loaded."""
     for variant in only:
         if variant not in pipeline.variants:
             raise UsageError(
                 f"the pipeline {pipeline.name!r} has no variant {variant!r}: "
                 f"{did_you_mean(variant, pipeline.variants)}"
             )
+    check_requirements(pipeline, data_dir, only)
+    return checked_seeds(seeds) if seeds else None
 
 
 def _writable(directory: Path) -> None:

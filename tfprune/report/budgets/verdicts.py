@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.report.budgets.verdict import Verdict
 from tfprune.report import escaping
+from tfprune.report.budgets.verdict import Verdict
 
 _COLUMNS = ("rule", "variant", "artifact", "figure", "measured", "limit", "margin", "verdict")
 _RIGHT = ("measured", "margin")
