@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -82,10 +82,11 @@ class Chain(Sequence[str]):
             return Chain(self.start, self.repeat, self.times - 1, self.repeat[:-1])
         return Chain(self.start[:-1])
 
-    def map(self, renamed: Callable[[str], str]) -> Chain:
-        """The chain with other names for its steps."""
+    def map(self, names: Mapping[str, str]) -> Chain:
+        """The chain with other names for some of its steps."""
         start, repeat, end = (
-            tuple(map(renamed, part)) for part in (self.start, self.repeat, self.end)
+            tuple(names.get(step, step) for step in part)
+            for part in (self.start, self.repeat, self.end)
         )
         return Chain(start, repeat, self.times, end)
 

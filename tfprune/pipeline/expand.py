@@ -185,7 +185,7 @@ def with_sweep(raw: Raw) -> Raw:
             suffixes = {
                 step: suffix for step, (suffix, _) in zip(swept[variant], combination, strict=True)
             }
-            renamed = chain.map(lambda step, suffixes=suffixes: step + suffixes.get(step, ""))
+            renamed = chain.map({step: step + suffix for step, suffix in suffixes.items()})
             _added(expanded, variant + "".join(suffixes.values()), renamed, "sweep")
     return {**raw, "steps": expanded_steps, "variants": expanded, "sweep": {}}
 

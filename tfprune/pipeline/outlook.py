@@ -13,7 +13,7 @@ import pandas as pd
 from tfprune.backup import epochs_done
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
-from tfprune.pipeline.kinds import FormatName, RetrainStep, SlimStep
+from tfprune.pipeline.kinds import RetrainStep, SlimStep
 from tfprune.pipeline.plan import Task
 from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import SCRATCH, partial
@@ -21,7 +21,7 @@ from tfprune.report.records import Finished, FinishedStep, Record, read_record
 from tfprune.training import Training
 
 # Bytes a parameter in a file of each format, for a forecast.
-_BYTES: dict[FormatName, float] = {
+_BYTES: dict[str, int] = {
     "keras": 4,
     "savedmodel": 4,
     "savedmodel-zst": 4,

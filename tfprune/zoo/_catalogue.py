@@ -147,10 +147,11 @@ def checked(option: str, value: Any) -> Any:
         case "width":
             return positive(option, value, _WIDEST)
         case "blocks":
-            if not isinstance(value, list | tuple) or not 1 <= len(value) <= _MOST_BLOCKS:
+            if not isinstance(value, list | tuple):
                 raise UsageError(
                     f"blocks is {_cut(value)} and must be a list of whole numbers, such as [2, 2]"
                 )
+            positive("the number of blocks", len(value), _MOST_BLOCKS)
             return tuple(positive("a number in blocks", each, _MOST_BLOCKS) for each in value)
         case "depth_multiplier":
             return positive(option, value, _WIDEST)
@@ -184,11 +185,14 @@ def positive(what: str, value: Any, largest: int | None = None) -> int:
     Raises:
         UsageError: On anything else.
     """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+    # bool is a kind of int, and NumPy's integers are none.
+    whole = type(value) is not bool and isinstance(value, numbers.Integral)
+    number = int(value) if whole else 0
+    if number < 1:
         raise UsageError(f"{what} is {_cut(value)} and must be a whole number of 1 or more")
-    if largest is not None and value > largest:
+    if largest is not None and number > largest:
         raise UsageError(f"{what} is beyond {largest:,}, the most there is")
-    return int(value)
+    return number
 
 
 def _is_number(value: Any) -> bool:
