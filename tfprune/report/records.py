@@ -17,6 +17,8 @@ from tfprune.validation import one_line
 
 # What is asked for is written down in a record; not measured is null, and NaN is what it is.
 Figure = float | None
+Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -35,7 +37,7 @@ class Identified(Record):
 class Finished(Record):
     """What a forecast wants of a delivery, or of a timing."""
 
-    seconds: float
+    seconds: Amount
 
 
 class ArtifactRecord(Record):
@@ -44,13 +46,13 @@ class ArtifactRecord(Record):
     format: str
     path: Annotated[str, Field(pattern=r"^[^/\\]+$")]
     sha256: str
-    bytes_raw: float
-    bytes_gzip: float
-    accuracy: Figure
+    bytes_raw: Amount
+    bytes_gzip: Amount
+    accuracy: Share | None
     loss: Figure
-    parameters: Figure
-    nonzero_parameters: Figure
-    test_seconds: Figure
+    parameters: Amount | None
+    nonzero_parameters: Amount | None
+    test_seconds: Amount | None
     test_images: Count | None = None
 
 
@@ -60,7 +62,7 @@ class DeliveryRecord(Record):
     variant: str
     seed: Count
     steps: list[str]
-    macs: Figure
+    macs: Amount | None
     artifacts: Annotated[list[ArtifactRecord], Field(min_length=1)]
 
 
@@ -71,12 +73,12 @@ class StepRecord(Record):
     specification: dict[str, Any] = {}
     # The keys that differ from their defaults; records of before it was written have none.
     set: list[str] | None = None
-    seconds: float = 0.0
+    seconds: Amount = 0.0
     epochs: Count = 0
-    seconds_per_epoch: float = 0.0
+    seconds_per_epoch: Amount = 0.0
     history: dict[str, list[Figure]] | None = None
     removed: dict[str, Count] | None = None
-    validation_accuracy: dict[str, Figure] | None = None
+    validation_accuracy: dict[str, Share | None] | None = None
 
     @model_validator(mode="after")
     def _epochs_are_whole(self) -> StepRecord:
@@ -89,7 +91,7 @@ class StepRecord(Record):
 class FinishedStep(StepRecord):
     """What a forecast wants of a step."""
 
-    seconds: float
+    seconds: Amount
     parameters: Count
 
 
@@ -97,7 +99,7 @@ class Timed(Record):
     """The latency of one artifact."""
 
     runtime: str
-    median_ms: float
+    median_ms: Amount
 
 
 class LatencyRecord(Record):
@@ -106,11 +108,18 @@ class LatencyRecord(Record):
     latency: list[Timed]
 
 
+class _Model(Record):
+    name: str = ""
+    options: dict[str, Any] = {}
+
+
 class _Pipeline(Record):
     variants: dict[str, list[str]]
     steps: dict[str, dict[str, Any]] = {}
     formats: list[str] = []
     seeds: list[Count] = []
+    data: dict[str, Any] = {}
+    model: _Model = _Model()
 
 
 class _Session(Record):

@@ -179,6 +179,12 @@ class Run:
                 f"{name}: latency is missing for {_seeds(self.untimed)}: "
                 "run the pipeline to its end"
             )
+        sessions = self.record["sessions"]
+        if sessions and sessions[-1].get("ended", "") is None:
+            lines.append(
+                f"{name}: its last session was killed or is going on, so figures may be of before: "
+                "run the pipeline to its end"
+            )
         return lines
 
 

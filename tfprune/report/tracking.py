@@ -8,17 +8,12 @@ from typing import Any
 
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
-from tfprune.report.records import ArtifactRecord, Figure, Identified, read_record
+from tfprune.report.records import Identified, read_record
 from tfprune.report.run import Delivery, Run
 
 _IDENTITY = "tfprune.identity"
 # What MLflow takes in one call.
 _BATCH = 1000
-_MEASURED = tuple(
-    name
-    for name, field in ArtifactRecord.model_fields.items()
-    if field.annotation in (float, Figure)
-)
 
 
 def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = None) -> list[str]:
@@ -127,9 +122,10 @@ def _figures(run: Run, delivery: Delivery) -> Iterator[tuple[str, float]]:
     if delivery.record["macs"] is not None:
         yield "macs", float(delivery.record["macs"])
     for artifact in delivery.record["artifacts"]:
-        for name in _MEASURED:
-            if artifact[name] is not None:
-                yield f"{artifact['format']}/{name}", float(artifact[name])
+        for name, value in artifact.items():
+            # Every number that was measured on it, whatever a later version adds.
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield f"{artifact['format']}/{name}", float(value)
         path = delivery.folder / Path(artifact["path"])
         latency = run.latency_ms.get(path.relative_to(run.directory).as_posix())
         if latency is not None:
