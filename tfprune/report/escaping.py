@@ -9,7 +9,7 @@ _MARKDOWN = re.compile(r"([\\|*_<>&~`\[\]])")
 # GitHub's Markdown, whose tables reports use, takes an underscore within a word as it is.
 _WITHIN_A_WORD = re.compile(r"(?<=[A-Za-z0-9])\\_(?=[A-Za-z0-9])")
 # A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV Injection").
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = ("=", "+", "-", "@")
 
 
 def one_line(text: str) -> str:
@@ -38,5 +38,7 @@ def markdown_code(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Text that a spreadsheet shows instead of computing it."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """Text that a spreadsheet shows instead of computing it, on one line."""
+    # A line break would begin another cell, which may begin as it likes.
+    text = one_line(text)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
