@@ -44,9 +44,11 @@ def distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
     Raises:
         ValueError: it does.
     """
-    for place, value in enumerate(values):
-        if value in values[:place]:
+    seen: set[_T] = set()
+    for value in values:
+        if value in seen:
             raise ValueError(f"{value} comes twice")
+        seen.add(value)
     return values
 
 

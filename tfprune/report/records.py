@@ -167,7 +167,8 @@ def read_record(path: Path, kind: type[Record]) -> dict[str, Any]:
     try:
         kind.model_validate(document)
     except ValidationError as error:
-        said = one_line(error, kind).removesuffix(": add it")
+        # Nobody adds a key to a record by hand.
+        said = one_line(error, kind).replace(": add it", "")
         raise TfpruneError(f"{path} is damaged ({said}): delete it and run again") from error
     except RecursionError as error:
         raise TfpruneError(f"{path} is damaged (too deep): delete it and run again") from error
