@@ -124,3 +124,21 @@ def test_what_an_earlier_step_keeps_makes_the_later_ones_shorter(tmp_path):
     outlook = Outlook(pipeline, tmp_path, Probe(10.0, 1000))
     trainings = [task for task in plan(pipeline, tmp_path, "x") if task.name in ("dense", "more")]
     assert [outlook.seconds(task) for task in trainings] == [10.0, 5.0, 2.5]
+
+
+def test_a_retraining_that_begins_late_takes_the_epochs_that_are_left(tmp_path):
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "it",
+            "data": {"name": "digits"},
+            "model": {"name": "vgg"},
+            "steps": {
+                "dense": {"kind": "train", "epochs": 5},
+                "again": {"kind": "retrain", "rewind": "lr", "epoch": 3, "epochs": 5},
+            },
+            "variants": {"it": ["dense", "again"]},
+        }
+    )
+    outlook = Outlook(pipeline, tmp_path, Probe(10.0, 1000))
+    dense, again = plan(pipeline, tmp_path, "x")[:2]
+    assert (outlook.seconds(dense), outlook.seconds(again)) == (50.0, 20.0)

@@ -148,3 +148,13 @@ def test_one_seed_of_several_is_a_run_that_was_stopped(mine):
     row = list_runs(mine.parent).iloc[0]
     assert row.state == "stopped"
     assert row.tasks > row.done
+
+
+def test_steps_of_a_delivery_that_the_pipeline_no_longer_has_stay(mine):
+    record = read_json(mine / "run.json")
+    del record["pipeline"]["variants"]["both"]
+    write_json(mine / "run.json", record)
+    assert collect(mine, delete=True) == []
+    # With the delivery go its steps: learn, slim, and the second sparse.
+    shutil.rmtree(mine / "both")
+    assert len(collect(mine, delete=False)) == 3

@@ -123,7 +123,7 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
                 ('width = "a"', "width is 'a' and must be a whole number of 1 or more"),
                 ("width = 4.0", "width is 4.0 and must be a whole number of 1 or more"),
                 ("width = true", "width is True and must be a whole number of 1 or more"),
-                ("width = 5000", "width is beyond 4,096, the most there is"),
+                ("width = 5000", "width is beyond 1,024, the most there is"),
                 ("blocks = 3", "blocks is 3 and must be a list of whole numbers, such as [2, 2]"),
                 ("blocks = []", "the number of blocks is 0 and must be a whole number of 1"),
                 ("blocks = [0]", "a number in blocks is 0 and must be a whole number of 1 or"),
@@ -278,6 +278,25 @@ kind = "quantize"
             'rewind = "weights"\nteacher = "dens"',
             "variants.ticket is taught by 'dens', which is no step before 'weights': "
             "did you mean 'dense'?",
+        ),
+        (
+            'rewind = "weights"',
+            'rewind = "weights"\nteacher = "weights"',
+            "variants.ticket is taught by 'weights', which is no step before 'weights': "
+            "its chain has none",
+        ),
+        # What is wrong from the second round on.
+        (
+            "[variants]",
+            '[rounds.deep]\nstart = ["dense"]\nrepeat = ["cut", "int8"]\ntimes = 9\n[variants]',
+            "variants.deep-2 goes on after quantize, which must be last: "
+            "it only says what to export",
+        ),
+        (
+            "[variants]",
+            '[rounds.deep]\nstart = ["dense"]\nrepeat = ["weights", "slim"]\ntimes = 9\n[variants]',
+            "variants.deep-2 rewinds weights after a slim step, whose shapes are others: "
+            'use rewind = "lr"',
         ),
         (
             'sparse = ["dense", "sparse"]',

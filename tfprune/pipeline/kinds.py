@@ -180,7 +180,7 @@ class SlimStep(Table):
     latency: Share | None = None
     milliseconds: Annotated[float, Field(gt=0)] | None = None
     bytes: Annotated[int, Field(gt=0)] | None = None
-    threads: Annotated[int, Field(ge=1, description="of the interpreter that is timed")] = 1
+    threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter that is timed")] = 1
     format: Annotated[
         Literal["tflite", "tflite-int8"], Field(description="of the file that is measured")
     ] = "tflite"
@@ -195,7 +195,8 @@ class SlimStep(Table):
         tuple[str, ...], Field(description="layers left alone, by name, path or glob")
     ] = ()
     rounds: Annotated[
-        int, Field(ge=1, description="steps to the share, each ranked anew, without training")
+        int,
+        Field(ge=1, le=1000, description="steps to the share, each ranked anew, without training"),
     ] = 1
     tolerance: Annotated[
         float,

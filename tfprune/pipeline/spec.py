@@ -60,7 +60,7 @@ class DataSpec(Table):
         float, Field(gt=0, lt=1, description="share held out of the train split")
     ] = 0.1
     image_size: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=8192)], Annotated[int, Field(ge=1, le=8192)]] | None,
+        tuple[Annotated[int, Field(ge=1, le=2048)], Annotated[int, Field(ge=1, le=2048)]] | None,
         Field(description="height and width to resize to"),
     ] = None
     limit: Annotated[int | None, Field(ge=1, description="at most so many images a split")] = None

@@ -127,7 +127,7 @@ def check(name: str, options: Iterable[str] | Mapping[str, Any] = ()) -> None:
 
 
 # Wider and deeper nets than any paper's; a typing error is larger still.
-_WIDEST, _MOST_BLOCKS = 4096, 64
+_WIDEST, _MOST_BLOCKS = 1024, 64
 
 
 def checked(option: str, value: Any) -> Any:

@@ -156,7 +156,7 @@ def _targets(rule: Rule, planned: Mapping[str, Sequence[str]]) -> Iterator[tuple
         if "" in planned[variant]:
             reason = f"{variant} is missing: run the pipeline to its end"
             yield variant, rule.artifact, reason
-        elif not artifacts and not (some and variant != rule.variant):
+        elif not artifacts and not some:
             hint = did_you_mean(rule.artifact, planned[variant])
             yield variant, rule.artifact, f"{variant} has no artifact {rule.artifact!r}: {hint}"
 
