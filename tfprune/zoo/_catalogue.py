@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import numbers
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,15 +105,15 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(sorted(("dropout", "weights", *KERAS_APPLICATIONS[name].options)))
 
 
-def check(name: str, options: Iterable[str] = ()) -> None:
-    """Checks a name and the names of its options, without importing Keras.
+def check(name: str, options: Iterable[str] | Mapping[str, Any] = ()) -> None:
+    """Checks a name and its options, without importing Keras.
 
     Args:
         name: what `build` is to build.
-        options: the options' names, or the options themselves by name.
+        options: the options by name, whose values are checked too; or their names alone.
 
     Raises:
-        UsageError: The zoo has no such name, or the name no such option.
+        UsageError: The zoo has no such name, the name no such option, or the option no such value.
     """
     if name not in NETS and name not in KERAS_APPLICATIONS:
         raise UsageError(f"unknown model {name!r}: {_near(name)}")
@@ -119,6 +122,87 @@ def check(name: str, options: Iterable[str] = ()) -> None:
             raise UsageError(
                 f"unknown option {option!r} of {name}: {did_you_mean(option, options_of(name))}"
             )
+    for option, value in options.items() if isinstance(options, Mapping) else ():
+        checked(option, value)
+
+
+# Wider and deeper nets than any paper's; a typing error is larger still.
+_WIDEST, _MOST_BLOCKS = 1024, 64
+
+
+def checked(option: str, value: Any) -> Any:
+    """The value of an option.
+
+    Args:
+        option: one of `options_of` some name.
+        value: what was given.
+
+    Returns:
+        The same value, a number in the type that the nets take.
+
+    Raises:
+        UsageError: It cannot be; the message says what can.
+    """
+    match option:
+        case "width":
+            return positive(option, value, _WIDEST)
+        case "blocks":
+            if not isinstance(value, list | tuple):
+                raise UsageError(
+                    f"blocks is {_cut(value)} and must be a list of whole numbers, such as [2, 2]"
+                )
+            positive("the number of blocks", len(value), _MOST_BLOCKS)
+            return tuple(positive("a number in blocks", each, _MOST_BLOCKS) for each in value)
+        case "depth_multiplier":
+            return positive(option, value, _WIDEST)
+        case "minimalistic":
+            if not isinstance(value, bool):
+                raise UsageError(f"minimalistic is {_cut(value)} and must be true or false")
+            return value
+        case "dropout":
+            if not _is_number(value) or not 0 <= value < 1:
+                raise UsageError(f"dropout is {_cut(value)} and must be a number from 0 to below 1")
+            return value
+        case "alpha":
+            if not _is_number(value) or value <= 0:
+                raise UsageError(f"alpha is {_cut(value)} and must be a number above 0")
+            if value > _WIDEST:
+                raise UsageError(f"alpha is {_cut(value)}, beyond {_WIDEST:,}, the most there is")
+            # Keras writes it into the names of weight files, where 1 is not 1.0.
+            return float(value)
+        case "weights":
+            if not isinstance(value, str | os.PathLike) or not str(value):
+                raise UsageError(
+                    f'weights is {_cut(value)}: give "imagenet", "random" or the path of a file'
+                )
+            return value
+    raise AssertionError(option)
+
+
+def positive(what: str, value: Any, largest: int | None = None) -> int:
+    """Returns a whole number of 1 or more.
+
+    Raises:
+        UsageError: On anything else.
+    """
+    # bool is a kind of int, and NumPy's integers are none.
+    whole = type(value) is not bool and isinstance(value, numbers.Integral)
+    number = int(value) if whole else 0
+    if number < 1:
+        raise UsageError(f"{what} is {_cut(value)} and must be a whole number of 1 or more")
+    if largest is not None and number > largest:
+        raise UsageError(f"{what} is beyond {largest:,}, the most there is")
+    return number
+
+
+def _is_number(value: Any) -> bool:
+    known = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return known and math.isfinite(value)
+
+
+def _cut(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _near(name: Any) -> str:

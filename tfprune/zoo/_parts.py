@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
+from tfprune.zoo._catalogue import positive
 
 BATCHNORM_MOMENTUM = 0.9
 """As in the papers' own code. Keras' 0.99 lags behind for hundreds of steps, which a short training
@@ -80,14 +81,3 @@ def logits(x: keras.KerasTensor, classes: int, initializer: keras.Initializer) -
     """The output layer, without a softmax, which the loss applies."""
     positive("classes", classes)
     return keras.layers.Dense(classes, kernel_initializer=initializer, name="logits")(x)
-
-
-def positive(what: str, value: int) -> int:
-    """Returns a whole number of 1 or more.
-
-    Raises:
-        UsageError: On anything else.
-    """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{what} is {value!r} and must be a whole number of 1 or more")
-    return int(value)

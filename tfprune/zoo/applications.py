@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.zoo._catalogue import KERAS_APPLICATIONS
+from tfprune.zoo._catalogue import KERAS_APPLICATIONS, checked
 from tfprune.zoo._parts import image_input, layer_seeds, logits, pixels, positive
 
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
@@ -77,9 +77,8 @@ def application(
         TfpruneError: ImageNet weights cannot be fetched.
     """
     positive("classes", classes)
-    if not _number(dropout) or not 0 <= dropout < 1:
-        raise UsageError(f"dropout is {dropout!r} and must be a number from 0 to below 1")
-    own = {option: _own(option, value) for option, value in options.items()}
+    dropout = checked("dropout", dropout)
+    own = {option: checked(option, value) for option, value in options.items()}
     seeds = layer_seeds(seed)
     net_seed, logits_seed, dropout_seed = next(seeds), next(seeds), next(seeds)
     start = _start(name, weights, input_shape)
@@ -151,25 +150,6 @@ def _start(
             'give "imagenet", "random" or the path of a file'
         )
     return Path(weights)
-
-
-def _number(value: object) -> bool:
-    known = isinstance(value, int | float | np.integer | np.floating)
-    return known and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
-
-
-def _own(option: str, value: Any) -> float | int | bool:
-    """The value of an option of Keras' own, checked."""
-    if option == "minimalistic":
-        if not isinstance(value, bool):
-            raise UsageError(f"minimalistic is {value!r} and must be true or false")
-        return value
-    if option == "depth_multiplier":
-        return positive(option, value)
-    if not _number(value) or value <= 0:
-        raise UsageError(f"{option} is {value!r} and must be a number above 0")
-    # Keras writes it into the names of weight files, where 1 is not 1.0.
-    return float(value)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
-from tfprune.zoo._parts import image_input, layer_seeds, logits, positive
+from tfprune.zoo._catalogue import checked
+from tfprune.zoo._parts import image_input, layer_seeds, logits
 
 
 def conv(
@@ -42,7 +43,7 @@ def conv(
     Returns:
         A model from float32 pixels 0 to 255 to logits.
     """
-    width = positive("width", width)
+    width = checked("width", width)
     seeds = layer_seeds(seed)
 
     def start() -> keras.Initializer:

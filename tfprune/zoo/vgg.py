@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
-from tfprune.zoo._parts import BATCHNORM_MOMENTUM, image_input, layer_seeds, logits, positive
+from tfprune.zoo._catalogue import checked
+from tfprune.zoo._parts import BATCHNORM_MOMENTUM, image_input, layer_seeds, logits
 
 
 def vgg(
@@ -40,12 +41,11 @@ def vgg(
     Returns:
         A model from float32 pixels 0 to 255 to logits.
     """
-    width = positive("width", width)
-    positive("the number of blocks", len(blocks))
+    width, blocks = checked("width", width), checked("blocks", blocks)
     seeds = layer_seeds(seed)
     inputs, x = image_input(input_shape, mean, std)
     for block, convolutions in enumerate(blocks, start=1):
-        for layer in range(1, positive("a number in blocks", convolutions) + 1):
+        for layer in range(1, convolutions + 1):
             x = keras.layers.Conv2D(
                 width * min(2 ** (block - 1), 8),
                 3,
