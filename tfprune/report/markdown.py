@@ -55,11 +55,11 @@ def markdown(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
             f"# {escaping.markdown(run.record.get('name') or run.directory.name)}",
             "",
             *(["**Not finished**", "", *missing, ""] if missing else []),
-            "Accuracy and loss are those of each artifact itself on the whole test set, run by its "
-            "own runtime. Latency is the median of one image on one TFLite thread, the artifacts of a "
-            "library timed in turn. Epochs and seconds an epoch are those of the variant's whole chain of "
-            "steps. TFLite folds BatchNorm into its convolutions, so it has fewer parameters."
-            + _chance(run, table),
+            "Accuracy and loss are those of each artifact itself on the whole test set, run by "
+            "its own runtime. Latency is the median of one image on one TFLite thread; the "
+            "artifacts of a library are timed in turn. Epochs and seconds an epoch are those of "
+            "the variant's whole chain of steps. TFLite folds BatchNorm into its convolutions, so"
+            " it has fewer parameters." + _chance(run, table),
             "",
             render(over_seeds(table), "markdown"),
             "## Sparsity per layer",
