@@ -269,3 +269,12 @@ def test_a_run_on_top_of_a_damaged_record_says_which(file, tmp_path):
         path.write_text(whole)
     (out / "tiny" / "data.json").write_text("[]")
     assert _run("run", file, "--out", out).exit_code == 0
+
+
+def test_check_asks_whether_the_budget_can_be_judged():
+    result = _run("pipeline", "check", PIPELINES / "digits.toml", "--set", 'formats=["keras"]')
+    assert result.exit_code == 2
+    assert _error(result) == (
+        f"Error: {PIPELINES / 'digits.toml'}: budget: rule #1: dense has no artifact 'tflite*': "
+        "choose one of keras"
+    )

@@ -12,6 +12,7 @@ from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import IMPORTANCE_NAMES
 from tfprune.pipeline import load_pipeline
 from tfprune.pipeline.kinds import Importance
+from tfprune.pipeline.requirements import check_budget
 from tfprune.pipeline.spec import checked_seeds
 
 GOOD = """
@@ -381,7 +382,7 @@ accuracy = {{ min = 0.5 }}
         ('variant = "x*"', "budget: rule #1: no variant of the run is called 'x*': choose one of"),
         (
             'variant = "dense"\nartifact = "tflite-int4"',
-            "budget: rule #1: dense has no artifact 'tflite-int4': did you mean 'tflite-int8'?",
+            "budget: rule #1: dense has no artifact 'tflite-int4': did you mean 'tflite-int",
         ),
         (
             'variant = "phone"\nartifact = "keras"',
@@ -408,12 +409,26 @@ formats = ["onnx"]
 [variants]
 phone = ["dense", "phone"]"""
     text = GOOD.replace("[variants]", more)
-    _load(text + WITHIN.format(rule='variant = "phone"\nartifact = "onnx"'), tmp_path)
+
+    def checked(rule: str) -> None:
+        path = tmp_path / "p.toml"
+        path.write_text(text + WITHIN.format(rule=rule))
+        check_budget(load_pipeline(path))
+
+    checked('variant = "phone"\nartifact = "onnx"')
     # An artifact that some of the variants are delivered as is one that a rule may name.
-    _load(text + WITHIN.format(rule='artifact = "onnx"'), tmp_path)
+    checked('artifact = "onnx"')
     with pytest.raises(UsageError) as caught:
-        _load(text + WITHIN.format(rule=rule), tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / 'p.toml'}: {said}")
+        checked(rule)
+    assert str(caught.value).removeprefix(f"{tmp_path / 'p.toml'}: ").startswith(said)
+
+
+def test_a_try_with_other_formats_than_the_budgets_is_no_mistake(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(GOOD + WITHIN.format(rule='artifact = "tflite"'))
+    pipeline = load_pipeline(path, ['formats=["keras"]'])
+    with pytest.raises(UsageError, match=r"budget: rule #1: dense has no artifact 'tflite'"):
+        check_budget(pipeline)
 
 
 @pytest.mark.parametrize(

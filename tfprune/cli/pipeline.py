@@ -66,7 +66,7 @@ def run_command(
     """
     from tfprune.pipeline import load_pipeline
     from tfprune.pipeline.runner import forecast, run
-    from tfprune.report import comparison, over_seeds, read_run, render
+    from tfprune.report import over_seeds, planned, read_run, render
 
     spec = load_pipeline(pipeline, settings)
 
@@ -82,7 +82,7 @@ def run_command(
     )
     this = read_run(directory)
     tell([this])
-    table = comparison(this)
+    table = planned(this)
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return
@@ -126,11 +126,12 @@ def check(files: tuple[Path, ...], data_dir: str | None, settings: tuple[str, ..
     """
     from tfprune.errors import TfpruneError
     from tfprune.pipeline import load_pipeline
-    from tfprune.pipeline.requirements import check_requirements
+    from tfprune.pipeline.requirements import check_budget, check_requirements
 
     for file in files:
         spec = load_pipeline(file, settings)
         try:
+            check_budget(spec)
             check_requirements(spec, data_dir)
         except TfpruneError as error:
             raise type(error)(f"{file}: {error}") from error

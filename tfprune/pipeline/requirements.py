@@ -13,6 +13,7 @@ from tfprune.artifacts.installed import check_installed
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.files import existing_file
 from tfprune.pipeline.spec import Pipeline
+from tfprune.report.budgets import mistakes
 
 _BUILT_IN = "digits"
 
@@ -39,6 +40,28 @@ def check_requirements(
     weights = pipeline.model.options.get("weights", "random")
     if weights not in ("imagenet", "random"):
         existing_file(weights)
+
+
+def budget_mistakes(pipeline: Pipeline) -> list[str]:
+    """What of a pipeline's budget fits nothing that it delivers, a line a mistake.
+
+    Args:
+        pipeline: what is to be run.
+    """
+    if pipeline.budget is None:
+        return []
+    planned = {variant: pipeline.delivered(variant)[1] for variant in pipeline.variants}
+    return [f"budget: {said}" for said in mistakes(pipeline.budget, planned)]
+
+
+def check_budget(pipeline: Pipeline) -> None:
+    """Checks that every rule of a pipeline's budget is for something that it delivers.
+
+    Raises:
+        UsageError: one is for nothing, and `tfprune check` could not judge the run.
+    """
+    for said in budget_mistakes(pipeline):
+        raise UsageError(said)
 
 
 def data_root(data_dir: str | None) -> Path:

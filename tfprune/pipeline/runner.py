@@ -17,7 +17,7 @@ from tfprune.pipeline import provenance
 from tfprune.pipeline.images import Images
 from tfprune.pipeline.outlook import Outlook
 from tfprune.pipeline.plan import Task, plan
-from tfprune.pipeline.requirements import check_requirements
+from tfprune.pipeline.requirements import budget_mistakes, check_requirements
 from tfprune.pipeline.spec import Pipeline, checked_seeds
 from tfprune.pipeline.store import Store
 from tfprune.quiet import start_keras
@@ -74,6 +74,8 @@ def run(
         }
         if missing:
             say(images.note)
+            for line in budget_mistakes(pipeline):
+                say(f"note: {line}")
             with _recorded(store, about, session) as commit:
                 _do(missing, pipeline, store, images, commit, say, progress)
         elif _same(directory / RUN, about) and (directory / "report.html").is_file():

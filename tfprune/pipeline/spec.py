@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
@@ -196,9 +196,14 @@ class Pipeline(Table):
 
     @model_validator(mode="after")
     def _budget_fits(self) -> Pipeline:
+        """Names in rules are those of variants and of formats.
+
+        That a variant is delivered in a format is not asked here: a try with other formats than
+        the budget's is no mistake.
+        """
         if self.budget is not None:
-            planned = {variant: self.delivered(variant)[1] for variant in self.variants}
-            for said in mistakes(self.budget, planned):
+            names: tuple[str, ...] = get_args(FormatName)
+            for said in mistakes(self.budget, dict.fromkeys(self.variants, names)):
                 raise ValueError(f"budget: {said}")
         return self
 

@@ -24,7 +24,7 @@ def markdown(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
 
     Args:
         run: what `read_run` read.
-        table: its `comparison`.
+        table: its table of `planned`.
         layers: its `layer_sparsity`.
     """
     firsts = {delivery.variant: delivery for delivery in reversed(run.deliveries)}

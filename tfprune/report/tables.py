@@ -36,12 +36,10 @@ def comparison(run: Run) -> pd.DataFrame:
         run: what `read_run` read.
 
     Returns:
-        One row an artifact of a variant and seed that is there or that the pipeline plans, with
-        columns run, variant, seed, artifact (the format), accuracy (0 to 1) and loss (nats) of that
-        artifact on the test set, parameters, nonzero, sparsity (0 to 1), macs (of one example),
-        bytes, bytes_gzip, latency_ms (median of one image), epochs and epoch_seconds (of the
-        variant's whole chain), test_seconds. What is planned and not there (see `Run.lacking`) has
-        no figures, and the artifact "" where the run does not say its formats.
+        One row an artifact of a variant and seed, with columns run, variant, seed, artifact (the
+        format), accuracy (0 to 1) and loss (nats) of that artifact on the test set, parameters,
+        nonzero, sparsity (0 to 1), macs (of one example), bytes, bytes_gzip, latency_ms (median
+        of one image), epochs and epoch_seconds (of the variant's whole chain), test_seconds.
 
     Raises:
         TfpruneError: an artifact is missing or was changed after it was measured.
@@ -82,6 +80,24 @@ def comparison(run: Run) -> pd.DataFrame:
     # A figure that no artifact has is a column of numbers all the same.
     named = [column for column in found.columns if column not in NAMES]
     found[named] = found[named].apply(pd.to_numeric)
+    return found
+
+
+def planned(run: Run) -> pd.DataFrame:
+    """The comparison of all that a run's pipeline plans, there or not.
+
+    Args:
+        run: what `read_run` read.
+
+    Returns:
+        The table of `comparison`, in the order of the pipeline. What is planned and not there (see
+        `Run.lacking`) has a row without figures, and the artifact "" where the run does not say
+        its formats.
+
+    Raises:
+        TfpruneError: an artifact is missing or was changed after it was measured.
+    """
+    found = comparison(run)
     if not run.lacking:
         return found
     name = run.directory.name

@@ -15,7 +15,7 @@ from tfprune.errors import did_you_mean
 from tfprune.report.budgets.budget import RELATIVE, Budget, Rule
 from tfprune.report.budgets.verdict import Verdict
 from tfprune.report.run import Run
-from tfprune.report.tables import comparison
+from tfprune.report.tables import planned
 
 # Rounding of a sum or product must not break a limit that is met exactly.
 _ROUNDING = 1e-12
@@ -33,14 +33,14 @@ def figures(run: Run) -> pd.DataFrame:
         run: what `read_run` read.
 
     Returns:
-        The table of `comparison`.
+        The table of `planned`.
 
     Raises:
         TfpruneError: an artifact is missing or was changed after it was measured.
     """
-    table = comparison(run)
-    planned = list(run.record["pipeline"]["variants"])
-    return table[table["variant"].isin(planned)].reset_index(drop=True)
+    table = planned(run)
+    variants = list(run.record["pipeline"]["variants"])
+    return table[table["variant"].isin(variants)].reset_index(drop=True)
 
 
 def judge(

@@ -32,7 +32,7 @@ def page(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
 
     Args:
         run: what `read_run` read.
-        table: its `comparison`.
+        table: its table of `planned`.
         layers: its `layer_sparsity`.
 
     Returns:
