@@ -174,7 +174,7 @@ def checked(option: str, value: Any, of: str = "the net") -> Any:
         case "weights":
             if not isinstance(value, str | os.PathLike) or not str(value):
                 raise UsageError(
-                    f"weights of {of} are {_cut(str(value))!r}, which is no file: "
+                    f"weights of {of} are {_cut(str(value))}, which is no file: "
                     'give "imagenet", "random" or the path of a file'
                 )
             return value
