@@ -123,19 +123,20 @@ def check(name: str, options: Iterable[str] | Mapping[str, Any] = ()) -> None:
                 f"unknown option {option!r} of {name}: {did_you_mean(option, options_of(name))}"
             )
     for option, value in options.items() if isinstance(options, Mapping) else ():
-        checked(option, value)
+        checked(option, value, name)
 
 
 # Wider and deeper nets than any paper's; a typing error is larger still.
 _WIDEST, _MOST_BLOCKS = 1024, 64
 
 
-def checked(option: str, value: Any) -> Any:
+def checked(option: str, value: Any, of: str = "the net") -> Any:
     """The value of an option.
 
     Args:
         option: one of `options_of` some name.
         value: what was given.
+        of: the name, for the message.
 
     Returns:
         The same value, a number in the type that the nets take.
@@ -173,7 +174,8 @@ def checked(option: str, value: Any) -> Any:
         case "weights":
             if not isinstance(value, str | os.PathLike) or not str(value):
                 raise UsageError(
-                    f'weights is {_cut(value)}: give "imagenet", "random" or the path of a file'
+                    f"weights of {of} are {_cut(str(value))}, which is no file: "
+                    'give "imagenet", "random" or the path of a file'
                 )
             return value
     raise AssertionError(option)
