@@ -19,7 +19,7 @@ from tfprune.pipeline.store import finished, key
 # Change whenever a task would give another result for the same specification: the first for all
 # tasks, the others for the steps of a kind and what comes after them.
 _REVISION = 2
-_REVISIONS = {"learn": 1, "slim": 2}
+_REVISIONS = {"learn": 1, "slim": 2, "prune": 1, "prune-once": 1}
 
 
 @dataclass(frozen=True)
