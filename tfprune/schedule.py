@@ -184,7 +184,8 @@ def jump(schedule: Schedule) -> str | None:
         return (
             f"the frequency of {frequency} steps is not less than the {end - begin} steps from the "
             f"begin to the end of the schedule, so the sparsity goes from {first:.3g} to "
-            f"{final:.3g} in one cut; give frequency={frequency_of(begin, end)}, or let it end later"
+            f"{final:.3g} in one cut; give frequency={frequency_of(begin, end)}, or let it end "
+            "later"
         )
     return None
 

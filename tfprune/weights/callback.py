@@ -352,6 +352,9 @@ class PruneWeights(Holding):
         arrival = self._arrival
         if arrival is None or step >= arrival.step or self._told_late:
             return None
+        if self.sparsity == arrival.sparsity:
+            # Few weights are as many at the last step but one.
+            return None
         counted, advice = "step", "train longer, or end the schedule sooner"
         if not self._steps.moved:
             counted = "batch"

@@ -50,9 +50,8 @@ def unlink(variable: keras.Variable, constraint: Any) -> None:
     if variable.constraint is constraint:
         variable.constraint = constraint.inner
         return
-    above = variable.constraint
-    while above is not None:
-        below = getattr(above, "inner", None)
-        if below is constraint:
-            above.inner = constraint.inner
-        above = below
+    above: Any = variable.constraint
+    while above is not None and getattr(above, "inner", None) is not constraint:
+        above = getattr(above, "inner", None)
+    if above is not None:
+        above.inner = constraint.inner

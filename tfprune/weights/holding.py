@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 import keras
@@ -146,7 +147,7 @@ def _running(callback: keras.callbacks.Callback) -> keras.callbacks.CallbackList
 
     Keras shows it to no callback, so it is looked for among those who wait for this call to end.
     """
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList) and caller.model is callback.model:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
 from tfprune.weights.held import HeldMasks
 from tfprune.weights.holding import Holding
 from tfprune.weights.select import Picks, prunable
