@@ -229,7 +229,7 @@ def test_the_weights_of_a_model_itself_are_found():
     assert _unpruned(model) == [(["own"], 30)]
 
 
-@pytest.mark.filterwarnings("ignore:`build.. was called")
+@pytest.mark.filterwarnings("ignore:.build.* was called")
 def test_a_layer_that_is_not_built_is_found():
     class Late(keras.Model):
         def __init__(self):

@@ -108,7 +108,7 @@ def test_where_no_optimizer_moves_batches_count_and_zeros_are_zero_after_each(pa
 
 
 def test_batches_that_are_too_few_are_told_as_such(pairs):
-    model = ByHand([keras.Input((4,)), layers.Dense(4)])
+    model = ByHand([keras.Input((4,)), layers.Dense(32), layers.Dense(4)])
     model.compile()
     told = "ended at batch 4, before .* at step 6: .* no optimizer of the model moved these weights"
     stop = keras.callbacks.LambdaCallback(

@@ -30,6 +30,8 @@ _CONTROL_SEED = 1_000_003
 class Lottery:
     """How tickets are drawn.
 
+    One weight of each tensor stays whatever the share; a warning names the layers where it had to.
+
     Attributes:
         rounds: how often a share is pruned, at least 1.
         share: of the weights that live, how many die in a round, 0 to 1.
