@@ -107,6 +107,11 @@ def train_command(
 @click.option("--sparsity", type=float, default=0.8, show_default=True, help="0 to 1.")
 @click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True)
 @options.course
+@options.frequency(
+    None,
+    "Steps between two cuts. [default: 100, or a twentieth of the way from --begin to --end where "
+    "that is less]",
+)
 @options.training(epochs=5, learning_rate=0.02)
 @options.output
 @options.as_json
@@ -135,6 +140,7 @@ def prune_command(**given: Any) -> None:
     help="What becomes zero: filters, or whole residual branches.",
 )
 @options.course
+@options.frequency(100, "Steps between two plans.")
 @options.training(epochs=10, learning_rate=0.05)
 @options.output
 @options.as_json

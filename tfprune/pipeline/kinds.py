@@ -86,7 +86,9 @@ class PruneStep(Taught):
     initial: Sparsity = 0.0
     begin: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.0
     end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
-    frequency: Annotated[int, Field(ge=1, description="steps between updates")] = 100
+    frequency: Annotated[
+        int | None, Field(ge=1, description="steps between updates; of the ramp's length if unset")
+    ] = None
     scope: Literal["layer", "global"] = "layer"
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from tfprune.pipeline.store import finished, key
 # tasks, the second for latencies, the others for the steps of a kind and what comes after them.
 _REVISION = 2
 _LATENCY_REVISION = 1
-_REVISIONS = {"learn": 1, "slim": 2}
+_REVISIONS = {"learn": 1, "slim": 2, "prune": 1, "prune-once": 1}
 
 
 @dataclass(frozen=True)
