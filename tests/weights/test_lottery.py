@@ -48,7 +48,7 @@ def fitted(data):
     return train
 
 
-@pytest.mark.filterwarnings("ignore:lottery, level .: the sparsity would have left")
+@pytest.mark.filterwarnings("ignore:lottery, level .. the sparsity would have left")
 @settings(max_examples=25, deadline=None)
 @given(
     share=st.floats(0, 0.9),
