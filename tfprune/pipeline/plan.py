@@ -17,9 +17,10 @@ from tfprune.pipeline.spec import ModelSpec, Pipeline
 from tfprune.pipeline.store import finished, key
 
 # Change whenever a task would give another result for the same specification: the first for all
-# tasks, the others for the steps of a kind and what comes after them.
+# tasks, the others for the steps of a kind and what comes after them, the last for deliveries.
 _REVISION = 2
 _REVISIONS = {"learn": 1, "slim": 2}
+_DELIVERY_REVISION = 1
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def _variant(
     identity = key(
         {
             "after": identity,
+            "revision": _DELIVERY_REVISION,
             "formats": formats,
             "images": images,
             "versions": _relevant("ai-edge-litert", *optional),
