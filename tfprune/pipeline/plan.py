@@ -18,8 +18,10 @@ from tfprune.pipeline.spec import ModelSpec, Pipeline
 from tfprune.pipeline.store import finished, key
 
 # Change whenever a task would give another result for the same specification: the first for all
-# tasks, the second for latencies, the others for the steps of a kind and what comes after them.
+# tasks, the second for deliveries, the third for latencies, the last for the steps of a kind and what
+# comes after them.
 _REVISION = 2
+_DELIVERY_REVISION = 1
 _LATENCY_REVISION = 1
 _REVISIONS = {"learn": 1, "slim": 2, "prune": 1, "prune-once": 1}
 
@@ -200,6 +202,7 @@ def _delivery(
     identity = key(
         {
             "after": start if last is None else last.identity,
+            "revision": _DELIVERY_REVISION,
             "formats": formats,
             "images": images,
             "versions": _relevant("ai-edge-litert", *optional),

@@ -118,7 +118,12 @@ class Shop:
         _, formats, images = self.pipeline.delivered(task.name)
         model = self._model(task)
         artifacts = export(
-            model, folder, formats, representative_data=self.dataset.train.images[:images]
+            model,
+            folder,
+            formats,
+            representative_data=self.dataset.train.images[:images],
+            # What calibrated a file cannot show what calibration lost.
+            comparison_data=self.dataset.validation.images,
         )
         write_manifest(folder, artifacts)
         write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
