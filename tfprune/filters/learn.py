@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfprune.constraints import unlink
 from tfprune.errors import UsageError
 from tfprune.filters.cost import Cost
 from tfprune.filters.gradual import Due, Gradual
@@ -26,7 +27,6 @@ from tfprune.filters.unit_weights import (
     removable_units,
 )
 from tfprune.schedule import polynomial_decay
-from tfprune.weights.constraint import unlink
 
 
 class LearnStructure(keras.callbacks.Callback):

@@ -18,8 +18,8 @@ from tfprune.pipeline.spec import ModelSpec, Pipeline
 from tfprune.pipeline.store import finished, key
 
 # Change whenever a task would give another result for the same specification: the first for all
-# tasks, the second for deliveries, the third for latencies, the last for the steps of a kind and what
-# comes after them.
+# tasks, the next two for deliveries and latencies, the last for the steps of a kind and what comes
+# after them.
 _REVISION = 2
 _DELIVERY_REVISION = 1
 _LATENCY_REVISION = 1

@@ -38,20 +38,3 @@ class MaskConstraint(keras.constraints.Constraint):
         w = ops.convert_to_tensor(w)
         # Not a product: NaN * 0 is NaN, and -1 * 0 is -0.
         return ops.where(self.mask, w, ops.zeros_like(w))
-
-
-def unlink(variable: keras.Variable, constraint: Any) -> None:
-    """Takes one constraint off a weight, from wherever it is in a chain of them.
-
-    Args:
-        variable: the weight. Each constraint on it may have one below, its `inner`.
-        constraint: the one to take off; if it is not there, nothing happens.
-    """
-    if variable.constraint is constraint:
-        variable.constraint = constraint.inner
-        return
-    above: Any = variable.constraint
-    while above is not None and getattr(above, "inner", None) is not constraint:
-        above = getattr(above, "inner", None)
-    if above is not None:
-        above.inner = constraint.inner

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.weights.constraint import MaskConstraint, unlink
+from tfprune.constraints import unlink
+from tfprune.weights.constraint import MaskConstraint
 
 
 class HeldMasks:
