@@ -59,6 +59,7 @@ OTHER: dict[str, Any] = {
     "warmup_epochs": (0.5, {}),
     "begin": (0.125, {}),
     "end": (0.875, {}),
+    "frequency": (7, {}),
 }
 # What sentences say in words instead of in the key's own.
 SAID = {
