@@ -58,6 +58,7 @@ def test_packing_and_unpacking_gives_the_files_back(tmp_path: Path, out: Path, s
     assert (out / "root" / "sub" / "file").read_bytes() == bytes(range(256)) * 9000
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "refused")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
     "hostile",
@@ -89,6 +90,7 @@ def test_an_absolute_path_stays_inside(tmp_path: Path, out: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["escaped"]
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "refused")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_bomb_is_stopped_before_it_is_written(tmp_path: Path, out: Path, suffix: str) -> None:
     archive = packed(tmp_path / f"a{suffix}", member("zeros"), content=bytes(1 << 22))
@@ -101,6 +103,7 @@ def test_a_bomb_is_stopped_before_it_is_written(tmp_path: Path, out: Path, suffi
         unpack(packed(tmp_path / f"b{suffix}", *many), out)
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "refused")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_padding_that_never_ends_is_stopped(tmp_path: Path, out: Path, suffix: str) -> None:
     squeeze = zstandard.compress if suffix == ".tar.zst" else gzip.compress
@@ -109,6 +112,7 @@ def test_padding_that_never_ends_is_stopped(tmp_path: Path, out: Path, suffix: s
         unpack(tmp_path / f"a{suffix}", out, most_bytes=1_000_000)
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "refused")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_that_is_cut_or_changed_is_one_line(tmp_path: Path, out: Path, suffix: str) -> None:
     whole = packed(tmp_path / f"a{suffix}", member("f"), content=bytes(range(200))).read_bytes()
@@ -123,6 +127,7 @@ def test_a_file_that_is_cut_or_changed_is_one_line(tmp_path: Path, out: Path, su
         unpack(damaged, out)
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "refused")
 def test_a_keras_file_that_grows_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
@@ -175,6 +180,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "refused")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_a_small_archive_takes_neither_time_nor_memory(
@@ -198,6 +204,7 @@ def test_a_small_archive_takes_neither_time_nor_memory(
     assert seconds < 2
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "right")
 @pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_archives_that_tar_itself_writes_are_read(tmp_path: Path, out: Path, kind: int) -> None:
     names = ["short", "sub/" + "n" * 90, "模型/größe", *[f"{i}/saved_model.pb" for i in range(3)]]
@@ -216,6 +223,7 @@ def test_archives_that_tar_itself_writes_are_read(tmp_path: Path, out: Path, kin
         assert found[name].read_bytes() == bytes([place]) * 100 * place
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "refused")
 def test_what_grows_a_hundredfold_is_a_bomb(tmp_path: Path, out: Path) -> None:
     archive = packed(tmp_path / "a.tar.zst", member("zeros"), content=bytes(65 << 20))
     with pytest.raises(TfpruneError, match="more than 67,108,864 bytes"):
@@ -230,6 +238,7 @@ def h5(**options: Any) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "refused")
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_keras_file_whose_parts_grow_is_refused(tmp_path: Path, stored: bool) -> None:
     """Neither JSON of brackets nor tensors without content are read before they are judged."""
@@ -252,6 +261,7 @@ def test_a_keras_file_whose_parts_grow_is_refused(tmp_path: Path, stored: bool) 
         check_archive(tmp_path / "model.h5")
 
 
+@pytest.mark.reliability("archives that are hostile or damaged", "right")
 def test_a_model_that_keras_saved_passes(tmp_path: Path) -> None:
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dense(2)(inputs))

@@ -165,6 +165,7 @@ def test_the_pipeline_that_is_changed_is_good(file):
     assert len(plan(pipeline, file.parent / "x", "images")) > 20
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(PLACES), values, st.none() | texts)
 @example(("rounds", "ticket", "times"), 1_000_000, None)
@@ -179,6 +180,7 @@ def test_any_value_anywhere(file, place, value, key):
     _planned_or_one_line(file)
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @settings(deadline=None, max_examples=150)
 @given(st.dictionaries(st.sampled_from(list(BASE)) | texts, values, max_size=5))
 def test_any_table_at_all(file, document):
@@ -187,6 +189,7 @@ def test_any_table_at_all(file, document):
     _planned_or_one_line(file)
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @settings(deadline=None, max_examples=150)
 @given(
     st.sampled_from([place[1:] for place in PLACES if place[0] == "budget" and place[1:]]), values
@@ -200,6 +203,7 @@ def test_any_value_in_a_budget(file, place, value):
         assert str(error).isprintable()
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @settings(deadline=None, max_examples=80)
 @given(st.sampled_from(PLACES), values | st.sampled_from(["[" * 5000, "{a=" * 5000]))
 def test_any_setting(file, place, value):

@@ -13,6 +13,7 @@ from tfprune.pipeline.requirements import check_data, check_requirements
 from tfprune.pipeline.runner import forecast, run
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -56,6 +57,7 @@ def _pipeline(**changes):
     return Pipeline.model_validate(raw | changes)
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -61,6 +61,7 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
     assert steps["sparse"].batch_size == 32
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -209,6 +210,7 @@ kind = "quantize"
 )
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -372,6 +374,7 @@ accuracy = {{ min = 0.5 }}
 """
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
@@ -431,6 +434,7 @@ def test_a_try_with_other_formats_than_the_budgets_is_no_mistake(tmp_path):
         check_budget(pipeline)
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -477,6 +481,7 @@ def test_an_expansion_that_cannot_be_is_refused_before_it_is_made(tmp_path, old,
     assert time.perf_counter() - begun < 5
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @pytest.mark.parametrize("seeds", [[-1], [2**32], [1, 1]])
 def test_seeds_that_are_asked_for_are_checked_like_the_pipelines(seeds):
     with pytest.raises(UsageError, match=r"seed"):

@@ -31,6 +31,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.reliability("names that are formulas or markup", "right")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_cell_of_a_csv_is_a_formula_and_it_reads_back(name):
     table = pd.DataFrame({"layer": [name], "size": [-1.5], name: [2]})
@@ -44,6 +45,7 @@ def test_no_cell_of_a_csv_is_a_formula_and_it_reads_back(name):
     assert read["size"][0] == -1.5
 
 
+@pytest.mark.reliability("names that are formulas or markup", "right")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_terminal_shows_one_line_a_row(name):
     lines = render(pd.DataFrame({"layer": [name], "size": [1]}), "table").splitlines()
@@ -100,6 +102,7 @@ def test_a_report_of_hostile_names_has_no_markup_of_theirs(tmp_path):
     assert ",=" not in (run / "layers.csv").read_text()
 
 
+@pytest.mark.reliability("names that are formulas or markup", "right")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_verdicts_in_markdown_and_xml(name):
     verdict = Verdict(1, name, name, "macs", "max", 1.0, None, "missing", reason=f"no {name}")

@@ -184,6 +184,7 @@ FILES = [
 ]
 
 
+@pytest.mark.reliability("run folders that are damaged or of another version", "refused")
 class TestDamage:
     @pytest.fixture(scope="class")
     def said(self, whole, tmp_path_factory) -> dict[str, str]:

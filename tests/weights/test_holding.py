@@ -49,6 +49,7 @@ NAMES = list(_callbacks(None))
 MODEL: list[keras.Model] = []
 
 
+@pytest.mark.reliability("callbacks in any order beside the masks", "right")
 @pytest.mark.filterwarnings("ignore:PruneWeights. .* put weights in at the end of the training")
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -102,6 +103,7 @@ def _share(values) -> float:
     return sum(np.count_nonzero(v == 0) for v in values) / sum(v.size for v in values)
 
 
+@pytest.mark.reliability("callbacks in any order beside the masks", "warned")
 @pytest.mark.parametrize("first", [True, False])
 def test_weights_put_back_get_the_masks_and_it_is_said(compiled, data, first):
     pruner = PruneWeights(polynomial_decay(0.0, 0.75, begin=0, end=12, frequency=1))
@@ -119,6 +121,7 @@ def test_weights_put_back_get_the_masks_and_it_is_said(compiled, data, first):
     assert pruner.sparsity == 0.75
 
 
+@pytest.mark.reliability("callbacks in any order beside the masks", "right")
 def test_a_validation_looks_at_a_sparse_net_though_averages_are_swapped_in(compiled, data):
     shares = []
 
@@ -135,6 +138,7 @@ def test_a_validation_looks_at_a_sparse_net_though_averages_are_swapped_in(compi
     assert shares == [0.5, 0.5]
 
 
+@pytest.mark.reliability("callbacks in any order beside the masks", "right")
 def test_a_list_of_callbacks_that_is_used_again_is_as_it_was(compiled, data):
     model = compiled()
     own = [PruneWeights(constant_sparsity(0.5)), KeepZeros()]
