@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow fuzz torture check format clean chromium
+.PHONY: demo test slow fuzz torture reliability check format clean chromium
 
 demo: $(VENV)/.installed
 	$(BIN)/tfprune run pipelines/digits.toml
@@ -27,6 +27,10 @@ slow: $(VENV)/.installed-dev
 # Random graphs, other ones each time: all that is true of slimming is true of them.
 fuzz: $(VENV)/.installed-dev
 	TFPRUNE_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/filters/test_fuzz.py --timeout=0
+
+# The table of docs/reliability.md, from the marks of the tests.
+reliability: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --collect-only --quiet --write-reliability > /dev/null
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/torture.py --output benchmarks/results/torture.json

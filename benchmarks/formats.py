@@ -127,7 +127,7 @@ def report(document: dict[str, Any]) -> str:
             "KiB": (written["bytes"] / 1024).round(1),
             "gzip": (written["bytes_gzip"] / 1024).round(1),
             "zstd": (written["bytes_zstd"] / 1024).round(1),
-            "same class": written["agreement"].map("{:.0%}".format),
+            "agreement": written["agreement"].map("{:.0%}".format),
             "largest difference": written["largest_difference"].map("{:.2g}".format),
         }
     )

@@ -9,11 +9,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 
+from tests import reliability
 from tfprune import data
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.runner import run
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-reliability", action="store_true", help="write its table again")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("--write-reliability"):
+        lines = reliability.table(session.items)
+        reliability.DOCUMENT.write_text(reliability.written(lines), encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)

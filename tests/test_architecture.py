@@ -13,7 +13,7 @@ import tfprune
 PACKAGE = Path(tfprune.__file__).parent
 # From the bottom to the top; a part may import itself and what lies below its row.
 LAYERS = [
-    {"errors", "quiet", "type_table"},
+    {"constraints", "errors", "quiet", "type_table"},
     {"activations", "kernels"},
     {"backup", "files", "graph", "late", "progress", "schedule", "validation", "data", "zoo"},
     {"checkpoint", "cloning", "counting", "distillation"},

@@ -104,6 +104,7 @@ CASES = list(zip(SPELLINGS, itertools.cycle(PLACES))) + [
 ]
 
 
+@pytest.mark.reliability("activations in every spelling and place", "right")
 @pytest.mark.parametrize(("spelling", "place"), CASES)
 def test_the_same_bits_whatever_the_activation_is(spelling: str, place: str) -> None:
     shape, parts = PLACES[place](SPELLINGS[spelling])
@@ -201,6 +202,7 @@ class Renaming(layers.Layer):
         return cls()
 
 
+@pytest.mark.reliability("functions and classes that models hold", "right")
 def test_initializers_regularizers_and_constraints_are_those_at_hand() -> None:
     model = keras.Sequential(
         [
@@ -226,6 +228,7 @@ def test_initializers_regularizers_and_constraints_are_those_at_hand() -> None:
     assert old.kernel_constraint is non_neg
 
 
+@pytest.mark.reliability("functions and classes that models hold", "right")
 @pytest.mark.parametrize("container", [list, tuple])
 def test_functions_in_containers_and_closures_over_the_layer(container: type) -> None:
     model = keras.Sequential(
@@ -239,12 +242,14 @@ def test_functions_in_containers_and_closures_over_the_layer(container: type) ->
     assert type(model.layers[1].functions[0]) is type(own("relu"))
 
 
+@pytest.mark.reliability("functions and classes that models hold", "refused")
 def test_a_layer_that_swaps_its_function_is_refused() -> None:
     model = keras.Sequential([keras.Input((4,)), Swapping([own("relu"), ops.tanh], 1.0, name="s")])
     with pytest.raises(tfprune.UsageError, match=r"layer 's' holds .*relu as 'functions\[0\]'"):
         copy(model)
 
 
+@pytest.mark.reliability("functions and classes that models hold", "right")
 def test_a_layer_that_forgets_its_name_gets_it_back() -> None:
     model = keras.Sequential(
         [keras.Input((4,)), Renaming(name="r"), layers.Dense(3, name="d"), Renaming(name="s")]
@@ -316,6 +321,7 @@ class Misremembering(layers.Layer):
         return {**super().get_config(), "sizes": [self.size]}
 
 
+@pytest.mark.reliability("functions and classes that models hold", "right")
 @pytest.mark.parametrize("layer", [WithClass(name="c"), Misremembering(3, name="m")])
 def test_classes_and_recorded_arguments(layer: layers.Layer) -> None:
     model = randomised(keras.Sequential([keras.Input((4,)), layer, layers.Dense(2)]))
@@ -324,6 +330,7 @@ def test_classes_and_recorded_arguments(layer: layers.Layer) -> None:
     assert copy(model).layers[0].name == layer.name
 
 
+@pytest.mark.reliability("models of unusual classes and shapes", "right")
 def test_models_within_a_layer() -> None:
     model = keras.Sequential([keras.Input((4,)), WithModels(own("relu"), name="w")])
     inputs = examples(randomised(model))
@@ -350,6 +357,7 @@ class Failing(Forgetful):
         raise AttributeError("'Failing' object has no attribute 'size'")
 
 
+@pytest.mark.reliability("functions and classes that models hold", "refused")
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
@@ -364,6 +372,7 @@ def test_layers_without_a_whole_config_are_refused(layer: type, said: str) -> No
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.reliability("functions and classes that models hold", "right")
 def test_compiled_objects_are_those_at_hand() -> None:
     class ExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step: Any) -> Any:
@@ -411,6 +420,7 @@ class Task(keras.Model):
         self.backbone = backbone
 
 
+@pytest.mark.reliability("models of unusual classes and shapes", "right")
 def test_models_with_an_init_of_their_own_come_back_as_functional_ones() -> None:
     task = Task(Backbone(4, name="backbone"), name="task")
     for layer in task.backbone.layers[1:]:
@@ -427,6 +437,7 @@ def test_models_with_an_init_of_their_own_come_back_as_functional_ones() -> None
     assert task.backbone.get_config() == {"width": 4, "name": "backbone"}
 
 
+@pytest.mark.reliability("models of unusual classes and shapes", "right")
 def test_a_sequential_with_an_init_of_its_own() -> None:
     class Small(keras.Sequential):
         def __init__(self, units: int) -> None:
@@ -437,6 +448,7 @@ def test_a_sequential_with_an_init_of_its_own() -> None:
     assert_same(outputs(copy(model), inputs), outputs(model, inputs))
 
 
+@pytest.mark.reliability("models of unusual classes and shapes", "refused")
 def test_weights_outside_the_graph_are_refused() -> None:
     class Extra(Task):
         def __init__(self, backbone: keras.Model) -> None:
@@ -448,6 +460,7 @@ def test_weights_outside_the_graph_are_refused() -> None:
         copy(Extra(Backbone(4)))
 
 
+@pytest.mark.reliability("models of unusual classes and shapes", "refused")
 def test_a_call_of_its_own_is_no_graph() -> None:
     class Doubled(keras.Model):
         def call(self, x: Any) -> Any:
@@ -461,6 +474,7 @@ def test_a_call_of_its_own_is_no_graph() -> None:
     assert "before" in tfprune.channel_groups(outer).frozen
 
 
+@pytest.mark.reliability("models of unusual classes and shapes", "refused")
 @pytest.mark.parametrize(
     ("model", "said"),
     [
@@ -486,6 +500,7 @@ def through() -> keras.Model:
     return keras.Model(x, [layers.Dense(2)(x), x])
 
 
+@pytest.mark.reliability("models of unusual classes and shapes", "right")
 @pytest.mark.parametrize("model", [identity, through])
 def test_models_that_return_an_input(model: Callable[[], keras.Model]) -> None:
     made = model()

@@ -112,6 +112,7 @@ MACS = {
 }
 
 
+@pytest.mark.reliability("layers whose MACs are counted, or named", "right")
 @pytest.mark.parametrize("case", MACS)
 def test_macs(case: str) -> None:
     build, wanted = MACS[case]
@@ -244,6 +245,7 @@ def raw(function: Callable[[Any], Any]) -> keras.Model:
     return keras.Model(x, function(x))
 
 
+@pytest.mark.reliability("layers whose MACs are counted, or named", "right")
 @pytest.mark.parametrize("case", COUNTED)
 def test_macs_are_those_of_the_traced_graph(case: str) -> None:
     model = COUNTED[case]()
@@ -285,6 +287,7 @@ UNCOUNTED: dict[str, tuple[Callable[[], keras.Model], str]] = {
 }
 
 
+@pytest.mark.reliability("layers whose MACs are counted, or named", "warned")
 @pytest.mark.parametrize("case", UNCOUNTED)
 def test_what_cannot_be_counted_is_named(case: str) -> None:
     build, path = UNCOUNTED[case]
@@ -330,6 +333,7 @@ FROZEN: dict[str, tuple[Callable[[], layers.Layer], str]] = {
 }
 
 
+@pytest.mark.reliability("layers that stay, each with its reason", "right")
 @pytest.mark.parametrize("case", FROZEN)
 def test_every_layer_with_a_kernel_is_a_producer_or_frozen(case: str) -> None:
     make, path = FROZEN[case]

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.errors import UsageError
-from tfprune.schedule import Due, arrival, constant_sparsity, due, polynomial_decay
+from tfprune.schedule import (
+    Due,
+    arrival,
+    constant_sparsity,
+    due,
+    frequency_of,
+    jump,
+    polynomial_decay,
+)
 
 steps = st.integers(0, 60)
 
@@ -115,3 +123,33 @@ def test_importing_tfmot_leaves_the_environment_as_it_was(before):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == f"-> {before}"
+
+
+@given(steps, st.integers(0, 5000))
+def test_a_ramp_has_twenty_updates_or_tfmots_frequency(begin, length):
+    frequency = frequency_of(begin, begin + length)
+    assert 1 <= frequency <= 100
+    # At least twenty where there are twenty steps, and none that is not needed for them.
+    assert length // frequency >= min(20, length)
+    assert frequency == 100 or length // (frequency + 1) < 20
+
+
+def test_a_frequency_is_that_of_the_ramp_unless_it_is_given():
+    assert polynomial_decay(0.0, 0.8, 10, 70).frequency == 3
+    assert polynomial_decay(0.0, 0.8, 0, 5000).frequency == 100
+    assert polynomial_decay(0.0, 0.8, 10, 70, frequency=100).frequency == 100
+
+
+@settings(deadline=None)
+@given(steps, steps, st.integers(1, 80), st.sampled_from([0.0, 0.3]))
+def test_a_jump_is_told_just_where_a_ramp_is_cut_once(begin, length, frequency, initial):
+    schedule = polynomial_decay(initial, 0.8, begin, begin + length, frequency)
+    cuts = {due(schedule, step - 1, step) for step in range(begin + length + 1)} - {None}
+    on_the_way = [cut for cut in cuts if initial < cut.sparsity]
+    assert (jump(schedule) is not None) == (len(on_the_way) == 1)
+
+
+def test_one_cut_by_design_is_not_told():
+    assert jump(constant_sparsity(0.5)) is None
+    assert jump(constant_sparsity(0.5, begin=3, end=9)) is None
+    assert jump(lambda step: (step == 7, 0.5)) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -111,3 +112,50 @@ def test_a_file_that_is_no_toml(tmp_path):
     with pytest.raises(TfpruneError, match="cannot be read") as caught:
         read_toml(tmp_path / "none.toml")
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfea\x00", "is not valid TOML (it is UTF-16): save it as UTF-8"),
+        ("a = 1".encode("utf-16"), "is not valid TOML (it is UTF-16): save it as UTF-8"),
+        (b"a = '\xe9'", "is not valid TOML ('utf-8' codec can't decode byte 0xe9"),
+        (b"a = 1\na = 2", "is not valid TOML (Cannot overwrite a value"),
+        (b"a = " + b"[" * 10_000, "is not valid TOML (it nests too deeply)"),
+        (b"a = " + b"{a=" * 10_000, "is not valid TOML (it nests too deeply)"),
+        (b"a." * 10_000 + b"a = 1", "nests deeper than 64 tables"),
+        (b"[" + b"a." * 10_000 + b"a]", "nests deeper than 64 tables"),
+        (b"a = " + b"9" * 5000, "is not valid TOML (Exceeds the limit"),
+        (b"#" * (2**20 + 1), "has more than 1,048,576 bytes"),
+        (b"\x00", "is not valid TOML"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_line(tmp_path, content, said):
+    file = tmp_path / "x.toml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read_toml(file)
+    assert str(caught.value).startswith(f"{file} {said}")
+    assert len(str(caught.value)) < 400
+
+
+def test_a_byte_order_mark_and_an_empty_file_are_read(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_bytes(b"\xef\xbb\xbfa = 1\r\n")
+    assert read_toml(file) == {"a": 1}
+    file.write_bytes(b"")
+    assert read_toml(file) == {}
+    with pytest.raises(TfpruneError, match=r"cannot be read \(Is a directory\)"):
+        read_toml(tmp_path)
+
+
+def test_a_stream_without_end_is_not_read_to_its_end():
+    with pytest.raises(UsageError, match="has more than"):
+        read_toml(Path("/dev/zero"))
+
+
+def test_keys_and_values_of_any_length_make_a_line():
+    for document in ({"x" * 9999: 1}, {"inner": {"y" * 9999: 1}}, {"name": 16**9999}):
+        with pytest.raises(ValidationError) as caught:
+            Root.model_validate(document)
+        assert len(one_line(caught.value, Root)) < 300

@@ -15,6 +15,10 @@ class TfpruneError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: object = "") -> None:
+        # A name in it may hold a line break, or what a terminal takes for a command.
+        super().__init__("".join(each if each.isprintable() else " " for each in str(message)))
+
 
 class UsageError(TfpruneError, ValueError):
     """The caller asked for something that cannot be, such as a target outside 0..1."""

@@ -60,7 +60,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise TfpruneError(
             f"{path} cannot be read ({error.strerror}): check the path, or make it first"
         ) from error
-    except ValueError as error:
+    # JSON that nests without end is damage as well.
+    except (ValueError, RecursionError) as error:
         raise TfpruneError(f"{path} is damaged: delete it and run again") from error
 
 
@@ -141,7 +142,11 @@ def existing(path: str | os.PathLike[str]) -> Path:
     Raises:
         TfpruneError: Nothing is.
     """
-    if not Path(path).exists():
+    try:
+        there = Path(path).exists()
+    except OSError as error:
+        raise TfpruneError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    if not there:
         raise TfpruneError(f"{path} does not exist: check the path, or export the model first")
     return Path(path)
 

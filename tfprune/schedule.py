@@ -19,6 +19,10 @@ Schedule: TypeAlias = Callable[[int], tuple[Any, Any]]
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
+# Steps between two updates, as in tfmot, and how many updates a shorter ramp has.
+_FREQUENCY = 100
+_UPDATES = 20
+
 
 class Due(NamedTuple):
     """An update of the masks that a schedule asks for."""
@@ -95,7 +99,12 @@ def check_sparsity(sparsity: Any, what: str = "sparsity") -> float:
 
 
 def polynomial_decay(
-    initial: float, final: float, begin: int, end: int, frequency: int = 100, power: float = 3
+    initial: float,
+    final: float,
+    begin: int,
+    end: int,
+    frequency: int | None = None,
+    power: float = 3,
 ) -> Schedule:
     """Makes tfmot's `PolynomialDecay`: fast at first, slower towards the target.
 
@@ -106,7 +115,7 @@ def polynomial_decay(
         final: sparsity at the last one, 0 to 1 (exclusive).
         begin: step of the first update; the weights are dense before it.
         end: step of the last one.
-        frequency: steps between two updates.
+        frequency: steps between two updates; `frequency_of` the ramp if not given.
         power: exponent of the decay.
 
     Returns:
@@ -121,13 +130,68 @@ def polynomial_decay(
         final_sparsity=final,
         begin_step=begin,
         end_step=end,
-        frequency=frequency,
+        frequency=frequency_of(begin, end) if frequency is None else frequency,
         power=power,
     )
 
 
+def frequency_of(begin: int, end: int) -> int:
+    """Tells how many steps apart the updates of a ramp are where nothing is said.
+
+    100, as in tfmot, where the ramp is long enough for 20 updates; else a twentieth of it. Zhu and
+    Gupta 2017 (arXiv:1710.01878) prune every 100 to 1000 steps of long trainings, so that the net
+    recovers from each cut; a ramp that is shorter than the frequency would be a single one.
+
+    Args:
+        begin: step of the first update.
+        end: step of the last one.
+
+    Returns:
+        Steps, at least 1.
+    """
+    return min(_FREQUENCY, max(1, (end - begin) // _UPDATES))
+
+
+def jump(schedule: Schedule) -> str | None:
+    """Tells why a schedule that ought to rise step by step makes a single cut instead.
+
+    Args:
+        schedule: as of `due`. One with a single sparsity, such as `ConstantSparsity`, is one cut
+            by design; of a bare callable nothing is known.
+
+    Returns:
+        The reason in words, and what to do; None if there is nothing to say.
+    """
+    begin, end = getattr(schedule, "begin_step", None), _end_step(schedule)
+    frequency = getattr(schedule, "frequency", None)
+    if begin is None or end is None or frequency is None:
+        return None
+    final = sparsity_at(schedule, end)
+    if end > begin:
+        first = sparsity_at(schedule, begin)
+    else:
+        # tfmot divides 0 by 0 here.
+        first = float(getattr(schedule, "initial_sparsity", final))
+    if first >= final:
+        return None
+    if end == begin:
+        return (
+            f"the schedule begins and ends at step {begin}, so the sparsity goes from "
+            f"{first:.3g} to {final:.3g} in one cut; let it end later, or use "
+            "constant_sparsity"
+        )
+    if frequency >= end - begin:
+        return (
+            f"the frequency of {frequency} steps is not less than the {end - begin} steps from the "
+            f"begin to the end of the schedule, so the sparsity goes from {first:.3g} to "
+            f"{final:.3g} in one cut; give frequency={frequency_of(begin, end)}, or let it end "
+            "later"
+        )
+    return None
+
+
 def constant_sparsity(
-    target: float, begin: int = 0, end: int = -1, frequency: int = 100
+    target: float, begin: int = 0, end: int = -1, frequency: int = _FREQUENCY
 ) -> Schedule:
     """Makes tfmot's `ConstantSparsity`: one cut at `begin`, held from then on.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 import types
@@ -17,21 +18,56 @@ from tfprune.errors import TfpruneError, UsageError, did_you_mean
 _TABLE_EXPECTED = ("model_type", "model_attributes_type", "dict_type")
 # Longer values are cut: one line is for reading.
 _SHOWN = 60
+_MOST_BYTES = 2**20
+_DEEPEST = 64
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a TOML file.
+    """Reads a TOML file, with or without a byte order mark.
 
     Raises:
         TfpruneError: it cannot be read.
-        UsageError: it is no TOML.
+        UsageError: it is no TOML, or larger or deeper than what people write.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TfpruneError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML ({error}): correct it there") from error
+        with path.open("rb") as file:
+            # A pipe says nothing of its size, and a wrong file may have no end.
+            text = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise TfpruneError(f"{path} cannot be read ({said}): check the path") from error
+    if len(text) > _MOST_BYTES:
+        raise UsageError(
+            f"{path} has more than {_MOST_BYTES:,} bytes: give a TOML file that a person wrote"
+        )
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"{path} is not valid TOML (it is UTF-16): save it as UTF-8")
+    try:
+        document = tomllib.loads(text.decode("utf-8-sig"))
+    # A number of too many digits is a ValueError, brackets without end exhaust the parser.
+    except (ValueError, RecursionError) as error:
+        said = "it nests too deeply" if isinstance(error, RecursionError) else _one_line(error)
+        raise UsageError(f"{path} is not valid TOML ({said}): correct it there") from error
+    if _nests_deeper(document, _DEEPEST):
+        raise UsageError(f"{path} nests deeper than {_DEEPEST} tables: correct it there")
+    return document
+
+
+def _nests_deeper(document: Any, levels: int) -> bool:
+    """Whether tables and lists lie within each other more than so many times."""
+    layer = [document]
+    for _ in range(levels + 1):
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(layer)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def one_line(error: ValidationError, root: type[BaseModel], within: str = "") -> str:
@@ -70,12 +106,11 @@ def _said(first: dict[str, Any], root: type[BaseModel], within: str) -> str:
     if kind == "union_tag_invalid":
         key, tags = _tags(here)
         tag = str(first["ctx"]["tag"])
-        return f"{where}.{key} = {tag!r} is unknown: {did_you_mean(tag, tags)}"
+        return f"{where}.{key} = {_cut(repr(tag))} is unknown: {did_you_mean(tag, tags)}"
     if kind == "value_error":
         # Our own validators say which keys they mean.
         return f"{where}: {message}" if where else message
-    value = repr(first["input"])
-    value = value if len(value) <= _SHOWN else f"{value[: _SHOWN - 3]}..."
+    value = _cut(_shown(first["input"]))
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
         return f"{where} = {value} is unknown: {did_you_mean(str(first['input']), choices)}"
@@ -84,9 +119,22 @@ def _said(first: dict[str, Any], root: type[BaseModel], within: str) -> str:
     return f"{where} = {value}: {message}"
 
 
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:
+        # Python writes no number of more than some thousand digits.
+        return "a number of too many digits"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
 def _joined(parts: list[str]) -> str:
     """Key paths with dots, places in lists with a number sign."""
-    return "".join(part if part.startswith("#") else f".{part}" for part in parts).lstrip(".")
+    shown = (part if part.startswith("#") else f".{part}" for part in map(_cut, parts))
+    return "".join(shown).lstrip(".")
 
 
 def _followed(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], Any]:

@@ -36,6 +36,7 @@ def crash(source: Source, path: Path) -> None:
     raise AttributeError("a layer without\nan export path")
 
 
+@pytest.mark.reliability("exports that cannot be", "refused")
 @pytest.mark.parametrize(
     ("write", "expected", "says"),
     [
@@ -78,6 +79,7 @@ def test_a_file_that_cannot_be_loaded_does_not_count(
     assert names(tmp_path) == []
 
 
+@pytest.mark.reliability("exports that cannot be", "refused")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
     model = tiny(keras.layers.Conv2D(2, 3))
@@ -88,6 +90,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> 
     assert names(tmp_path) == []
 
 
+@pytest.mark.reliability("exports that cannot be", "refused")
 def test_a_clearly_broken_int8_file_is_refused(
     model: keras.Model, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +112,7 @@ def test_an_untrained_model_is_not_called_broken(tmp_path: Path) -> None:
     assert len(export(model, tmp_path, ["tflite-int8"], representative_data=data)) == 1
 
 
+@pytest.mark.reliability("exports that cannot be", "refused")
 def test_an_operation_without_builtin_operator_is_named(tmp_path: Path) -> None:
     inputs = keras.Input((4, 4, 1))
     model = keras.Model(inputs, keras.layers.Flatten()(keras.ops.erfinv(inputs / 300)))
@@ -118,6 +122,7 @@ def test_an_operation_without_builtin_operator_is_named(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.reliability("exports that cannot be", "refused")
 def test_a_directory_that_cannot_be_made_is_one_line(model: keras.Model, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TfpruneError) as error:
@@ -125,6 +130,7 @@ def test_a_directory_that_cannot_be_made_is_one_line(model: keras.Model, tmp_pat
     assert "cannot be written (Not a directory)" in one_line(error)
 
 
+@pytest.mark.reliability("exports that cannot be", "refused")
 @pytest.mark.parametrize(
     ("formats", "says"),
     [
@@ -145,6 +151,7 @@ def test_a_wrong_format_is_one_line(
     assert names(tmp_path) == []
 
 
+@pytest.mark.reliability("exports that cannot be", "refused")
 @pytest.mark.parametrize(
     "data",
     [np.zeros((0, 8, 8, 3)), np.zeros((4, 8, 9, 3)), np.full((4, 8, 8, 3), np.nan), ["a"]],
@@ -158,6 +165,7 @@ def test_data_that_does_not_fit_is_one_line(
     assert names(tmp_path) == []
 
 
+@pytest.mark.reliability("exports that cannot be", "refused")
 @pytest.mark.parametrize("name", ["", "../model", "a/b", ".."])
 def test_a_name_that_leaves_the_directory_is_one_line(
     model: keras.Model, tmp_path: Path, name: str
@@ -176,6 +184,7 @@ class Subclassed(keras.Model):
         return self.dense(x)
 
 
+@pytest.mark.reliability("exports that cannot be", "refused")
 @pytest.mark.parametrize("called", [True, False])
 def test_a_subclassed_or_uncalled_model_is_one_line(tmp_path: Path, called: bool) -> None:
     model = Subclassed()

@@ -339,6 +339,68 @@ class TestNotKept:
             "for seed 0: run the pipeline to its end (and 1 more)"
         )
 
+    def test_one_seed_of_several_is_not_the_run(self, make, budget):
+        """The first seed alone keeps every limit; what counts are all that the pipeline has."""
+        file = budget("[[rules]]\nmacs = { max = 10_000 }")
+        for seeds in ([0, 1, 2], [0, 1]):
+            run = make(seeds=seeds)
+            result = _check(run, "--budget", file)
+            assert result.exit_code == 2
+            lacking = ", ".join(str(seed) for seed in seeds[1:])
+            reason = f"MACs of dense tflite is missing for seed {lacking}: run the pipeline to its"
+            assert reason in result.stdout
+            assert "missing: digits: dense is missing for seed" in result.stderr
+        assert _check(make(seeds=[0]), "--budget", file).exit_code == 0
+
+    def test_seeds_that_the_run_was_asked_for_all_count(self, make, budget):
+        run = make()
+        record = json.loads((run / "run.json").read_text())
+        write_json(run / "run.json", record | {"seeds": [0, 1]})
+        _, said = self._fails(2, run, "--budget", budget("[[rules]]\nmacs = { max = 10_000 }"))
+        assert "is missing for seed 1" in said
+
+    @pytest.mark.parametrize("last", ["quantize", "export"])
+    def test_a_variant_is_asked_for_what_its_last_step_says(self, make, budget, last):
+        """No other format of the pipeline is missing there, and that one is."""
+        steps = {
+            "int8": {"kind": "quantize", "to": "int8"}
+            if last == "quantize"
+            else {"kind": "export", "formats": ["tflite-int8"]}
+        }
+        run = make(formats=["tflite", "tflite-int8"], steps=steps)
+        record = json.loads((run / "run.json").read_text())
+        record["pipeline"]["variants"]["weights-80"] = ["int8"]
+        write_json(run / "run.json", record)
+        path = run / "weights-80" / "seed-0" / RECORD
+        delivery = json.loads(path.read_text())
+        write_json(path, delivery | {"artifacts": delivery["artifacts"][1:]})
+        file = budget("[[rules]]\nmacs = { max = 10_000 }")
+        result = _check(run, "--budget", file)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.endswith("\n3 limits kept, 0 broken, 0 missing\n")
+        # A rule for a format is for the variants that are delivered in it.
+        some = budget('[[rules]]\nartifact = "tflite"\nmacs = { max = 10_000 }')
+        assert _check(run, "--budget", some).stdout.endswith(
+            "\n1 limits kept, 0 broken, 0 missing\n".replace("1 limits", "1 limit")
+        )
+        write_json(path, delivery | {"artifacts": delivery["artifacts"][:1]})
+        self._fails(2, run, "--budget", budget("[[rules]]\nmacs = { max = 10_000 }"))
+
+    @pytest.mark.parametrize("value", [None, float("nan")])
+    @pytest.mark.parametrize("limit", ["min = 0", "max = 1", "max_drop = 1", "min_ratio = 0"])
+    def test_what_is_no_number_keeps_no_limit(self, make, budget, value, limit):
+        run, old = make(), make(name="old")
+        for folder in (run, old):
+            path = folder / "dense" / "seed-0" / RECORD
+            record = json.loads(path.read_text())
+            for artifact in record["artifacts"]:
+                artifact["nonzero_parameters"] = value
+            write_json(path, record)
+        rule = f'[[rules]]\nvariant = "dense"\nsparsity = {{ {limit} }}'
+        result = _check(run, "--budget", budget(rule), "--baseline", old)
+        assert result.exit_code in (1, 2)
+        assert "0 limits kept" in result.stdout or result.stdout == ""
+
     def test_as_json_stays_one_document(self, make, budget):
         stdout, _ = self._fails(
             1, make(), "--budget", budget("[[rules]]\nmacs = { max = 1 }"), "--json"

@@ -6,11 +6,13 @@ import json
 import shutil
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner, Result
 
 from tfprune.cli import main
+from tfprune.pipeline.kinds import FormatName
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 
@@ -179,4 +181,100 @@ def test_report_of_what_is_no_run_is_one_line(tmp_path):
     assert _error(result) == (
         f"Error: {tmp_path} holds no finished variant: give the directory of a run, such as "
         "saved_models/digits, or run its pipeline first"
+    )
+
+
+def test_check_looks_at_what_the_file_names(tmp_path):
+    text = (PIPELINES / "digits.toml").read_text()
+    file = tmp_path / "p.toml"
+    for old, new, code, said in (
+        ('"digits"', '"cifr10"', 2, "unknown data set 'cifr10': did you mean 'cifar10'?"),
+        ('name = "vgg"', 'name = "n.keras"', 2, "model: a .keras file is what it is: leave"),
+    ):
+        changed = text.replace('name = "digits"\n', 'name = "digits_run"\n', 1).replace(old, new)
+        file.write_text(changed)
+        result = _run("pipeline", "check", file)
+        assert result.exit_code == code
+        assert _error(result).startswith(f"Error: {file}: {said}")
+
+
+def test_check_reads_a_file_with_a_byte_order_mark_and_names_unused_steps(tmp_path):
+    text = (PIPELINES / "digits.toml").read_text()
+    file = tmp_path / "p.toml"
+    file.write_text("\ufeff" + text + '\n[steps.spare]\nkind = "round"\n', encoding="utf-8")
+    result = _run("pipeline", "check", file)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == f"note: {file}: no variant has the steps spare\n"
+
+
+def test_check_of_thousands_of_rounds_is_one_line(tmp_path):
+    text = (PIPELINES / "lottery_conv2.toml").read_text()
+    file = tmp_path / "p.toml"
+    file.write_text(text)
+    settings = [f"--set=rounds.{name}.times=3000" for name in tomllib.loads(text)["rounds"]]
+    result = _run("pipeline", "check", file, *settings[:1])
+    assert result.exit_code == 0, result.output
+    assert " more), seeds" in result.stdout
+    assert len(result.stdout) < 4000
+
+
+def test_a_dry_run_takes_every_format(file, tmp_path):
+    formats = json.dumps(list(get_args(FormatName)))
+    result = _run(
+        "run", file, "--out", tmp_path / "new", "--dry-run", "--set", f"formats={formats}"
+    )
+    assert result.exit_code == 0, result.output
+    assert "to do: about" in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("seeds", ["-1", "4294967296", "0,0"])
+def test_seeds_of_the_command_line_are_checked(file, tmp_path, seeds):
+    for more in ([], ["--dry-run"]):
+        result = _run("run", file, "--out", tmp_path / "new", f"--seeds={seeds}", *more)
+        assert result.exit_code == 2
+        assert _error(result).startswith("Error: seed")
+    assert not (tmp_path / "new").exists()
+
+
+def test_runs_names_a_damaged_one(file, tmp_path):
+    out = tmp_path / "saved_models"
+    shutil.copytree(out / "tiny", out / "a")
+    (out / "a" / "run.json").write_text("{}")
+    result = _run("runs", "--out", out)
+    assert result.exit_code == 0
+    assert [line.split()[:2] for line in result.stdout.splitlines()[1:]] == [
+        ["a", "damaged"],
+        ["tiny", "finished"],
+    ]
+    assert result.stderr == (
+        f"{out / 'a' / 'run.json'} is damaged (pipeline is missing (and 2 more)): "
+        "delete it and run again\n"
+    )
+    # What is damaged stops it before anything of any run is deleted.
+    (out / "tiny" / "steps" / "old-0000").mkdir()
+    result = _run("runs", "gc", "--out", out)
+    assert result.exit_code == 1
+    assert (out / "tiny" / "steps" / "old-0000").exists()
+
+
+def test_a_run_on_top_of_a_damaged_record_says_which(file, tmp_path):
+    out = tmp_path / "saved_models"
+    for name in ("run.json", "dense/seed-0/record.json"):
+        path = out / "tiny" / name
+        whole = path.read_text()
+        path.write_text("{}")
+        result = _run("run", file, "--out", out)
+        assert result.exit_code == 1
+        assert _error(result).startswith(f"Error: {path} is damaged (")
+        path.write_text(whole)
+    (out / "tiny" / "data.json").write_text("[]")
+    assert _run("run", file, "--out", out).exit_code == 0
+
+
+def test_check_asks_whether_the_budget_can_be_judged():
+    result = _run("pipeline", "check", PIPELINES / "digits.toml", "--set", 'formats=["keras"]')
+    assert result.exit_code == 2
+    assert _error(result) == (
+        f"Error: {PIPELINES / 'digits.toml'}: budget: rule #1: dense has no artifact 'tflite*': "
+        "choose one of keras"
     )

@@ -296,6 +296,7 @@ def without_number(reason: str) -> str:
     return f"{first.rstrip('0123456789').rstrip('_')} {rest}"
 
 
+@pytest.mark.reliability("layers that stay, each with its reason", "right")
 @pytest.mark.parametrize("case", FROZEN)
 def test_frozen(case: str) -> None:
     build, reason = FROZEN[case]

@@ -287,6 +287,7 @@ def held() -> keras.Model:
     return keras.Model(x, layers.Dense(2)(layers.Lambda(lambda x: x)(layers.Dense(3)(x))))
 
 
+@pytest.mark.reliability("models of unusual classes and shapes", "refused")
 @pytest.mark.parametrize("target", ["filters", "macs", "params"])
 def test_a_model_of_which_nothing_can_go_is_refused(target: str) -> None:
     with pytest.raises(tfprune.UsageError, match=r"removes nothing|cannot be reached"):

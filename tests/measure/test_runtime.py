@@ -162,6 +162,7 @@ def test_quantizing_rounds_and_saturates() -> None:
     np.testing.assert_array_equal(dequantize(q, details), [0, 0.5, 0.5, -1, 65, -62.5])
 
 
+@pytest.mark.reliability("files that are cut, renamed or not what they say", "refused")
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("keep", [0, 5, 0.5, 0.97])
 def test_a_truncated_file_is_one_line(
@@ -175,6 +176,7 @@ def test_a_truncated_file_is_one_line(
     assert path.name in one_line(error)
 
 
+@pytest.mark.reliability("files that are cut, renamed or not what they say", "refused")
 @pytest.mark.parametrize(
     ("form", "other"),
     # Both TFLite formats share a suffix and are told apart by their content.
@@ -189,6 +191,7 @@ def test_a_renamed_file_is_one_line(
     assert path.name in one_line(error)
 
 
+@pytest.mark.reliability("files that are cut, renamed or not what they say", "refused")
 def test_noise_behind_the_tflite_identifier_does_not_crash(tmp_path: Path) -> None:
     path = tmp_path / "noise.tflite"
     path.write_bytes(b"\x1c\0\0\0TFL3" + np.random.default_rng(0).bytes(4000))
@@ -197,6 +200,7 @@ def test_noise_behind_the_tflite_identifier_does_not_crash(tmp_path: Path) -> No
     assert "noise.tflite" in one_line(error)
 
 
+@pytest.mark.reliability("files that are cut, renamed or not what they say", "refused")
 @pytest.mark.parametrize("lost", ["saved_model.pb", "variables/variables.index"])
 def test_an_incomplete_savedmodel_is_one_line(
     files: dict[str, Path], lost: str, tmp_path: Path
@@ -222,6 +226,7 @@ def member(name: str, **values: object) -> tarfile.TarInfo:
     return info
 
 
+@pytest.mark.reliability("files that are cut, renamed or not what they say", "refused")
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -239,6 +244,7 @@ def test_a_hostile_archive_is_refused(tmp_path: Path, hostile: tarfile.TarInfo) 
     assert [p.name for p in tmp_path.iterdir()] == ["model.tar.gz"]
 
 
+@pytest.mark.reliability("files that are cut, renamed or not what they say", "refused")
 def test_an_archive_without_a_savedmodel_is_one_line(tmp_path: Path) -> None:
     path = archive(tmp_path / "model.tar.gz", member("readme"))
     with pytest.raises(TfpruneError) as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from tfprune.pipeline import Pipeline
+from tfprune.pipeline.kinds import KINDS, TRAINING, FormatName
 from tfprune.pipeline.outlook import Outlook, Probe
 from tfprune.pipeline.plan import plan
 from tfprune.pipeline.store import SCRATCH, partial
@@ -64,3 +67,78 @@ def test_a_damaged_record_makes_no_forecast_fail(tiny_pipeline, tiny_run, tmp_pa
     for path in run.glob("steps/*/record.json"):
         path.write_text("{")
     assert Outlook(tiny_pipeline, run).knows_nothing
+
+
+@pytest.mark.parametrize("form", get_args(FormatName))
+def test_every_format_has_a_forecast(tiny_pipeline, tmp_path, form):
+    pipeline = tiny_pipeline.model_copy(update={"formats": (form,)})
+    tasks = plan(pipeline, tmp_path, "images")
+    table = Outlook(pipeline, tmp_path, Probe(10.0, 100_000)).table(tasks)
+    delivered = table[table["kind"] == "delivery"]
+    assert (delivered["bytes"] > 100_000 / 2).all()
+    assert (delivered["seconds"] > 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_step_has_a_forecast(tmp_path, kind):
+    least = {
+        "prune": {"sparsity": 0.5},
+        "prune-once": {"share": 0.2},
+        "learn": {"strength": 0.1},
+        "slim": {"latency": 0.5},
+        "export": {"formats": ["tflite-int8", "c-array"]},
+    }
+    epochs = {"epochs": 2} if kind in TRAINING else {}
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "it",
+            "data": {"name": "digits"},
+            "model": {"name": "vgg"},
+            "steps": {
+                "dense": {"kind": "train", "epochs": 2},
+                "it": {"kind": kind, **epochs, **least.get(kind, {})},
+            },
+            "variants": {"it": ["dense", "it"]},
+        }
+    )
+    table = Outlook(pipeline, tmp_path, Probe(10.0, 1000)).table(plan(pipeline, tmp_path, "x"))
+    assert (table["seconds"] > 0).all()
+    assert len(table) == (3 if kind in ("quantize", "export") else 4)
+
+
+def test_what_an_earlier_step_keeps_makes_the_later_ones_shorter(tmp_path):
+    steps = {
+        "dense": {"kind": "train", "epochs": 1},
+        "slim": {"kind": "slim", "macs": 0.5},
+        "more": {"kind": "train", "epochs": 1, "batch_size": 64},
+    }
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "it",
+            "data": {"name": "digits"},
+            "model": {"name": "vgg"},
+            "steps": steps,
+            "variants": {"it": ["dense", "slim", "more", "slim", "more"]},
+        }
+    )
+    outlook = Outlook(pipeline, tmp_path, Probe(10.0, 1000))
+    trainings = [task for task in plan(pipeline, tmp_path, "x") if task.name in ("dense", "more")]
+    assert [outlook.seconds(task) for task in trainings] == [10.0, 5.0, 2.5]
+
+
+def test_a_retraining_that_begins_late_takes_the_epochs_that_are_left(tmp_path):
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "it",
+            "data": {"name": "digits"},
+            "model": {"name": "vgg"},
+            "steps": {
+                "dense": {"kind": "train", "epochs": 5},
+                "again": {"kind": "retrain", "rewind": "lr", "epoch": 3, "epochs": 5},
+            },
+            "variants": {"it": ["dense", "again"]},
+        }
+    )
+    outlook = Outlook(pipeline, tmp_path, Probe(10.0, 1000))
+    dense, again = plan(pipeline, tmp_path, "x")[:2]
+    assert (outlook.seconds(dense), outlook.seconds(again)) == (50.0, 20.0)

@@ -101,3 +101,60 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
         collect(tmp_path, delete=True)
     assert str(caught.value) == (f"{tmp_path} is no run: give a folder such as saved_models/digits")
     assert (tmp_path / "steps" / "mine").exists()
+
+
+def test_a_damaged_run_is_listed_with_what_is_wrong_and_hides_no_other(mine):
+    other = shutil.copytree(mine, mine.parent / "other")
+    for text, said in (("{}", "pipeline is missing"), ("[]", "is no table"), ("{", "is damaged")):
+        (other / "run.json").write_text(text)
+        table = list_runs(mine.parent).set_index("run")
+        assert table.loc["tiny", "state"] == "finished"
+        assert table.loc["other", "state"] == "damaged"
+        assert said in table.loc["other", "note"]
+        with pytest.raises(TfpruneError, match=r"other/run\.json is damaged"):
+            collect(other, delete=True)
+    (other / "run.json").unlink()
+    assert "run.json is missing" in list_runs(mine.parent).set_index("run").loc["other", "note"]
+    with pytest.raises(TfpruneError, match=r"run\.json is missing"):
+        collect(other, delete=True)
+
+
+def test_a_record_that_nobody_can_read_frees_nothing(mine):
+    (mine / "steps" / "slim-0000").mkdir()
+    for path in (mine / "dense/seed-0/record.json", next(mine.glob("steps/dense-*")) / RECORD):
+        whole = path.read_text()
+        path.write_text("{}")
+        if "seed-0" in str(path):
+            with pytest.raises(TfpruneError, match=r"record\.json is damaged"):
+                collect(mine, delete=True)
+        assert list_runs(mine.parent).iloc[0].state == "damaged"
+        assert (mine / "steps" / "slim-0000").exists()
+        path.write_text(whole)
+
+
+def test_without_the_hash_of_its_images_nothing_of_a_run_is_garbage(mine):
+    record = read_json(mine / "run.json")
+    del record["data_sha256"]
+    write_json(mine / "run.json", record)
+    with pytest.raises(TfpruneError, match="data_sha256 is missing"):
+        collect(mine, delete=True)
+    assert list_runs(mine.parent).iloc[0].state == "unknown"
+
+
+def test_one_seed_of_several_is_a_run_that_was_stopped(mine):
+    record = read_json(mine / "run.json")
+    record["pipeline"]["seeds"] = [0, 1]
+    write_json(mine / "run.json", record)
+    row = list_runs(mine.parent).iloc[0]
+    assert row.state == "stopped"
+    assert row.tasks > row.done
+
+
+def test_steps_of_a_delivery_that_the_pipeline_no_longer_has_stay(mine):
+    record = read_json(mine / "run.json")
+    del record["pipeline"]["variants"]["both"]
+    write_json(mine / "run.json", record)
+    assert collect(mine, delete=True) == []
+    # With the delivery go its steps: learn, slim, and the second sparse.
+    shutil.rmtree(mine / "both")
+    assert len(collect(mine, delete=False)) == 3

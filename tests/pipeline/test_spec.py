@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +12,8 @@ from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import IMPORTANCE_NAMES
 from tfprune.pipeline import load_pipeline
 from tfprune.pipeline.kinds import Importance
+from tfprune.pipeline.requirements import check_budget
+from tfprune.pipeline.spec import checked_seeds
 
 GOOD = """
 name = "tiny"
@@ -58,6 +61,7 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
     assert steps["sparse"].batch_size == 32
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -114,6 +118,54 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
         ("macs = 0.5", "macs = 0", "steps.slim.macs = 0: Input should be greater than 0"),
         ("epochs = 3", "epochs = 0", "steps.dense.epochs = 0: Input should be greater than or"),
         ('name = "tiny"', "", "name is missing: add it"),
+        *(
+            ('name = "vgg"', f'name = "vgg"\noptions = {{ {option} }}', f"model: {said}")
+            for option, said in (
+                ("width = 0", "width is 0 and must be a whole number of 1 or more"),
+                ('width = "a"', "width is 'a' and must be a whole number of 1 or more"),
+                ("width = 4.0", "width is 4.0 and must be a whole number of 1 or more"),
+                ("width = true", "width is True and must be a whole number of 1 or more"),
+                ("width = 5000", "width is beyond 1,024, the most there is"),
+                ("blocks = 3", "blocks is 3 and must be a list of whole numbers, such as [2, 2]"),
+                ("blocks = []", "the number of blocks is 0 and must be a whole number of 1"),
+                ("blocks = [0]", "a number in blocks is 0 and must be a whole number of 1 or"),
+                ("depth = 20", "unknown option 'depth' of vgg: "),
+            )
+        ),
+        *(
+            ('name = "vgg"', f'name = "MobileNetV2"\noptions = {{ {option} }}', f"model: {said}")
+            for option, said in (
+                ("dropout = 1", "dropout is 1 and must be a number from 0 to below 1"),
+                ("dropout = nan", "dropout is nan and must be a number from 0 to below 1"),
+                ("alpha = 0", "alpha is 0 and must be a number above 0"),
+                ("weights = 3", "weights of MobileNetV2 are '3', which is no file"),
+            )
+        ),
+        *(
+            ('name = "tiny"', f'name = "tiny"\nseeds = {seeds}', said)
+            for seeds, said in (
+                ("[4294967296]", "seeds#1 = 4294967296: Input should be less than or equal to"),
+                ("[-1]", "seeds#1 = -1: Input should be greater than or equal to 0"),
+                ("[0, 1, 0]", "seeds: 0 comes twice"),
+                ("[]", "seeds = []: "),
+                (str(list(range(60_000))), "variants times seeds are 120,000, and at most"),
+            )
+        ),
+        ('name = "tiny"', 'name = "tiny"\nformats = ["keras", "keras"]', "formats: keras comes"),
+        *(
+            ('name = "tiny"', f'name = "{name}"', "name = ")
+            for name in ("", ".", "..", "a/b", "a\\u0000b", "a\\nb", "模型", "a" * 129, " a")
+        ),
+        ("dense = [", f'"{"a" * 300}" = [', f"variants.{'a' * 57}... = "),
+        ("epochs = 3", f"epochs = {10**18}", "steps.dense.epochs is a number beyond 1,000,000,000"),
+        ("batch_size = 64", "batch_size = 0", "training.batch_size = 0: Input should be greater"),
+        ("batch_size = 64", f"batch_size = {10**12}", "training.batch_size is a number beyond"),
+        ("batch_size = 64", "learning_rate = nan", "training.learning_rate = nan: Input should be"),
+        ("batch_size = 64", "learning_rate = -0.1", "training.learning_rate = -0.1: Input should"),
+        ("macs = 0.5", "dead = true\ntolerance = inf", "steps.slim.tolerance"),
+        ("macs = 0.5", "macs = nan", "steps.slim.macs = nan: "),
+        ('name = "digits"', 'name = "digits"\nimage_size = [0, 8]', "data.image_size#1 = 0: Input"),
+        ('name = "digits"', 'name = "digits"\nimage_size = [8, 99999]', "data.image_size#2 = 9"),
         ("[data]", "[data", "is not valid TOML"),
     ],
 )
@@ -158,6 +210,7 @@ kind = "quantize"
 )
 
 
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -230,6 +283,25 @@ kind = "quantize"
             "did you mean 'dense'?",
         ),
         (
+            'rewind = "weights"',
+            'rewind = "weights"\nteacher = "weights"',
+            "variants.ticket is taught by 'weights', which is no step before 'weights': "
+            "its chain has none",
+        ),
+        # What is wrong from the second round on.
+        (
+            "[variants]",
+            '[rounds.deep]\nstart = ["dense"]\nrepeat = ["cut", "int8"]\ntimes = 9\n[variants]',
+            "variants.deep-2 goes on after quantize, which must be last: "
+            "it only says what to export",
+        ),
+        (
+            "[variants]",
+            '[rounds.deep]\nstart = ["dense"]\nrepeat = ["weights", "slim"]\ntimes = 9\n[variants]',
+            "variants.deep-2 rewinds weights after a slim step, whose shapes are others: "
+            'use rewind = "lr"',
+        ),
+        (
             'sparse = ["dense", "sparse"]',
             'sparse = ["cut"]',
             "variants.sparse must begin with a step that trains: a new model has nothing to remove",
@@ -293,3 +365,125 @@ def test_pretrained_models_and_files_may_be_pruned_at_once(tmp_path):
 def test_importances_are_those_of_the_library():
     """The tables are checked without Keras, so they repeat the names."""
     assert get_args(Importance) == IMPORTANCE_NAMES
+
+
+WITHIN = """
+[[budget.rules]]
+{rule}
+accuracy = {{ min = 0.5 }}
+"""
+
+
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (
+            'variant = "sprase"',
+            "budget: rule #1: no variant of the run is called 'sprase': did you mean 'sparse'?",
+        ),
+        ('variant = "x*"', "budget: rule #1: no variant of the run is called 'x*': choose one of"),
+        (
+            'variant = "dense"\nartifact = "tflite-int4"',
+            "budget: rule #1: dense has no artifact 'tflite-int4': did you mean 'tflite-int",
+        ),
+        (
+            'variant = "phone"\nartifact = "keras"',
+            "budget: rule #1: phone has no artifact 'keras': choose one of onnx",
+        ),
+        (
+            'variant = "sparse"\nagainst = "dnse"\nmacs = { max_ratio = 1 }',
+            "budget: rule #1: against = 'dnse' is no variant of the run: did you mean 'dense'?",
+        ),
+        (
+            'variant = "d*"\nagainst = "dense"\nmacs = { max_ratio = 1 }',
+            "budget: rule #1: 'd*' is no variant but 'dense', which it is compared with",
+        ),
+        (
+            'variant = "phone"\nagainst = "dense"\nmacs = { max_ratio = 1 }',
+            "budget: rule #1: dense has no onnx to compare with: export it there too",
+        ),
+    ],
+)
+def test_a_budget_that_fits_nothing_of_the_pipeline(tmp_path, rule, said):
+    more = """[steps.phone]
+kind = "export"
+formats = ["onnx"]
+[variants]
+phone = ["dense", "phone"]"""
+    text = GOOD.replace("[variants]", more)
+
+    def checked(rule: str) -> None:
+        path = tmp_path / "p.toml"
+        path.write_text(text + WITHIN.format(rule=rule))
+        check_budget(load_pipeline(path))
+
+    checked('variant = "phone"\nartifact = "onnx"')
+    # An artifact that some of the variants are delivered as is one that a rule may name.
+    checked('artifact = "onnx"')
+    with pytest.raises(UsageError) as caught:
+        checked(rule)
+    assert str(caught.value).removeprefix(f"{tmp_path / 'p.toml'}: ").startswith(said)
+
+
+def test_a_try_with_other_formats_than_the_budgets_is_no_mistake(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(GOOD + WITHIN.format(rule='artifact = "tflite"'))
+    pipeline = load_pipeline(path, ['formats=["keras"]'])
+    with pytest.raises(UsageError, match=r"budget: rule #1: dense has no artifact 'tflite'"):
+        check_budget(pipeline)
+
+
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[variants]", "[sweep.slim]\nmacs = [0.5]\n[variants]", "sweep.slim is of a step that no"),
+        (
+            "[variants]",
+            "[sweep.sparse]\nsparsity = []\n[variants]",
+            "sweep.sparse.sparsity is empty",
+        ),
+        (
+            "[variants]",
+            "[sweep.sparse]\nsparsity = [0.5, 0.5]\n[variants]",
+            "sweep.sparse makes sparse-sparsity-0.5 twice",
+        ),
+        (
+            "[variants]",
+            f"[sweep.sparse]\nsparsity = {[n / 2e4 for n in range(10_001)]}\n[variants]",
+            "rounds and sweep make more than 10,000 variants",
+        ),
+        (
+            "[variants]",
+            "[sweep.sparse]\n"
+            + "".join(f"k{place} = {[*range(9)]}\n" for place in range(99))
+            + "[variants]",
+            "rounds and sweep make more than 10,000 variants",
+        ),
+        (
+            "[variants]",
+            '[rounds.a]\nrepeat = ["dense"]\ntimes = 1000000\n[variants]',
+            "rounds.a.times must be at most 10,000",
+        ),
+        (
+            "[variants]",
+            '[rounds.a]\nrepeat = ["dense"]\ntimes = 2\n[variants]\na-2 = ["dense"]',
+            "rounds.a makes a second variant a-2",
+        ),
+    ],
+)
+def test_an_expansion_that_cannot_be_is_refused_before_it_is_made(tmp_path, old, new, said):
+    begun = time.perf_counter()
+    with pytest.raises(UsageError) as caught:
+        _load(GOOD.replace(old, new, 1), tmp_path)
+    assert f"p.toml: {said}" in str(caught.value)
+    assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.reliability("pipeline and budget files in any shape", "refused")
+@pytest.mark.parametrize("seeds", [[-1], [2**32], [1, 1]])
+def test_seeds_that_are_asked_for_are_checked_like_the_pipelines(seeds):
+    with pytest.raises(UsageError, match=r"seed"):
+        checked_seeds(seeds)
+    assert checked_seeds([3, 2**32 - 1]) == [3, 2**32 - 1]

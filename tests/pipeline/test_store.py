@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.errors import TfpruneError
-from tfprune.pipeline.store import Store, finished, key
+from tfprune.pipeline.store import SCRATCH, Store, finished, key
 
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -136,3 +136,29 @@ with store.session(), store.lock("x", ""):
     with Store(tmp_path, said.append).lock("x", "waiting"):
         pass
     assert said == []
+
+
+def test_what_a_step_resumes_from_is_no_part_of_its_result(tmp_path):
+    def make(partial):
+        (partial / SCRATCH / "deep").mkdir(parents=True)
+        (partial / SCRATCH / "deep" / "epoch.npz").write_bytes(b"x")
+        (partial / "model.keras").write_bytes(b"model")
+        return {}
+
+    Store(tmp_path).finish(tmp_path / "steps" / "it", "one", make)
+    assert {path.name for path in (tmp_path / "steps" / "it").iterdir()} == {
+        "model.keras",
+        "record.json",
+    }
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"identity": 3}', "{", "[" * 100_000])
+def test_a_damaged_record_is_not_taken_for_a_result_and_not_thrown_away(tmp_path, text):
+    folder = tmp_path / "steps" / "it"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(text)
+    with pytest.raises(TfpruneError, match=r"record\.json is damaged.*: delete it and run again"):
+        Store(tmp_path).finish(folder, "one", lambda partial: {})
+    assert (folder / "record.json").read_text() == text
+    (folder / "record.json").unlink()
+    assert Store(tmp_path).finish(folder, "one", lambda partial: {}) == {"identity": "one"}

@@ -149,9 +149,10 @@ def test_averages_swapped_in_at_the_end_of_an_epoch_are_masked(compiled, data, k
 
 def test_the_last_step_is_one_the_schedule_can_end_on(compiled, data, kernels):
     # 16 steps: the state after the last update is step 16.
-    fit(compiled(), data, PruneWeights(polynomial_decay(0.0, 0.5, 0, 16, frequency=100)))
+    with pytest.warns(UserWarning, match=r"frequency of 100 steps .* from 0 to 0\.5 in one cut"):
+        fit(compiled(), data, PruneWeights(polynomial_decay(0.0, 0.5, 0, 16, frequency=100)))
     model = compiled()
-    fit(model, data, PruneWeights(lambda step: (step == 16, 1.0)))
+    fit(model, data, PruneWeights(lambda step: (step == 16, 1.0), min_kept=0))
     assert zeros(kernels(model)) == [48, 24]
 
 
@@ -193,7 +194,11 @@ def test_only_the_chosen_and_trainable_layers_are_pruned(compiled, data, kernels
     assert zeros(kernels(model)) == [24, 0]
     model = compiled()
     model.get_layer("first").trainable = False
-    fit(model, data, PruneWeights(constant_sparsity(0.5)))
+    # 48 of 48 + 8 + 24 + 3.
+    with pytest.warns(
+        UserWarning, match="57.8% of the model's weights stay dense, 'first' is froz"
+    ):
+        fit(model, data, PruneWeights(constant_sparsity(0.5)))
     assert zeros(kernels(model)) == [0, 12]
 
 
@@ -330,6 +335,7 @@ def test_train_on_batch_is_retraced(compiled, data, kernels):
     assert sum(zeros(kernels(model))) < 10
 
 
+@pytest.mark.filterwarnings("ignore:PruneWeights. the (schedule|frequency|sparsity)")
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -342,11 +348,23 @@ def test_train_on_batch_is_retraced(compiled, data, kernels):
     target=st.floats(0, 0.99),
     scope=st.sampled_from(["layer", "global"]),
     select=st.sampled_from(["magnitude", "random"]),
+    kept=st.integers(0, 3),
     killed=st.integers(0, 75),
     seed=st.integers(0, 99),
 )
 def test_schedule_arrives_masks_nest_and_a_killed_run_goes_on(
-    make_model, begin, length, frequency, execution, extra, target, scope, select, killed, seed
+    make_model,
+    begin,
+    length,
+    frequency,
+    execution,
+    extra,
+    target,
+    scope,
+    select,
+    kept,
+    killed,
+    seed,
 ):
     end = begin + length
     schedule = polynomial_decay(0.0, target, begin, end, frequency)
@@ -356,7 +374,7 @@ def test_schedule_arrives_masks_nest_and_a_killed_run_goes_on(
         weight.assign(rng.normal(size=weight.shape))
 
     def attached() -> PruneWeights:
-        pruner = PruneWeights(schedule, scope, select=select)
+        pruner = PruneWeights(schedule, scope, select=select, min_kept=kept)
         pruner.set_model(model)
         pruner.attach()
         return pruner
@@ -383,19 +401,36 @@ def test_schedule_arrives_masks_nest_and_a_killed_run_goes_on(
     pruner.detach()
     dead = {name: np.count_nonzero(~mask) for name, mask in pruner.masks.items()}
     if scope == "layer":
-        assert dead == {"first/kernel": round(target * 48), "last/kernel": round(target * 24)}
-    assert abs(sum(dead.values()) - target * 72) <= len(dead) / 2 + 1e-6
+        assert list(dead.values()) == [min(round(target * n), n - kept) for n in (48, 24)]
+    else:
+        assert sum(dead.values()) == min(round(target * 72), 72 - 2 * kept)
+    assert dead["first/kernel"] <= 48 - kept
+    assert dead["last/kernel"] <= 24 - kept
 
 
 MODELS: dict[str, keras.Model] = {}
 
 
+def _said(warned) -> int:
+    return sum(each.category is UserWarning for each in warned)
+
+
 def test_a_schedule_that_does_not_arrive_is_told(compiled, data):
     schedule = polynomial_decay(0.0, 0.8, begin=0, end=100, frequency=4)
-    told = r"ended at step 16, before the schedule arrives at step 100: sparsity is 0\.\d+ of 0\.8"
-    with pytest.warns(UserWarning, match=told):
-        fit(compiled(), data, PruneWeights(schedule))
-    with pytest.warns(UserWarning, match=r"arrives at step 20: sparsity is 0 of 0\.5"):
+    told = r"will end at step 16, before the schedule arrives at step 100: sparsity will be 0\.326 "
+    said: list[int] = []
+    with pytest.warns(UserWarning, match=told) as warned:
+        pruner = PruneWeights(schedule)
+        count = keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs: said.append(_said(warned))
+        )
+        fit(compiled(), data, pruner, callbacks=[count])
+    # Before the first batch, and only then.
+    assert said == [1] * 16
+    assert _said(warned) == 1
+    # What was foretold came true.
+    assert abs(pruner.sparsity - 0.326) < 1 / 72
+    with pytest.warns(UserWarning, match=r"arrives at step 20: sparsity will be 0 of 0\.5"):
         fit(compiled(), data, PruneWeights(constant_sparsity(0.5, begin=20)))
 
 
@@ -443,3 +478,53 @@ def test_nothing_to_prune_is_told(compiled, data):
     pruner.set_model(model)
     with pytest.raises(UsageError, match="trainable kernels"):
         pruner.attach()
+
+
+def test_a_training_that_stops_before_the_schedule_arrives_is_told(compiled, data):
+    def stop(batch, logs):
+        model.stop_training = batch == 7
+
+    model = compiled()
+    stopping = keras.callbacks.LambdaCallback(on_train_batch_end=stop)
+    with pytest.warns(UserWarning, match=r"ended at step 8, before .* step 13: sparsity is 0\.7"):
+        fit(model, data, PruneWeights(SCHEDULE), callbacks=[stopping])
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("pattern", [None, (1, 4)])
+def test_no_layer_dies_and_it_is_said_which_would_have(compiled, data, kernels, scope, pattern):
+    model = compiled()
+    model.get_layer("last").kernel.assign(1e-3 * model.get_layer("last").kernel)
+    # Of 48 and 24 weights: in "first" one lives anyway.
+    share = {"layer": 0.98, "global": 0.6}[scope]
+    schedule = polynomial_decay(0.0, share, begin=0, end=8)
+    with pytest.warns(UserWarning) as warned:
+        pruner = PruneWeights(schedule, scope, pattern=pattern)
+        model.fit(*data, batch_size=4, verbose=0, callbacks=[pruner])
+    said = [str(each.message) for each in warned if each.category is UserWarning]
+    assert len(said) == 1
+    assert "PruneWeights: the sparsity would have left fewer than min_kept=1 weights" in said[0]
+    assert "'last'" in said[0]
+    alive = [int(np.count_nonzero(kernel)) for kernel in kernels(model).values()]
+    assert all(alive)
+    if scope == "global" and pattern is None:
+        # Others died in place of the one that stayed.
+        assert alive == [72 - round(0.6 * 72) - 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (polynomial_decay(0.0, 0.5, 0, 10, frequency=10), "give frequency=1"),
+        (polynomial_decay(0.1, 0.5, 4, 12, frequency=100), "goes from 0.1 to 0.5 in one cut"),
+        (polynomial_decay(0.0, 0.5, 3, 3, frequency=1), "begins and ends at step 3"),
+    ],
+)
+def test_a_ramp_that_is_one_cut_is_told_when_masks_are_attached(compiled, schedule, said):
+    pruner = PruneWeights(schedule)
+    pruner.set_model(compiled())
+    with pytest.warns(UserWarning, match=f"^PruneWeights: the .*{said}"):
+        pruner.attach()
+    # Once, however often.
+    pruner.attach()
+    pruner.detach()

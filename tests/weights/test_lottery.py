@@ -48,6 +48,7 @@ def fitted(data):
     return train
 
 
+@pytest.mark.filterwarnings("ignore:lottery, level .. the sparsity would have left")
 @settings(max_examples=25, deadline=None)
 @given(
     share=st.floats(0, 0.9),
@@ -72,7 +73,10 @@ def test_masks_nest_and_have_the_density_of_their_level(share, own, rounds, one_
         alive = [np.count_nonzero(mask) for mask in ticket.masks.values()]
         if scope == "global":
             wanted, alive = [sum(wanted)], [sum(alive)]
+        # One weight stays in each tensor, whatever the share.
+        wanted = np.maximum(wanted, len(before) / len(alive))
         np.testing.assert_allclose(alive, wanted, atol=0.5 + 1e-6)
+        assert all(mask.any() for mask in ticket.masks.values())
         assert ticket.density == sum(alive) / 56
         for name, mask in ticket.masks.items():
             assert not np.any(mask & ~before[name])

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfprune.errors import UsageError
-from tfprune.weights.masks import global_masks, layer_masks, magnitude_mask, scores
+from tfprune.weights.masks import (
+    global_cut,
+    global_masks,
+    layer_cut,
+    layer_masks,
+    magnitude_mask,
+    scores,
+)
+from tfprune.weights.patterns import Axes, Blocks, Layout, NofM
 
 # Few distinct values, so that ties are the rule; and what a diverged training leaves.
 values = hnp.arrays(
@@ -108,3 +116,52 @@ def test_exact_zeros_die_first(cut, select):
 def test_a_sparsity_that_is_no_share_is_refused(cut, sparsity):
     with pytest.raises(UsageError, match="from 0 to 1"):
         cut([np.ones(4)], sparsity)
+
+
+@pytest.mark.parametrize("cut", [layer_cut, global_cut])
+@pytest.mark.parametrize("layout", [None, NofM(2, 4), Blocks(1, 2)])
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 5)), min_size=1, max_size=3),
+    sparsities=st.lists(shares, min_size=1, max_size=3),
+    kept=st.integers(0, 4),
+    seed=st.integers(0, 99),
+)
+def test_so_many_stay_in_each_tensor_and_masks_nest(cut, layout, sizes, sparsities, kept, seed):
+    rng = np.random.default_rng(seed)
+    tensors = [rng.integers(-2, 3, size).astype(np.float32) for size in sizes]
+    layouts = [layout and Layout(layout, Axes((0,), (1,)))] * len(tensors)
+    plain = {layer_cut: layer_masks, global_cut: global_masks}[cut]
+    before = None
+    for sparsity in sorted(sparsities):
+        masks, floored = cut(tensors, sparsity, before, layouts=layouts, min_kept=kept)
+        without = plain(tensors, sparsity, before, layouts=layouts)
+        for i, mask in enumerate(masks):
+            had = mask.size if before is None else np.count_nonzero(before[i])
+            assert before is None or not np.any(mask & ~before[i])
+            if isinstance(layout, NofM):
+                # Two of each four inputs of an output are all that the pattern leaves.
+                had = min(had, sum(min(2, size) for size in _groups(sizes[i])))
+            assert np.count_nonzero(mask) >= min(kept, had)
+        if not floored:
+            for mask, same in zip(masks, without, strict=True):
+                np.testing.assert_array_equal(mask, same)
+        elif cut is global_cut and layout is None:
+            # As exact as without, as long as there are others to die.
+            total = sum(mask.size for mask in masks)
+            least = sum(min(kept, mask.size) for mask in masks)
+            alive = sum(map(np.count_nonzero, masks))
+            assert alive == max(least, total - round(sparsity * total))
+        before = masks
+
+
+def _groups(shape):
+    """The sizes of the groups of four inputs in a matrix, for all its outputs."""
+    inputs, outputs = shape
+    return [min(4, inputs - start) for start in range(0, inputs, 4)] * outputs
+
+
+def test_the_highest_stay():
+    value = np.array([3.0, -5.0, 1.0, 4.0], np.float32)
+    ((mask,), floored) = layer_cut([value], 1.0, min_kept=2)
+    assert mask.tolist() == [False, True, False, True]
+    assert floored == [0]

@@ -16,6 +16,7 @@ def _kernels(model: keras.Model) -> list[np.ndarray]:
     return [np.asarray(layer.kernel) for layer in model.layers]
 
 
+@pytest.mark.filterwarnings("ignore:prune_once. the sparsity would have left")
 @pytest.mark.parametrize("select", ["magnitude", "random"])
 @settings(max_examples=25, deadline=None)
 @given(shares=st.lists(st.floats(0, 1), min_size=1, max_size=3))
@@ -24,7 +25,7 @@ def test_each_tensor_loses_its_share_of_what_lives_and_masks_nest(select, shares
     alive = 35
     for share in shares:
         pruned = prune_once(model, share, select=select)
-        alive -= round(share * alive)
+        alive = max(1, alive - round(share * alive))
         before, after = _kernels(model)[0], _kernels(pruned)[0]
         assert np.count_nonzero(after) == alive
         # What is left is untouched, and nothing comes back.
@@ -60,7 +61,7 @@ def test_biases_are_left_alone(make_model):
     model = make_model()
     for layer in model.layers:
         layer.bias.assign(layer.bias + 1e-9)
-    assert all(np.asarray(layer.bias).all() for layer in prune_once(model, 1.0).layers)
+    assert all(np.asarray(layer.bias).all() for layer in prune_once(model, 0.9).layers)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +145,26 @@ def test_redrawing_keeps_what_is_known_of_the_data():
         np.testing.assert_array_equal(old, new)
     x = np.ones((1, 4), np.float32)
     np.testing.assert_array_equal(normalization(x), again.layers[0](x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: keras.layers.Dense(4),
+        lambda: keras.layers.Conv1D(4, 2, kernel_initializer="he_normal"),
+        lambda: keras.layers.GRU(3, return_sequences=True),
+        lambda: keras.Sequential([keras.layers.Dense(4, kernel_initializer="orthogonal")]),
+        lambda: keras.layers.TimeDistributed(keras.layers.Dense(4)),
+    ],
+)
+def test_redrawn_weights_are_those_of_the_seed_in_layers_of_all_kinds(layer):
+    model = keras.Sequential([keras.Input((5, 3)), layer()])
+    kernels = []
+    for seed in (3, 3, 4):
+        # What is drawn elsewhere has no say.
+        keras.utils.set_random_seed(len(kernels))
+        kernels.append([np.asarray(v) for v in redrawn(model, seed).trainable_variables])
+    for one, same, other in zip(*kernels, strict=True):
+        np.testing.assert_array_equal(one, same)
+        # Biases begin at zero whatever the seed.
+        assert one.any() != np.isclose(one, other).all()

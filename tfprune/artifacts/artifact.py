@@ -75,12 +75,23 @@ class Artifact:
         sha256: Its SHA-256, hexadecimal.
         bytes_raw: Its size.
         bytes_gzip: Its size after `gzip -9`, or as it is where it is gzip already.
-        agreement: Share of compared images with the same largest output, 0 to 1; the lowest of
-            the outputs where there are several.
+        agreement: 0 to 1; the lowest of the outputs where there are several. Of what it is the
+            share says `compared_as`.
         largest_difference: Largest absolute difference of any output, in the outputs' unit.
         bytes_zstd: Its size after `zstd -19`; None where it was not measured.
-        compared: Images that were compared; None where the manifest is older than this figure.
-        compared_on: `"representative"` images, or `"random"` pixels.
+        compared: Examples that were compared; None where the manifest is older than this figure.
+        compared_on: The file's outputs were compared on examples that were `"given"` for it; on
+            representative ones that were `"held back"` from calibration; on `"representative"`
+            ones, of which none calibrated a file; on the few `"calibration"` examples themselves,
+            which shows less than it seems; or on `"random"` pixels, which show that the conversion
+            is exact and nothing more.
+        compared_as: `"classes"`: agreement is the share of examples with the same largest output.
+            `"sides"`: of sigmoid outputs on the same side of 0.5. `"values"`: the share of the
+            model's own variance that the file's outputs explain (R²). None in older manifests.
+        compared_output: Whose agreement it is, where there are several outputs.
+        mean_difference: Mean absolute difference of this output, in its unit.
+        off: Largest difference of this output, as a share of the range that it covers.
+        correlation: Of this output with the model's; None where one of the two is constant.
         inputs: What it takes.
         outputs: What it gives.
         pixels: Range of the pixels that it takes, before they are quantized.
@@ -102,6 +113,11 @@ class Artifact:
     bytes_zstd: Bytes | None = None
     compared: int | None = None
     compared_on: str | None = None
+    compared_as: str | None = None
+    compared_output: str | None = None
+    mean_difference: float | None = None
+    off: float | None = None
+    correlation: float | None = None
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     pixels: str = "0..255"

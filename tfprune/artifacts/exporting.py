@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -17,8 +18,9 @@ from tfprune import __version__
 from tfprune.artifacts import checker
 from tfprune.artifacts.arena import memory
 from tfprune.artifacts.artifact import Artifact, Companion, Tensor
-from tfprune.artifacts.comparing import compare
-from tfprune.artifacts.feeding import Data, compared, random_pixels, representative
+from tfprune.artifacts.calibrating import doubts
+from tfprune.artifacts.comparing import compare, sigmoid_outputs
+from tfprune.artifacts.feeding import Data, by_input, compared, held_back, random_pixels
 from tfprune.artifacts.finish import custom_modules, finished, mixed_precision
 from tfprune.artifacts.formats import FORMATS, Source
 from tfprune.artifacts.installed import check_installed
@@ -44,20 +46,28 @@ def export(
     representative_data: Data | None = None,
     name: str = "model",
     *,
+    comparison_data: Data | None = None,
     io: Ends = "int8",
     labels: Sequence[str] | None = None,
 ) -> list[Artifact]:
     """Exports a model for delivery, and proves every file by running it.
 
     Every file is written under a temporary name, loaded in a Python of its own and compared with
-    the Keras model on up to 256 of the representative images (or 256 random ones, pixels 0..255).
+    the Keras model, on up to 256 examples that did not calibrate it: those of `comparison_data`,
+    or else every fourth representative one, which is then held back from calibration. (With fewer
+    than 20 nothing is held back, and a warning says so; without any data, 256 random examples of
+    pixels 0..255 show that float formats were converted exactly.) The card of a file tells what
+    was compared: classes, sides of 0.5 of sigmoid outputs, or the share of the outputs' variance
+    that the file explains; see `tfprune.measure.agreement`.
+
     Float formats must agree within 0.1 % of the outputs' range (float16 within 1 %; 5 % where the
     model computes in mixed precision: the files compute in float32). A quantized file is refused
-    only when it is clearly broken: fewer than half of the images keep their class *and* some
-    output is off by more than 10 % of the range; whether its accuracy is enough, measure on
-    labelled images. Files get their final names, replacing older ones, after all formats passed;
-    when one fails nothing has changed. The files carry no optimizer state and no tfprune object,
-    and exporting the same weights again gives the same bytes.
+    only when it is clearly broken: its agreement is below one half *and* some output is off by
+    more than 10 % of the range; whether its accuracy is enough, measure on labelled images.
+    Warnings tell of calibration data that are few, constant, or do not look like those that the
+    model was trained on. Files get their final names, replacing older ones, after all formats
+    passed; when one fails nothing has changed. The files carry no optimizer state and no tfprune
+    object, and exporting the same weights again gives the same bytes.
 
     Args:
         model: A built Sequential or Functional model. Its custom layers must live in a module
@@ -76,6 +86,9 @@ def export(
             their names. int8 and int16x8 need them: up to 500, evenly spread, set the
             activations' ranges.
         name: Stem of the files' names.
+        comparison_data: Other examples, such as those of the validation split, in the form of
+            `representative_data`: what files are compared on. All representative data calibrate
+            then.
         io: What int8 and int16x8 files take and give: `"int8"` for the integers themselves,
             `"float"` for float32.
         labels: Names of the classes, in the order of the outputs; written to `labels.txt`.
@@ -93,9 +106,11 @@ def export(
     if not name.strip(".") or Path(name).name != name:
         raise UsageError(f"name is {name!r}: give a file name without directories")
     copy = finished(model)
-    data = None if representative_data is None else representative(model, representative_data)
-    for each in chosen:
-        if FORMATS[each].calibrated and data is None:
+    data = None if representative_data is None else by_input(model, representative_data)
+    given = None if comparison_data is None else by_input(model, comparison_data, "comparison_data")
+    calibrated = [each for each in chosen if FORMATS[each].calibrated]
+    for each in calibrated:
+        if data is None:
             raise UsageError(
                 f"format {each!r} needs representative_data: give some hundred training images"
             )
@@ -105,7 +120,11 @@ def export(
             "finds them: put them in a module that you import, or leave the format 'keras' out"
         )
     named = _labels(model, labels)
-    wanted = _Wanted(model, data)
+    calibration, compared_on, examples = _divided(data, given, bool(calibrated))
+    wanted = _Wanted(model, compared_on, examples)
+    if calibrated and data is not None:
+        for doubt in doubts(copy, data, given):
+            warnings.warn(f"export: {doubt}", stacklevel=2)
     # Loads its libraries while we convert.
     checker.shared().prepare(
         ["keras"] if any(FORMATS[each].suffix.endswith(_OF_TENSORFLOW) for each in chosen) else []
@@ -115,7 +134,7 @@ def export(
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory, prefix=".partial-") as partial:
             (scratch := Path(partial, "scratch")).mkdir()
-            source = Source(copy, name, scratch, data, io)
+            source = Source(copy, name, scratch, calibration, io)
             artifacts = [_write(source, each, Path(partial), wanted) for each in chosen]
             model_sha256 = sha256(source.keras_file)
             if named:
@@ -142,16 +161,16 @@ _OF_TENSORFLOW = (".keras", ".tar.gz", ".tar.zst")
 class _Wanted:
     """What the Keras model gives, and on what."""
 
-    def __init__(self, model: keras.Model, data: Feeds | None) -> None:
+    def __init__(self, model: keras.Model, on: str, data: Feeds | None) -> None:
         opened = open_keras(model)
-        self.on = "random" if data is None else "representative"
-        self.feeds = random_pixels(model, opened.inputs) if data is None else compared(data)
+        self.on = on
+        self.feeds = random_pixels(model, opened.inputs) if data is None else compared(model, data)
         try:
             self.outputs = opened.predict(self.feeds)
         # Layers raise what they like where the numbers make no sense to them.
         except Exception as error:
             raise TfpruneError(
-                f"model '{model.name}' does not run on {self.on} data ({one_line(error)}): "
+                f"model '{model.name}' does not run on {self.on} examples ({one_line(error)}): "
                 "give representative_data that it can take"
             ) from error
         if not all(np.isfinite(y).all() for y in self.outputs.values()):
@@ -161,6 +180,23 @@ class _Wanted:
             )
         self.least_tolerance = MIXED_TOLERANCE if mixed_precision(model) else 0.0
         self.modules = custom_modules(model)
+        self.sigmoids = sigmoid_outputs(model)
+
+
+def _divided(
+    data: Feeds | None, given: Feeds | None, calibrates: bool
+) -> tuple[Feeds | None, str, Feeds | None]:
+    """What calibrates, what a card calls the examples that are compared, and these."""
+    if given is not None:
+        return data, "given", given
+    if data is None:
+        return None, "random", None
+    if not calibrates:
+        return data, "representative", data
+    calibration, comparison = held_back(data)
+    if comparison is None:
+        return calibration, "calibration", calibration
+    return calibration, "held back", comparison
 
 
 def _chosen(formats: Sequence[str], io: str) -> list[str]:
@@ -208,7 +244,7 @@ def _write(source: Source, format_name: str, partial: Path, wanted: _Wanted) -> 
         # The temporary path is gone when somebody reads this.
         raise type(error)(str(error).replace(str(path), path.name)) from error
     tolerance = max(form.tolerance, wanted.least_tolerance)
-    share, difference = compare(form, format_name, checked.values, wanted.outputs, tolerance)
+    found = compare(form, format_name, checked.values, wanted.outputs, tolerance, wanted.sigmoids)
     beside = [partial / f"{source.name}{suffix}" for suffix in form.companions]
     return Artifact(
         format=format_name,
@@ -217,10 +253,15 @@ def _write(source: Source, format_name: str, partial: Path, wanted: _Wanted) -> 
         bytes_raw=raw_bytes(path),
         bytes_gzip=gzip_bytes(path),
         bytes_zstd=zstd_bytes(path),
-        agreement=share,
-        largest_difference=difference,
+        agreement=found.lowest.share,
+        largest_difference=found.largest_difference,
         compared=min(len(images) for images in wanted.feeds.values()),
         compared_on=wanted.on,
+        compared_as=found.lowest.compared_as,
+        compared_output=found.output,
+        mean_difference=found.lowest.mean_difference,
+        off=found.lowest.off,
+        correlation=found.lowest.correlation,
         inputs=_ordered(checked.inputs, list(wanted.feeds)),
         outputs=_ordered(checked.outputs, list(wanted.outputs)),
         versions={"tfprune": __version__}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -17,14 +18,22 @@ from tfprune.errors import UsageError
 Data = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
 COMPARED_IMAGES = 256
+# With fewer, none can be spared from calibration.
+LEAST_EXAMPLES = 20
+# One of so many is held back from calibration, for the comparison.
+_HELD_BACK = 4
+# Maps have many outputs an example; so many numbers in all tell as much as more would.
+_COMPARED_OUTPUTS = 1 << 24
+_FEWEST = 8
 
 
-def representative(model: keras.Model, data: Data) -> Feeds:
-    """Checks representative data and says which input gets what.
+def by_input(model: keras.Model, data: Data, argument: str = "representative_data") -> Feeds:
+    """Checks data for a model and says which input gets what.
 
     Args:
         model: A built Sequential or Functional model.
         data: See `Data`; shape `(n, ...)` each.
+        argument: What the caller calls it, for messages.
 
     Returns:
         The data by the names that exported files give the inputs.
@@ -41,7 +50,7 @@ def representative(model: keras.Model, data: Data) -> Feeds:
         known = [x.name for x in model.inputs]
         if set(data) not in (set(known), set(names)):
             raise UsageError(
-                f"representative_data is for {', '.join(data)}: give one array for each of "
+                f"{argument} is for {', '.join(data)}: give one array for each of "
                 f"{', '.join(known)}"
             )
         parts = [data[name] for name in (known if set(data) == set(known) else names)]
@@ -49,20 +58,47 @@ def representative(model: keras.Model, data: Data) -> Feeds:
         parts = list(data)
         if len(parts) != len(names):
             raise UsageError(
-                f"representative_data has {len(parts)} parts: give one array for each of "
+                f"{argument} has {len(parts)} parts: give one array for each of "
                 f"{', '.join(names)}, in this order"
             )
     feeds = {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
     for x, (name, images) in zip(model.inputs, feeds.items(), strict=True):
-        _check(model.name, name, tuple(x.shape[1:]), images)
+        _check(model.name, name, tuple(x.shape[1:]), images, argument)
     if len({len(images) for images in feeds.values()}) > 1:
-        raise UsageError("representative_data has parts of different lengths: give equally many")
+        raise UsageError(f"{argument} has parts of different lengths: give equally many")
     return feeds
 
 
-def compared(feeds: Feeds) -> Feeds:
+def held_back(feeds: Feeds) -> tuple[Feeds, Feeds | None]:
+    """Splits examples into those that calibrate and those that a calibrated file is compared on.
+
+    Which ones is drawn once and for all: every fourth one of data that go through the classes in
+    turn would be of the same few classes.
+
+    Args:
+        feeds: Equally many examples for each input.
+
+    Returns:
+        Three of four examples to calibrate, and the fourth to compare; all of them and None
+        where there are fewer than `LEAST_EXAMPLES`.
+    """
+    count = min(len(images) for images in feeds.values())
+    if count < LEAST_EXAMPLES:
+        return feeds, None
+    order = np.random.default_rng(0).permutation(count)
+    for_comparison, for_calibration = np.split(order, [count // _HELD_BACK])
+    calibration, comparison = (
+        {name: images[np.sort(places)] for name, images in feeds.items()}
+        for places in (for_calibration, for_comparison)
+    )
+    return calibration, comparison
+
+
+def compared(model: keras.Model, feeds: Feeds) -> Feeds:
     """Those that an artifact is compared on: at most `COMPARED_IMAGES`, evenly spread."""
-    return {name: spread(images, COMPARED_IMAGES) for name, images in feeds.items()}
+    each = sum(math.prod(size or 1 for size in y.shape[1:]) for y in model.outputs)
+    most = max(_FEWEST, min(COMPARED_IMAGES, _COMPARED_OUTPUTS // max(each, 1)))
+    return {name: spread(images, most) for name, images in feeds.items()}
 
 
 def random_pixels(model: keras.Model, inputs: tuple[Tensor, ...]) -> Feeds:
@@ -84,14 +120,16 @@ def random_pixels(model: keras.Model, inputs: tuple[Tensor, ...]) -> Feeds:
     return random_feeds(inputs, COMPARED_IMAGES)
 
 
-def _check(model: str, name: str, shape: tuple[int | None, ...], images: np.ndarray) -> None:
+def _check(
+    model: str, name: str, shape: tuple[int | None, ...], images: np.ndarray, argument: str
+) -> None:
     if images.dtype.kind not in "fiu" or not images.shape or not len(images):
         fine = False
     else:
         fine = bool(np.isfinite(images).all())
     if not fine:
         raise UsageError(
-            f"representative_data has shape {images.shape} and dtype {images.dtype}: "
+            f"{argument} has shape {images.shape} and dtype {images.dtype}: "
             "give at least one image of finite numbers"
         )
     got = images.shape[1:]

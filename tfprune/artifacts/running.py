@@ -64,8 +64,13 @@ def open_keras(model: keras.Model) -> Opened:
     flat = flattened(model)
     inputs, outputs = tensor_names(model)
     dtypes = [keras.backend.standardize_dtype(x.dtype) for x in flat.inputs]
-    # A single output comes out bare.
-    call = tf.function(lambda *x: keras.tree.flatten(flat(list(x), training=False)))
+    # One trace for every batch size; a single output comes out bare.
+    call = tf.function(
+        lambda *x: keras.tree.flatten(flat(list(x), training=False)),
+        input_signature=[
+            tf.TensorSpec(x.shape, dtype) for x, dtype in zip(flat.inputs, dtypes, strict=True)
+        ],
+    ).get_concrete_function()
 
     def run(feeds: Feeds) -> Feeds:
         x = [tf.cast(feeds[name], dtype) for name, dtype in zip(inputs, dtypes, strict=True)]

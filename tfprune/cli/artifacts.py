@@ -54,7 +54,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A text file with the name of one class a line; written beside the artifacts.",
 )
-@options.data(required=False, why="its training images calibrate int8 and int16x8")
+@options.data(
+    required=False,
+    why="its training images calibrate int8 and int16x8, and files are compared on its validation "
+    "images",
+)
 @options.imports
 @options.as_json
 def export_command(
@@ -83,8 +87,16 @@ def export_command(
     network = load_model(model)
     if weight_bits is not None:
         network = rounded(network, weight_bits)
-    images = load(data_name, data_dir).train.images[:500] if data_name else None
-    artifacts = export(network, out, formats, representative_data=images, io=io, labels=names)
+    data = load(data_name, data_dir) if data_name else None
+    artifacts = export(
+        network,
+        out,
+        formats,
+        representative_data=data.train.images[:500] if data else None,
+        comparison_data=data.validation.images if data else None,
+        io=io,
+        labels=names,
+    )
     write_manifest(out, artifacts)
     if as_json:
         click.echo(json.dumps([each.to_dict(out) for each in artifacts], indent=2))
@@ -113,7 +125,8 @@ def _row(artifact: Artifact) -> dict[str, Any]:
         "bytes": artifact.bytes_raw,
         "bytes_gzip": artifact.bytes_gzip,
         "zstd": "" if zstd is None else f"{zstd / 1024:,.1f} KiB",
-        "same class": f"{artifact.agreement:.1%}",
+        "agreement": f"{artifact.agreement:.1%}",
+        "of": artifact.compared_as,
         "largest difference": f"{artifact.largest_difference:.3g}",
     }
     if artifact.memory:

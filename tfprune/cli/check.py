@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tfprune.cli import options
+from tfprune.cli.told import tell
 
 if TYPE_CHECKING:
     from tfprune.report.budgets.budget import Budget
@@ -76,6 +77,7 @@ def check_command(
     this = read_run(run)
     budget, source = _budget(this, budget_file)
     before = read_run(baseline) if baseline else None
+    tell([this])
     verdicts = judge(budget, figures(this), figures(before) if before else None)
     name = run.resolve().name
     if before:
@@ -134,7 +136,10 @@ def _notes(verdicts: Sequence[Verdict], run: Run, baseline: Run) -> None:
     compared = [each for each in verdicts if each.limit in RELATIVE and each.against is None]
     if not compared:
         click.echo("note: no rule compares with the baseline", err=True)
-    machines = [each.record["sessions"][-1]["machine"] for each in (run, baseline)]
+    machines = [
+        each.record["sessions"][-1].get("machine") if each.record["sessions"] else None
+        for each in (run, baseline)
+    ]
     if machines[0] != machines[1] and any(each.figure == "latency_ms" for each in compared):
         click.echo(
             "note: the baseline was timed on another machine, so its latency says little: "

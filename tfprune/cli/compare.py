@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from tfprune.cli.told import tell
+
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -27,10 +29,10 @@ def compare_command(runs: tuple[Path, ...], form: str, layers: bool) -> None:
     import pandas as pd
 
     from tfprune.report import (
-        comparison,
         layer_sparsity,
         over_seeds,
         per_layer,
+        planned,
         read_run,
         render,
     )
@@ -38,8 +40,9 @@ def compare_command(runs: tuple[Path, ...], form: str, layers: bool) -> None:
     exact = form in ("csv", "json")
     texts = []
     read = [read_run(run) for run in runs]
+    tell(read)
     if not layers:
-        table = pd.concat([comparison(run) for run in read], ignore_index=True)
+        table = pd.concat([planned(run) for run in read], ignore_index=True)
         texts.append(render(table if exact else over_seeds(table), form))
     if layers or not exact:
         zeros = pd.concat([layer_sparsity(run) for run in read], ignore_index=True)

@@ -50,11 +50,11 @@ def measure_command(
 ) -> None:
     """Measure FILES, artifacts of any format: accuracy, MACs, size, latency and memory.
 
-    Latency is that of one image, median and tenth to ninetieth percentile, the files in turn, so
-    the figures can be compared. Memory is the peak of a fresh process that loads a file and runs
-    one image, above what it had before. The mask floor is what an ideal code of the zeros' places
-    and the living weights as they are would take; below the entropy floor no lossless coder gets
-    that looks at one weight at a time.
+    Latency is that of one image, median and tenth to ninetieth percentile. The files of a library
+    take turns in a process of their own, so the figures can be compared. Memory is the peak of a
+    fresh process that loads a file and runs one image, above what it had before. The mask floor is
+    what an ideal code of the zeros' places and the living weights as they are would take; below
+    the entropy floor no lossless coder gets that looks at one weight at a time.
 
     \b
     Columns of the table and keys of each entry of --json:

@@ -330,6 +330,12 @@ course = _all(
     click.option(
         "--end", type=SHARE, default=0.5, show_default=True, help="Share of the training."
     ),
-    click.option("--frequency", type=COUNT, default=100, show_default=True, help="In steps."),
 )
 """When a target is approached while a model trains."""
+
+
+def frequency(default: int | None, help: str) -> Callable[..., Any]:
+    """How many steps apart the changes are on the way to a target."""
+    return click.option(
+        "--frequency", type=COUNT, default=default, show_default=default is not None, help=help
+    )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tfprune.cli import options
+from tfprune.cli.told import tell
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# Of very many variants the first are enough to see what was meant.
+_NAMED = 100
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _settings = click.option(
     "--set",
@@ -63,7 +68,7 @@ def run_command(
     from tfprune.files import check_folder
     from tfprune.pipeline import load_pipeline
     from tfprune.pipeline.runner import forecast, run
-    from tfprune.report import comparison, over_seeds, read_run, render
+    from tfprune.report import over_seeds, planned, read_run, render
 
     spec = load_pipeline(pipeline, settings)
 
@@ -78,7 +83,9 @@ def run_command(
     directory = run(
         spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say, progress=True
     )
-    table = comparison(read_run(directory))
+    this = read_run(directory)
+    tell([this])
+    table = planned(this)
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return
@@ -113,17 +120,37 @@ def pipeline_command() -> None:
 
 @pipeline_command.command("check")
 @click.argument("files", nargs=-1, required=True, type=_FILE)
+@options.data_dir
 @_settings
-def check(files: tuple[Path, ...], settings: tuple[str, ...]) -> None:
-    """Check FILES without running them: every key, name, value and chain of steps."""
+def check(files: tuple[Path, ...], data_dir: str | None, settings: tuple[str, ...]) -> None:
+    """Check FILES without running them: every key, name, value and chain of steps.
+
+    Also that the data set is known, and that files and packages they need are there.
+    """
+    from tfprune.errors import TfpruneError
     from tfprune.pipeline import load_pipeline
+    from tfprune.pipeline.requirements import check_budget, check_requirements
 
     for file in files:
         spec = load_pipeline(file, settings)
+        try:
+            check_budget(spec)
+            check_requirements(spec, data_dir)
+        except TfpruneError as error:
+            raise type(error)(f"{file}: {error}") from error
         click.echo(
             f"{file}: {spec.model.name} on {spec.data.name}, {len(spec.variants)} variants "
-            f"({', '.join(spec.variants)}), seeds {', '.join(map(str, spec.seeds))}"
+            f"({_some(spec.variants)}), seeds {_some(spec.seeds)}"
         )
+        unused = set(spec.steps).difference(*(chain.parts for chain in spec.variants.values()))
+        if unused:
+            click.echo(f"note: {file}: no variant has the steps {_some(sorted(unused))}", err=True)
+
+
+def _some(names: Collection[Any]) -> str:
+    """Names in a line, the first of very many."""
+    shown = ", ".join(str(name) for name in itertools.islice(names, _NAMED))
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
 
 @pipeline_command.command("schema")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from tfprune.cli.told import tell
+
 
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
@@ -24,8 +26,10 @@ def report_command(run: Path, tracking: str | None) -> None:
     from tfprune.report import read_run, write_report
 
     click.echo(write_report(run))
+    this = read_run(run)
+    tell([this])
     if tracking is not None:
         from tfprune.report.tracking import log_to_mlflow
 
-        new = log_to_mlflow(read_run(run), tracking)
+        new = log_to_mlflow(this, tracking)
         click.echo(f"{len(new)} new runs in MLflow at {tracking}", err=True)

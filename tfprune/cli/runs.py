@@ -30,12 +30,15 @@ def runs_command(ctx: click.Context, out: Path, as_json: bool) -> None:
     from tfprune.report import render
 
     table = list_runs(out)
+    for line in table["note"]:
+        if line and not as_json:
+            click.echo(line, err=True)
     if as_json:
         click.echo(render(table, "json"), nl=False)
     elif table.empty:
         click.echo(f"no runs in {out}", err=True)
     else:
-        click.echo(render(table), nl=False)
+        click.echo(render(table.drop(columns="note")), nl=False)
 
 
 @runs_command.command("gc")
@@ -49,11 +52,13 @@ def gc(runs: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool) -> None:
     Delivered variants and the steps they were made by stay; so does what the pipeline, as it was
     last run, has finished or begun.
     """
-    from tfprune.pipeline.runs import collect
-    from tfprune.report.run import RUN
+    from tfprune.pipeline.runs import collect, run_folders
 
-    directories = list(runs) or sorted(path.parent for path in out.glob(f"*/{RUN}"))
-    found = [each for run in directories for each in collect(run, delete=not dry_run)]
+    directories = list(runs) or run_folders(out)
+    # All are looked at before anything of any goes: one that is damaged stops it.
+    found = [each for run in directories for each in collect(run, delete=False)]
+    if not dry_run:
+        found = [each for run in directories for each in collect(run, delete=True)]
     if as_json:
         click.echo(
             json.dumps([{"path": str(each.path), "bytes": each.bytes} for each in found], indent=2)

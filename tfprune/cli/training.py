@@ -81,6 +81,7 @@ def _rescued(model: Any, output: Path, error: Exception) -> TfpruneError:
     from tfprune.errors import TfpruneError
 
     said = str(error) if isinstance(error, TfpruneError) else f"{type(error).__name__}: {error}"
+    said = " ".join(said.split())
     for folder in (output.parent, Path.cwd(), Path(tempfile.gettempdir())):
         for suffix, save in ((".keras", model.save), (".weights.h5", model.save_weights)):
             path = folder / f"{output.stem}-rescued{suffix}"
@@ -140,6 +141,11 @@ def train_command(
 )
 @click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True)
 @options.course
+@options.frequency(
+    None,
+    "Steps between two cuts. [default: 100, or a twentieth of the way from --begin to --end where "
+    "that is less]",
+)
 @options.training(epochs=5, learning_rate=0.02)
 @options.output
 @options.imports
@@ -179,6 +185,7 @@ def prune_command(**given: Any) -> None:
     help="What becomes zero: filters, or whole residual branches.",
 )
 @options.course
+@options.frequency(100, "Steps between two plans.")
 @options.training(epochs=10, learning_rate=0.05)
 @options.output
 @options.imports

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfprune.constraints import unlink
 from tfprune.errors import UsageError
 from tfprune.filters.cost import Cost
 from tfprune.filters.gradual import Due, Gradual
@@ -116,6 +117,7 @@ class LearnStructure(keras.callbacks.Callback):
         self._importance, self._round_to = importance, round_to
         self._begin, self._end, self._frequency = begin, end, frequency
         self._last: keras.Variable | None = None
+        self._after: AfterUpdate | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Finds the groups and puts the proximal step into the training step."""
@@ -130,7 +132,8 @@ class LearnStructure(keras.callbacks.Callback):
         self._heard = keras.Variable(np.zeros_like(weights.sizes), trainable=False)
         self._gradual: Gradual | None = None
         self._last = self.model.trainable_variables[-1]
-        AfterUpdate(self._last.constraint, self._proximal_step).on(self._last)
+        self._after = AfterUpdate(self._last.constraint, self._proximal_step)
+        self._after.on(self._last)
         if self._target and self._importance == "taylor":
             self._listen()
         # A step traced earlier would not contain the constraint.
@@ -179,12 +182,13 @@ class LearnStructure(keras.callbacks.Callback):
     _share = 0.0
 
     def _detach(self) -> None:
-        if self._last is not None and isinstance(self._last.constraint, AfterUpdate):
-            self._last.constraint = self._last.constraint.inner
+        if self._last is not None and self._after is not None:
+            # Another callback may have put a mask above it.
+            unlink(self._last, self._after)
             self.model.train_function = None
             # Only if it listened.
             vars(self._optimizer).pop("apply", None)
-        self._last = None
+        self._last = self._after = None
 
     def _listen(self) -> None:
         """Hears the gradients that the optimizer is given, inside the compiled step."""

@@ -82,6 +82,8 @@ class Limits:
         """What keeps channels, for errors."""
         count = len(self.groups.frozen)
         frozen = f"{count} layer{' is' if count == 1 else 's are'} frozen (see `tfprune inspect`)"
+        if not count:
+            frozen = "each group keeps a channel at least"
         return " and ".join([frozen, *self._given])
 
 

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tfprune.errors import UsageError, did_you_mean
+from tfprune.pipeline.chain import Chain
 from tfprune.pipeline.kinds import TRAINING
 
 Raw = dict[str, Any]
+
+MOST_ROUNDS = 10_000
+MOST_VARIANTS = 10_000
+_SHOWN = 200
 
 
 def override(raw: Raw, settings: Sequence[str], tables: Sequence[str]) -> Raw:
@@ -37,8 +43,9 @@ def override(raw: Raw, settings: Sequence[str], tables: Sequence[str]) -> Raw:
         UsageError: a setting is of another form, or its key begins with nothing of the file.
     """
     raw = copy.deepcopy(raw)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
+    for whole in settings:
+        key, equals, text = whole.partition("=")
+        setting = whole if len(whole) <= _SHOWN else f"{whole[: _SHOWN - 3]}..."
         path = [part.strip() for part in key.split(".")]
         if not equals or not all(path):
             raise UsageError(f"--set {setting}: write KEY=VALUE, such as train.epochs=3")
@@ -56,7 +63,8 @@ def override(raw: Raw, settings: Sequence[str], tables: Sequence[str]) -> Raw:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    # A number of too many digits is no TOML error, and neither are brackets without end.
+    except (ValueError, RecursionError):
         return text
 
 
@@ -96,19 +104,44 @@ def with_training(raw: Raw) -> Raw:
 
 
 def with_rounds(raw: Raw) -> Raw:
-    """Turns `[rounds.NAME]` into the variants NAME-1 to NAME-times."""
+    """Turns `[rounds.NAME]` into the variants NAME-1 to NAME-times.
+
+    Raises:
+        ValueError: there would be too many, or one would take another variant's name.
+    """
     rounds, variants = raw.get("rounds", {}), raw.get("variants", {})
     if not isinstance(rounds, dict) or not isinstance(variants, dict):
         return raw
-    added: dict[str, list[str]] = {}
+    added: dict[str, Chain] = {}
     for name, spec in rounds.items():
-        if not isinstance(spec, dict) or not isinstance(spec.get("times"), int):
+        times = spec.get("times") if isinstance(spec, dict) else None
+        if not isinstance(times, int):
             continue
-        start, repeat, end = (spec.get(part, []) for part in ("start", "repeat", "end"))
-        if all(isinstance(part, list) for part in (start, repeat, end)):
-            for times in range(1, spec["times"] + 1):
-                added[f"{name}-{times}"] = [*start, *repeat * times, *end]
+        if times > MOST_ROUNDS:
+            raise ValueError(f"rounds.{name}.times must be at most {MOST_ROUNDS:,}")
+        parts = [_steps_of(spec.get(part, [])) for part in ("start", "repeat", "end")]
+        # Whatever is wrong with a part is told where the tables are checked.
+        if (start := parts[0]) is None or (repeat := parts[1]) is None or (end := parts[2]) is None:
+            continue
+        for count in range(1, times + 1):
+            if (variant := f"{name}-{count}") in variants or variant in added:
+                raise ValueError(f"rounds.{name} makes a second variant {variant}: rename one")
+            added[variant] = Chain(start, repeat, count, end)
+        _limited(len(added))
     return {**raw, "variants": {**variants, **added}} if added else raw
+
+
+def _steps_of(part: Any) -> tuple[str, ...] | None:
+    """A list of steps' names; None where it is something else."""
+    named = isinstance(part, list | tuple) and all(isinstance(step, str) for step in part)
+    return tuple(part) if named else None
+
+
+def _limited(variants: int) -> None:
+    if variants > MOST_VARIANTS:
+        raise ValueError(
+            f"rounds and sweep make more than {MOST_VARIANTS:,} variants: ask for fewer"
+        )
 
 
 def with_sweep(raw: Raw) -> Raw:
@@ -116,40 +149,67 @@ def with_sweep(raw: Raw) -> Raw:
 
     `[sweep]` holds lists of values by step and parameter. A swept variant's and step's names gain
     "-PARAMETER-VALUE".
+
+    Raises:
+        ValueError: there would be too many variants, two of one name, or none for a step.
     """
     sweep, steps, variants = (raw.get(key, {}) for key in ("sweep", "steps", "variants"))
     if not all(isinstance(each, dict) for each in (sweep, steps, variants)):
         return raw
     choices = {
-        step: _choices(values)
+        step: _choices(step, values)
         for step, values in sweep.items()
         if isinstance(values, dict) and isinstance(steps.get(step), dict)
     }
-    expanded_steps = dict(steps)
+    if not choices:
+        return raw
+    chains = {variant: _as_chain(chain) for variant, chain in variants.items()}
+    swept = {
+        variant: [step for step in choices if chain is not None and step in chain]
+        for variant, chain in chains.items()
+    }
+    for step in choices:
+        if not any(step in each for each in swept.values()):
+            raise ValueError(f"sweep.{step} is of a step that no variant has: leave it out")
+    _limited(sum(math.prod(len(choices[step]) for step in each) for each in swept.values()))
+    expanded_steps = {name: step for name, step in steps.items() if name not in choices}
     for step, options in choices.items():
         for suffix, values in options:
-            expanded_steps[step + suffix] = {**steps[step], **values}
+            _added(expanded_steps, step + suffix, {**steps[step], **values}, f"sweep.{step}")
     expanded: dict[str, Any] = {}
-    for variant, chain in variants.items():
-        swept = [step for step in choices if isinstance(chain, list) and step in chain]
-        for combination in itertools.product(*(choices[step] for step in swept)):
-            suffixes = {step: suffix for step, (suffix, _) in zip(swept, combination, strict=True)}
-            expanded[variant + "".join(suffixes.values())] = (
-                [step + suffixes.get(step, "") for step in chain] if swept else chain
-            )
-    used = {step for chain in expanded.values() if isinstance(chain, list) for step in chain}
-    kept = {name: step for name, step in expanded_steps.items() if name in used or name in steps}
-    return {
-        **raw,
-        "steps": {name: step for name, step in kept.items() if name not in choices},
-        "variants": expanded,
-        "sweep": {},
-    }
+    for variant, chain in chains.items():
+        if chain is None or not swept[variant]:
+            _added(expanded, variant, variants[variant], "sweep")
+            continue
+        for combination in itertools.product(*(choices[step] for step in swept[variant])):
+            suffixes = {
+                step: suffix for step, (suffix, _) in zip(swept[variant], combination, strict=True)
+            }
+            renamed = chain.map({step: step + suffix for step, suffix in suffixes.items()})
+            _added(expanded, variant + "".join(suffixes.values()), renamed, "sweep")
+    return {**raw, "steps": expanded_steps, "variants": expanded, "sweep": {}}
 
 
-def _choices(values: Mapping[str, Any]) -> list[tuple[str, Raw]]:
+def _as_chain(chain: Any) -> Chain | None:
+    if isinstance(chain, Chain):
+        return chain
+    steps = _steps_of(chain)
+    return None if steps is None else Chain(steps)
+
+
+def _added(table: Raw, name: str, value: Any, whose: str) -> None:
+    if name in table:
+        raise ValueError(f"{whose} makes {name} twice: give values that differ in their letters")
+    table[name] = value
+
+
+def _choices(step: str, values: Mapping[str, Any]) -> list[tuple[str, Raw]]:
     """The suffix and the parameters of each combination."""
     lists = [each if isinstance(each, list) else [each] for each in values.values()]
+    for name, each in zip(values, lists, strict=True):
+        if not each:
+            raise ValueError(f"sweep.{step}.{name} is empty: give it values")
+    _limited(math.prod(len(each) for each in lists))
     combinations = [dict(zip(values, row, strict=True)) for row in itertools.product(*lists)]
     return [
         ("".join(f"-{name}-{_word(value)}" for name, value in chosen.items()), chosen)

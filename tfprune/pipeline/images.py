@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfprune.errors import TfpruneError
-from tfprune.files import read_json, write_json
+from tfprune.files import write_json
 from tfprune.pipeline.provenance import versions
+from tfprune.pipeline.requirements import base_name, data_root
 from tfprune.pipeline.spec import DataSpec
 from tfprune.pipeline.store import key
+from tfprune.report.records import Record, read_record
 
 if TYPE_CHECKING:
     from tfprune.data import Dataset
 
 _CACHE = "data.json"
+
+
+class _Known(Record):
+    """What is remembered of a data set."""
+
+    signature: str | None
+    sha256: str
+    note: str
 
 
 class Images:
@@ -71,7 +80,7 @@ class Images:
         signature = self._signature()
         if signature is not None and self._cache.is_file():
             try:
-                known: dict[str, Any] = read_json(self._cache)
+                known = read_record(self._cache, _Known)
             except TfpruneError:
                 # It is only a cache: the images themselves say the same.
                 known = {}
@@ -100,10 +109,7 @@ class Images:
         }
         if self._spec.name == "digits":
             return key(about)
-        name = self._spec.name.partition(":")[0].partition("/")[0]
-        root = Path(
-            self._data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-        ).expanduser()
+        name, root = base_name(self._spec.name), data_root(self._data_dir)
         files = sorted(path for path in (root / name).rglob("*") if path.is_file())
         if not files:
             return None

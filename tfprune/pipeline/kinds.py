@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tfprune.training import Training
 
@@ -26,6 +26,8 @@ FormatName = Literal[
     "onnx",
 ]
 
+_T = TypeVar("_T")
+
 # Beyond a few hundred images the ranges of activations hardly change.
 CALIBRATION_IMAGES = 500
 
@@ -33,7 +35,21 @@ CALIBRATION_IMAGES = 500
 class Table(BaseModel):
     """A table of a pipeline file: no unknown keys, nothing changes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
+    """Refuses a list that says something twice.
+
+    Raises:
+        ValueError: it does.
+    """
+    seen: set[_T] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{value} comes twice")
+        seen.add(value)
+    return values
 
 
 class Taught(Training):
@@ -70,7 +86,9 @@ class PruneStep(Taught):
     initial: Sparsity = 0.0
     begin: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.0
     end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
-    frequency: Annotated[int, Field(ge=1, description="steps between updates")] = 100
+    frequency: Annotated[
+        int | None, Field(ge=1, description="steps between updates; of the ramp's length if unset")
+    ] = None
     scope: Literal["layer", "global"] = "layer"
 
     @model_validator(mode="after")
@@ -164,7 +182,7 @@ class SlimStep(Table):
     latency: Share | None = None
     milliseconds: Annotated[float, Field(gt=0)] | None = None
     bytes: Annotated[int, Field(gt=0)] | None = None
-    threads: Annotated[int, Field(ge=1, description="of the interpreter that is timed")] = 1
+    threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter that is timed")] = 1
     format: Annotated[
         Literal["tflite", "tflite-int8"], Field(description="of the file that is measured")
     ] = "tflite"
@@ -179,7 +197,8 @@ class SlimStep(Table):
         tuple[str, ...], Field(description="layers left alone, by name, path or glob")
     ] = ()
     rounds: Annotated[
-        int, Field(ge=1, description="steps to the share, each ranked anew, without training")
+        int,
+        Field(ge=1, le=1000, description="steps to the share, each ranked anew, without training"),
     ] = 1
     tolerance: Annotated[
         float,
@@ -235,14 +254,6 @@ class RetrainStep(Taught):
         return self
 
 
-_QUANTIZED: dict[str, FormatName] = {
-    "float16": "tflite-float16",
-    "dynamic": "tflite-dynamic",
-    "int8": "tflite-int8",
-    "int16x8": "tflite-int16x8",
-}
-
-
 class QuantizeStep(Table):
     """Ends a chain: the variant is delivered quantized, as TFLite."""
 
@@ -252,17 +263,12 @@ class QuantizeStep(Table):
         int, Field(ge=1, description="training images that set the ranges of activations")
     ] = CALIBRATION_IMAGES
 
-    @property
-    def formats(self) -> tuple[FormatName, ...]:
-        """What the variant is exported as."""
-        return (_QUANTIZED[self.to],)
-
 
 class ExportStep(Table):
     """Ends a chain: the variant is delivered in formats of its own."""
 
     kind: Literal["export"]
-    formats: Annotated[tuple[FormatName, ...], Field(min_length=1)]
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1), AfterValidator(distinct)]
     images: Annotated[
         int, Field(ge=1, description="training images that set the ranges of activations")
     ] = CALIBRATION_IMAGES

@@ -7,6 +7,7 @@ from pathlib import Path
 from tfprune import zoo
 from tfprune.errors import UsageError
 from tfprune.files import MODEL_FILES, write_text
+from tfprune.pipeline.requirements import check_data
 from tfprune.pipeline.spec import DataSpec, ModelSpec
 
 _TEMPLATE = """\
@@ -80,7 +81,8 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
         The path.
 
     Raises:
-        UsageError: the file exists, or its name is no TOML file's, or the model is unknown.
+        UsageError: the file exists, or its name is no TOML file's, or the model or the data set is
+            unknown.
         TfpruneError: it cannot be written.
     """
     if file.suffix != ".toml":
@@ -89,6 +91,7 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
         raise UsageError(f"{file} exists already: choose another name, or delete it first")
     if not model.endswith(MODEL_FILES):
         zoo.check(model, {})
+    check_data(data)
     spec = ModelSpec(name=model)
     rate = 0.02 if spec.trained else 0.05
     text = _TEMPLATE.format(

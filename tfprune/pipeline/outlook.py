@@ -12,15 +12,30 @@ import pandas as pd
 
 from tfprune.backup import epochs_done
 from tfprune.errors import TfpruneError
-from tfprune.files import RECORD, read_json
+from tfprune.files import RECORD
 from tfprune.pipeline.kinds import RetrainStep, SlimStep
 from tfprune.pipeline.plan import Task
 from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import SCRATCH, partial
+from tfprune.report.records import Finished, FinishedStep, Record, read_record
 from tfprune.training import Training
 
 # Bytes a parameter in a file of each format, for a forecast.
-_BYTES = {"keras": 4, "savedmodel": 4, "tflite": 4, "tflite-int8": 1}
+_BYTES: dict[str, int] = {
+    "keras": 4,
+    "savedmodel": 4,
+    "savedmodel-zst": 4,
+    "tflite": 4,
+    "tflite-float16": 2,
+    "tflite-dynamic": 1,
+    "tflite-int8": 1,
+    "tflite-int16x8": 1,
+    "tflite-sparse": 4,
+    # Text: "0x12, " for each byte.
+    "c-array": 6,
+    "c-array-float": 24,
+    "onnx": 4,
+}
 # A file's own structure, whatever its size.
 _STRUCTURE = 60_000
 # A step that does not train looks at the validation images a few times and at some training images.
@@ -56,10 +71,12 @@ class Outlook:
 
     def __init__(self, pipeline: Pipeline, directory: Path, probe: Probe | None = None) -> None:
         self._pipeline = pipeline
+        # By the identity of a step: what is left after it, for the chains that go on from there.
+        self._shares: dict[str, float] = {}
         self._steps: dict[str, dict[str, Any]] = {}
-        for record in _records(directory.glob(f"steps/*/{RECORD}")):
+        for record in _records(directory.glob(f"steps/*/{RECORD}"), FinishedStep):
             self._steps[record["step"]] = record
-        deliveries = list(_records(directory.glob(f"*/seed-*/{RECORD}")))
+        deliveries = list(_records(directory.glob(f"*/seed-*/{RECORD}"), Finished))
         self._others = {
             kind: statistics.median([record["seconds"] for record in deliveries if mark in record])
             for kind, mark in (("delivery", "artifacts"), ("latency", "latency"))
@@ -68,7 +85,7 @@ class Outlook:
         whole = [
             record
             for record in self._steps.values()
-            if "seconds_per_epoch" in record and not record["before"]
+            if "seconds_per_epoch" in record and not record.get("before")
         ]
         self.seconds_per_epoch = (
             whole[0]["seconds_per_epoch"] if whole else probe and probe.seconds_per_epoch
@@ -100,7 +117,7 @@ class Outlook:
         epochs = self._epochs(task)
         if not epochs:
             return float(record["seconds"]) if record else _LOOKS * speed
-        if record:
+        if record and "seconds_per_epoch" in record:
             return float(record["seconds_per_epoch"]) * epochs
         return speed * epochs * self._share(task)
 
@@ -154,11 +171,17 @@ class Outlook:
 
     def _share(self, task: Task) -> float:
         """The share of the model's MACs that earlier steps of the chain keep, about."""
-        share = 1.0
-        for before in task.before:
-            step = self._pipeline.steps[before.name]
-            if isinstance(step, SlimStep):
-                share *= step.macs or step.params or (step.filters or 1.0) ** 2
+        passed = []
+        step = task.after
+        while step is not None and step.identity not in self._shares:
+            passed.append(step)
+            step = step.after
+        share = 1.0 if step is None else self._shares[step.identity]
+        for each in reversed(passed):
+            known = self._pipeline.steps[each.name]
+            if isinstance(known, SlimStep):
+                share *= known.macs or known.params or known.latency or (known.filters or 1.0) ** 2
+            self._shares[each.identity] = share
         return share
 
 
@@ -167,10 +190,10 @@ def _done(task: Task) -> int:
     return epochs_done(partial(task.folder, task.identity) / SCRATCH)
 
 
-def _records(paths: Iterable[Path]) -> Iterable[dict[str, Any]]:
+def _records(paths: Iterable[Path], kind: type[Record]) -> Iterable[dict[str, Any]]:
     for path in sorted(paths):
         try:
-            yield read_json(path)
+            yield read_record(path, kind)
         except TfpruneError:
             # A forecast is no place to fail at; whoever needs the record will say so.
             continue

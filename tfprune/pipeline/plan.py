@@ -5,21 +5,25 @@ Nothing here loads a model, an image or TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tfprune.artifacts.installed import EXTRAS
 from tfprune.files import sha256
+from tfprune.pipeline.chain import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import ModelSpec, Pipeline
 from tfprune.pipeline.store import finished, key
 
 # Change whenever a task would give another result for the same specification: the first for all
-# tasks, the others for the steps of a kind and what comes after them.
+# tasks, the next two for deliveries and latencies, the last for the steps of a kind and what comes
+# after them.
 _REVISION = 2
-_REVISIONS = {"learn": 1, "slim": 2}
+_DELIVERY_REVISION = 1
+_LATENCY_REVISION = 1
+_REVISIONS = {"learn": 1, "slim": 2, "prune": 1, "prune-once": 1}
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,14 @@ class Task:
 
     Attributes:
         kind: "step" changes a model, "delivery" exports and measures a variant, "latency" times
-            all artifacts of a seed in turn.
+            all artifacts of a seed.
         name: of the step or the variant.
         variant: the first variant that needs it; empty for "latency".
         seed: of the run.
         folder: where its result goes.
         identity: the hash of all that its result depends on.
-        before: the tasks whose results it works on; those of a step are its chain, in order.
+        after: the step whose model it works on; None where it starts from the pipeline's model.
+        timed: of "latency", the deliveries whose artifacts are timed.
     """
 
     kind: Literal["step", "delivery", "latency"]
@@ -43,7 +48,20 @@ class Task:
     seed: int
     folder: Path
     identity: str
-    before: tuple[Task, ...] = ()
+    # Chains are told by their last link: written out, those of many rounds would be quadratic.
+    after: Task | None = field(default=None, repr=False, compare=False)
+    timed: tuple[Task, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def before(self) -> tuple[Task, ...]:
+        """The tasks whose results it works on; those of a step are its chain, in order."""
+        return self.timed or tuple(self._backwards())[::-1]
+
+    def _backwards(self) -> Iterator[Task]:
+        step = self.after
+        while step is not None:
+            yield step
+            step = step.after
 
     @property
     def finished(self) -> bool:
@@ -95,54 +113,111 @@ def plan(
                 "versions": _relevant("keras", "tensorflow"),
             }
         )
+        steps = _Steps(pipeline, directory, seed, start)
         deliveries = []
         for variant in pipeline.variants:
-            *chain, delivery = _variant(pipeline, directory, variant, seed, start)
+            delivery = _delivery(pipeline, directory, variant, seed, start, steps)
             # What is delivered already is timed with the rest, so that figures can be compared.
             if only and variant not in only:
                 if delivery.finished:
                     deliveries.append(delivery)
                 continue
-            for task in (*chain, delivery):
-                tasks.setdefault((task.folder, task.identity), task)
+            for task in _missing(tasks, delivery):
+                tasks[task.folder, task.identity] = replace(task, variant=variant)
             deliveries.append(delivery)
-        tasks_of_seed = _latency(directory, seed, deliveries)
-        tasks[tasks_of_seed.folder, tasks_of_seed.identity] = tasks_of_seed
+        timing = _latency(directory, seed, deliveries)
+        tasks[timing.folder, timing.identity] = timing
     return list(tasks.values())
 
 
-def _variant(
-    pipeline: Pipeline, directory: Path, variant: str, seed: int, identity: str
-) -> list[Task]:
-    """The steps of a variant, and its delivery."""
-    names, formats, images = pipeline.delivered(variant)
-    chain: list[Task] = []
-    for name in names:
+def _missing(tasks: Mapping[tuple[Path, str], Task], delivery: Task) -> list[Task]:
+    """A delivery and those steps before it that are no tasks yet, in the order to do them."""
+    found = [delivery]
+    while (step := found[-1].after) is not None and (step.folder, step.identity) not in tasks:
+        found.append(step)
+    return found[::-1]
+
+
+class _Steps:
+    """The steps of a seed, each once: what chains begin with alike, they share.
+
+    Args:
+        pipeline: what to run.
+        directory: of the run.
+        seed: of the run.
+        start: the identity of the model that chains start from.
+    """
+
+    def __init__(self, pipeline: Pipeline, directory: Path, seed: int, start: str) -> None:
+        self._pipeline = pipeline
+        self._directory = directory
+        self._seed = seed
+        self._start = start
+        self._made: dict[tuple[str, str], Task] = {}
+        # Where a chain is after so many rounds, so that the next one goes on from there.
+        self._rounds: dict[tuple[Any, ...], Task | None] = {}
         # Without defaults: a release that adds an option does not undo what was done before.
-        said = pipeline.steps[name].model_dump(mode="json", exclude_defaults=True)
-        if revision := _REVISIONS.get(pipeline.steps[name].kind):
-            said["revision"] = revision
-        identity = key({"after": identity, "step": said})
-        folder = directory / "steps" / f"{name}-{identity}"
-        chain.append(Task("step", name, variant, seed, folder, identity, tuple(chain)))
+        self._said = {
+            name: step.model_dump(mode="json", exclude_defaults=True)
+            | ({"revision": _REVISIONS[step.kind]} if step.kind in _REVISIONS else {})
+            for name, step in pipeline.steps.items()
+        }
+
+    def along(self, chain: Chain, variant: str) -> Task | None:
+        """The last step of a chain; None for one without steps."""
+        begun = 0
+        last = self._all(None, chain.start, variant)
+        for times in range(chain.times, 0, -1):
+            if (chain.start, chain.repeat, times) in self._rounds:
+                begun, last = times, self._rounds[chain.start, chain.repeat, times]
+                break
+        for times in range(begun + 1, chain.times + 1):
+            last = self._all(last, chain.repeat, variant)
+            self._rounds[chain.start, chain.repeat, times] = last
+        return self._all(last, chain.end, variant)
+
+    def _all(self, last: Task | None, names: Iterable[str], variant: str) -> Task | None:
+        for name in names:
+            last = self._after(last, name, variant)
+        return last
+
+    def _after(self, last: Task | None, name: str, variant: str) -> Task:
+        before = self._start if last is None else last.identity
+        if (before, name) not in self._made:
+            identity = key({"after": before, "step": self._said[name]})
+            folder = self._directory / "steps" / f"{name}-{identity}"
+            self._made[before, name] = Task(
+                "step", name, variant, self._seed, folder, identity, last
+            )
+        return self._made[before, name]
+
+
+def _delivery(
+    pipeline: Pipeline, directory: Path, variant: str, seed: int, start: str, steps: _Steps
+) -> Task:
+    """The delivery of a variant, after the last of its steps."""
+    chain, formats, images = pipeline.delivered(variant)
+    last = steps.along(chain, variant)
     optional = [package for name in formats for package in EXTRAS.get(name, ())]
     identity = key(
         {
-            "after": identity,
+            "after": start if last is None else last.identity,
+            "revision": _DELIVERY_REVISION,
             "formats": formats,
             "images": images,
             "versions": _relevant("ai-edge-litert", *optional),
         }
     )
     folder = directory / variant / f"seed-{seed}"
-    return [*chain, Task("delivery", variant, variant, seed, folder, identity, tuple(chain))]
+    return Task("delivery", variant, variant, seed, folder, identity, last)
 
 
 def _latency(directory: Path, seed: int, deliveries: Iterable[Task]) -> Task:
     deliveries = tuple(deliveries)
-    identity = key([[task.name, task.identity] for task in deliveries])
+    timed = [[task.name, task.identity] for task in deliveries]
+    identity = key({"revision": _LATENCY_REVISION, "timed": timed})
     folder = directory / "latency" / f"seed-{seed}"
-    return Task("latency", "latency", "", seed, folder, identity, deliveries)
+    return Task("latency", "latency", "", seed, folder, identity, timed=deliveries)
 
 
 def _model(spec: ModelSpec) -> dict[str, Any]:

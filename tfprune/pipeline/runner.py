@@ -11,17 +11,18 @@ from typing import Any
 
 import pandas as pd
 
-from tfprune.artifacts.installed import check_installed
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
-from tfprune.files import read_json, write_json
+from tfprune.files import write_json
 from tfprune.pipeline import provenance
 from tfprune.pipeline.images import Images
 from tfprune.pipeline.outlook import Outlook
 from tfprune.pipeline.plan import Task, plan
-from tfprune.pipeline.spec import Pipeline
+from tfprune.pipeline.requirements import budget_mistakes, check_requirements
+from tfprune.pipeline.spec import Pipeline, checked_seeds
 from tfprune.pipeline.store import Store
 from tfprune.quiet import start_keras
 from tfprune.report import write_report
+from tfprune.report.records import RunRecord, read_record
 from tfprune.report.run import RUN
 
 Say = Callable[[str], None]
@@ -56,9 +57,7 @@ def run(
         UsageError: a variant is unknown, or a format needs a package that is not installed.
         TfpruneError: data is missing, or the directory cannot be written.
     """
-    _known(pipeline, only)
-    for variant in only or pipeline.variants:
-        check_installed(pipeline.delivered(variant)[1])
+    seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
     _writable(directory)
     store = Store(directory, say)
@@ -75,6 +74,8 @@ def run(
         }
         if missing:
             say(images.note)
+            for line in budget_mistakes(pipeline):
+                say(f"note: {line}")
             with _recorded(store, about, session) as commit:
                 _do(missing, pipeline, store, images, commit, say, progress)
         elif _same(directory / RUN, about) and (directory / "report.html").is_file():
@@ -105,7 +106,7 @@ def forecast(
         UsageError: a variant is unknown.
         TfpruneError: data is missing.
     """
-    _known(pipeline, only)
+    seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
     images = Images(pipeline.data, data_dir, directory)
     tasks = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
@@ -165,7 +166,7 @@ def _recorded(store: Store, about: dict[str, Any], session: str) -> Iterator[str
 
     def end(sessions: list[dict[str, Any]]) -> None:
         for each in sessions:
-            if each["id"] == session:
+            if each.get("id") == session:
                 each["ended"] = _now()
 
     yield commit
@@ -178,7 +179,7 @@ def _note(
     """Writes the record of the run anew; its sessions are kept, and changed in place."""
     with store.lock("run", "waiting for another run to write its record"):
         path = store.directory / RUN
-        sessions = read_json(path)["sessions"] if path.is_file() else []
+        sessions = read_record(path, RunRecord)["sessions"] if path.is_file() else []
         change(sessions)
         write_json(path, {**about, "sessions": sessions})
 
@@ -186,7 +187,7 @@ def _note(
 def _same(path: Path, about: dict[str, Any]) -> bool:
     if not path.is_file():
         return False
-    known = read_json(path)
+    known = read_record(path, RunRecord)
     return all(known.get(name) == value for name, value in about.items())
 
 
@@ -194,13 +195,18 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _known(pipeline: Pipeline, only: Sequence[str]) -> None:
+def _asked(
+    pipeline: Pipeline, seeds: Sequence[int] | None, only: Sequence[str], data_dir: str | None
+) -> list[int] | None:
+    """The seeds, after all that can be checked before the first image is loaded."""
     for variant in only:
         if variant not in pipeline.variants:
             raise UsageError(
                 f"the pipeline {pipeline.name!r} has no variant {variant!r}: "
                 f"{did_you_mean(variant, pipeline.variants)}"
             )
+    check_requirements(pipeline, data_dir, only)
+    return checked_seeds(seeds) if seeds else None
 
 
 def _writable(directory: Path) -> None:

@@ -6,17 +6,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 from pydantic import ValidationError
 
 from tfprune.errors import TfpruneError
-from tfprune.files import RECORD, read_json
+from tfprune.files import RECORD
 from tfprune.pipeline.plan import Task, plan
 from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import Store, partial
-from tfprune.report.run import RUN
+from tfprune.report.records import ResumableRun, RunRecord, read_record
+from tfprune.report.run import RUN, deliveries, planned_seeds
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,20 @@ class Garbage:
     bytes: int
 
 
+def run_folders(out: Path) -> list[Path]:
+    """The folders of runs in a directory, those without their `run.json` included.
+
+    Args:
+        out: such as `saved_models`.
+    """
+    marks = (RUN, f"steps/*/{RECORD}", f"*/seed-*/{RECORD}")
+    return sorted(
+        folder
+        for folder in (out.iterdir() if out.is_dir() else ())
+        if folder.is_dir() and any(any(folder.glob(mark)) for mark in marks)
+    )
+
+
 def list_runs(out: Path) -> pd.DataFrame:
     """The runs in a directory.
 
@@ -39,42 +54,65 @@ def list_runs(out: Path) -> pd.DataFrame:
         out: such as `saved_models`.
 
     Returns:
-        One row a run, with columns run, state ("finished", "running", "stopped", or "unknown" for
-        one of another version, or whose `.keras` file is gone), done and tasks (how many are
-        finished, of how many), variants, seeds, begun and ended of its last session (ISO 8601),
-        bytes on disk.
+        One row a run, with columns run, state ("finished", "running", "stopped", "damaged" for one
+        with a record that cannot be read, or "unknown" for one of another version, or whose
+        `.keras` file is gone), done and tasks (how many are finished, of how many), variants,
+        seeds, begun and ended of its last session (ISO 8601), bytes on disk, and note, which says
+        of a run that is damaged or unknown what is wrong.
     """
-    rows = []
-    for path in sorted(out.glob(f"*/{RUN}")):
-        record, directory = read_json(path), path.parent
-        last = record["sessions"][-1] if record["sessions"] else {"begun": None, "ended": None}
-        try:
-            tasks = _tasks(directory, record)
-        except TfpruneError:
-            # One run that cannot be understood is no reason to hide the others.
-            tasks = []
+    columns = [*_Row.__annotations__]
+    return pd.DataFrame([_row(directory) for directory in run_folders(out)], columns=columns)
+
+
+class _Row(TypedDict, total=False):
+    run: str
+    state: str
+    done: int
+    tasks: int
+    variants: int
+    seeds: int
+    begun: str | None
+    ended: str | None
+    bytes: int
+    note: str
+
+
+def _row(directory: Path) -> _Row:
+    """One run; one that cannot be understood is no reason to hide the others."""
+    row: _Row = {
+        "run": directory.name,
+        "state": "running" if Store(directory).sessions() else "damaged",
+        "done": 0,
+        "tasks": 0,
+        "variants": 0,
+        "seeds": 0,
+        "begun": None,
+        "ended": None,
+        "bytes": _size(directory),
+        "note": "",
+    }
+    try:
+        record = read_record(directory / RUN, RunRecord)
+    except TfpruneError as error:
+        return {**row, "note": str(error)}
+    last = record["sessions"][-1] if record["sessions"] else {}
+    row |= {
+        "variants": len(record["pipeline"]["variants"]),
+        "seeds": len(record["seeds"]),
+        "begun": last.get("begun"),
+        "ended": last.get("ended"),
+    }
+    going = row["state"] == "running"
+    try:
+        tasks = _tasks(directory, record)
+    except TfpruneError as error:
+        return {**row, "state": "running" if going else "unknown", "note": str(error)}
+    try:
         done = sum(task.finished for task in tasks)
-        if Store(directory).sessions():
-            state = "running"
-        elif not tasks:
-            state = "unknown"
-        else:
-            state = "finished" if done == len(tasks) else "stopped"
-        rows.append(
-            {
-                "run": directory.name,
-                "state": state,
-                "done": done,
-                "tasks": len(tasks),
-                "variants": len(record["pipeline"]["variants"]),
-                "seeds": len(record["seeds"]),
-                "begun": last["begun"],
-                "ended": last["ended"],
-                "bytes": _size(directory),
-            }
-        )
-    columns = ["run", "state", "done", "tasks", "variants", "seeds", "begun", "ended", "bytes"]
-    return pd.DataFrame(rows, columns=columns)
+    except TfpruneError as error:
+        return {**row, "tasks": len(tasks), "note": str(error)}
+    state = "finished" if done == len(tasks) else "stopped"
+    return {**row, "done": done, "tasks": len(tasks), "state": "running" if going else state}
 
 
 def collect(directory: Path, *, delete: bool) -> list[Garbage]:
@@ -94,7 +132,7 @@ def collect(directory: Path, *, delete: bool) -> list[Garbage]:
     Raises:
         TfpruneError: it is no run, or the run is going on.
     """
-    if not (directory / RUN).is_file():
+    if directory.resolve() not in [each.resolve() for each in run_folders(directory.parent)]:
         raise TfpruneError(f"{directory} is no run: give a folder such as saved_models/digits")
     store = Store(directory)
     with store.lock("gc", "waiting for another `tfprune runs gc`"):
@@ -110,13 +148,13 @@ def collect(directory: Path, *, delete: bool) -> list[Garbage]:
 
 
 def _unreferred(directory: Path) -> Iterator[Path]:
-    record = read_json(directory / RUN)
+    record = read_record(directory / RUN, RunRecord)
     kept = set()
     for task in _tasks(directory, record):
         kept |= {task.folder, partial(task.folder, task.identity)}
-    for path in directory.glob(f"*/seed-*/{RECORD}"):
-        kept.add(path.parent)
-        kept |= {directory / "steps" / name for name in read_json(path).get("steps", [])}
+    for folder, delivered in deliveries(directory):
+        kept.add(folder)
+        kept |= {directory / "steps" / name for name in delivered["steps"]}
     there = {*directory.glob("steps/*"), *directory.glob("*/.*.partial")} - kept
     there |= set(directory.rglob(".partial-*"))
     # What lies in another one goes with it.
@@ -131,7 +169,8 @@ def _tasks(directory: Path, record: dict[str, Any]) -> list[Task]:
         raise TfpruneError(
             f"{directory / RUN} is of another version of tfprune: run its pipeline again"
         ) from error
-    return plan(pipeline, directory, record["data_sha256"], seeds=record["seeds"])
+    images = read_record(directory / RUN, ResumableRun)["data_sha256"]
+    return plan(pipeline, directory, images, seeds=planned_seeds(record))
 
 
 def _size(path: Path) -> int:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 
 from tfprune import zoo
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.files import MODEL_FILES
-from tfprune.pipeline.expand import override, with_rounds, with_sweep, with_training
+from tfprune.pipeline.chain import Chain
+from tfprune.pipeline.expand import (
+    MOST_ROUNDS,
+    override,
+    with_rounds,
+    with_sweep,
+    with_training,
+)
 from tfprune.pipeline.kinds import (
     CALIBRATION_IMAGES,
     ExportStep,
@@ -22,15 +29,27 @@ from tfprune.pipeline.kinds import (
     Step,
     Table,
     TrainStep,
+    distinct,
 )
-from tfprune.report.budgets import Budget
+from tfprune.report.budgets import Budget, mistakes
+from tfprune.report.run import own_formats
 from tfprune.training import Training
 from tfprune.validation import one_line, read_toml
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# A file system takes names of 255 bytes, and hashes and suffixes come on top of these.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 # What stands beside the variants in a run's folder.
 _TAKEN = {"steps", "latency"}
 _TAKEN_SUFFIXES = {".json", ".csv", ".md", ".html", ".svg"}
+# Random generators take seeds of 32 bits.
+_LARGEST_SEED = 2**32 - 1
+# Variants times seeds: what a run of weeks comes to, and what its plan takes in memory.
+_MOST_DELIVERIES = 100_000
+_LARGEST = 10**9
+_LARGEST_OF_BUDGET = 10**18
+_DEEPEST = 32
+_LONGEST = 4096
+_SHOWN = 60
 _ALL_FORMATS: tuple[FormatName, ...] = ("keras", "savedmodel", "tflite", "tflite-int8")
 
 
@@ -42,7 +61,8 @@ class DataSpec(Table):
         float, Field(gt=0, lt=1, description="share held out of the train split")
     ] = 0.1
     image_size: Annotated[
-        tuple[int, int] | None, Field(description="height and width to resize to")
+        tuple[Annotated[int, Field(ge=1, le=2048)], Annotated[int, Field(ge=1, le=2048)]] | None,
+        Field(description="height and width to resize to"),
     ] = None
     limit: Annotated[int | None, Field(ge=1, description="at most so many images a split")] = None
 
@@ -83,7 +103,7 @@ class RoundsSpec(Table):
     start: tuple[str, ...] = ()
     repeat: Annotated[tuple[str, ...], Field(min_length=1)]
     end: tuple[str, ...] = ()
-    times: Annotated[int, Field(ge=1, le=100)]
+    times: Annotated[int, Field(ge=1, le=MOST_ROUNDS)]
 
 
 def _optional(field: FieldInfo) -> Any:
@@ -118,14 +138,20 @@ class Pipeline(Table):
     training: SharedTraining = SharedTraining()
     steps: dict[Name, Step] = Field({})
     variants: Annotated[
-        dict[Name, list[str]], Field(min_length=1, description="chains of steps, the dense first")
+        dict[Name, Chain], Field(min_length=1, description="chains of steps, the dense first")
     ]
     rounds: dict[Name, RoundsSpec] = Field({}, description="variants that repeat some steps")
     sweep: dict[str, dict[str, list[Any]]] = Field(
         {}, description="lists of values by step and parameter, each a variant"
     )
-    formats: Annotated[tuple[FormatName, ...], Field(min_length=1)] = _ALL_FORMATS
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1), AfterValidator(distinct)] = (
+        _ALL_FORMATS
+    )
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=_LARGEST_SEED)], ...],
+        Field(min_length=1),
+        AfterValidator(distinct),
+    ] = (0,)
     budget: Annotated[
         Budget | None, Field(description="what `tfprune check` judges the run by")
     ] = None
@@ -135,6 +161,7 @@ class Pipeline(Table):
     def _expanded(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
             return raw
+        _require_bounds(raw)
         steps, sweep = raw.get("steps", {}), raw.get("sweep", {})
         for step in sweep if isinstance(sweep, dict) and isinstance(steps, dict) else ():
             if step not in steps:
@@ -146,20 +173,39 @@ class Pipeline(Table):
 
     @model_validator(mode="after")
     def _chains(self) -> Pipeline:
+        deliveries = len(self.variants) * len(self.seeds)
+        if deliveries > _MOST_DELIVERIES:
+            raise ValueError(
+                f"variants times seeds are {deliveries:,}, and at most {_MOST_DELIVERIES:,} can be "
+                "planned: ask for fewer"
+            )
         for variant, chain in self.variants.items():
             if variant.lower() in _TAKEN or Path(variant).suffix in _TAKEN_SUFFIXES:
                 raise ValueError(
                     f"variants.{variant} has the name of something else in the run's folder: "
                     "choose another name"
                 )
-            for step in chain:
+            for step in chain.short():
                 if step not in self.steps:
                     raise ValueError(
                         f"variants.{variant} names the step {step!r}, which [steps] does not have: "
                         f"{did_you_mean(step, self.steps)}"
                     )
-            if said := self._mistake(chain):
+            if said := self._mistake(list(chain.short())):
                 raise ValueError(f"variants.{variant} {said}")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_fits(self) -> Pipeline:
+        """Names in rules are those of variants and of formats.
+
+        That a variant is delivered in a format is not asked here: a try with other formats than
+        the budget's is no mistake.
+        """
+        if self.budget is not None:
+            names: tuple[str, ...] = get_args(FormatName)
+            for said in mistakes(self.budget, dict.fromkeys(self.variants, names)):
+                raise ValueError(f"budget: {said}")
         return self
 
     def _mistake(self, names: list[str]) -> str | None:
@@ -195,21 +241,64 @@ class Pipeline(Table):
             )
         return None
 
-    def delivered(self, variant: str) -> tuple[list[str], tuple[FormatName, ...], int]:
+    def delivered(self, variant: str) -> tuple[Chain, tuple[str, ...], int]:
         """How a variant is made and delivered.
 
         Args:
             variant: its name.
 
         Returns:
-            The names of the steps that change the model, the formats, and how many training
-            images calibrate int8.
+            The steps that change the model, the formats, and how many training images calibrate
+            those that are quantized.
         """
         chain = self.variants[variant]
-        last = self.steps[chain[-1]] if chain else None
-        if isinstance(last, QuantizeStep | ExportStep):
-            return chain[:-1], last.formats, last.images
-        return chain, self.formats, CALIBRATION_IMAGES
+        last = None if chain.last is None else self.steps[chain.last]
+        own = own_formats(None if last is None else last.model_dump(mode="json"))
+        if own is None or not isinstance(last, QuantizeStep | ExportStep):
+            return chain, self.formats, CALIBRATION_IMAGES
+        return chain.without_last(), own, last.images
+
+
+def checked_seeds(seeds: Iterable[int]) -> list[int]:
+    """Seeds that are asked for instead of a pipeline's.
+
+    Raises:
+        UsageError: one is out of bounds, or comes twice.
+    """
+    seeds = list(seeds)
+    for seed in seeds:
+        if not 0 <= seed <= _LARGEST_SEED:
+            raise UsageError(f"seed {seed} must be from 0 to {_LARGEST_SEED}")
+    try:
+        distinct(tuple(seeds))
+    except ValueError as error:
+        raise UsageError(f"seeds: {error}") from None
+    return seeds
+
+
+def _require_bounds(raw: dict[str, Any]) -> None:
+    """Refuses what no pipeline means, before anything is made of it.
+
+    Raises:
+        ValueError: a number, a text or the nesting is beyond all bounds.
+    """
+    todo: list[tuple[tuple[str, ...], Any]] = [((str(key),), value) for key, value in raw.items()]
+    while todo:
+        place, value = todo.pop()
+        where = ".".join(each[:_SHOWN] for each in place)
+        if len(place) > _DEEPEST:
+            raise ValueError(f"{where[:_SHOWN]}... nests deeper than {_DEEPEST} levels")
+        if isinstance(value, dict):
+            todo += [((*place, str(key)), inner) for key, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            todo += [((*place, f"#{number}"), inner) for number, inner in enumerate(value, 1)]
+        elif isinstance(value, str) and len(value) > _LONGEST:
+            raise ValueError(f"{where} is a text of more than {_LONGEST:,} characters")
+        elif isinstance(value, int | float) and place[0] != "seeds":
+            largest = _LARGEST_OF_BUDGET if place[0] == "budget" else _LARGEST
+            # What is no number at all compares with nothing: the tables refuse it.
+            if abs(value) > largest:
+                raise ValueError(f"{where} is a number beyond {largest:,}")
 
 
 def load_pipeline(path: str | Path, settings: Sequence[str] = ()) -> Pipeline:

@@ -14,7 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tfprune.errors import TfpruneError
-from tfprune.files import RECORD, read_json, write_json
+from tfprune.files import RECORD, write_json
+from tfprune.report.records import Identified, read_record
 
 # Where a step keeps what it resumes from; no part of its result.
 SCRATCH = "scratch"
@@ -29,8 +30,13 @@ def key(document: Any) -> str:
 
 
 def finished(folder: Path, identity: str) -> bool:
-    """Whether `folder` holds the finished result of that identity."""
-    return (folder / RECORD).is_file() and read_json(folder / RECORD)["identity"] == identity
+    """Whether `folder` holds the finished result of that identity.
+
+    Raises:
+        TfpruneError: its record is damaged: nobody knows what the folder holds.
+    """
+    path = folder / RECORD
+    return path.is_file() and bool(read_record(path, Identified)["identity"] == identity)
 
 
 def partial(folder: Path, identity: str) -> Path:
@@ -78,8 +84,7 @@ class Store:
             with self.lock(name.replace("/", "--"), f"waiting for another run to make {name}"):
                 if not finished(folder, identity):
                     _make(folder, identity, make)
-        record: dict[str, Any] = read_json(folder / RECORD)
-        return record
+        return read_record(folder / RECORD, Identified)
 
     @contextmanager
     def lock(self, name: str, waiting: str) -> Iterator[None]:

@@ -13,11 +13,14 @@ import keras
 
 from tfprune import counting, data
 from tfprune.artifacts import export, write_manifest, write_run_manifest
-from tfprune.files import RECORD, read_json, write_text
+from tfprune.errors import TfpruneError
+from tfprune.files import RECORD, write_text
 from tfprune.measure import evaluate, load, parameters, sparsity, time_files
 from tfprune.pipeline import provenance, steps
 from tfprune.pipeline.plan import Task
 from tfprune.pipeline.spec import Pipeline
+from tfprune.report import render
+from tfprune.report.records import DeliveryRecord, read_record
 
 # Enough rounds for a steady median, little enough to be quick beside the training.
 _LATENCY_ROUNDS = 200
@@ -89,6 +92,7 @@ class Shop:
         return {
             "step": task.name,
             "specification": self.pipeline.steps[task.name].model_dump(mode="json"),
+            "set": sorted(self.pipeline.steps[task.name].model_dump(exclude_defaults=True)),
             "seed": task.seed,
             "before": task.before[-1].folder.name if task.before else None,
             **steps.described(model),
@@ -98,27 +102,32 @@ class Shop:
     def _model(self, task: Task) -> keras.Model:
         """The model as the task before leaves it."""
         if task.before:
-            return keras.saving.load_model(task.before[-1].folder / "model.keras")
+            return _kept(task.before[-1].folder / "model.keras")
         return steps.build(self.pipeline.model, self.dataset, task.seed)
 
     def _earlier(self, task: Task, step: str) -> keras.Model:
         folder = next(each.folder for each in task.before if each.name == step)
-        return keras.saving.load_model(folder / "model.keras")
+        return _kept(folder / "model.keras")
 
     def _origin(self, task: Task, epoch: int, seed: int) -> keras.Model:
         if epoch:
-            return keras.saving.load_model(steps.kept(task.before[0].folder, epoch))
+            return _kept(steps.kept(task.before[0].folder, epoch))
         return steps.build(self.pipeline.model, self.dataset, seed)
 
     def _deliver(self, task: Task, folder: Path) -> dict[str, Any]:
         _, formats, images = self.pipeline.delivered(task.name)
         model = self._model(task)
         artifacts = export(
-            model, folder, formats, representative_data=self.dataset.train.images[:images]
+            model,
+            folder,
+            formats,
+            representative_data=self.dataset.train.images[:images],
+            # What calibrated a file cannot show what calibration lost.
+            comparison_data=self.dataset.validation.images,
         )
         write_manifest(folder, artifacts)
         write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
-        sparsity(model).to_csv(folder / "sparsity.csv", index=False)
+        write_text(folder / "sparsity.csv", render(sparsity(model), "csv"))
         return {
             "variant": task.name,
             "seed": task.seed,
@@ -131,19 +140,32 @@ class Shop:
         }
 
     def _time(self, task: Task) -> dict[str, Any]:
-        """Times all artifacts of a seed in turn, so that the machine's drift falls on all alike."""
+        """Times all artifacts of a seed: see `tfprune.measure.time_files`."""
         accuracies = {
             (delivery.folder / each["path"]).relative_to(self.directory).as_posix(): each[
                 "accuracy"
             ]
             for delivery in task.before
-            for each in read_json(delivery.folder / RECORD)["artifacts"]
+            for each in read_record(delivery.folder / RECORD, DeliveryRecord)["artifacts"]
         }
         files = {path: self.directory / path for path in sorted(accuracies)}
         table = time_files(files, self.dataset.test.images[0], rounds=_LATENCY_ROUNDS)
         # All that a seed delivers is in its place by now.
         write_run_manifest(self.directory, accuracies)
         return {"latency": table.to_dict("records"), "machine": provenance.machine()}
+
+
+def _kept(path: Path) -> keras.Model:
+    """A model that an earlier step left."""
+    if not path.is_file():
+        raise TfpruneError(f"{path} is missing: delete its folder {path.parent} and run again")
+    try:
+        return keras.saving.load_model(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise TfpruneError(
+            f"{path} is damaged ({said}): delete its folder {path.parent} and run again"
+        ) from error
 
 
 def _measured(path: Path, test: data.Split) -> dict[str, Any]:

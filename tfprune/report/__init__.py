@@ -4,7 +4,7 @@ from tfprune.report.budgets import Budget, judge, load_budget
 from tfprune.report.render import FORMATS, render
 from tfprune.report.run import Delivery, Run, Step, read_run
 from tfprune.report.summary import over_seeds, per_layer
-from tfprune.report.tables import comparison, layer_sparsity
+from tfprune.report.tables import comparison, layer_sparsity, planned
 from tfprune.report.tickets import tickets, tickets_in_words, tickets_over_seeds
 from tfprune.report.write import write_report
 
@@ -20,6 +20,7 @@ __all__ = [
     "load_budget",
     "over_seeds",
     "per_layer",
+    "planned",
     "read_run",
     "render",
     "tickets",

@@ -11,6 +11,9 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from tfprune.report import escaping
 
 _SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{value:.2%}"),
@@ -77,9 +80,14 @@ def _terminal(table: pd.DataFrame) -> str:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in shown.columns:
         numeric = column not in _TEXT
-        grid.add_column(str(column), justify="right" if numeric else "left", no_wrap=True)
+        grid.add_column(
+            Text(escaping.one_line(str(column))),
+            justify="right" if numeric else "left",
+            no_wrap=True,
+        )
     for row in shown.itertuples(index=False):
-        grid.add_row(*(str(value) for value in row))
+        # Text, not str: brackets in a name are not rich's markup.
+        grid.add_row(*(Text(escaping.one_line(str(value))) for value in row))
     # A table that is wider than the terminal is better scrolled than folded.
     console = Console(file=io.StringIO(), width=1000, no_color=True)
     with console.capture() as capture:
@@ -90,11 +98,15 @@ def _terminal(table: pd.DataFrame) -> str:
 def _markdown(table: pd.DataFrame) -> str:
     shown = for_people(table)
     align = ["left" if column in _TEXT else "right" for column in shown.columns]
+    shown = shown.rename(columns=lambda name: escaping.markdown(str(name)))
+    shown = shown.map(lambda value: escaping.markdown(value) if isinstance(value, str) else value)
     return shown.to_markdown(index=False, colalign=align, disable_numparse=True) + "\n"
 
 
 def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False)
+    safe = table.rename(columns=lambda name: escaping.csv_cell(str(name)))
+    safe = safe.map(lambda value: escaping.csv_cell(value) if isinstance(value, str) else value)
+    return safe.to_csv(index=False)
 
 
 def _json(table: pd.DataFrame) -> str:

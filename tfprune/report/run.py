@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfprune.errors import TfpruneError
-from tfprune.files import RECORD, read_json
+from tfprune.files import RECORD
+from tfprune.report.records import (
+    DeliveryRecord,
+    LatencyRecord,
+    RunRecord,
+    StepRecord,
+    read_record,
+)
 
 RUN = "run.json"
+# Beside the variants of a run.
+LATENCY = "latency"
+# Beyond so many missing variants nobody reads their names.
+_NOTED = 8
+
+QUANTIZED = {
+    "float16": "tflite-float16",
+    "dynamic": "tflite-dynamic",
+    "int8": "tflite-int8",
+    "int16x8": "tflite-int16x8",
+}
+"""The format of each `to` of a step `quantize`."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +46,29 @@ class Step:
 
     folder: Path
     record: dict[str, Any]
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        """What the pipeline says of the step, defaults included."""
+        return dict(self.record.get("specification", {}))
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The keys of its specification that say something, in its order, without `kind`.
+
+        Those that differ from their defaults; of an older record, those that are not empty.
+        """
+        known = self.record.get("set")
+        return tuple(
+            key
+            for key, value in self.specification.items()
+            if key != "kind" and (not is_empty(value) if known is None else key in known)
+        )
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value of a specification says nothing; 0 is a number like others."""
+    return value is None or value is False or value in ("", [], {})
 
 
 @dataclass(frozen=True)
@@ -55,6 +98,21 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Lacking:
+    """Something that a run plans and does not have.
+
+    Attributes:
+        variant: of the pipeline.
+        seed: of the run.
+        artifact: a format; empty where the run does not say which formats it delivers.
+    """
+
+    variant: str
+    seed: int
+    artifact: str
+
+
+@dataclass(frozen=True)
 class Run:
     """A run, finished or not.
 
@@ -72,6 +130,116 @@ class Run:
     deliveries: tuple[Delivery, ...]
     latency_ms: dict[str, float]
 
+    @property
+    def lacking(self) -> tuple[Lacking, ...]:
+        """The artifacts that the pipeline plans and that are not there, in its order."""
+        there = {
+            (each.variant, each.seed, form)
+            for each in self.deliveries
+            # The empty one stands for a delivery in whatever formats.
+            for form in ("", *(one["format"] for one in each.record["artifacts"]))
+        }
+        return tuple(
+            Lacking(variant, seed, form)
+            for variant, forms in planned_formats(self.record["pipeline"]).items()
+            for seed in planned_seeds(self.record)
+            for form in forms or ("",)
+            if (variant, seed, form) not in there
+        )
+
+    @property
+    def untimed(self) -> tuple[int, ...]:
+        """The seeds with an artifact of the pipeline whose latency was not measured."""
+        return tuple(
+            dict.fromkeys(
+                each.seed
+                for each in self.deliveries
+                for one in each.record["artifacts"]
+                if each.variant in self.record["pipeline"]["variants"]
+                and (each.folder / one["path"]).relative_to(self.directory).as_posix()
+                not in self.latency_ms
+            )
+        )
+
+    def notes(self) -> list[str]:
+        """What the run lacks, a line a variant: for whoever reads its figures."""
+        by_variant: dict[str, dict[int, list[str]]] = {}
+        for each in self.lacking:
+            by_variant.setdefault(each.variant, {}).setdefault(each.seed, []).append(each.artifact)
+        name = self.directory.resolve().name
+        lines = [
+            f"{name}: {variant} is missing for {_seeds(seeds)}{_formats(seeds.values())}: "
+            "run the pipeline to its end"
+            for variant, seeds in list(by_variant.items())[:_NOTED]
+        ]
+        if len(by_variant) > _NOTED:
+            lines.append(f"{name}: {len(by_variant) - _NOTED} more variants are missing")
+        if self.untimed:
+            lines.append(
+                f"{name}: latency is missing for {_seeds(self.untimed)}: "
+                "run the pipeline to its end"
+            )
+        sessions = self.record["sessions"]
+        if sessions and sessions[-1].get("ended", "") is None:
+            lines.append(
+                f"{name}: its last session was killed or is going on, so figures may be of before: "
+                "run the pipeline to its end"
+            )
+        return lines
+
+
+def _seeds(seeds: Any) -> str:
+    seeds = list(seeds)
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+
+
+def _formats(lists: Any) -> str:
+    named = dict.fromkeys(each for forms in lists for each in forms if each)
+    return f" ({', '.join(named)})" if named else ""
+
+
+def own_formats(last: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    """What a chain's last step says of the formats that its variant is delivered in.
+
+    Args:
+        last: the step's table; None for a chain without steps.
+
+    Returns:
+        The formats; None where the step changes the model, and the pipeline's own formats hold.
+    """
+    match (last or {}).get("kind"):
+        case "quantize":
+            return (QUANTIZED[str((last or {}).get("to", "int8"))],)
+        case "export":
+            return tuple((last or {})["formats"])
+    return None
+
+
+def planned_formats(pipeline: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The formats that each variant of a recorded pipeline is delivered in, by variant.
+
+    Args:
+        pipeline: as `run.json` holds it.
+    """
+    steps, found = pipeline.get("steps", {}), {}
+    for variant, chain in pipeline["variants"].items():
+        own = own_formats(steps.get(chain[-1])) if chain else None
+        found[variant] = tuple(pipeline.get("formats", ())) if own is None else own
+    return found
+
+
+def planned_seeds(record: Mapping[str, Any]) -> list[int]:
+    """The seeds that a run is whole with.
+
+    Seeds that were asked for instead of the pipeline's are a plan of their own; a part of the
+    pipeline's seeds is a part of its plan.
+
+    Args:
+        record: `run.json`.
+    """
+    own, asked = record["pipeline"].get("seeds", []), record["seeds"]
+    return list(own) if set(asked) < set(own) else list(asked)
+
 
 def read_run(directory: Path) -> Run:
     """Reads the records of a run.
@@ -82,17 +250,12 @@ def read_run(directory: Path) -> Run:
     Raises:
         TfpruneError: it is none, no variant of it is finished, or a record is damaged.
     """
-    found = [
-        (path.parent, record)
-        for path in sorted(directory.glob(f"*/seed-*/{RECORD}"))
-        if "artifacts" in (record := read_json(path))
-    ]
-    if not found or not (directory / RUN).is_file():
-        raise TfpruneError(
-            f"{directory} holds no finished variant: give the directory of a run, such as "
-            "saved_models/digits, or run its pipeline first"
-        )
-    record = read_json(directory / RUN)
+    found = list(deliveries(directory))
+    if not found and not (directory / RUN).exists():
+        raise TfpruneError(_no_run(directory))
+    record = read_record(directory / RUN, RunRecord)
+    if not found:
+        raise TfpruneError(_no_run(directory))
     rank = {variant: place for place, variant in enumerate(record["pipeline"]["variants"])}
     found.sort(key=lambda each: (rank.get(each[1]["variant"], len(rank)), each[1]["seed"]))
     steps: dict[str, Step] = {}
@@ -100,7 +263,7 @@ def read_run(directory: Path) -> Run:
     def step(name: str) -> Step:
         if name not in steps:
             folder = directory / "steps" / name
-            steps[name] = Step(folder, read_json(folder / RECORD))
+            steps[name] = Step(folder, read_record(folder / RECORD, StepRecord))
         return steps[name]
 
     return Run(
@@ -112,7 +275,38 @@ def read_run(directory: Path) -> Run:
         ),
         {
             row["runtime"]: row["median_ms"]
-            for path in sorted(directory.glob(f"latency/seed-*/{RECORD}"))
-            for row in read_json(path)["latency"]
+            for path in sorted(directory.glob(f"{LATENCY}/seed-*/{RECORD}"))
+            for row in read_record(path, LatencyRecord)["latency"]
         },
     )
+
+
+def _no_run(directory: Path) -> str:
+    return (
+        f"{directory} holds no finished variant: give the directory of a run, such as "
+        "saved_models/digits, or run its pipeline first"
+    )
+
+
+def _delivery(path: Path) -> dict[str, Any]:
+    record = read_record(path, DeliveryRecord)
+    place = f"{record['variant']}/seed-{record['seed']}"
+    if path.parent.parts[-2:] != tuple(place.split("/")):
+        raise TfpruneError(
+            f"{path} is damaged (it is the record of {place}): delete its folder and run again"
+        )
+    return record
+
+
+def deliveries(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of a run's delivered variants, each with its record.
+
+    Args:
+        directory: of the run.
+
+    Raises:
+        TfpruneError: a record is damaged.
+    """
+    for path in sorted(directory.glob(f"*/seed-*/{RECORD}")):
+        if path.parts[-3] != LATENCY:
+            yield path.parent, _delivery(path)

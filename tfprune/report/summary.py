@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tfprune.report.render import measured
+from tfprune.report.render import for_people, measured
+from tfprune.report.tables import is_measured
 
 _FIXED = ["run", "variant", "artifact"]
 
@@ -18,12 +19,14 @@ class Spread:
     Attributes:
         means: one row a run, variant and artifact, its columns as in `comparison` without `seed`.
         deviations: the same rows and columns; sample deviations, NaN where there is one seed only.
-        seeds: how many seeds each row has.
+        seeds: how many seeds each row has figures of.
+        planned: how many seeds it should have.
     """
 
     means: pd.DataFrame
     deviations: pd.DataFrame
     seeds: pd.Series
+    planned: pd.Series
 
 
 def spread(table: pd.DataFrame) -> Spread:
@@ -33,9 +36,11 @@ def spread(table: pd.DataFrame) -> Spread:
         table: what `comparison` returned.
     """
     groups = table.drop(columns="seed").groupby(_FIXED, sort=False)
+    there = table[_FIXED].assign(there=is_measured(table)).groupby(_FIXED, sort=False)
     return Spread(
         groups.mean().reset_index(),
         groups.std().reset_index(),
+        there["there"].sum().reset_index(drop=True),
         groups.size().reset_index(drop=True),
     )
 
@@ -49,7 +54,8 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The same columns without `seed`; with several seeds a column `seeds` counts them, and
         figures become text, "mean ± sample deviation", the deviation left out where it would be
-        rounded to nothing. `run` is left out where there is only one.
+        rounded to nothing. Where seeds are missing, `seeds` says how many of how many there are,
+        and a row without any says "missing". `run` is left out where there is only one.
     """
     this = spread(table)
     shown = this.means.copy()
@@ -60,7 +66,18 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
         ]
         if any("±" in text for text in texts):
             shown[column] = texts
-    if (this.seeds > 1).any():
+    if (this.seeds < this.planned).any():
+        shown.insert(
+            3,
+            "seeds",
+            [
+                f"{seeds} of {planned}"
+                for seeds, planned in zip(this.seeds, this.planned, strict=True)
+            ],
+        )
+        first = shown.columns[4]
+        shown[first] = for_people(shown[[first]]).iloc[:, 0].mask(this.seeds == 0, "missing")
+    elif (this.seeds > 1).any():
         shown.insert(3, "seeds", this.seeds)
     return shown.drop(columns="run") if shown["run"].nunique() == 1 else shown
 

@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.errors import TfpruneError
+from tfprune.files import RECORD
+from tfprune.report.records import Identified, read_record
 from tfprune.report.run import Delivery, Run
 
 _IDENTITY = "tfprune.identity"
 # What MLflow takes in one call.
 _BATCH = 1000
-_MEASURED = (
-    "accuracy",
-    "loss",
-    "parameters",
-    "nonzero_parameters",
-    "bytes_raw",
-    "bytes_gzip",
-)
 
 
 def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = None) -> list[str]:
@@ -50,7 +44,7 @@ def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = Non
         ) from error
     try:
         client = MlflowClient(tracking_uri=uri)
-        name = experiment or str(run.record["name"])
+        name = experiment or str(run.record.get("name") or run.directory.resolve().name)
         known = client.get_experiment_by_name(name)
         place = known.experiment_id if known else client.create_experiment(name)
         logged = (_log(client, place, run, each) for each in run.deliveries)
@@ -66,7 +60,7 @@ def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = Non
 def _log(client: Any, experiment: str, run: Run, delivery: Delivery) -> str | None:
     from mlflow.entities import Metric, Param
 
-    identity = delivery.record["identity"]
+    identity = read_record(delivery.folder / RECORD, Identified)["identity"]
     if client.search_runs([experiment], f"tags.`{_IDENTITY}` = '{identity}'"):
         return None
     created = client.create_run(
@@ -75,8 +69,8 @@ def _log(client: Any, experiment: str, run: Run, delivery: Delivery) -> str | No
         tags={
             "tfprune.run": run.directory.name,
             "tfprune.variant": delivery.variant,
-            "tfprune.data": run.record["data"],
-            "tfprune.commit": delivery.record["commit"],
+            "tfprune.data": run.record.get("data", ""),
+            "tfprune.commit": delivery.record.get("commit", "unknown"),
         },
     ).info
     # MLflow wants milliseconds since 1970; the epochs themselves are told by the steps.
@@ -103,7 +97,7 @@ def _parameters(delivery: Delivery) -> Iterator[tuple[str, str]]:
     yield "chain", " ".join(step.record["step"] for step in delivery.steps)
     seen = set()
     for step in delivery.steps:
-        for name, value in step.record["specification"].items():
+        for name, value in step.specification.items():
             key = f"{step.record['step']}.{name}"
             # A step may come several times in a chain, always the same.
             if key not in seen and value not in (None, [], {}):
@@ -114,20 +108,24 @@ def _parameters(delivery: Delivery) -> Iterator[tuple[str, str]]:
 def _curve(delivery: Delivery) -> Iterator[tuple[str, float, int]]:
     before = 0
     for step in delivery.steps:
-        history = step.record.get("history", {})
+        history = step.record.get("history") or {}
         epochs = step.record.get("epochs", 0)
         for name, values in history.items():
             if name != "epoch":
                 for place, value in enumerate(values):
-                    yield name, float(value), before + place + 1
+                    if value is not None:
+                        yield name, float(value), before + place + 1
         before += epochs
 
 
 def _figures(run: Run, delivery: Delivery) -> Iterator[tuple[str, float]]:
-    yield "macs", float(delivery.record["macs"])
+    if delivery.record["macs"] is not None:
+        yield "macs", float(delivery.record["macs"])
     for artifact in delivery.record["artifacts"]:
-        for name in _MEASURED:
-            yield f"{artifact['format']}/{name}", float(artifact[name])
+        for name, value in artifact.items():
+            # Every number that was measured on it, whatever a later version adds.
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield f"{artifact['format']}/{name}", float(value)
         path = delivery.folder / Path(artifact["path"])
         latency = run.latency_ms.get(path.relative_to(run.directory).as_posix())
         if latency is not None:

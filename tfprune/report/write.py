@@ -9,7 +9,7 @@ from tfprune.report.html import page, tickets_file
 from tfprune.report.markdown import markdown
 from tfprune.report.render import render
 from tfprune.report.run import read_run
-from tfprune.report.tables import comparison, layer_sparsity
+from tfprune.report.tables import layer_sparsity, planned
 from tfprune.report.tickets import tickets
 
 
@@ -28,7 +28,7 @@ def write_report(run: Path) -> Path:
         TfpruneError: no variant is finished, or the directory cannot be written.
     """
     this = read_run(run)
-    table, layers = comparison(this), layer_sparsity(this)
+    table, layers = planned(this), layer_sparsity(this)
     write_text(run / "comparison.csv", render(table, "csv"))
     write_text(run / "comparison.json", render(table, "json"))
     write_text(run / "layers.csv", render(layers, "csv"))

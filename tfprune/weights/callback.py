@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -10,15 +12,17 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.schedule import Schedule, arrival, due
+from tfprune.schedule import Schedule, arrival, due, jump
 from tfprune.weights import guard
-from tfprune.weights.cut import Cut
+from tfprune.weights.cut import Cut, listed
 from tfprune.weights.held import HeldMasks
+from tfprune.weights.holding import Holding, beside
 from tfprune.weights.masks import Select
-from tfprune.weights.select import Kernel, Picks, kernels
+from tfprune.weights.select import Kernel, Picks, kernels, unfinished, unpruned
+from tfprune.weights.steps import Steps
 
 
-class PruneWeights(keras.callbacks.Callback):
+class PruneWeights(Holding):
     """Makes the weights of a model sparse while it trains.
 
     A mask sits on each weight as a constraint that the optimizer applies inside its step; this
@@ -26,16 +30,25 @@ class PruneWeights(keras.callbacks.Callback):
     of `fit` the masks are applied once more and removed, so that an ordinary Keras model with
     zeros remains, whose next training is free to move them.
 
-    Steps are `optimizer.iterations`. They go on counting in a second `fit`, so a schedule for
+    Steps are the `iterations` of the optimizer that moves the weights, be it the model's own or
+    another attribute of it, as in a GAN; where none moves, as under a `train_step` that assigns
+    the weights itself, they are batches. They go on counting in a second `fit`, so a schedule for
     one starts there, or the model is compiled again. A killed training that is restored with its
-    optimizer goes on with the masks it had: they are read from the zeros.
+    optimizer goes on with the masks it had: they are read from the zeros. A model that `fit` builds
+    is pruned from its second batch on.
 
     A fit that ends in an error or an interrupt leaves the masks on, and zeros zero. They come off
     when the model begins its next `fit` or `train_on_batch`; in a loop of one's own, use the
     pruner in a `with`, or call `detach()`. No file carries them in any case.
 
-    In the list of callbacks, put this one after those that set weights (`SwapEMAWeights`,
-    `EarlyStopping(restore_best_weights=True)`) and before those that save them.
+    The place in the list of callbacks does not matter: what others put into the weights, such as
+    `SwapEMAWeights`, is masked after each of them. `EarlyStopping(restore_best_weights=True)` may
+    put back weights from before the schedule arrived; they get the final masks, and a warning says
+    that they never trained with them.
+
+    A warning at the beginning names the layers whose weights stay dense, since they are frozen or
+    of a type that tfprune does not know, and says if the schedule makes a single cut, or does not
+    arrive within the training.
 
     Example:
         ```python
@@ -80,6 +93,9 @@ class PruneWeights(keras.callbacks.Callback):
             embeddings are pruned if nothing is said; biases and norms never are.
         exclude: all but these layers, in the same form. Frozen weights are always left alone.
         seed: seed of the random selection.
+        min_kept: how many weights of each tensor stay at least, whatever the sparsity: a layer
+            without any passes no signal on. Of blocks, as many whole ones as hold them. A warning
+            names the layers where it was needed; under the scope "global" others die in place.
 
     Raises:
         UsageError: an unknown scope, selection or pattern, a target outside 0 to 1, targets of
@@ -97,6 +113,7 @@ class PruneWeights(keras.callbacks.Callback):
         include: Picks = None,
         exclude: Picks = None,
         seed: int = 0,
+        min_kept: int = 1,
     ) -> None:
         super().__init__()
         if not callable(schedule):
@@ -107,24 +124,32 @@ class PruneWeights(keras.callbacks.Callback):
         self.schedule = schedule
         self.include = include
         self.exclude = exclude
-        self._cut = Cut(scope, select, seed, pattern, layers)
+        self._cut = Cut(scope, select, seed, pattern, layers, min_kept)
         self._arrival = arrival(schedule)
         if layers and not (self._arrival and self._arrival.sparsity):
             raise UsageError(
                 "PruneWeights: layers have targets in place of the schedule's, and this one does "
                 "not tell a target above 0; give it an `end_step`, or use polynomial_decay"
             )
-        self._held = HeldMasks()
-        self._masks: list[np.ndarray] = []
+        self._warned: set[str] = set()
+        self._pending = False
+        self._steps: Steps | None = None
         self._start([], [])
 
     def _start(self, chosen: list[Kernel], targets: list[float]) -> None:
         self._chosen = chosen
         self._targets = targets
-        self._masks = []
+        self._masks: list[np.ndarray] = []
         self._dead = [0] * len(chosen)
         self._last_step: int = -1
         self._target: float = -1.0
+        self._floored: set[int] = set()
+        # Steps that passed before the model was built.
+        self._missed = 0
+        # Updates for which the steps had to be looked up.
+        self._looked = 0
+        self._told_late = False
+        self._share: tuple[list[list[np.ndarray]], float] = ([], 0.0)
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -137,9 +162,8 @@ class PruneWeights(keras.callbacks.Callback):
 
     @property
     def sparsity(self) -> float:
-        """Share of dead entries over all pruned weights, 0 to 1."""
-        size = sum(mask.size for mask in self._masks)
-        return sum(self._dead) / size if size else 0.0
+        """Share of exact zeros in all pruned weights, as they are now, 0 to 1."""
+        return _zeros(self._chosen)
 
     def set_model(self, model: keras.Model) -> None:
         """Sets the model to prune; Keras calls it at the start of `fit`."""
@@ -157,26 +181,56 @@ class PruneWeights(keras.callbacks.Callback):
         """
         if self.model is None:
             raise UsageError("PruneWeights: no model to prune; call set_model(model) first")
+        guard.let_go(self.model)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Puts the masks on in addition to those of others."""
         self._release()
         found = kernels(self.model, self.include, self.exclude)
         chosen = [kernel for kernel in found if kernel.variable.trainable]
+        left = self._left_dense()
         if not chosen:
             raise UsageError(
                 f"PruneWeights: nothing to prune in the model {self.model.name!r}; it must be "
                 "built, and have trainable kernels in the layers chosen"
+                + "".join(f"; {each}" for each in left)
             )
         # Also finds the names in `layers` that mean no layer.
         targets = self._cut.shares(chosen, self._arrival.sparsity if self._arrival else 1.0)
         self._cut.check_reach(chosen, targets)
         self._held = HeldMasks(kernel.variable for kernel in chosen)
+        self._steps = Steps(self.model, [kernel.variable for kernel in chosen])
         self._start(chosen, targets)
+        if left:
+            self._warn(f"{'; '.join(left)}; or leave them out by exclude, if they shall stay dense")
+        if single := jump(self.schedule):
+            self._warn(single)
         # A step traced earlier does not know of the masks.
         self.model.train_function = None
 
+    def _left_dense(self) -> list[str]:
+        """What stays dense without having been excluded, in words."""
+        total = sum(math.prod(weight.shape) for weight in self.model.weights)
+        return [
+            (f"{each.size / total:.1%} of the model's weights stay dense, " if each.size else "")
+            + f"{listed(each.paths)} {'is' if len(each.paths) == 1 else 'are'} {each.reason}"
+            for each in unpruned(self.model, self.include, self.exclude)
+        ]
+
     def detach(self) -> None:
         """Applies the masks once more and takes them off; nothing of tfprune remains."""
-        self._held.apply()
-        self._release()
+        attached = bool(self._held)
+        super()._close()
+        if not attached:
+            return
+        names = [self._chosen[index].path for index in sorted(self._floored)]
+        self._cut.warn_of_floor("PruneWeights", names)
+        if self._looked > 1 and self._steps is not None and not self._steps.moved:
+            self._warn(
+                f"no step of an optimizer was seen in {self._looked} updates, so the sparsity is "
+                f"{self.sparsity:.3g}; give the step yourself: update(step)"
+            )
 
     def __enter__(self) -> PruneWeights:
         self.attach()
@@ -201,11 +255,25 @@ class PruneWeights(keras.callbacks.Callback):
             UsageError: no masks are attached, the schedule asks for a sparsity outside 0 to 1, or
                 a score function gives another shape.
         """
-        if not self._held:
+        if not self._held or self._steps is None:
             raise UsageError("PruneWeights: no masks to update; call attach() first")
-        step = self._iterations() if step is None else step
+        if step is None:
+            if not self._steps.known:
+                raise UsageError(
+                    "PruneWeights: the model has no optimizer whose steps could be counted; "
+                    "give the step yourself: update(step)"
+                )
+            step = self._steps.now()
+            self._looked += 1
+        changed = self._advance(step)
+        # Who moves the weights in a loop of one's own is not known; it may heed no constraint.
+        self._held.apply()
+        return changed
+
+    def _advance(self, step: int) -> bool:
+        """Changes the masks to those of a step."""
         now, first = due(self.schedule, self._last_step, step), self._last_step < 0
-        self._last_step = step
+        self._last_step = max(step, self._last_step)
         # Masks nest: the same sparsity or less cannot change them.
         if now is None or now.sparsity <= self._target:
             return False
@@ -214,62 +282,171 @@ class PruneWeights(keras.callbacks.Callback):
         sparsities = self._cut.sparsities(self._targets, now.sparsity, final)
         values = self._changing(sparsities)
         old = self._masks
-        self._masks = self._cut.masks(self._chosen, values, sparsities, old or None)
+        self._masks, floored = self._cut.masks(self._chosen, values, sparsities, old or None)
+        self._floored.update(floored)
         for index, value in values.items():
             mask = self._masks[index]
             if not old or mask is not old[index]:
                 self._held.change(index, value, mask)
                 self._dead[index] = mask.size - int(np.count_nonzero(mask))
-        if first and step >= now.step + getattr(self.model, "steps_per_execution", 1):
+        passed = getattr(self.model, "steps_per_execution", 1) + self._missed
+        if first and step >= now.step + passed:
             self._warn_if_late(values, step, now.step)
         return True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Attaches the masks."""
-        self.attach()
-        guard.begin(self.model, self._held)
+        """Attaches the masks, if the model is built."""
+        self._release()
+        self._start([], [])
+        self._steps = None
+        self._watch()
+        self._pending = unfinished(self.model, self.include, self.exclude)
+        if not self._pending:
+            self._begin()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Warns, before the first batch, of a schedule that ends after the training."""
+        # Not in on_train_begin: there a later callback may still restore the epoch and the steps.
+        if self._last_step < 0:
+            self._epoch = epoch
+            if self._held:
+                self._warn_if_beyond(0)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Cuts the first masks."""
         # Not in on_train_begin: there a later callback may still restore weights and optimizer.
-        if self._last_step < 0:
-            self.update()
+        if self._held and self._last_step < 0:
+            self._advance(self._now())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Updates the masks and logs "sparsity"."""
-        self.update()
-        self._log(logs)
+        if self._pending:
+            self._pending = False
+            self._begin()
+            self._missed = batch + 1
+            self._warn_if_beyond(self._missed)
+        assert self._steps is not None
+        self._steps.batch(batch)
+        self._advance(self._now())
+        if self._steps.left_alone:
+            self._held.apply()
+        self._log_batch(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Logs "sparsity"."""
-        # SwapEMAWeights puts averages in, which are not zero where weights are dead.
-        self._held.apply()
+        """Masks what another callback put into the weights, and logs "sparsity"."""
+        super().on_epoch_end(epoch, logs)
         self._log(logs)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def _begin(self) -> None:
+        """Attaches the masks in a fit."""
+        self._attach()
+        self._hold(self._held)
+
+    def _close(self) -> None:
         """Detaches the masks, and warns if the schedule has not arrived."""
-        # An optimizer with use_ema has just put averages in; detaching masks them.
+        if self._last_step < 0 or self._steps is None:
+            # No batch came: nothing was to be pruned.
+            return super()._close()
+        step = max(self._last_step, self._steps.now())
         self.detach()
-        step = self._iterations()
-        if self._arrival is not None and step < self._arrival.step:
-            warnings.warn(
-                f"PruneWeights: training ended at step {step}, before the schedule arrives at "
-                f"step {self._arrival.step}: sparsity is {self.sparsity:.3g} of "
-                f"{self._arrival.sparsity:.3g}; train longer, or end the schedule sooner",
-                stacklevel=2,
+        arrival = self._arrival
+        if arrival is None or step >= arrival.step or self._told_late:
+            return None
+        if self.sparsity == arrival.sparsity:
+            # Few weights are as many at the last step but one.
+            return None
+        counted, advice = "step", "train longer, or end the schedule sooner"
+        if not self._steps.moved:
+            counted = "batch"
+            advice = (
+                "no optimizer of the model moved these weights, so batches were counted; " + advice
+            )
+        self._warn(
+            f"training ended at {counted} {step}, before the schedule arrives at step "
+            f"{arrival.step}: sparsity is {self.sparsity:.3g} of {arrival.sparsity:.3g}; {advice}"
+        )
+        return None
+
+    def _ended(self, after: keras.callbacks.Callback) -> None:
+        """Masks the weights that another callback leaves, and says if it put others back."""
+        left = sum(
+            int(np.count_nonzero(value[~mask]))
+            for value, mask in zip(self._held.values(), self._masks, strict=False)
+        )
+        before = self.sparsity
+        super()._ended(after)
+        if left:
+            self._warn(
+                f"{type(after).__name__} put weights in at the end of the training whose sparsity "
+                f"was {before:.3g}; the masks were applied to them again, so it is "
+                f"{self.sparsity:.3g}, but they have not trained so: evaluate the model, or let "
+                f"{type(after).__name__} keep only epochs after the schedule has arrived"
             )
 
-    def _iterations(self) -> int:
-        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+    def _now(self) -> int:
+        assert self._steps is not None
+        return max(self._last_step, self._steps.now())
 
     def _log(self, logs: dict[str, Any] | None) -> None:
-        if logs is not None:
-            logs["sparsity"] = self.sparsity
+        if logs is not None and self._chosen:
+            logs["sparsity"] = _zeros([k for each in self._siblings() for k in each._chosen])
 
-    def _release(self) -> None:
-        if self._held:
-            self._held.release()
-            guard.end(self.model, self._held)
+    def _log_batch(self, logs: dict[str, Any] | None) -> None:
+        """Logs the share that the masks of all pruners hold; it takes no look at the weights."""
+        if logs is None:
+            return
+        siblings = self._siblings()
+        masks = [each._masks for each in siblings]
+        last, share = self._share
+        same = len(last) == len(masks) and all(map(operator.is_, last, masks))
+        if not any(masks):
+            # Zeros there are nobody holds; where there are none, none come.
+            if not same or share:
+                self._share = (masks, _zeros([k for each in siblings for k in each._chosen]))
+        elif not same:
+            joint: dict[int, np.ndarray] = {}
+            for each in siblings:
+                for index, kernel in enumerate(each._chosen):
+                    shape, key = kernel.variable.shape, id(kernel.variable)
+                    mask = each._masks[index] if each._masks else np.ones(shape, bool)
+                    joint[key] = joint[key] & mask if key in joint else mask
+            size = sum(mask.size for mask in joint.values())
+            dead = sum(mask.size - int(np.count_nonzero(mask)) for mask in joint.values())
+            self._share = (masks, dead / size)
+        logs["sparsity"] = self._share[1]
+
+    def _siblings(self) -> list[PruneWeights]:
+        """The pruners of this fit, this one among them."""
+        found = [each for each in beside(self) if isinstance(each, PruneWeights)]
+        # Another callback may stand in the list for this one.
+        return found if any(each is self for each in found) else [*found, self]
+
+    def _warn(self, message: str) -> None:
+        """Warns, once for each message."""
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(f"PruneWeights: {message}", stacklevel=3)
+
+    def _warn_if_beyond(self, passed: int) -> None:
+        """Warns if the schedule cannot arrive in the batches of this training.
+
+        Args:
+            passed: batches that are over.
+        """
+        batches, arrival = self.params.get("steps"), self._arrival
+        if arrival is None or batches is None or self._steps is None or not self._steps.single:
+            return
+        left = batches * (self.params["epochs"] - self._epoch) - passed
+        end = self._steps.now() + left // self._steps.accumulated
+        if end >= arrival.step:
+            return
+        self._told_late = True
+        reached = due(self.schedule, -1, end)
+        self._warn(
+            f"the training will end at step {end}, before the schedule arrives at step "
+            f"{arrival.step}: sparsity will be {reached.sparsity if reached else 0:.3g} of "
+            f"{arrival.sparsity:.3g}; train longer, or end the schedule sooner"
+        )
 
     def _changing(self, sparsities: list[float]) -> dict[int, np.ndarray]:
         """Reads the weights whose masks may change, by their number."""
@@ -294,3 +471,13 @@ class PruneWeights(keras.callbacks.Callback):
                 f"at step {step}, or compile the model again to count from 0",
                 stacklevel=2,
             )
+
+
+def _zeros(chosen: list[Kernel]) -> float:
+    """Share of exact zeros in some weights, each of which counts once."""
+    variables = {id(kernel.variable): kernel.variable for kernel in chosen}.values()
+    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    size = sum(value.size for value in values)
+    return (
+        sum(value.size - int(np.count_nonzero(value)) for value in values) / size if size else 0.0
+    )

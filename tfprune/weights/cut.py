@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,9 +12,18 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.graph import named
 from tfprune.schedule import check_sparsity
-from tfprune.weights.masks import Select, global_masks, layer_masks
+from tfprune.weights.masks import Masks, Select, global_cut, layer_cut
 from tfprune.weights.patterns import Layout, NofM, layout_of, parse
 from tfprune.weights.select import Kernel
+
+_LISTED = 5
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of many, quoted, and how many more there are."""
+    more = len(names) - _LISTED
+    first = ", ".join(repr(name) for name in names[:_LISTED])
+    return f"{first} and {more} more" if more > 0 else first
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,8 @@ class Cut:
     """The choices that `PruneWeights` and `prune_once` share; see there.
 
     Raises:
-        UsageError: an unknown scope, selection or pattern, a share outside 0 to 1, or shares of
-            layers under the scope "global".
+        UsageError: an unknown scope, selection or pattern, a share outside 0 to 1, a floor below
+            0, or shares of layers under the scope "global".
     """
 
     scope: Literal["layer", "global"] = "layer"
@@ -30,6 +40,7 @@ class Cut:
     seed: int = 0
     pattern: Any = None
     layers: Mapping[str, float] | None = None
+    min_kept: int = 1
 
     def __post_init__(self) -> None:
         if self.scope not in ("layer", "global"):
@@ -40,6 +51,11 @@ class Cut:
                 "from the weights to their scores"
             )
         parse(self.pattern)
+        if not isinstance(self.min_kept, int) or self.min_kept < 0:
+            raise UsageError(
+                f"min_kept is {self.min_kept!r}; give how many weights of each tensor stay at "
+                "least, 0 or more"
+            )
         for name, value in (self.layers or {}).items():
             check_sparsity(value, f"the share of {name!r}")
         if self.layers and self.scope == "global":
@@ -102,7 +118,7 @@ class Cut:
         values: Mapping[int, np.ndarray] | Sequence[np.ndarray],
         sparsities: Sequence[float],
         masks: Sequence[np.ndarray] | None = None,
-    ) -> list[np.ndarray]:
+    ) -> Masks:
         """Cuts the masks.
 
         Args:
@@ -113,23 +129,41 @@ class Cut:
             masks: the masks so far; they nest.
 
         Returns:
-            Bool arrays, one a weight, True where it lives.
+            Bool arrays, one a weight, True where it lives; and the numbers of the weights of
+            which fewer than `min_kept` would have stayed.
         """
         numbers = list(values) if isinstance(values, Mapping) else list(range(len(chosen)))
         if not numbers:
-            return list(masks or [])
+            return Masks(list(masks or []), [])
         layouts = self.layouts(chosen)
         arrays = [values[i] for i in numbers]
+        how = (self.select, self.seed)
         if self.scope == "global":
-            return global_masks(arrays, sparsities[0], masks, self.select, self.seed, layouts)
-        cut = layer_masks(
+            return global_cut(arrays, sparsities[0], masks, *how, layouts, self.min_kept)
+        cut = layer_cut(
             arrays,
             [sparsities[i] for i in numbers],
             [masks[i] for i in numbers] if masks else None,
-            self.select,
-            self.seed,
+            *how,
             [layouts[i] for i in numbers],
             numbers,
+            self.min_kept,
         )
-        new = dict(zip(numbers, cut, strict=True))
-        return [new[i] if i in new or masks is None else masks[i] for i in range(len(chosen))]
+        new = dict(zip(numbers, cut.masks, strict=True))
+        every = [new[i] if i in new or masks is None else masks[i] for i in range(len(chosen))]
+        return Masks(every, [numbers[place] for place in cut.floored])
+
+    def warn_of_floor(self, who: str, names: Sequence[str]) -> None:
+        """Warns of weights that `min_kept` has kept from dying out.
+
+        Args:
+            who: what the warning begins with.
+            names: of the weights; without any there is no warning.
+        """
+        if names:
+            warnings.warn(
+                f"{who}: the sparsity would have left fewer than min_kept={self.min_kept} weights "
+                f"in {listed(names)}, where no signal passes through: so many stay; ask for less "
+                'there, or use the scope "layer"',
+                stacklevel=3,
+            )

@@ -2,7 +2,8 @@
 
 No callback hears of an error or an interrupt in `fit`, so the masks of that fit stay on. Keras
 asks the model for its train function first thing in every training; while a fit holds masks, the
-model answers with a `_Guard`, which knows that a second question means a second training.
+model answers with a `_Guard`, which knows that a second question means a second training. Who
+asks for a new one by force is another callback of the same fit, such as `LearnStructure`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,17 @@ class _Guard:
         self.held: list[HeldMasks] = []
 
     def __call__(self, force: bool = False) -> Any:
+        if force:
+            return type(self.model).make_train_function(self.model, force=True)
+        self.let_go()
+        # A step traced with the masks would go on applying them.
+        return self.model.make_train_function(force=True)
+
+    def let_go(self) -> None:
+        """Takes all masks off."""
         for held in self.held:
             held.release()
         delattr(self.model, _NAME)
-        # A step traced with the masks would go on applying them.
-        return self.model.make_train_function(force=True)
 
 
 def begin(model: keras.Model, held: HeldMasks) -> None:
@@ -42,9 +49,21 @@ def begin(model: keras.Model, held: HeldMasks) -> None:
     if not isinstance(guard, _Guard):
         guard = _Guard(model)
         setattr(model, _NAME, guard)
-    guard.held.append(held)
+    if held not in guard.held:
+        guard.held.append(held)
     # fit has made its train function before it calls its callbacks, and would run that one.
     type(model).make_train_function(model, force=True)
+
+
+def let_go(model: keras.Model) -> None:
+    """Takes off the masks that a fit of a model has left, if one has.
+
+    Args:
+        model: about to be trained by hand.
+    """
+    guard = vars(model).get(_NAME)
+    if isinstance(guard, _Guard):
+        guard.let_go()
 
 
 def end(model: keras.Model, held: HeldMasks) -> None:

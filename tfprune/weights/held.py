@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfprune.constraints import unlink
 from tfprune.weights.constraint import MaskConstraint
 
 
@@ -21,11 +22,7 @@ class HeldMasks:
     def __init__(self, variables: Iterable[keras.Variable] = ()) -> None:
         self._held: list[tuple[keras.Variable, MaskConstraint]] = []
         for variable in variables:
-            inner = variable.constraint
-            if isinstance(inner, MaskConstraint):
-                # Left by a training that was interrupted.
-                inner = inner.inner
-            variable.constraint = MaskConstraint(variable.shape, inner)
+            variable.constraint = MaskConstraint(variable.shape, variable.constraint)
             self._held.append((variable, variable.constraint))
 
     def __len__(self) -> int:
@@ -68,9 +65,8 @@ class HeldMasks:
     def release(self) -> None:
         """Takes the masks off; the weights have the constraints they had before."""
         for variable, constraint in self._held:
-            # Others may have taken the weight over since.
-            if variable.constraint is constraint:
-                variable.constraint = constraint.inner
+            # Others may have put a constraint of theirs above it since.
+            unlink(variable, constraint)
         self._held = []
 
 

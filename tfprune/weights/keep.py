@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
-from tfprune.weights import guard
 from tfprune.weights.held import HeldMasks
+from tfprune.weights.holding import Holding
 from tfprune.weights.select import Picks, prunable
 
 
-class KeepZeros(keras.callbacks.Callback):
+class KeepZeros(Holding):
     """Holds the weights that are zero when training begins at zero until it ends.
 
     This is how a pruned model is retrained: fine-tuned, or with its learning rate or its weights
@@ -28,33 +26,24 @@ class KeepZeros(keras.callbacks.Callback):
         super().__init__()
         self.include = include
         self.exclude = exclude
-        self._masks = HeldMasks()
         self._read = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the masks on."""
-        self._masks = HeldMasks(
-            variable
-            for _, variable in prunable(self.model, self.include, self.exclude)
-            if variable.trainable
-        )
+        self._release()
         self._read = False
-        guard.begin(self.model, self._masks)
+        self._hold(
+            HeldMasks(
+                variable
+                for _, variable in prunable(self.model, self.include, self.exclude)
+                if variable.trainable
+            )
+        )
+        self._watch()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Reads the zeros."""
         # Not in on_train_begin: there a later callback may still restore weights.
         if not self._read:
-            self._masks.assign([value != 0 for value in self._masks.values()])
+            self._held.assign([value != 0 for value in self._held.values()])
             self._read = True
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Masks what another callback put into the weights, such as averages."""
-        self._masks.apply()
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Takes the masks off."""
-        # An optimizer with use_ema has just put averages in, which are not zero.
-        self._masks.apply()
-        self._masks.release()
-        guard.end(self.model, self._masks)

@@ -30,6 +30,8 @@ _CONTROL_SEED = 1_000_003
 class Lottery:
     """How tickets are drawn.
 
+    One weight of each tensor stays whatever the share; a warning names the layers where it had to.
+
     Attributes:
         rounds: how often a share is pruned, at least 1.
         share: of the weights that live, how many die in a round, 0 to 1.
@@ -211,7 +213,10 @@ class _Draw:
         values = [_array(kernel.variable) for kernel in _chosen(model, self.lottery)]
         # From the level, not from what the last one left: roundings do not add up.
         sparsities = [1 - (1 - share) ** level for share in self.shares]
-        return self.lottery.cut().masks(self.chosen, values, sparsities, masks)
+        cut = self.lottery.cut()
+        new, floored = cut.masks(self.chosen, values, sparsities, masks)
+        cut.warn_of_floor(f"lottery, level {level}", [self.chosen[i].path for i in floored])
+        return new
 
     def _rewound(self, trained: keras.Model, early: Early | None) -> keras.Model:
         """Where a ticket begins, before its masks are laid on."""

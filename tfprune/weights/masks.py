@@ -7,7 +7,7 @@ sparsity asks, and settle ties by position, so that the same weights always give
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,19 @@ from tfprune.weights.patterns import Blocks, Layout, NofM, pooled, wanted
 
 Score: TypeAlias = Callable[[np.ndarray], np.ndarray]
 Select: TypeAlias = Literal["magnitude", "random"] | Score
+
+
+class Masks(NamedTuple):
+    """Masks cut with a floor.
+
+    Attributes:
+        masks: bool arrays, one a tensor, True where it lives.
+        floored: the places of the tensors that would have kept fewer entries without the floor.
+    """
+
+    masks: list[np.ndarray]
+    floored: list[int]
+
 
 # A target this close to that of an N:M pattern means the pattern.
 _CLOSE = 1e-6
@@ -43,7 +56,7 @@ def magnitude_mask(
     return lowest_die(scores(value), sparsity, mask)
 
 
-def layer_masks(
+def layer_cut(
     values: Sequence[np.ndarray],
     sparsity: float | Sequence[float],
     masks: Sequence[np.ndarray] | None = None,
@@ -51,7 +64,8 @@ def layer_masks(
     seed: int = 0,
     layouts: Sequence[Layout | None] | None = None,
     numbers: Sequence[int] | None = None,
-) -> list[np.ndarray]:
+    min_kept: int = 0,
+) -> Masks:
     """Masks each tensor on its own.
 
     Args:
@@ -63,6 +77,8 @@ def layer_masks(
         layouts: the pattern of each tensor, None for one without.
         numbers: which tensors of the model they are, for the random choice; 0, 1, ... if not
             given.
+        min_kept: how many entries of each tensor live at least, those of the highest scores, even
+            if fewer die for it than the sparsity asks; of blocks, as many whole ones as hold them.
 
     Returns:
         One bool array a tensor, as of `magnitude_mask`. With blocks the count is as near as
@@ -74,12 +90,61 @@ def layer_masks(
     shares = list(sparsity) if isinstance(sparsity, Sequence) else [sparsity] * len(values)
     old: Sequence[np.ndarray | None] = masks if masks else [None] * len(values)
     grids = layouts or [None] * len(values)
-    found = []
+    found, floored = [], []
     rows = zip(numbers or range(len(values)), values, shares, old, grids, strict=True)
-    for index, value, share, mask, layout in rows:
+    for place, (index, value, share, mask, layout) in enumerate(rows):
         score = scores(value, select, seed, index)
-        found += _cut([score], share, None if mask is None else [mask], [layout], [value])
-    return found
+        before = None if mask is None else [mask]
+        cut = _floored([score], share, before, [layout], [value], min_kept)
+        found += cut.masks
+        floored += [place] * len(cut.floored)
+    return Masks(found, floored)
+
+
+def layer_masks(
+    values: Sequence[np.ndarray],
+    sparsity: float | Sequence[float],
+    masks: Sequence[np.ndarray] | None = None,
+    select: Select = "magnitude",
+    seed: int = 0,
+    layouts: Sequence[Layout | None] | None = None,
+) -> list[np.ndarray]:
+    """The masks of `layer_cut` without a floor: a tensor may die."""
+    return layer_cut(values, sparsity, masks, select, seed, layouts).masks
+
+
+def global_cut(
+    values: Sequence[np.ndarray],
+    sparsity: float,
+    masks: Sequence[np.ndarray] | None = None,
+    select: Select = "magnitude",
+    seed: int = 0,
+    layouts: Sequence[Layout | None] | None = None,
+    min_kept: int = 0,
+) -> Masks:
+    """Masks all tensors together: one ranking, so layers end at different sparsities.
+
+    Args:
+        values: weight tensors.
+        sparsity: share of dead entries over all tensors together, 0 to 1.
+        masks: the masks so far, one a tensor; they nest.
+        select: which die, see `scores`.
+        seed: seed of the random choice.
+        layouts: the pattern of each tensor, None for one without.
+        min_kept: how many entries of each tensor live at least, those of the highest scores;
+            others die in their place.
+
+    Returns:
+        One bool array a tensor; over all of them exactly `round(sparsity * total size)` entries
+        are dead, or those of `masks` if these are more already; with patterns as of
+        `layer_cut`.
+
+    Raises:
+        UsageError: a sparsity outside 0 to 1, or scores of another shape.
+    """
+    ranked = [scores(value, select, seed, index) for index, value in enumerate(values)]
+    grids = layouts or [None] * len(values)
+    return _floored(ranked, sparsity, masks or None, grids, values, min_kept)
 
 
 def global_masks(
@@ -90,26 +155,8 @@ def global_masks(
     seed: int = 0,
     layouts: Sequence[Layout | None] | None = None,
 ) -> list[np.ndarray]:
-    """Masks all tensors together: one ranking, so layers end at different sparsities.
-
-    Args:
-        values: weight tensors.
-        sparsity: share of dead entries over all tensors together, 0 to 1.
-        masks: the masks so far, one a tensor; they nest.
-        select: which die, see `scores`.
-        seed: seed of the random choice.
-        layouts: the pattern of each tensor, None for one without.
-
-    Returns:
-        One bool array a tensor; over all of them exactly `round(sparsity * total size)` entries
-        are dead, or those of `masks` if these are more already; with patterns as of
-        `layer_masks`.
-
-    Raises:
-        UsageError: a sparsity outside 0 to 1, or scores of another shape.
-    """
-    ranked = [scores(value, select, seed, index) for index, value in enumerate(values)]
-    return _cut(ranked, sparsity, masks or None, layouts or [None] * len(values), values)
+    """The masks of `global_cut` without a floor: a tensor may die."""
+    return global_cut(values, sparsity, masks, select, seed, layouts).masks
 
 
 def scores(
@@ -172,14 +219,61 @@ def lowest_die(score: np.ndarray, sparsity: float, mask: np.ndarray | None = Non
     return _cut([score], sparsity, None if mask is None else [mask], [None], [score])[0]
 
 
+def _floored(
+    ranked: Sequence[np.ndarray],
+    sparsity: float,
+    masks: Sequence[np.ndarray] | None,
+    layouts: Sequence[Layout | None],
+    values: Sequence[np.ndarray],
+    min_kept: int,
+) -> Masks:
+    """Cuts as `_cut`, and again with the best entries of each tensor spared where it must be."""
+    cut = _cut(ranked, sparsity, masks, layouts, values)
+    had = [score.size for score in ranked] if masks is None else _alive(masks)
+    least = [min(min_kept, count) for count in had]
+    floored = [i for i, count in enumerate(_alive(cut)) if count < least[i]]
+    if not floored:
+        return Masks(cut, [])
+    before = [np.ones(score.shape, bool) for score in ranked] if masks is None else masks
+    rows = zip(ranked, values, before, layouts, least, strict=True)
+    spared = [_best(*row) for row in rows]
+    return Masks(_cut(ranked, sparsity, masks, layouts, values, spared), floored)
+
+
+def _alive(masks: Sequence[np.ndarray]) -> list[int]:
+    return [int(np.count_nonzero(mask)) for mask in masks]
+
+
+def _best(
+    score: np.ndarray, value: np.ndarray, alive: np.ndarray, layout: Layout | None, count: int
+) -> np.ndarray:
+    """Where the highest scores are that live: `count` of them, or the blocks that hold so many."""
+    if layout is not None and isinstance(layout.pattern, Blocks):
+        units = pooled(score, value == 0, alive, layout)
+        # Ties die by position, so the last of them is the one that stays.
+        order = np.argsort(units.score, kind="stable")[::-1]
+        order = order[units.alive[order] > 0]
+        held = np.cumsum(units.alive[order])
+        chosen = np.zeros(units.score.shape, bool)
+        chosen[order[: int(np.searchsorted(held, count)) + 1 if count else 0]] = True
+        return alive & units.spread(chosen)
+    # What an N:M pattern wants dead cannot be spared; each of its groups leaves N.
+    among = np.flatnonzero(alive & ~wanted(score, alive, layout))
+    flat = np.zeros(score.size, bool)
+    order = np.argsort(score.ravel()[among], kind="stable")[::-1]
+    flat[among[order[:count]]] = True
+    return flat.reshape(score.shape)
+
+
 def _cut(
     ranked: Sequence[np.ndarray],
     sparsity: float,
     masks: Sequence[np.ndarray] | None,
     layouts: Sequence[Layout | None],
     values: Sequence[np.ndarray],
+    spared: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
-    """Cuts the masks of tensors that are ranked together."""
+    """Cuts the masks of tensors that are ranked together; none of `spared` dies."""
     size = sum(score.size for score in ranked)
     need = round(check_sparsity(sparsity) * size)
     if masks is not None:
@@ -189,12 +283,14 @@ def _cut(
     if isinstance(pattern, NofM):
         complete = sparsity >= pattern.sparsity - _CLOSE
         if need > 0 or complete:
-            return _groups_die(ranked, need, complete, masks, layouts, values)
+            return _groups_die(ranked, need, complete, masks, layouts, values, spared)
     if need <= 0:
         return [np.ones(score.shape, bool) for score in ranked] if masks is None else list(masks)
     if isinstance(pattern, Blocks):
-        return _blocks_die(ranked, need, masks, layouts, values)
+        return _blocks_die(ranked, need, masks, layouts, values, spared)
     among = None if masks is None else joined(masks)
+    if spared is not None:
+        among = ~joined(spared) if among is None else among & ~joined(spared)
     return _without(lowest(joined(ranked), need, among), masks, ranked)
 
 
@@ -205,6 +301,7 @@ def _groups_die(
     masks: Sequence[np.ndarray] | None,
     layouts: Sequence[Layout | None],
     values: Sequence[np.ndarray],
+    spared: Sequence[np.ndarray] | None,
 ) -> list[np.ndarray]:
     """Lets `need` entries die, those first that an N:M pattern wants dead.
 
@@ -215,11 +312,14 @@ def _groups_die(
         masks: the masks so far.
         layouts: the pattern of each tensor.
         values: the tensors.
+        spared: entries that do not die.
     """
     alive = [np.ones(score.shape, bool) for score in ranked] if masks is None else list(masks)
     rows = zip(ranked, alive, layouts, strict=True)
     want = joined([wanted(score, mask, layout) for score, mask, layout in rows])
     score, left = joined(ranked), joined(alive).copy()
+    if spared is not None:
+        left &= ~joined(spared)
     # What is zero already must not come back for the sake of a pattern laid on it later.
     zero = joined([value == 0 for value in values])
     dead = [np.empty(0, np.int64)]
@@ -238,11 +338,16 @@ def _blocks_die(
     masks: Sequence[np.ndarray] | None,
     layouts: Sequence[Layout | None],
     values: Sequence[np.ndarray],
+    spared: Sequence[np.ndarray] | None,
 ) -> list[np.ndarray]:
     alive = [np.ones(score.shape, bool) for score in ranked] if masks is None else list(masks)
+    safe = [np.zeros(mask.shape, bool) for mask in alive] if spared is None else spared
     units = [
-        pooled(score, value == 0, mask, layout)
-        for score, value, mask, layout in zip(ranked, values, alive, layouts, strict=True)
+        # A block that is spared has no entry that may die.
+        pooled(score, value == 0, mask & ~kept, layout)
+        for score, value, mask, kept, layout in zip(
+            ranked, values, alive, safe, layouts, strict=True
+        )
         if layout is not None
     ]
     dead = lowest_blocks(

@@ -27,6 +27,7 @@ def prune_once(
     include: Picks = None,
     exclude: Picks = None,
     seed: int = 0,
+    min_kept: int = 1,
 ) -> keras.Model:
     """Sets a share of the weights that live to zero.
 
@@ -46,6 +47,8 @@ def prune_once(
         include: only these layers; names, paths, globs or `(layer) -> bool`, see `prunable`.
         exclude: all but these layers, in the same form.
         seed: of the random selection.
+        min_kept: how many weights of each tensor stay at least; a warning names the layers where
+            they would not have.
 
     Returns:
         A new model.
@@ -55,7 +58,7 @@ def prune_once(
             layers under the scope "global", or a glob that matches no layer with a kernel.
     """
     check_sparsity(share, "share")
-    cut = Cut(scope, select, seed, pattern, layers)
+    cut = Cut(scope, select, seed, pattern, layers, min_kept)
     pruned = cloning.copy(model)
     chosen = kernels(pruned, include, exclude)
     shares = cut.shares(chosen, share)
@@ -66,7 +69,8 @@ def prune_once(
         sparsities = [_sparsity(share, alive, size)] * len(chosen)
     else:
         sparsities = [_sparsity(own, *each) for own, each in zip(shares, sizes, strict=True)]
-    masks = cut.masks(chosen, values, sparsities)
+    masks, floored = cut.masks(chosen, values, sparsities)
+    cut.warn_of_floor("prune_once", [chosen[index].path for index in floored])
     for kernel, value, mask in zip(chosen, values, masks, strict=True):
         kernel.variable.assign(np.where(mask, value, 0))
     return pruned

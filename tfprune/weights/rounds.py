@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.weights import guard
 from tfprune.weights.held import HeldMasks
+from tfprune.weights.holding import Holding
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Early:
     optimizer: list[np.ndarray]
 
 
-class HoldMasks(keras.callbacks.Callback):
+class HoldMasks(Holding):
     """Holds given masks on weights while a model trains.
 
     Unlike `KeepZeros` it does not read them from the zeros, so that a weight may live that is
@@ -44,24 +44,14 @@ class HoldMasks(keras.callbacks.Callback):
         super().__init__()
         self._variables = list(variables)
         self._values = list(masks)
-        self._held = HeldMasks()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the masks on."""
-        self._held = HeldMasks(self._variables)
-        self._held.assign(self._values)
-        guard.begin(self.model, self._held)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Masks what another callback put into the weights, such as averages."""
-        self._held.apply()
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Takes the masks off."""
-        # An optimizer with use_ema has just put averages in, which are not zero.
-        self._held.apply()
-        self._held.release()
-        guard.end(self.model, self._held)
+        self._release()
+        held = HeldMasks(self._variables)
+        held.assign(self._values)
+        self._hold(held)
+        self._watch()
 
 
 class KeepEarly(keras.callbacks.Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,6 +35,15 @@ _RECURRENT = (
     keras.layers.ConvLSTM1D,
     keras.layers.ConvLSTM2D,
     keras.layers.ConvLSTM3D,
+)
+# What has as many axes as its input, and is no matrix for all that.
+_NORMS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.UnitNormalization,
+    keras.layers.SpectralNormalization,
+    keras.layers.PReLU,
 )
 
 
@@ -125,6 +135,114 @@ def kernels(model: keras.Model, include: Picks = None, exclude: Picks = None) ->
     return list(found.values())
 
 
+class Unpruned(NamedTuple):
+    """Weights that would be pruned, were it not for a reason that nobody may have thought of.
+
+    Attributes:
+        paths: of the layers that hold them.
+        size: how many weights they are.
+        reason: why, and what to do about it.
+    """
+
+    paths: list[str]
+    size: int
+    reason: str
+
+
+def unpruned(model: keras.Model, include: Picks = None, exclude: Picks = None) -> list[Unpruned]:
+    """Finds the matrices of a model that `prunable` passes over, or that do not train.
+
+    Biases, norms and what has one axis at heart are not among them, nor is what the picks leave
+    out.
+
+    Args:
+        model: as of `prunable`.
+        include: as of `prunable`.
+        exclude: as of `prunable`.
+
+    Returns:
+        What was found, by its reason.
+    """
+    picked = list(_picked(model, include, exclude))
+    # A layer may hold a kernel of another one as well, such as a tied embedding.
+    kernel_ids = {id(each) for _, layer in _walk(model) for each in _kernels(layer)}
+    counted: set[int] = set()
+    frozen: dict[str, int] = {}
+    unknown: dict[str, tuple[type, str, int]] = {}
+    unbuilt = [path for path, layer in picked if not layer.built and _may_hold(layer)]
+    for path, layer in picked:
+        for variable in [*_kernels(layer), *_strange(layer)]:
+            if id(variable) in counted:
+                continue
+            counted.add(id(variable))
+            size = math.prod(variable.shape)
+            if not variable.trainable:
+                frozen[path] = frozen.get(path, 0) + size
+            elif id(variable) not in kernel_ids:
+                before = unknown.get(path, (type(layer), variable.name, 0))
+                unknown[path] = (*before[:2], before[2] + size)
+    found = []
+    if unknown:
+        kind, name, _ = max(unknown.values(), key=lambda each: each[2])
+        reason = (
+            "of a type that tfprune does not know: register_prunable"
+            f"({kind.__name__}, {name!r}) names the weights to prune"
+        )
+        found.append(Unpruned(list(unknown), sum(each[2] for each in unknown.values()), reason))
+    if frozen:
+        reason = "frozen: set trainable=True to prune them"
+        found.append(Unpruned(list(frozen), sum(frozen.values()), reason))
+    if unbuilt:
+        found.append(Unpruned(unbuilt, 0, "not built: call the model once on data"))
+    return found
+
+
+def unfinished(model: keras.Model, include: Picks = None, exclude: Picks = None) -> bool:
+    """Whether a model, or a layer with weights to prune, is built only once it is called."""
+    picked = (layer for _, layer in _picked(model, include, exclude))
+    return not model.built or any(not layer.built and _may_hold(layer) for layer in picked)
+
+
+def _picked(model: keras.Model, include: Picks, exclude: Picks) -> Iterator[tuple[str, Any]]:
+    """The model itself and the layers in it, as far as the picks mean them."""
+    wanted, unwanted = _as_list(include), _as_list(exclude)
+    for path, layer in [(model.name, model), *_walk(model)]:
+        chosen = include is None or any(_matches(pick, path, layer) for pick in wanted)
+        if chosen and not any(_matches(pick, path, layer) for pick in unwanted):
+            yield path, layer
+
+
+def _is_own(layer: Any) -> bool:
+    return type(layer).__module__.partition(".")[0] == "keras"
+
+
+def _may_hold(layer: Any) -> bool:
+    """Whether a layer that is not built may come to have kernels."""
+    return bool(_names(layer)) or not (_is_own(layer) or type(layer) in _PRUNABLE)
+
+
+def _strange(layer: Any) -> list[keras.Variable]:
+    """Matrices of a layer of no type of Keras' own, trainable or frozen since.
+
+    Those of a layer whose very type is registered are known, named or not.
+    """
+    if type(layer) in _PRUNABLE or isinstance(layer, _NORMS):
+        return []
+    if _is_own(layer) and not _foreign(layer):
+        return []
+    return [
+        variable
+        for variable in layer._trainable_variables
+        if keras.backend.is_float_dtype(variable.dtype)
+        and sum(side > 1 for side in variable.shape) > 1
+    ]
+
+
+def _foreign(layer: Any) -> bool:
+    """Whether a layer of Keras holds the weights of another library."""
+    return type(layer).__name__ in ("JaxLayer", "FlaxLayer", "TorchModuleWrapper", "TFSMLayer")
+
+
 def _walk(layer: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """Yields (path, layer) for every layer under a layer, a shared one at its first place."""
     seen = set() if seen is None else seen
@@ -137,8 +255,12 @@ def _walk(layer: Any, prefix: str = "", seen: set[int] | None = None) -> Iterato
             yield from _walk(child, f"{path}/", seen)
 
 
+def _names(layer: Any) -> tuple[str, ...]:
+    return next((_PRUNABLE[kind] for kind in type(layer).__mro__ if kind in _PRUNABLE), ())
+
+
 def _kernels(layer: Any) -> list[keras.Variable]:
-    names = next((_PRUNABLE[kind] for kind in type(layer).__mro__ if kind in _PRUNABLE), ())
+    names = _names(layer)
     # A quantized kernel holds integers: there is nothing to train and nothing to rank.
     return [
         variable

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfprune.errors import UsageError, did_you_mean
-
-# Beyond these no machine holds the net.
-MOST_WIDTH, MOST_BLOCKS, MOST_LAYERS, MOST_MULTIPLIER = 1024, 16, 64, 16
 
 
 @dataclass(frozen=True)
@@ -108,16 +105,15 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(sorted(("dropout", "weights", *KERAS_APPLICATIONS[name].options)))
 
 
-def check(name: str, options: Iterable[str] = ()) -> None:
-    """Checks a name, the names of its options and their values, without importing Keras.
+def check(name: str, options: Iterable[str] | Mapping[str, Any] = ()) -> None:
+    """Checks a name and its options, without importing Keras.
 
     Args:
         name: what `build` is to build.
-        options: the options' names, or the options themselves by name.
+        options: the options by name, whose values are checked too; or their names alone.
 
     Raises:
-        UsageError: The zoo has no such name, or the name no such option, or it cannot have that
-            value.
+        UsageError: The zoo has no such name, the name no such option, or the option no such value.
     """
     if name not in NETS and name not in KERAS_APPLICATIONS:
         raise UsageError(f"unknown model {name!r}: {_near(name)}")
@@ -126,69 +122,89 @@ def check(name: str, options: Iterable[str] = ()) -> None:
             raise UsageError(
                 f"unknown option {option!r} of {name}: {did_you_mean(option, options_of(name))}"
             )
-
-    if isinstance(options, Mapping):
-        for option, value in options.items():
-            check_value(option, value)
+    for option, value in options.items() if isinstance(options, Mapping) else ():
+        checked(option, value, name)
 
 
-def check_value(option: str, value: Any) -> None:
-    """Checks the value of an option.
+# Wider and deeper nets than any paper's; a typing error is larger still.
+_WIDEST, _MOST_BLOCKS = 1024, 64
+
+
+def checked(option: str, value: Any, of: str = "the net") -> Any:
+    """The value of an option.
 
     Args:
-        option: one of those of `options_of`.
-        value: what it was given.
+        option: one of `options_of` some name.
+        value: what was given.
+        of: the name, for the message.
+
+    Returns:
+        The same value, a number in the type that the nets take.
 
     Raises:
-        UsageError: It cannot have that value.
+        UsageError: It cannot be; the message says what can.
     """
-    if option == "width":
-        positive(option, value, MOST_WIDTH)
-    elif option == "depth_multiplier":
-        positive(option, value, MOST_MULTIPLIER)
-    elif option == "blocks":
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise UsageError(
-                f"blocks is {value!r} and must be a list of whole numbers, such as [2, 2, 2]"
-            )
-        positive("the number of blocks", len(value), MOST_BLOCKS)
-        for each in value:
-            positive("a number in blocks", each, MOST_LAYERS)
-    elif option == "minimalistic":
-        if not isinstance(value, bool):
-            raise UsageError(f"minimalistic is {value!r} and must be true or false")
-    elif option == "dropout":
-        if not _number(value) or not 0 <= value < 1:
-            raise UsageError(f"dropout is {value!r} and must be a number from 0 to below 1")
-    elif option == "alpha":
-        if not _number(value) or value <= 0:
-            raise UsageError(f"alpha is {value!r} and must be a number above 0")
-        if value > MOST_MULTIPLIER:
-            raise UsageError(f"alpha is {value!r} and must be at most {MOST_MULTIPLIER}")
-    elif option == "weights" and not isinstance(value, str | os.PathLike):
-        raise UsageError(
-            f'weights is {value!r} and must be "imagenet", "random" or the path of a file'
-        )
+    match option:
+        case "width":
+            return positive(option, value, _WIDEST)
+        case "blocks":
+            if not isinstance(value, list | tuple):
+                raise UsageError(
+                    f"blocks is {_cut(value)} and must be a list of whole numbers, such as [2, 2]"
+                )
+            positive("the number of blocks", len(value), _MOST_BLOCKS)
+            return tuple(positive("a number in blocks", each, _MOST_BLOCKS) for each in value)
+        case "depth_multiplier":
+            return positive(option, value, _WIDEST)
+        case "minimalistic":
+            if not isinstance(value, bool):
+                raise UsageError(f"minimalistic is {_cut(value)} and must be true or false")
+            return value
+        case "dropout":
+            if not _is_number(value) or not 0 <= value < 1:
+                raise UsageError(f"dropout is {_cut(value)} and must be a number from 0 to below 1")
+            return value
+        case "alpha":
+            if not _is_number(value) or value <= 0:
+                raise UsageError(f"alpha is {_cut(value)} and must be a number above 0")
+            if value > _WIDEST:
+                raise UsageError(f"alpha is {_cut(value)}, beyond {_WIDEST:,}, the most there is")
+            # Keras writes it into the names of weight files, where 1 is not 1.0.
+            return float(value)
+        case "weights":
+            if not isinstance(value, str | os.PathLike) or not str(value):
+                raise UsageError(
+                    f"weights of {of} are {_cut(str(value))}, which is no file: "
+                    'give "imagenet", "random" or the path of a file'
+                )
+            return value
+    raise AssertionError(option)
 
 
-def positive(what: str, value: Any, most: int | None = None) -> int:
+def positive(what: str, value: Any, largest: int | None = None) -> int:
     """Returns a whole number of 1 or more.
 
     Raises:
-        UsageError: On anything else, and above `most`.
+        UsageError: On anything else.
     """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    # bool is a kind of int, and NumPy's integers are none.
+    whole = type(value) is not bool and isinstance(value, numbers.Integral)
     number = int(value) if whole else 0
     if number < 1:
-        raise UsageError(f"{what} is {value!r} and must be a whole number of 1 or more")
-    if most is not None and number > most:
-        raise UsageError(f"{what} is {number:.6g} and must be at most {most}")
+        raise UsageError(f"{what} is {_cut(value)} and must be a whole number of 1 or more")
+    if largest is not None and number > largest:
+        raise UsageError(f"{what} is beyond {largest:,}, the most there is")
     return number
 
 
-def _number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     known = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return known and math.isfinite(value)  # type: ignore[arg-type]
+    return known and math.isfinite(value)
+
+
+def _cut(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _near(name: Any) -> str:

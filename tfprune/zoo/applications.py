@@ -19,8 +19,8 @@ import keras
 import numpy as np
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.zoo._catalogue import KERAS_APPLICATIONS, check_value, positive
-from tfprune.zoo._parts import image_input, layer_seeds, logits, pixels
+from tfprune.zoo._catalogue import KERAS_APPLICATIONS, checked
+from tfprune.zoo._parts import image_input, layer_seeds, logits, pixels, positive
 
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 # (mean, standard deviation) of red, green and blue that each convention takes out.
@@ -77,10 +77,8 @@ def application(
         TfpruneError: ImageNet weights cannot be fetched.
     """
     positive("classes", classes)
-    for option, value in (options | {"dropout": dropout}).items():
-        check_value(option, value)
-    # Keras writes it into the names of weight files, where 1 is not 1.0.
-    own = options | {key: float(options[key]) for key in options if key == "alpha"}
+    dropout = checked("dropout", dropout)
+    own = {option: checked(option, value) for option, value in options.items()}
     seeds = layer_seeds(seed)
     net_seed, logits_seed, dropout_seed = next(seeds), next(seeds), next(seeds)
     start = _start(name, weights, input_shape)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tfprune.zoo._catalogue import check_value
+from tfprune.zoo._catalogue import checked
 from tfprune.zoo._parts import image_input, layer_seeds, logits
 
 
@@ -43,7 +43,7 @@ def conv(
     Returns:
         A model from float32 pixels 0 to 255 to logits.
     """
-    check_value("width", width)
+    width = checked("width", width)
     seeds = layer_seeds(seed)
 
     def start() -> keras.Initializer:

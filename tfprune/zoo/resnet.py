@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
-from tfprune.zoo._catalogue import check_value
+from tfprune.zoo._catalogue import checked
 from tfprune.zoo._parts import BATCHNORM_MOMENTUM, image_input, layer_seeds, logits
 
 
@@ -44,7 +44,7 @@ def resnet(
     Returns:
         A model from float32 pixels 0 to 255 to logits.
     """
-    check_value("width", width)
+    width = checked("width", width)
     seeds = layer_seeds(seed)
     inputs, x = image_input(input_shape, mean, std)
     x = _conv_bn(x, width, 3, 1, "stem_conv", seeds)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tfprune.zoo._catalogue import check_value
+from tfprune.zoo._catalogue import checked
 from tfprune.zoo._parts import BATCHNORM_MOMENTUM, image_input, layer_seeds, logits
 
 
@@ -41,8 +41,7 @@ def vgg(
     Returns:
         A model from float32 pixels 0 to 255 to logits.
     """
-    check_value("width", width)
-    check_value("blocks", blocks)
+    width, blocks = checked("width", width), checked("blocks", blocks)
     seeds = layer_seeds(seed)
     inputs, x = image_input(input_shape, mean, std)
     for block, convolutions in enumerate(blocks, start=1):

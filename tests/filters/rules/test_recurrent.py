@@ -105,6 +105,7 @@ FROZEN: dict[str, tuple[Callable[[], layers.Layer], str, str]] = {
 }
 
 
+@pytest.mark.reliability("layers that stay, each with its reason", "right")
 @pytest.mark.parametrize("case", FROZEN)
 def test_frozen(case: str) -> None:
     build, frozen, reason = FROZEN[case]

@@ -55,6 +55,7 @@ FROZEN: dict[str, tuple[Callable[[], keras.Model], str]] = {
 
 
 @pytest.mark.filterwarnings("ignore:.*being serialized includes a `lambda`:UserWarning")
+@pytest.mark.reliability("layers that stay, each with its reason", "right")
 @pytest.mark.parametrize("case", FROZEN)
 def test_frozen(case: str) -> None:
     build, reason = FROZEN[case]

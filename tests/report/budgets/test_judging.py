@@ -293,6 +293,19 @@ class TestWhatIsJudged:
             ("weights-80", "tflite-int8"),
         ]
 
+    def test_a_format_that_some_variants_have_is_judged_there(self):
+        table = _table(_row("dense", "keras"), _row("dense-int8", "tflite-int8"))
+        rule = {"artifact": "tflite-int8", **_limit("macs", "max", 1e9)}
+        assert [(each.variant, each.verdict) for each in _judge(rule, table)] == [
+            ("dense-int8", "kept")
+        ]
+        for variant in ("dense", "d*e"):
+            assert _only({"variant": variant, **rule}, table).verdict == "missing"
+
+    def test_a_figure_that_no_artifact_has_is_missing(self):
+        table = _table(_row(macs=None), _row(seed=1, macs=None))
+        assert _only(_limit("macs", "max", 1e9), table).verdict == "missing"
+
     def test_a_variant_is_not_compared_with_itself(self):
         rule = {"artifact": "tflite", "against": "dense", "macs": {"max": 1e9, "max_ratio": 0.5}}
         assert [(each.variant, each.limit) for each in _judge(rule, self.TABLE)] == [
@@ -316,6 +329,10 @@ class TestWhatIsJudged:
             ),
             (
                 {"variant": "dense", "artifact": "tflite-int4"},
+                "dense has no artifact 'tflite-int4': did you mean 'tflite-int8'?",
+            ),
+            (
+                {"variant": "d*", "artifact": "tflite-int4"},
                 "dense has no artifact 'tflite-int4': did you mean 'tflite-int8'?",
             ),
             (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from tfprune.errors import did_you_mean
 from tfprune.report.budgets.budget import RELATIVE, Budget, Rule
 from tfprune.report.budgets.verdict import Verdict
 from tfprune.report.run import Run
-from tfprune.report.tables import comparison
+from tfprune.report.tables import planned
 
 # Rounding of a sum or product must not break a limit that is met exactly.
 _ROUNDING = 1e-12
@@ -33,23 +33,14 @@ def figures(run: Run) -> pd.DataFrame:
         run: what `read_run` read.
 
     Returns:
-        The table of `comparison`, what is missing last.
+        The table of `planned`.
 
     Raises:
         TfpruneError: an artifact is missing or was changed after it was measured.
     """
-    pipeline = run.record["pipeline"]
-    table = comparison(run)
-    table = table[table["variant"].isin(list(pipeline["variants"]))]
-    known = set(zip(table["variant"], table["seed"], table["artifact"], strict=True))
-    lacking = [
-        {"variant": variant, "seed": seed, "artifact": form}
-        for variant in pipeline["variants"]
-        for seed in run.record["seeds"]
-        for form in pipeline["formats"]
-        if (variant, seed, form) not in known
-    ]
-    return pd.concat([table, pd.DataFrame(lacking)], ignore_index=True) if lacking else table
+    table = planned(run)
+    variants = list(run.record["pipeline"]["variants"])
+    return table[table["variant"].isin(variants)].reset_index(drop=True)
 
 
 def judge(
@@ -90,16 +81,15 @@ class _Figures:
             artifacts = self._rows.setdefault(row["variant"], {})
             artifacts.setdefault(row["artifact"], {})[int(row["seed"])] = row
 
-    def variants(self) -> list[str]:
-        return list(self._rows)
-
-    def artifacts(self, variant: str) -> list[str]:
-        return list(self._rows.get(variant, {}))
+    def planned(self) -> dict[str, list[str]]:
+        """The artifacts of each variant, there or missing."""
+        return {variant: list(artifacts) for variant, artifacts in self._rows.items()}
 
     def of(self, variant: str, artifact: str, figure: str) -> _Seeds:
         """A figure by seed, in the order of seeds; NaN where it is missing."""
         rows = self._rows.get(variant, {}).get(artifact, {})
-        return {seed: float(rows[seed].get(figure, math.nan)) for seed in sorted(rows)}
+        found = {seed: rows[seed].get(figure) for seed in sorted(rows)}
+        return {seed: math.nan if each is None else float(each) for seed, each in found.items()}
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,7 @@ class _Case:
 
 
 def _cases(number: int, rule: Rule, here: _Figures) -> Iterator[_Case]:
-    targets = list(_targets(rule, here))
+    targets = list(_targets(rule, here.planned()))
     alone = {variant for variant, _, _ in targets} == {rule.against}
     for variant, artifact, reason in targets:
         for figure, limit, given in rule.limits():
@@ -140,27 +130,77 @@ def _cases(number: int, rule: Rule, here: _Figures) -> Iterator[_Case]:
             if limit in RELATIVE and variant == rule.against:
                 if not alone:
                     continue
-                why = (
-                    f"{rule.variant!r} is no variant but {variant!r}, which it is compared with: "
-                    "name another one"
-                )
+                why = _alone(rule)
             yield _Case(number, rule, variant, artifact, figure, limit, given, why)
 
 
-def _targets(rule: Rule, here: _Figures) -> Iterator[tuple[str, str, str]]:
-    """Variants and artifacts that a rule names; with a reason where there is none such."""
-    variants = [each for each in here.variants() if fnmatchcase(each, rule.variant)]
+def _targets(rule: Rule, planned: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, str]]:
+    """Variants and artifacts that a rule names; with a reason where there is none such.
+
+    A glob of variants is for those that are delivered in a format the rule names: another variant
+    is left out, as long as there is one to judge.
+    """
+    variants = [each for each in planned if fnmatchcase(each, rule.variant)]
     if not variants:
-        hint = did_you_mean(rule.variant, here.variants())
+        hint = did_you_mean(rule.variant, planned)
         reason = f"no variant of the run is called {rule.variant!r}: {hint}"
         yield rule.variant, rule.artifact, reason
-    for variant in variants:
-        artifacts = [each for each in here.artifacts(variant) if fnmatchcase(each, rule.artifact)]
+    found = {
+        variant: [each for each in planned[variant] if each and fnmatchcase(each, rule.artifact)]
+        for variant in variants
+    }
+    some = any(found.values())
+    for variant, artifacts in found.items():
         for artifact in artifacts:
             yield variant, artifact, ""
-        if not artifacts:
-            hint = did_you_mean(rule.artifact, here.artifacts(variant))
+        if "" in planned[variant]:
+            reason = f"{variant} is missing: run the pipeline to its end"
+            yield variant, rule.artifact, reason
+        elif not artifacts and not some:
+            hint = did_you_mean(rule.artifact, planned[variant])
             yield variant, rule.artifact, f"{variant} has no artifact {rule.artifact!r}: {hint}"
+
+
+def mistakes(budget: Budget, planned: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """What of a budget fits nothing that a pipeline plans, a line a mistake.
+
+    Args:
+        budget: the rules.
+        planned: the formats that each variant is delivered in.
+    """
+    for number, rule in enumerate(budget.rules, start=1):
+        targets = list(_targets(rule, planned))
+        reasons = [reason for *_, reason in targets if reason]
+        if rule.against is not None and rule.against not in planned:
+            reasons.append(_no_reference(rule.against, planned))
+        elif rule.against is not None and not reasons:
+            others = [(variant, form) for variant, form, _ in targets if variant != rule.against]
+            if not others:
+                reasons.append(_alone(rule))
+            reasons += [
+                _nothing_there(rule.against, form)
+                for _, form in others
+                if form not in planned[rule.against]
+            ]
+        yield from (f"rule #{number}: {reason}" for reason in dict.fromkeys(reasons))
+
+
+def _no_reference(against: str, variants: Iterable[str]) -> str:
+    return f"against = {against!r} is no variant of the run: {did_you_mean(against, variants)}"
+
+
+def _nothing_there(against: str, artifact: str) -> str:
+    return (
+        f"{against} has no {artifact} to compare with: export it there too, "
+        "or compare with a variant that has it"
+    )
+
+
+def _alone(rule: Rule) -> str:
+    return (
+        f"{rule.variant!r} is no variant but {rule.against!r}, which it is compared with: "
+        "name another one"
+    )
 
 
 def _judged(case: _Case, here: _Figures, before: _Figures | None) -> Verdict:
@@ -206,15 +246,11 @@ def _reference(case: _Case, here: _Figures, before: _Figures | None) -> _Seeds:
     """What a relative limit compares with, by seed."""
     against, artifact = case.rule.against, case.artifact
     if against is not None:
-        if against not in here.variants():
-            hint = did_you_mean(against, here.variants())
-            raise _MissingError(f"against = {against!r} is no variant of the run: {hint}")
+        if against not in here.planned():
+            raise _MissingError(_no_reference(against, here.planned()))
         values = here.of(against, artifact, case.figure)
         if not values:
-            raise _MissingError(
-                f"{against} has no {artifact} to compare with: export it there too, "
-                "or compare with a variant that has it"
-            )
+            raise _MissingError(_nothing_there(against, artifact))
         _whole(case, values, against, "run the pipeline to its end")
         return values
     if before is None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfprune.errors import TfpruneError, UsageError
+from tfprune.report import escaping
 from tfprune.report.budgets.verdict import Verdict
 
 _COLUMNS = ("rule", "variant", "artifact", "figure", "measured", "limit", "margin", "verdict")
@@ -117,5 +117,5 @@ def _cells(verdict: Verdict) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return re.sub(r"([\\|*_<>`\[\]])", r"\\\1", text)
+    # A summary is posted to chats as well.
+    return escaping.markdown(text, everywhere=True)

@@ -19,6 +19,7 @@ from tfprune.report.html.pareto import pareto_front
 from tfprune.report.html.provenance import provenance
 from tfprune.report.run import Delivery, Run
 from tfprune.report.summary import Spread, spread
+from tfprune.report.tables import is_measured
 from tfprune.report.tickets import tickets, tickets_in_words, tickets_over_seeds
 
 # So many variants are shown at once; the others are folded, so that a sweep can be read.
@@ -31,7 +32,7 @@ def page(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
 
     Args:
         run: what `read_run` read.
-        table: its `comparison`.
+        table: its table of `planned`.
         layers: its `layer_sparsity`.
 
     Returns:
@@ -48,11 +49,12 @@ def page(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    this = spread(table)
+    this = spread(table[is_measured(table)])
     template = environment.get_template("report.html.j2")
     return template.render(
         name=run.record.get("name") or run.directory.name,
         intro=_intro(run, this),
+        lacking=_lacking(run, this),
         result=_result(run, this),
         columns={"main": cells.MAIN, "more": cells.MORE},
         groups=cells.groups(run, this),
@@ -67,6 +69,16 @@ def page(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
         provenance=provenance(run),
         budget=_budget(run),
     )
+
+
+def _lacking(run: Run, this: Spread) -> list[str]:
+    """What the run plans and does not have, and what that does to the comparison."""
+    lines = run.notes()
+    planned = next(iter(run.record["pipeline"]["variants"]), None)
+    first = str(this.means["variant"].iloc[0])
+    if lines and planned is not None and planned not in set(this.means["variant"]):
+        lines.append(f"changes and ratios are against {first}, because {planned} is missing")
+    return lines
 
 
 def _by_variant(run: Run) -> dict[str, list[Delivery]]:
@@ -249,7 +261,7 @@ def _made(run: Run, deliveries: Sequence[Delivery]) -> dict[str, Any]:
         steps.append(
             {
                 "name": step.record["step"],
-                "does": words.step(step.record.get("specification", {})),
+                "does": words.step(step.specification, step.given),
                 # Seeds differ in what they remove; the first one's stands for them.
                 "found": (f"Seed {first.seed}: " if len(same) > 1 else "")
                 + words.removed(step.record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfprune.report.html.words import moment
+from tfprune.report.html.words import moment, options
 from tfprune.report.run import Run
 
 
@@ -42,11 +42,6 @@ def provenance(run: Run) -> dict[str, Any]:
         "seeds": ", ".join(str(seed) for seed in run.record.get("seeds", [])),
         "sessions": sessions,
     }
-
-
-def options(values: Mapping[str, Any]) -> str:
-    """Keys and values on one line."""
-    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def machine(values: Mapping[str, Any]) -> str:

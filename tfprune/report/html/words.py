@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
+
+from tfprune.report.run import is_empty
 
 
 def change(points: float) -> str:
@@ -57,18 +59,45 @@ def against(row: Mapping[Any, Any], first: Mapping[Any, Any]) -> str:
     return said + (" at " + (", " if len(shares) > 2 else " ").join(shares) if shares else "")
 
 
-def step(specification: Mapping[str, Any]) -> str:
-    """What a step does, with its main parameters.
+def step(specification: Mapping[str, Any], given: Collection[str] | None = None) -> str:
+    """What a step does, with every parameter that it was given.
 
     Args:
         specification: as the step's record holds it.
+        given: the keys that were set; those that are not empty, if not given. One that the
+            sentence for its kind does not speak of is listed behind it.
     """
-    said = _KINDS.get(str(specification.get("kind")), _listed)
+    said, it = _KINDS.get(str(specification.get("kind")), _listed), _Read(specification)
     try:
-        return said(specification)
+        sentence = said(it)
     except (KeyError, TypeError, ValueError):
         # A kind that came to mean something else is still told, if less well.
         return _listed(specification)
+    if given is None:
+        given = [key for key, value in specification.items() if not is_empty(value)]
+    left = {key: specification[key] for key in given if key in specification}
+    left = {key: value for key, value in left.items() if key not in it.read and key != "kind"}
+    return sentence + (f" ({options(left)})" if left else "")
+
+
+class _Read(dict[str, Any]):
+    """A specification that notes which of its keys a sentence spoke of."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+    def items(self) -> Any:
+        self.read |= set(self)
+        return super().items()
 
 
 def _trains(it: Mapping[str, Any]) -> str:
@@ -131,9 +160,7 @@ def _until(it: Mapping[str, Any]) -> str:
 
 def _listed(it: Mapping[str, Any]) -> str:
     values = ", ".join(
-        f"{key} {value}"
-        for key, value in it.items()
-        if key != "kind" and value not in (None, False, "", [], {})
+        f"{key} {value}" for key, value in it.items() if key != "kind" and not is_empty(value)
     )
     return f"{it.get('kind', 'step')}: {values}" if values else str(it.get("kind", "step"))
 
@@ -198,6 +225,11 @@ _WHEN = {
     "removed": "without them",
     "recalibrated": "with BatchNorm's statistics taken anew",
 }
+
+
+def options(values: Mapping[str, Any]) -> str:
+    """Keys and values on one line."""
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def seconds(value: float) -> str:

@@ -1,0 +1,175 @@
+"""What the records of a run say of themselves, checked where they are read.
+
+A record that lacks what others rely on is told here, in one line and with its file, whichever
+command reads it first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tfprune.errors import TfpruneError
+from tfprune.files import read_json
+from tfprune.validation import one_line
+
+# What is asked for is written down in a record; not measured is null, and NaN is what it is.
+Figure = float | None
+Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """A JSON document of a run: keys beyond those that are read here are left alone."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Identified(Record):
+    """A finished task, of whatever kind."""
+
+    identity: Annotated[str, Field(min_length=1)]
+
+
+class Finished(Record):
+    """What a forecast wants of a delivery, or of a timing."""
+
+    seconds: Amount
+
+
+class ArtifactRecord(Record):
+    """One measured artifact of a delivery."""
+
+    format: str
+    path: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    sha256: str
+    bytes_raw: Amount
+    bytes_gzip: Amount
+    accuracy: Share | None
+    loss: Figure
+    parameters: Amount | None
+    nonzero_parameters: Amount | None
+    test_seconds: Amount | None
+    test_images: Count | None = None
+
+
+class DeliveryRecord(Record):
+    """A variant of one seed, exported and measured."""
+
+    variant: str
+    seed: Count
+    steps: list[str]
+    macs: Amount | None
+    artifacts: Annotated[list[ArtifactRecord], Field(min_length=1)]
+
+
+class StepRecord(Record):
+    """One finished step."""
+
+    step: str
+    specification: dict[str, Any] = {}
+    # The keys that differ from their defaults; records of before it was written have none.
+    set: list[str] | None = None
+    seconds: Amount = 0.0
+    epochs: Count = 0
+    seconds_per_epoch: Amount = 0.0
+    history: dict[str, list[Figure]] | None = None
+    removed: dict[str, Count] | None = None
+    validation_accuracy: dict[str, Share | None] | None = None
+
+    @model_validator(mode="after")
+    def _epochs_are_whole(self) -> StepRecord:
+        lengths = {name: len(values) for name, values in (self.history or {}).items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"history has columns of different lengths, {lengths}")
+        return self
+
+
+class FinishedStep(StepRecord):
+    """What a forecast wants of a step."""
+
+    seconds: Amount
+    parameters: Count
+
+
+class Timed(Record):
+    """The latency of one artifact."""
+
+    runtime: str
+    median_ms: Amount
+
+
+class LatencyRecord(Record):
+    """The latency of all artifacts of a seed."""
+
+    latency: list[Timed]
+
+
+class _Model(Record):
+    name: str = ""
+    options: dict[str, Any] = {}
+
+
+class _Pipeline(Record):
+    variants: dict[str, list[str]]
+    steps: dict[str, dict[str, Any]] = {}
+    formats: list[str] = []
+    seeds: list[Count] = []
+    data: dict[str, Any] = {}
+    model: _Model = _Model()
+
+
+class _Session(Record):
+    command: str | None = None
+    commit: str | None = None
+    versions: dict[str, Any] | None = None
+    machine: dict[str, Any] | None = None
+    seeds: list[Count] | None = None
+    begun: str | None = None
+    ended: str | None = None
+
+
+class RunRecord(Record):
+    """`run.json`: what was run, and when."""
+
+    name: str | None = None
+    pipeline: _Pipeline
+    seeds: list[Count]
+    data: str = ""
+    sessions: list[_Session]
+
+
+class ResumableRun(RunRecord):
+    """What tells which results of a run are those of its pipeline."""
+
+    data_sha256: str
+
+
+def read_record(path: Path, kind: type[Record]) -> dict[str, Any]:
+    """Reads a record and checks what others rely on.
+
+    Args:
+        path: a JSON file of a run.
+        kind: what it must be.
+
+    Returns:
+        The document as it is, keys that are not checked included.
+
+    Raises:
+        TfpruneError: it is missing or damaged; the line names the file and what is wrong in it.
+    """
+    if not path.exists() and not path.is_symlink():
+        raise TfpruneError(f"{path} is missing: run the pipeline again, which makes it anew")
+    document = read_json(path)
+    try:
+        kind.model_validate(document)
+    except ValidationError as error:
+        # Nobody adds a key to a record by hand.
+        said = one_line(error, kind).replace(": add it", "")
+        raise TfpruneError(f"{path} is damaged ({said}): delete it and run again") from error
+    except RecursionError as error:
+        raise TfpruneError(f"{path} is damaged (too deep): delete it and run again") from error
+    return dict(document)
