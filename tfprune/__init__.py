@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from tfprune.filters import channel_rule as channel_rule
     from tfprune.filters import remove_filters as remove_filters
     from tfprune.measure import sparsity as sparsity
+    from tfprune.measure.loading import load as load
     from tfprune.pipeline.lottery import lottery as lottery
+    from tfprune.schedule import polynomial_decay as polynomial_decay
+    from tfprune.slimming import plan as plan
     from tfprune.slimming import slim as slim
     from tfprune.weights import PruneWeights as PruneWeights
 
@@ -37,8 +40,11 @@ _HOME = {
     "channel_groups": "tfprune.filters",
     "channel_rule": "tfprune.filters",
     "export": "tfprune.artifacts",
+    "load": "tfprune.measure.loading",
     "lottery": "tfprune.pipeline.lottery",
     "macs": "tfprune.counting",
+    "plan": "tfprune.slimming",
+    "polynomial_decay": "tfprune.schedule",
     "register_pointwise": "tfprune.activations",
     "remove_filters": "tfprune.filters",
     "slim": "tfprune.slimming",

@@ -13,6 +13,8 @@ from tfprune.errors import TfpruneError, UsageError
 
 # What every folder of a run says of itself: the pipeline writes it, the report reads it.
 RECORD = "record.json"
+# How the name of a file ends that holds a whole Keras model.
+MODEL_FILES = (".keras", ".h5", ".hdf5")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
@@ -37,9 +39,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
             fresh.write_text(text, encoding="utf-8")
             fresh.replace(path)
     except OSError as error:
-        raise TfpruneError(
-            f"{path} cannot be written ({error.strerror}): give a place you can write to"
-        ) from error
+        raise _unwritable(path, error) from error
     return path
 
 
@@ -63,6 +63,63 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     # JSON that nests without end is damage as well.
     except (ValueError, RecursionError) as error:
         raise TfpruneError(f"{path} is damaged: delete it and run again") from error
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Makes sure that a file can be written at a path, before the work whose result it takes.
+
+    A small file is written beside it and removed again; folders that are missing are not made.
+
+    Raises:
+        UsageError: a folder lies there, or the name cannot be one.
+        TfpruneError: nothing can be written there.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory: give the name of a file")
+        _try_writing(path.parent, path.name)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Makes sure that files can be written in a folder, as `check_writable`.
+
+    Raises:
+        TfpruneError: nothing can be written there.
+    """
+    path = Path(path)
+    try:
+        _try_writing(path, "file")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _try_writing(folder: Path, name: str) -> None:
+    try:
+        str(folder / name).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{os.fsencode(folder / name).decode(errors='replace')} is not a name in UTF-8, which "
+            "libraries that write files want: choose another"
+        ) from None
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial,
+        Path(partial, name).open("wb") as file,
+    ):
+        # A full disk takes names, but no content.
+        file.write(bytes(1 << 12))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _unwritable(path: Path, error: OSError) -> TfpruneError:
+    return TfpruneError(
+        f"{path} cannot be written ({error.strerror}): give a place you can write to"
+    )
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

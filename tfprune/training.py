@@ -178,7 +178,12 @@ def fit(
     from tfprune.distillation import taught
     from tfprune.progress import Progress
 
-    _check(model, dataset)
+    check(model, dataset, training.batch_size)
+    if teacher is not None:
+        try:
+            _check_ends(teacher.model, dataset, training.batch_size)
+        except UsageError as error:
+            raise UsageError(f"the teacher does not fit: {error}") from error
     keras.utils.set_random_seed(seed)
     steps = data.steps_per_epoch(dataset.train, training.batch_size)
     compile(model, training, steps, first_epoch=first_epoch)
@@ -258,13 +263,64 @@ def _schedule(
     )
 
 
-def _check(model: keras.Model, dataset: Dataset) -> None:
+def check(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
+    """Makes sure that a model can learn a data set, before the first epoch.
+
+    Args:
+        model: what is to be trained.
+        dataset: the images and their labels.
+        batch_size: images in one step.
+
+    Raises:
+        UsageError: it cannot; the message says which part of either is in the way.
+    """
+    _check_ends(model, dataset, batch_size)
+    name = f"model {model.name!r}"
+    if any(layer.dtype_policy.quantization_mode for layer in model._flatten_layers()):
+        raise UsageError(f"{name} is quantized, and integers do not train: give the float model")
+    if not model.trainable_weights:
+        raise UsageError(
+            f"{name} has no weights that train: set `trainable` of some layers, or give another"
+        )
+    labels = dataset.train.labels
+    if len(labels) and not 0 <= labels.min() <= labels.max() < model.output_shape[1]:
+        raise UsageError(
+            f"{dataset.name} has labels from {labels.min()} to {labels.max()}, and {name} has "
+            f"{model.output_shape[1]} outputs: give data whose labels are 0 to "
+            f"{model.output_shape[1] - 1}"
+        )
+
+
+def _check_ends(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
+    name = f"model {model.name!r}"
+    if not getattr(model, "inputs", None):
+        raise UsageError(
+            f"{name} has no input: give a functional model, or a Sequential one that was built "
+            "with its input shape"
+        )
+    ends = {"input": len(model.inputs), "output": len(model.outputs)}
+    for end, count in ends.items():
+        if count != 1:
+            raise UsageError(
+                f"{name} has {count} {end}s, and a classifier of images has one: "
+                f"make keras.Model(inputs, outputs) with one {end}, or train it with your own "
+                "model.fit and tfprune's callbacks"
+            )
     wanted = (None, *dataset.image_shape)
-    taken = tuple(model.input_shape)
-    if len(taken) != 4 or any(a not in (None, b) for a, b in zip(taken, wanted, strict=True)):
+    taken = tuple(model.inputs[0].shape)
+    if len(taken) != 4 or any(
+        a not in (None, b) for a, b in zip(taken[1:], wanted[1:], strict=True)
+    ):
         raise UsageError(f"{model.name} takes {taken}, and {dataset.name} has images of {wanted}")
-    given = tuple(model.output_shape)
-    if len(given) != 2 or given[1] < len(dataset.classes):
+    if taken[0] is not None:
+        raise UsageError(
+            f"{name} takes batches of {taken[0]} alone, and a data set ends in a smaller one: "
+            "build it with an open batch size"
+        )
+    if model.inputs[0].dtype in ("string", "bool"):
+        raise UsageError(f"{name} takes {model.inputs[0].dtype}, and pixels are numbers")
+    given = tuple(model.outputs[0].shape)
+    if len(given) != 2 or given[1] is None or given[1] < len(dataset.classes):
         raise UsageError(
             f"{model.name} gives {given}, and {dataset.name} has {len(dataset.classes)} classes: "
             "it needs one output with one logit a class"

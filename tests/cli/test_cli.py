@@ -209,10 +209,10 @@ class TestErrors:
     def test_target_outside_its_range(self, trained, tmp_path):
         out = tmp_path / "x.keras"
         assert self._fails(2, "slim", trained, "--macs", "1.5", "-o", out) == (
-            "macs=1.5 is not a share to keep: give a number in 0..1"
+            "Invalid value for '--macs': 1.5 is not a number above 0 and at most 1"
         )
         said = self._fails(2, "prune", trained, *TRAIN, "--sparsity", "1.5", "-o", out)
-        assert said == "--sparsity 1.5: Input should be less than 1"
+        assert said == "Invalid value for '--sparsity': 1.5 is not a number at least 0 and below 1"
         said = self._fails(2, "learn", trained, *TRAIN, "-o", out)
         assert said == "tfprune learn: give a strength, or one of filters, macs and params"
         assert not out.exists()
@@ -274,12 +274,12 @@ class TestErrors:
         assert "digitz" in said
 
     def test_what_nobody_foresaw_is_one_line_too(self, monkeypatch, trained):
-        from tfprune.measure import keras_runtime
+        from tfprune.measure import loading
 
         def breaks(path):
             raise RuntimeError("two\nlines")
 
-        monkeypatch.setattr(keras_runtime, "read_keras", breaks)
+        monkeypatch.setattr(loading, "load", breaks)
         said = self._fails(1, "inspect", trained)
         assert said == (
             "unexpected RuntimeError: two lines (run `tfprune --debug ...` for the traceback)"

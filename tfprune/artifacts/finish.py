@@ -10,6 +10,7 @@ import keras
 from tfprune.cloning import config_of, from_config, transfer
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.measure.interface import one_line
+from tfprune.measure.loading import importable
 
 _TRAINING_ONLY = ("_regularizer", "_constraint")
 
@@ -67,15 +68,15 @@ def custom_modules(model: keras.Model) -> list[str]:
         model: A Sequential or Functional model.
 
     Returns:
-        Their names; `"__main__"` among them where a script or a notebook defines a layer, which
-        no other Python can import.
+        Their names, or paths of files, as `import_layers` takes them; `"__main__"`
+        among them where a script or a notebook defines a layer, which no other Python can import.
     """
     registered = (
         value
         for value in config_of(model).objects.values()
         if keras.saving.get_registered_object(keras.saving.get_registered_name(value)) is value
     )
-    return sorted({value.__module__ for value in registered})
+    return sorted({importable(value.__module__) for value in registered})
 
 
 def _without_ours(config: Any) -> Any:

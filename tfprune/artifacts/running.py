@@ -18,7 +18,7 @@ from tfprune.artifacts.artifact import Tensor
 from tfprune.artifacts.opened import BATCH, Opened, described, in_batches, random_feeds
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.measure.interface import one_line
-from tfprune.measure.unpack import ARCHIVES, check_zip, unpack
+from tfprune.measure.unpack import ARCHIVES, unpack
 
 if TYPE_CHECKING:
     import keras
@@ -86,10 +86,9 @@ def open_keras(model: keras.Model) -> Opened:
 
 
 def _keras(path: Path, scratch: Path) -> Opened:
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load
 
-    check_zip(path)
-    return open_keras(read_keras(path))
+    return open_keras(load(path))
 
 
 def _saved_model(path: Path, scratch: Path) -> Opened:

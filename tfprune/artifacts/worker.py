@@ -52,7 +52,9 @@ def _import_all(modules: list[str]) -> None:
     for module in modules:
         # What is really missed shows when a file is loaded.
         with contextlib.suppress(Exception):
-            importlib.import_module(module)
+            from tfprune.measure.loading import import_layers
+
+            import_layers(module)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
+    callback=options.folder,
+    type=click.Path(path_type=Path),
     help="The directory to write to.",
 )
 @click.option(
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     why="its training images calibrate int8 and int16x8, and files are compared on its validation "
     "images",
 )
+@options.imports
 @options.as_json
 def export_command(
     model: Path,
@@ -70,7 +72,7 @@ def export_command(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Export MODEL, a .keras file. Every artifact is loaded, run and compared before it counts.
+    """Export MODEL, a .keras or .h5 file. Every artifact is loaded, run and compared first.
 
     What is known of each is written to artifacts.json: shapes, quantization, hashes, sizes,
     versions and agreement.
@@ -79,10 +81,10 @@ def export_command(
     start_keras()
     from tfprune.artifacts import export, write_manifest
     from tfprune.data import load
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
     from tfprune.weights import rounded
 
-    network = read_keras(model)
+    network = load_model(model)
     if weight_bits is not None:
         network = rounded(network, weight_bits)
     data = load(data_name, data_dir) if data_name else None
@@ -118,7 +120,7 @@ def _read_labels(path: Path) -> list[str]:
 def _row(artifact: Artifact) -> dict[str, Any]:
     zstd = artifact.bytes_zstd
     row: dict[str, Any] = {
-        "artifact": str(artifact.path),
+        "artifact": options.shown(artifact.path),
         "format": artifact.format,
         "bytes": artifact.bytes_raw,
         "bytes_gzip": artifact.bytes_gzip,

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Wants a picture that can be written, and something to draw in it."""
+    from tfprune.report.sensitivity import PLOTS
+
+    if value is None:
+        return None
+    if value.suffix not in PLOTS:
+        raise click.BadParameter(f"{options.shown(value)} does not end in {', '.join(PLOTS)}")
+    return options.writable(ctx, param, value)
+
+
 @click.command("inspect")
 @click.argument("model", type=options.KERAS_FILE)
 @click.option(
@@ -25,10 +36,20 @@ if TYPE_CHECKING:
 )
 @click.option("--importance", default="l2", show_default=True, help="What goes first.")
 @click.option(
-    "--images", type=int, default=1000, show_default=True, help="Validation images to look at."
+    "--images",
+    type=options.COUNT,
+    default=1000,
+    show_default=True,
+    help="Validation images to look at.",
 )
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw it: .svg, .png or .pdf.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    callback=_plot,
+    help="Draw it: .svg, .png or .pdf.",
+)
 @options.data(required=False, why="its validation images show how sensitive each group is")
+@options.imports
 @options.as_json
 def inspect_command(
     model: Path,
@@ -40,17 +61,19 @@ def inspect_command(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Show the channel groups of MODEL, a .keras file, its frozen layers and its sparsity."""
+    """Show the channel groups of MODEL, a Keras file, its frozen layers and its sparsity."""
     if probed and data_name is None:
         raise click.UsageError("--sensitivity needs images to measure with: give --data NAME")
+    if plot is not None and not probed:
+        raise click.UsageError("--plot draws how sensitive groups are: give --sensitivity too")
     start_keras()
     from tfprune import channel_groups, sparsity
     from tfprune.counting import listed, work_of
     from tfprune.filters import group_table
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
     from tfprune.report import render
 
-    network = read_keras(model)
+    network = load_model(model)
     groups, work = channel_groups(network), work_of(network)
     table, zeros = group_table(groups), sparsity(network)
     cuts = None
@@ -70,7 +93,10 @@ def inspect_command(
         click.echo(json.dumps(document, indent=2))
         return
     without = f" without {listed(work.uncounted)}" if work.uncounted else ""
-    click.echo(f"{model}: {work.macs:,} MACs{without}, {network.count_params():,} parameters\n")
+    click.echo(
+        f"{options.shown(model)}: {work.macs:,} MACs{without}, "
+        f"{network.count_params():,} parameters\n"
+    )
     click.echo(render(table))
     for layer, reason in groups.frozen.items():
         click.echo(f"frozen {layer}: {reason}")

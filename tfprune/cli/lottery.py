@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,35 @@ def _shares(
     return found
 
 
+def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise click.BadParameter(
+            f"{value!r} is not a name of a run: use A-Z, a-z, 0-9, dots, hyphens and underscores, "
+            "and begin with a letter or a digit"
+        )
+    return value
+
+
 @click.command("lottery")
 @click.argument("model", metavar="MODEL")
 @options.data(required=True, why="what to train on, and to test tickets with")
 @options.zoo_option
 @click.option(
-    "--limit", type=int, metavar="N", help="Use at most so many images of each split, to try out."
+    "--limit",
+    type=options.COUNT,
+    metavar="N",
+    help="Use at most so many images of each split, to try out.",
 )
-@click.option("--rounds", type=int, default=10, show_default=True, help="Levels of pruning.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=10,
+    show_default=True,
+    help="Levels of pruning.",
+)
 @click.option(
     "--share",
-    type=float,
+    type=options.Number(0, 1, open="low high"),
     default=0.2,
     show_default=True,
     help="Of the weights that live, how many die in a round.",
@@ -75,14 +94,19 @@ def _shares(
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    callback=options.folder,
+    type=click.Path(path_type=Path),
     default=Path("saved_models"),
     show_default=True,
     help="The run is written to a folder in here.",
 )
 @click.option(
-    "--name", metavar="NAME", help="Of the run and its folder; lottery-MODEL if not given."
+    "--name",
+    metavar="NAME",
+    callback=_run_name,
+    help="Of the run and its folder; lottery-MODEL if not given.",
 )
+@options.imports
 @options.as_json
 def lottery_command(
     model: str,
@@ -109,12 +133,14 @@ def lottery_command(
     finetune. The run is a pipeline's: one that was stopped goes on where it was, and more rounds
     or seeds go on from there.
     """
+    options.zoo_model(model, option)
     from tfprune.pipeline.runner import run
     from tfprune.pipeline.study import lottery_study
     from tfprune.report import read_run, render, tickets, tickets_in_words, tickets_over_seeds
 
     study = lottery_study(
-        name or f"lottery-{Path(model).stem}",
+        # A run's folder has a plain name, whatever the file is called.
+        name or re.sub("[^A-Za-z0-9._]+", "-", f"lottery-{Path(model).stem}").rstrip("-"),
         model={"name": model, "options": option},
         data={"name": data_name, "limit": limit},
         training=training,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from typing import Any
+import os
+import sys
+import traceback
+from typing import Any, TextIO
 
 import click
 
@@ -51,6 +55,27 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, said) for name, (_, said) in _COMMANDS.items()])
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Runs a command as click does, and tells what click does not: output with no place."""
+        for stream in (sys.stdout, sys.stderr):
+            # What the terminal's encoding lacks, such as the bytes of a file name, is spelt out.
+            with contextlib.suppress(AttributeError, ValueError, OSError):
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            stream = _unwritten(error)
+            if stream is None:
+                raise
+            _abandon(stream)
+            with contextlib.suppress(OSError):
+                click.echo(
+                    f"Error: what the command prints cannot be written ({error.strerror}): give "
+                    "its output a place with room",
+                    err=True,
+                )
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -58,6 +83,9 @@ class _Commands(click.Group):
             raise
         except Exception as error:
             if ctx.params["debug"]:
+                raise
+            # A closed pipe is click's to end quietly, a full disk is told in `main`.
+            if isinstance(error, OSError) and _unwritten(error) is not None:
                 raise
             if isinstance(error, TfpruneError):
                 failure = _WronglyCalled if error.exit_code == 2 else click.ClickException
@@ -67,6 +95,23 @@ class _Commands(click.Group):
                 f"unexpected {type(error).__name__}: {said[:300]} "
                 "(run `tfprune --debug ...` for the traceback)"
             ) from error
+
+
+def _unwritten(error: OSError) -> TextIO | None:
+    """The stream that could not be written, where that is what an error is about."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if frame.f_globals["__name__"] != click.utils.__name__:
+        return None
+    found: TextIO | None = frame.f_locals.get("file")
+    return found
+
+
+def _abandon(stream: TextIO) -> None:
+    """Lets what a stream still holds go, which Python would complain of when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

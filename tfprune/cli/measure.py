@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options
+from tfprune.files import MODEL_FILES
 from tfprune.quiet import start_keras
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1024),
     help="Of one image's latency and memory. [default: 1 of TFLite, TensorFlow's own choice]",
 )
 @click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
 @click.option("--layers", is_flag=True, help="Also print MACs and parameters of .keras files.")
+@options.imports
 @options.as_json
 def measure_command(
     files: tuple[Path, ...],
@@ -73,9 +75,9 @@ def measure_command(
       per_class, class_images   with --per-class
       layers               with --layers
     """  # noqa: D301 - click wants the character itself.
-    networks = [path for path in files if path.suffix == ".keras"]
+    networks = [path for path in files if path.suffix in MODEL_FILES]
     if layers and not networks:
-        raise click.UsageError("--layers shows the layers of .keras files: give one")
+        raise click.UsageError("--layers shows the layers of .keras and .h5 files: give one")
     from tfprune.measure.threads import limit_threads
 
     limit_threads(threads)
@@ -112,9 +114,9 @@ def measure_command(
 
 def _layers(path: Path) -> pd.DataFrame:
     from tfprune.measure import layer_table
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
 
-    return layer_table(read_keras(path))
+    return layer_table(load_model(path))
 
 
 def _json(table: pd.DataFrame, layers: dict[str, pd.DataFrame], per_class: bool) -> str:

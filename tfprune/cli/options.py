@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,85 @@ import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-KERAS_FILE = click.Path(path_type=Path, dir_okay=False)
-
+# A folder may be a SavedModel, of which the loader says more than click would.
+KERAS_FILE = click.Path(path_type=Path)
 
 # Labelled training images that an importance may look at: more hardly change a ranking.
 RANKED_BY = 512
 
+# Far above any sensible value, and below what a counter holds.
+_MOST = 1_000_000
+
+
+class Number(click.ParamType):
+    """A finite number in a range, `low` and `high` among it unless `open` names them.
+
+    click's own range lets `nan` pass, which is neither below nor above anything.
+    """
+
+    name = "float"
+
+    def __init__(self, low: float, high: float, open: str = "") -> None:
+        self.low, self.high, self.open = low, high, open
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Reads a number."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        above = number > self.low if "low" in self.open else number >= self.low
+        below = number < self.high if "high" in self.open else number <= self.high
+        if not (math.isfinite(number) and above and below):
+            self.fail(f"{value} is not a number {self._range()}", param, ctx)
+        return number
+
+    def _range(self) -> str:
+        low = f"{'above' if 'low' in self.open else 'at least'} {self.low:g}"
+        high = f"{'below' if 'high' in self.open else 'at most'} {self.high:g}"
+        return f"{low} and {high}"
+
+
+COUNT = click.IntRange(1, _MOST)
+"""How often, or how many."""
+SEED = click.IntRange(0, 2**32 - 1)
+"""What NumPy, scikit-learn and Keras take."""
+POSITIVE = Number(0, 1e9, open="low")
+SHARE = Number(0, 1)
+
 
 def keras_name(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    """Wants a `.keras` file, where one is given."""
-    if value is not None and value.suffix != ".keras":
-        raise click.BadParameter(f"{value} does not end in .keras")
+    """Wants a `.keras` file that can be written, where one is given."""
+    if value is None:
+        return None
+    if value.suffix != ".keras":
+        raise click.BadParameter(f"{shown(value)} does not end in .keras")
+    return writable(ctx, param, value)
+
+
+def writable(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Wants a file that can be written, where one is given."""
+    from tfprune.files import check_writable
+
+    if value is not None and not ctx.resilient_parsing:
+        check_writable(value)
     return value
+
+
+def folder(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+    """Wants a folder that files can be written in."""
+    from tfprune.files import check_folder
+
+    if not ctx.resilient_parsing:
+        check_folder(value)
+    return value
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as it can be printed, whatever bytes it is of."""
+    return click.format_filename(path)
 
 
 output = click.option(
@@ -29,7 +98,7 @@ output = click.option(
     "--output",
     required=True,
     callback=keras_name,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="The .keras file to write.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -39,6 +108,42 @@ data_dir = click.option(
     envvar="TFDS_DATA_DIR",
     show_envvar=True,
     help="Where tensorflow-datasets keeps its data; its own default if not given.",
+)
+
+
+def _import(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
+    """Imports modules, here and in the processes that load models for this command."""
+    if not values or ctx.resilient_parsing:
+        return
+    from tfprune.quiet import start_keras
+
+    start_keras()
+    from tfprune.measure.loading import IMPORTS, import_layers
+
+    import_layers(*values)
+    before = os.environ.get(IMPORTS)
+    # A process that starts in another folder finds the same file.
+    paths = [str(Path(each).resolve()) if each.endswith(".py") else each for each in values]
+    os.environ[IMPORTS] = os.pathsep.join([*paths, *([before] if before else [])])
+
+    def restore() -> None:
+        if before is None:
+            os.environ.pop(IMPORTS, None)
+        else:
+            os.environ[IMPORTS] = before
+
+    ctx.call_on_close(restore)
+
+
+imports = click.option(
+    "--import",
+    "imported",
+    multiple=True,
+    callback=_import,
+    expose_value=False,
+    metavar="FILE.py",
+    help="Import custom layers first: a Python file, or the name of a module; repeatable. "
+    "TFPRUNE_IMPORT lists more of them.",
 )
 
 
@@ -66,9 +171,14 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     if value is None:
         return None
     try:
-        return [int(part) for part in value.split(",")]
+        seeds = [int(part) for part in value.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers such as 0,1,2") from None
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0,1,2") from None
+    for seed in seeds:
+        SEED.convert(seed, param, ctx)
+    if len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"{value!r} has a seed twice")
+    return seeds
 
 
 def assignments(
@@ -80,10 +190,47 @@ def assignments(
     found: dict[str, Any] = {}
     for value in values:
         try:
-            found.update(tomllib.loads(value))
-        except tomllib.TOMLDecodeError:
-            raise click.BadParameter(f"{value!r} is not of the form width=16") from None
+            read = tomllib.loads(value)
+        # Brackets in brackets, thousands deep, end in the latter.
+        except (tomllib.TOMLDecodeError, RecursionError):
+            raise click.BadParameter(
+                f"{value[:60]!r} is not of the form width=16, blocks=[1, 2] or weights='random'"
+            ) from None
+        for key in read:
+            if key in found:
+                raise click.BadParameter(f"{key} is given twice")
+        found |= read
     return found
+
+
+def zoo_model(model: str, option: dict[str, Any]) -> Path | None:
+    """Checks what a model is called, and its options, before anything is loaded.
+
+    Args:
+        model: a name of the zoo, or a file.
+        option: options of the zoo's net.
+
+    Returns:
+        The path, where it is a file.
+
+    Raises:
+        UsageError: there is no such net, or it has no such option, or a file has options.
+    """
+    from tfprune import zoo
+    from tfprune.errors import UsageError
+    from tfprune.files import MODEL_FILES, existing
+
+    if not model:
+        raise UsageError("MODEL is empty: give a net of the zoo, or a .keras or .h5 file")
+    if not model.endswith(MODEL_FILES) and not Path(model).exists():
+        zoo.check(model, option)
+        return None
+    if option:
+        raise UsageError(
+            f"--option {' and '.join(option)} is for a net of the zoo, and {shown(model)} is a "
+            "file: leave it out"
+        )
+    return existing(model)
 
 
 def training(epochs: int, learning_rate: float) -> Decorator:
@@ -104,19 +251,19 @@ def training(epochs: int, learning_rate: float) -> Decorator:
         ),
         click.option(
             "--teacher-weight",
-            type=float,
+            type=SHARE,
             default=0.5,
             show_default=True,
             help="The teacher's part in the loss, 0 to 1.",
         ),
         click.option(
             "--temperature",
-            type=float,
+            type=POSITIVE,
             default=4.0,
             show_default=True,
             help="Divides the logits of both.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--seed", type=SEED, default=0, show_default=True),
     )
 
 
@@ -128,8 +275,8 @@ def plain_training(epochs: int, learning_rate: float) -> Decorator:
         learning_rate: the default of `--learning-rate`.
     """
     return _all(
-        click.option("--epochs", type=int, default=epochs, show_default=True),
-        click.option("--batch-size", type=int, default=128, show_default=True),
+        click.option("--epochs", type=COUNT, default=epochs, show_default=True),
+        click.option("--batch-size", type=COUNT, default=128, show_default=True),
         click.option(
             "--optimizer",
             type=click.Choice(["sgd", "adam", "adamw"]),
@@ -137,7 +284,11 @@ def plain_training(epochs: int, learning_rate: float) -> Decorator:
             show_default=True,
         ),
         click.option(
-            "--learning-rate", type=float, default=learning_rate, show_default=True, help="Peak."
+            "--learning-rate",
+            type=POSITIVE,
+            default=learning_rate,
+            show_default=True,
+            help="Peak.",
         ),
         click.option(
             "--schedule",
@@ -146,7 +297,7 @@ def plain_training(epochs: int, learning_rate: float) -> Decorator:
             show_default=True,
             help="Of the learning rate.",
         ),
-        click.option("--weight-decay", type=float, default=0.0, show_default=True),
+        click.option("--weight-decay", type=Number(0, 1e9), default=0.0, show_default=True),
         click.option(
             "--augment",
             type=click.Choice(["flip", "crop"]),
@@ -174,10 +325,10 @@ zoo_option = click.option(
 )
 course = _all(
     click.option(
-        "--begin", type=float, default=0.0, show_default=True, help="Share of the training."
+        "--begin", type=SHARE, default=0.0, show_default=True, help="Share of the training."
     ),
     click.option(
-        "--end", type=float, default=0.5, show_default=True, help="Share of the training."
+        "--end", type=SHARE, default=0.5, show_default=True, help="Share of the training."
     ),
 )
 """When a target is approached while a model trains."""
@@ -186,5 +337,5 @@ course = _all(
 def frequency(default: int | None, help: str) -> Callable[..., Any]:
     """How many steps apart the changes are on the way to a target."""
     return click.option(
-        "--frequency", type=int, default=default, show_default=default is not None, help=help
+        "--frequency", type=COUNT, default=default, show_default=default is not None, help=help
     )

@@ -49,6 +49,7 @@ _settings = click.option(
     is_flag=True,
     help="Only show the steps, which of them are done, and about what time and disk they take.",
 )
+@options.imports
 @options.as_json
 def run_command(
     pipeline: Path,
@@ -64,6 +65,7 @@ def run_command(
 
     What is finished already is not done again, so a run that was stopped goes on where it was.
     """
+    from tfprune.files import check_folder
     from tfprune.pipeline import load_pipeline
     from tfprune.pipeline.runner import forecast, run
     from tfprune.report import over_seeds, planned, read_run, render
@@ -77,6 +79,7 @@ def run_command(
         table = forecast(spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say)
         click.echo(render(table, "json") if as_json else _forecast(table), nl=False)
         return
+    check_folder(out)
     directory = run(
         spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say, progress=True
     )

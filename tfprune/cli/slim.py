@@ -23,13 +23,31 @@ if TYPE_CHECKING:
 _RECALIBRATED_BY = 2048
 
 _TARGETS = (
-    click.option("--filters", type=float, help="Keep this share of the filters; see --scope."),
-    click.option("--macs", type=float, help="Keep this share of the multiply-accumulates."),
-    click.option("--params", type=float, help="Keep this share of the parameters."),
+    click.option(
+        "--filters",
+        type=options.Number(0, 1, open="low"),
+        help="Keep this share of the filters; see --scope.",
+    ),
+    click.option(
+        "--macs",
+        type=options.Number(0, 1, open="low"),
+        help="Keep this share of the multiply-accumulates.",
+    ),
+    click.option(
+        "--params", type=options.Number(0, 1, open="low"), help="Keep this share of the parameters."
+    ),
     click.option("--dead", is_flag=True, help="Remove just what contributes nothing."),
-    click.option("--latency", type=float, help="Keep this share of TFLite's time, measured here."),
-    click.option("--milliseconds", type=float, help="Take so long for an image, measured here."),
-    click.option("--bytes", type=int, help="Export to a file of at most so many bytes."),
+    click.option(
+        "--latency",
+        type=options.Number(0, 1, open="low"),
+        help="Keep this share of TFLite's time, measured here.",
+    ),
+    click.option(
+        "--milliseconds", type=options.POSITIVE, help="Take so long for an image, measured here."
+    ),
+    click.option(
+        "--bytes", type=click.IntRange(1), help="Export to a file of at most so many bytes."
+    ),
     click.option(
         "--scope",
         type=click.Choice(["layer", "global"]),
@@ -46,10 +64,18 @@ _TARGETS = (
         "--data) or random.",
     ),
     click.option(
-        "--round-to", type=int, default=1, show_default=True, help="Multiples to shrink to."
+        "--round-to",
+        type=options.COUNT,
+        default=1,
+        show_default=True,
+        help="Multiples to shrink to.",
     ),
     click.option(
-        "--minimum", type=int, default=1, show_default=True, help="Channels a layer keeps at least."
+        "--minimum",
+        type=options.COUNT,
+        default=1,
+        show_default=True,
+        help="Channels a layer keeps at least.",
     ),
     click.option(
         "--exclude",
@@ -59,13 +85,17 @@ _TARGETS = (
     ),
     click.option(
         "--rounds",
-        type=int,
+        type=options.COUNT,
         default=1,
         show_default=True,
         help="Approach the share in so many steps, ranking anew after each.",
     ),
     click.option(
-        "--threads", type=int, default=1, show_default=True, help="Of the interpreter timed."
+        "--threads",
+        type=click.IntRange(1, 1024),
+        default=1,
+        show_default=True,
+        help="Of the interpreter timed.",
     ),
     click.option(
         "--format",
@@ -97,7 +127,7 @@ def _targets(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--plan-only", is_flag=True, help="Say what would go, and write nothing.")
 @click.option(
     "--tolerance",
-    type=float,
+    type=options.Number(0, 1e9),
     default=0.0,
     show_default=True,
     help="With --dead: how far off borders may be where constants are folded.",
@@ -113,9 +143,10 @@ def _targets(function: Callable[..., Any]) -> Callable[..., Any]:
     "-o",
     "--output",
     callback=options.keras_name,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="The .keras file to write.",
 )
+@options.imports
 @options.as_json
 @click.pass_context
 def slim_command(
@@ -131,7 +162,7 @@ def slim_command(
     as_json: bool,
     **target: Any,
 ) -> None:
-    """Remove channels of MODEL, a .keras file, and rebuild it smaller.
+    """Remove channels of MODEL, a .keras or .h5 file, and rebuild it smaller.
 
     Give one target: --filters, --macs, --params, --dead, --latency, --milliseconds, --bytes; or
     --plan. Train the result further with `tfprune train`.
@@ -144,9 +175,9 @@ def slim_command(
     _check(plan_file, plan_only, output, target, data_name)
     start_keras()
     from tfprune import data
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
 
-    original = read_keras(model)
+    original = load_model(model)
     if target.get("dead") and not plan_only:
         original = _simplified(original, tolerance)
     images = None if data_name is None else data.load(data_name, data_dir)
@@ -160,7 +191,7 @@ def slim_command(
         seen = None
         if images is not None and not target.get("dead"):
             seen = data.seen(images.train, _RECALIBRATED_BY, seed=0, augment=augment)
-        _write(plan, output, seen, as_json)
+        _write(plan, output, images, seen, as_json)
 
 
 def _simplified(model: keras.Model, tolerance: float) -> keras.Model:
@@ -233,20 +264,27 @@ def _show(plan: RemovalPlan, as_json: bool) -> None:
     click.echo(f"{_left(document)} would be left")
 
 
-def _write(plan: RemovalPlan, output: Path, seen: np.ndarray | None, as_json: bool) -> None:
+def _write(
+    plan: RemovalPlan,
+    output: Path,
+    images: Dataset | None,
+    seen: np.ndarray | None,
+    as_json: bool,
+) -> None:
     from tfprune import filters
     from tfprune.artifacts import export
 
     slim = filters.rebuild(plan)
     if seen is not None:
         slim = filters.recalibrated(slim, seen)
-    export(slim, output.parent, ["keras"], name=output.stem)
+    compared = None if images is None else images.validation.images
+    export(slim, output.parent, ["keras"], compared, name=output.stem)
     document = _counted(filters.plan_document(plan), slim)
     if as_json:
         click.echo(document.model_dump_json(indent=2))
         return
     _warn(document)
-    click.echo(f"{output}: {_left(document)}")
+    click.echo(f"{options.shown(output)}: {_left(document)}")
 
 
 def _counted(document: PlanDocument, slim: keras.Model) -> PlanDocument:
@@ -283,5 +321,8 @@ def _measured(plan: RemovalPlan) -> None:
 def _left(document: PlanDocument) -> str:
     """The shares that are left; a model of open sizes has no count of MACs."""
     counts = {"MACs": document.macs, "parameters": document.parameters}
-    said = [(name, pair) for name, pair in counts.items() if pair is not None]
+    # Of none, nothing is a share.
+    said = [(name, pair) for name, pair in counts.items() if pair is not None and pair[0]]
+    if not said:
+        return "nothing, since the model has no weights,"
     return ", ".join(f"{after / before:.1%} of the {name}" for name, (before, after) in said)

@@ -13,34 +13,23 @@ from tfprune.quiet import start_keras
 
 if TYPE_CHECKING:
     from tfprune.data import Dataset
+    from tfprune.errors import TfpruneError
 
 
-def _fitted(
-    step: str,
-    given: dict[str, Any],
-    model: Any,
-    dataset: Dataset,
-    output: Path,
-    seed: int,
-    as_json: bool,
-) -> None:
-    """Does one step of a pipeline on a model, and writes what comes out."""
-    from tempfile import TemporaryDirectory
-
+def _specified(step: str, given: dict[str, Any]) -> Any:
+    """The step of a pipeline that options ask for, checked."""
     from pydantic import TypeAdapter, ValidationError
 
-    from tfprune.artifacts import export
     from tfprune.errors import UsageError
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.files import existing
     from tfprune.pipeline.kinds import Step
-    from tfprune.pipeline.steps import Bench, perform
 
     given = {name: value for name, value in given.items() if value is not None}
     if "teacher" in given:
         # A pipeline's teacher is a step; here it is a file.
-        given["teacher"] = str(given["teacher"])
+        given["teacher"] = str(existing(given["teacher"]))
     try:
-        specification = TypeAdapter(Step).validate_python({"kind": step, **given})
+        return TypeAdapter(Step).validate_python({"kind": step, **given})
     except ValidationError as error:
         first = error.errors()[0]
         if not isinstance(first["loc"][-1], str) or first["loc"][-1] not in given:
@@ -48,21 +37,61 @@ def _fitted(
             raise UsageError(f"tfprune {step}: {said}") from error
         name = first["loc"][-1].replace("_", "-")
         raise UsageError(f"--{name} {first['input']}: {first['msg']}") from error
-    with TemporaryDirectory() as scratch:
+
+
+def _fitted(
+    step: Any, model: Any, dataset: Dataset, output: Path, seed: int, as_json: bool
+) -> None:
+    """Does one step of a pipeline on a model, and writes what comes out."""
+    from tempfile import TemporaryDirectory
+
+    from tfprune import training
+    from tfprune.artifacts import export
+    from tfprune.measure.loading import load as load_model
+    from tfprune.pipeline.steps import Bench, perform
+
+    training.check(model, dataset, step.batch_size)
+    images = dataset.validation.images
+    with TemporaryDirectory(prefix="tfprune-") as scratch:
+        # What cannot be exported now cannot be after the last epoch either.
+        export(model, scratch, ["keras"], images[:2])
         bench = Bench(
             dataset,
             seed,
             Path(scratch),
-            output.stem,
-            earlier=lambda teacher: read_keras(Path(teacher)),
+            options.shown(output.stem),
+            earlier=lambda teacher: load_model(teacher),
         )
-        model, record = perform(specification, model, bench)
-    export(model, output.parent, ["keras"], name=output.stem)
+        model, record = perform(step, model, bench)
+    try:
+        export(model, output.parent, ["keras"], images, name=output.stem)
+    except Exception as error:
+        raise _rescued(model, output, error) from error
     if as_json:
         click.echo(json.dumps({"output": str(output), **record}, indent=2))
         return
     accuracy = record["history"]["val_accuracy"][-1]
-    click.echo(f"{output}: validation accuracy {accuracy:.2%}")
+    click.echo(f"{options.shown(output)}: validation accuracy {accuracy:.2%}")
+
+
+def _rescued(model: Any, output: Path, error: Exception) -> TfpruneError:
+    """Saves what was trained somewhere else, whole or its weights alone; the error says where."""
+    import tempfile
+
+    from tfprune.errors import TfpruneError
+
+    said = str(error) if isinstance(error, TfpruneError) else f"{type(error).__name__}: {error}"
+    for folder in (output.parent, Path.cwd(), Path(tempfile.gettempdir())):
+        for suffix, save in ((".keras", model.save), (".weights.h5", model.save_weights)):
+            path = folder / f"{output.stem}-rescued{suffix}"
+            try:
+                save(path)
+            # A full disk, or a layer that cannot be saved: the next place or way may do.
+            except Exception:
+                path.unlink(missing_ok=True)
+                continue
+            return TfpruneError(f"{said}; what was trained is in {path.resolve()}")
+    return TfpruneError(f"{said}; what was trained could not be saved elsewhere either")
 
 
 @click.command("train")
@@ -71,6 +100,7 @@ def _fitted(
 @options.zoo_option
 @options.training(epochs=10, learning_rate=0.1)
 @options.output
+@options.imports
 @options.as_json
 def train_command(
     model: str,
@@ -82,29 +112,32 @@ def train_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Train MODEL: a net of the zoo or keras.applications by name, or a .keras file further."""
-    from tfprune import zoo
-
-    if not model.endswith(".keras"):
-        zoo.check(model, option)
+    """Train MODEL: a net of the zoo or keras.applications by name, or a Keras file further."""
+    path = options.zoo_model(model, option)
+    step = _specified("train", given)
     start_keras()
     from tfprune.data import load
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
     from tfprune.pipeline.spec import ModelSpec
     from tfprune.pipeline.steps import build
 
+    start = None if path is None else load_model(path)
     dataset = load(data_name, data_dir, seed=seed)
-    if model.endswith(".keras"):
-        start = read_keras(Path(model))
-    else:
+    if start is None:
         start = build(ModelSpec(name=model, options=option), dataset, seed)
-    _fitted("train", given, start, dataset, output, seed, as_json)
+    _fitted(step, start, dataset, output, seed, as_json)
 
 
 @click.command("prune")
 @click.argument("model", type=options.KERAS_FILE)
 @options.data(required=True, why="what to train on while pruning")
-@click.option("--sparsity", type=float, default=0.8, show_default=True, help="0 to 1.")
+@click.option(
+    "--sparsity",
+    type=options.Number(0, 1, open="high"),
+    default=0.8,
+    show_default=True,
+    help="0 to 1.",
+)
 @click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True)
 @options.course
 @options.frequency(
@@ -114,9 +147,10 @@ def train_command(
 )
 @options.training(epochs=5, learning_rate=0.02)
 @options.output
+@options.imports
 @options.as_json
 def prune_command(**given: Any) -> None:
-    """Make the weights of MODEL, a .keras file, sparse while it trains on.
+    """Make the weights of MODEL, a .keras or .h5 file, sparse while it trains on.
 
     The sparsity follows tfmot's PolynomialDecay from --begin to --end of the training.
     """
@@ -126,11 +160,21 @@ def prune_command(**given: Any) -> None:
 @click.command("learn")
 @click.argument("model", type=options.KERAS_FILE)
 @options.data(required=True, why="what to train on while learning")
-@click.option("--macs", type=float, help="Keep this share of the multiply-accumulates.")
-@click.option("--params", type=float, help="Keep this share of the parameters.")
-@click.option("--filters", type=float, help="Keep this share of the filters.")
 @click.option(
-    "--strength", type=float, help="Of the group lasso, on all filters: beside a target, or alone."
+    "--macs",
+    type=options.Number(0, 1, open="low"),
+    help="Keep this share of the multiply-accumulates.",
+)
+@click.option(
+    "--params", type=options.Number(0, 1, open="low"), help="Keep this share of the parameters."
+)
+@click.option(
+    "--filters", type=options.Number(0, 1, open="low"), help="Keep this share of the filters."
+)
+@click.option(
+    "--strength",
+    type=options.Number(0, 1e9),
+    help="Of the group lasso, on all filters: beside a target, or alone.",
 )
 @click.option(
     "--groups",
@@ -143,9 +187,10 @@ def prune_command(**given: Any) -> None:
 @options.frequency(100, "Steps between two plans.")
 @options.training(epochs=10, learning_rate=0.05)
 @options.output
+@options.imports
 @options.as_json
 def learn_command(**given: Any) -> None:
-    """Train MODEL, a .keras file, until whole filters are zero.
+    """Train MODEL, a .keras or .h5 file, until whole filters are zero.
 
     Give one of --macs, --params and --filters, or a --strength. Then `tfprune slim --dead` removes
     what became zero, and changes no output.
@@ -165,10 +210,11 @@ def _further(
     **given: Any,
 ) -> None:
     """Does one step on a model that is a file."""
+    specified = _specified(step, given)
     start_keras()
     from tfprune.data import load
-    from tfprune.measure.keras_runtime import read_keras
+    from tfprune.measure.loading import load as load_model
 
-    start = read_keras(model)
+    start = load_model(model)
     dataset = load(data_name, data_dir, seed=seed)
-    _fitted(step, given, start, dataset, output, seed, as_json)
+    _fitted(specified, start, dataset, output, seed, as_json)

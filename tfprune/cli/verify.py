@@ -13,6 +13,7 @@ from tfprune.cli import options
 
 @click.command("verify")
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@options.imports
 @options.as_json
 def verify_command(directory: Path, as_json: bool) -> None:
     """Verify the artifacts in DIRECTORY, an export or a run: hash, loading and running.

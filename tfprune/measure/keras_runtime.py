@@ -1,39 +1,17 @@
-"""Runs a Keras model, from memory or from a `.keras` file."""
+"""Runs a Keras model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfprune.counting import work_of
-from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure.interface import Runner, Runtime, one_line
+from tfprune.errors import UsageError
+from tfprune.measure.interface import Runner, Runtime
 from tfprune.measure.stored import StoredWeights, stored
-from tfprune.measure.unpack import check_zip
-
-
-def read_keras(path: Path) -> keras.Model:
-    """Reads a `.keras` file, without its optimizer.
-
-    Args:
-        path: The file.
-
-    Raises:
-        TfpruneError: It is damaged, would grow too large, or needs a layer that is not registered.
-    """
-    check_zip(path)
-    try:
-        return keras.saving.load_model(path, compile=False)
-    # Keras raises whatever the damaged part raises: KeyError, OSError, ValueError, BadZipFile, …
-    except Exception as error:
-        raise TfpruneError(
-            f"{path} cannot be loaded ({one_line(error)}): "
-            "export it again, or register its custom layers before loading"
-        ) from error
 
 
 class KerasRuntime(Runtime):

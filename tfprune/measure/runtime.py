@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfprune.errors import UsageError
-from tfprune.files import existing
+from tfprune.files import MODEL_FILES, existing
 from tfprune.measure.interface import Runtime
 from tfprune.measure.unpack import ARCHIVES
 
@@ -28,9 +28,9 @@ def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) ->
     """Loads an artifact, or wraps a model that is in memory.
 
     Args:
-        artifact: A `.keras` file, a `.tflite` file or a C array (`.cc`) of one, an `.onnx` file, a
-            SavedModel directory, a `.tar.gz` or `.tar.zst` that holds one SavedModel, or a built
-            Keras model. It has one input and one output.
+        artifact: A `.keras` or legacy `.h5` file, a `.tflite` file or a C array (`.cc`) of one, an
+            `.onnx` file, a SavedModel directory, a `.tar.gz` or `.tar.zst` that holds one
+            SavedModel, or a built Keras model. It has one input and one output.
         threads: Threads of the single-image call of a TFLite or ONNX model. TensorFlow's thread
             pools belong to the process (`tf.config.threading`), so the other formats ignore it.
 
@@ -63,9 +63,10 @@ def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) ->
         from tfprune.measure.onnx_runtime import OnnxRuntime
 
         return OnnxRuntime(path, threads=threads)
-    from tfprune.measure.keras_runtime import KerasRuntime, read_keras
+    from tfprune.measure import loading
+    from tfprune.measure.keras_runtime import KerasRuntime
 
-    return KerasRuntime(read_keras(path), name=path.name)
+    return KerasRuntime(loading.load(path), name=path.name)
 
 
 def runtime_module(path: Path) -> str:
@@ -83,9 +84,9 @@ def runtime_module(path: Path) -> str:
         return _TFLITE
     if path.suffix == ".onnx":
         return _ONNX
-    if path.suffix == ".keras":
+    if path.suffix in MODEL_FILES:
         return _KERAS
     raise UsageError(
         f"{path} is no artifact tfprune can run: "
-        "give a .keras, .tflite, .cc, .onnx, .tar.gz or .tar.zst file, or a SavedModel directory"
+        "give a .keras, .h5, .tflite, .cc, .onnx, .tar.gz or .tar.zst file, or a SavedModel folder"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfprune import zoo
 from tfprune.errors import UsageError
-from tfprune.files import write_text
+from tfprune.files import MODEL_FILES, write_text
 from tfprune.pipeline.requirements import check_data
 from tfprune.pipeline.spec import DataSpec, ModelSpec
 
@@ -89,7 +89,7 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
         raise UsageError(f"{file} does not end in .toml: name the file {file.stem}.toml")
     if file.exists():
         raise UsageError(f"{file} exists already: choose another name, or delete it first")
-    if not model.endswith(".keras"):
+    if not model.endswith(MODEL_FILES):
         zoo.check(model, {})
     check_data(data)
     spec = ModelSpec(name=model)

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from tfprune import zoo
 from tfprune.errors import UsageError, did_you_mean
+from tfprune.files import MODEL_FILES
 from tfprune.pipeline.chain import Chain
 from tfprune.pipeline.expand import (
     MOST_ROUNDS,
@@ -75,7 +76,7 @@ class ModelSpec(Table):
     @property
     def path(self) -> Path | None:
         """The file, where the model is one."""
-        return Path(self.name) if self.name.endswith(".keras") else None
+        return Path(self.name) if self.name.endswith(MODEL_FILES) else None
 
     @model_validator(mode="after")
     def _known(self) -> ModelSpec:

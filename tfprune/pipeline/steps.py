@@ -14,7 +14,7 @@ from tfprune import counting, data, device, filters, graph, slimming, training, 
 from tfprune.artifacts import export
 from tfprune.distillation import Teacher
 from tfprune.measure import evaluate, load, parameters
-from tfprune.measure.keras_runtime import read_keras
+from tfprune.measure.loading import load as load_model
 from tfprune.pipeline.kinds import (
     LearnStep,
     PruneOnceStep,
@@ -76,7 +76,7 @@ def build(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Model:
         TfpruneError: the file cannot be read, or pretrained weights cannot be fetched.
     """
     if spec.path is not None:
-        return read_keras(spec.path)
+        return load_model(spec.path)
     mean, std = data.statistics(dataset.train)
     return zoo.build(
         spec.name,

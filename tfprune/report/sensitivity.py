@@ -9,7 +9,7 @@ import pandas as pd
 
 from tfprune.errors import TfpruneError, UsageError
 
-_SUFFIXES = (".svg", ".png", ".pdf")
+PLOTS = (".svg", ".png", ".pdf")
 # Beyond these many lines nobody tells them apart: the most sensitive groups keep their names.
 _NAMED = 8
 
@@ -31,8 +31,8 @@ def plot_sensitivity(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     from matplotlib.figure import Figure
 
     path = Path(path)
-    if path.suffix not in _SUFFIXES:
-        raise UsageError(f"{path} ends in {path.suffix!r}: give one of {', '.join(_SUFFIXES)}")
+    if path.suffix not in PLOTS:
+        raise UsageError(f"{path} ends in {path.suffix!r}: give one of {', '.join(PLOTS)}")
     whole = float(table["accuracy"].iloc[0])
     groups = table[table["layers"] != ""]
     worst = groups.groupby("layers", sort=False)["accuracy"].min().sort_values(kind="stable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfprune.schedule import polynomial_decay
 from tfprune.weights.callback import PruneWeights
 from tfprune.weights.constraint import MaskConstraint
 from tfprune.weights.keep import KeepZeros
@@ -22,6 +23,7 @@ __all__ = [
     "layer_masks",
     "lowest_die",
     "magnitude_mask",
+    "polynomial_decay",
     "prunable",
     "prune_once",
     "redrawn",

@@ -1,0 +1,245 @@
+"""Every code block of the documents runs: Python, shell, TOML and YAML, in order."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from markdown_it import MarkdownIt
+
+import tfprune
+from tests.test_workflows import _accepted, _commands
+from tfprune import data, device, filters
+from tfprune.cli import main
+from tfprune.pipeline import Pipeline
+from tfprune.report import load_budget
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+)
+# Commands of the documents that are only parsed here, with their files and settings, and why: each
+# must be in a document.
+PARSED = {
+    "tfprune lottery": "it trains 63 nets; tests/cli/test_lottery.py runs a small one",
+    "tfprune slim dense.keras --latency": "it times nets; tests/cli/test_slim.py runs one",
+    "tfprune measure": "it times files; tests/cli/test_measure.py runs it",
+    "tfprune verify": "it loads each file of a run; tests/cli/test_verify.py runs it",
+    "tfprune run pipelines/": "they are studies of hours; their files and settings are checked",
+    "tfprune run mine.toml": "tests/pipeline runs pipelines; variants and settings are checked",
+    "python -m benchmarks.lottery": "it reads a study of hours; the module is there",
+    "make ": "they install and test everything; `make -n` knows the target",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A code block.
+
+    Attributes:
+        language: what its fence says; "shell" for an indented one.
+        text: its content.
+        line: where it begins in the document, from 1.
+    """
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(document: str) -> Iterator[Block]:
+    """All code blocks of a document, fenced and indented, in lists and quotations too."""
+    for token in MarkdownIt().parse(document):
+        if token.type in ("fence", "code_block"):
+            assert token.map is not None
+            language = token.info.strip() if token.type == "fence" else "shell"
+            yield Block(language, token.content, token.map[0] + 1)
+
+
+def commands(script: str) -> Iterator[list[str]]:
+    """The words of each command of a shell script, comments left out."""
+    for line in script.replace("\\\n", " ").splitlines():
+        if words := shlex.split(line, comments=True):
+            yield words
+
+
+class Place:
+    """Runs blocks of one document in a directory, one after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.names: dict[str, Any] = {"__name__": "document", **_prelude()}
+        self.parsed: set[str] = set()
+
+    def run(self, block: Block) -> None:
+        run: dict[str, Callable[[str], None]] = {
+            "python": self._python,
+            "shell": self._shell,
+            "toml": self._toml,
+            "yaml": self._yaml,
+        }
+        assert block.language in run, f"line {block.line}: nothing runs {block.language!r}"
+        run[block.language](block.text)
+
+    def _python(self, text: str) -> None:
+        exec(compile(text, "document", "exec"), self.names)
+
+    def _toml(self, text: str) -> None:
+        if "rules" in tomllib.loads(text):
+            Path("budget.toml").write_text(text)
+            load_budget(Path("budget.toml"))
+        else:
+            Pipeline.model_validate(tomllib.loads(text))
+            Path("mine.toml").write_text(text)
+
+    def _yaml(self, text: str) -> None:
+        for step in yaml.safe_load(text):
+            assert {"run", "uses"} & set(step)
+            for words in _commands(step.get("run", "")):
+                _accepted(words)
+
+    def _shell(self, text: str) -> None:
+        for words in commands(text):
+            line = shlex.join(words)
+            rule = next((each for each in PARSED if f"{line} ".startswith(each)), None)
+            if rule is None:
+                assert words[0] == "tfprune", line
+                result = CliRunner().invoke(main, words[1:])
+                assert result.exit_code == 0, f"{line}: {result.output}"
+                continue
+            self.parsed.add(rule)
+            if words[0] == "make":
+                subprocess.run(
+                    ["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True
+                )
+            elif words[0] == "python":
+                assert importlib.util.find_spec(words[2]), line
+            else:
+                _accepted(words[1:])
+                if words[1] == "run":
+                    self._pipeline(words[2:])
+
+    def _pipeline(self, words: list[str]) -> None:
+        """Checks a pipeline file with its settings, and names of variants."""
+        given = list(itertools.pairwise(words))
+        settings = [part for key, value in given if key == "--set" for part in (key, value)]
+        result = CliRunner().invoke(main, ["pipeline", "check", words[0], *settings])
+        assert result.exit_code == 0, result.output
+        listed = re.search(r"variants \((.*)\), seeds", result.output)
+        assert listed is not None
+        for key, value in given:
+            assert key != "--only" or value in listed[1].split(", ")
+
+
+def _prelude() -> dict[str, Any]:
+    """What the documents take for granted: a model, images, labels, and a way to train."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 255, (64, 8, 8, 1)).astype("float32")
+    y = rng.integers(0, 3, 64)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(8, 3, activation="relu", name="conv1"),
+            layers.Conv2D(8, 3, activation="relu", name="conv3"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, name="head"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    model.fit = functools.partial(model.fit, verbose=0)
+
+    def train(model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> Any:
+        model.compile("adam", loss)
+        return model.fit(x, y, batch_size=64, verbose=0, callbacks=callbacks)
+
+    class Scale(layers.Layer):
+        """A layer whose weight belongs to channels, for rules of its own."""
+
+        def build(self, shape: tuple[int | None, ...]) -> None:
+            self.factor = self.add_weight(shape=(shape[-1],), name="scale")
+
+    return {"model": model, "x": x, "y": y, "train": train, "tfprune": tfprune, "Scale": Scale}
+
+
+@pytest.fixture
+def place(tiny_run, tmp_path, monkeypatch):
+    """A directory with the runs and files that the documents name, and few images."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("cifar10", "digits"):
+        shutil.copytree(tiny_run, tmp_path / "saved_models" / name)
+    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+    (tmp_path / "b.toml").write_text('[[rules]]\nartifact = "keras"\naccuracy = { min = 0.0 }\n')
+    # Epochs as the documents say, on few images.
+    monkeypatch.setattr(data, "load", functools.partial(data.load, limit=64))
+
+    def untimed(model: keras.Model, latency: float) -> filters.RemovalPlan:
+        """What a machine's speed has no part in."""
+        return filters.plan(model, macs=latency)
+
+    monkeypatch.setattr(device, "plan", untimed)
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_of_a_document_runs(document, place):
+    with warnings.catch_warnings():
+        # So few images make few steps, which is what it warns of.
+        warnings.filterwarnings("ignore", "PruneWeights: ")
+        for block in blocks((ROOT / document).read_text()):
+            try:
+                place.run(block)
+            except Exception as error:
+                raise AssertionError(f"{document}, line {block.line}: {error}") from error
+
+
+def test_what_is_only_parsed_is_in_a_document():
+    texts = [
+        f"{shlex.join(words)} "
+        for document in DOCUMENTS
+        for block in blocks((ROOT / document).read_text())
+        if block.language == "shell"
+        for words in commands(block.text)
+    ]
+    for rule in PARSED:
+        assert any(text.startswith(rule) for text in texts), f"{rule!r} is in no document"
+
+
+def test_a_block_that_fails_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    document = (
+        "- a list:\n\n  ```python\n  import tfprune\n  tfprune.nothing\n  ```\n\ntext\n\n"
+        "    tfprune frobnicate   # a comment\n\n```toml\nname = 1\n```\n\n```\nno language\n```\n"
+    )
+    found = list(blocks(document))
+    assert [(each.language, each.line) for each in found] == [
+        ("python", 3),
+        ("shell", 10),
+        ("toml", 12),
+        ("", 16),
+    ]
+    for block in found:
+        with pytest.raises((AssertionError, AttributeError, ValueError)):
+            Place(tmp_path).run(block)
+    for wrong in ("make nothing", "tfprune lottery --rond 3", "python -m benchmarks.lotery", "ls"):
+        with pytest.raises(Exception):  # noqa: B017 - each fails in a way of its own
+            Place(tmp_path)._shell(wrong)
