@@ -10,6 +10,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tfprune.graph import named_layers
 from tfprune.measure.savedmodel_runtime import SIGNATURE
 from tfprune.quiet import quiet
 
@@ -27,11 +28,11 @@ class _Served(tf.Module):
     and stores each name twice; otherwise this is what it writes.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, batch: int | None = None) -> None:
         super().__init__()
         inputs, outputs = tensor_names(model)
         specs = [
-            tf.TensorSpec(x.shape, x.dtype, name=name)
+            tf.TensorSpec((x.shape[0] or batch, *x.shape[1:]), x.dtype, name=name)
             for x, name in zip(model.inputs, inputs, strict=True)
         ]
         self.weights = [weight.value for weight in model.weights]
@@ -65,6 +66,18 @@ def flattened(model: keras.Model) -> keras.Model:
     return keras.Model(list(model.inputs), list(model.outputs))
 
 
+def layers_in(model: keras.Model, *names: str) -> list[str]:
+    """The layers of a model that names of operations in its graph tell of, quoted.
+
+    Args:
+        model: A Sequential or Functional model.
+        *names: Such as `"functional/conv2d/convolution"`.
+    """
+    parts = {part for name in names for part in name.split("/")}
+    known = [path.split("/")[-1] for path in named_layers(model)]
+    return [f"'{name}'" for name in dict.fromkeys(known) if name in parts] or ["unknown"]
+
+
 def _distinct(names: list[str]) -> list[str]:
     found: list[str] = []
     for name in names:
@@ -76,18 +89,34 @@ def _distinct(names: list[str]) -> list[str]:
     return found
 
 
-def write_saved_model(model: keras.Model, directory: Path) -> None:
+def write_saved_model(model: keras.Model, directory: Path, batch: int | None = None) -> None:
     """Saves the inference graph of a model, with the signature `serving_default`.
 
     Args:
         model: A finished model; see `tensor_names` for what its inputs and outputs are called.
         directory: Where to; it must not exist.
+        batch: The only batch size that it takes, where the model takes any.
     """
-    served = _Served(model)
+    served = _Served(model, batch)
     with quiet():
         signature = served.serve.get_concrete_function()
         tf.saved_model.save(served, str(directory), {SIGNATURE: signature})
     _make_reproducible(directory)
+
+
+def holds_loop(directory: Path) -> bool:
+    """Whether a SavedModel's graph has a loop, such as that of an LSTM over its steps.
+
+    Args:
+        directory: From `write_saved_model`.
+    """
+    saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
+    return any(
+        node.op in ("While", "StatelessWhile")
+        for graph in saved.meta_graphs
+        for function in graph.graph_def.library.function
+        for node in function.node_def
+    )
 
 
 def _make_reproducible(directory: Path) -> None:
