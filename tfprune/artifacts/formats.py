@@ -73,9 +73,9 @@ class Source:
                 content = convert(saved_model, kind, self._feeds, self.io, batch)
             except MissingOperatorError as error:
                 raise TfpruneError(
-                    f"TFLite has no builtin operator for {', '.join(error.operators)} "
-                    f"(layer {' and '.join(layers_in(self.model, *error.places))}): "
-                    "leave TFLite out, or replace the layer"
+                    f"TFLite has no builtin operator for {', '.join(error.operators)}"
+                    f"{layers_in(self.model, error.places)}: "
+                    "leave TFLite out, or replace the layers that use it"
                 ) from error
             path.write_bytes(content)
         return path.read_bytes()

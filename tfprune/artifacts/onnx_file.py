@@ -46,9 +46,9 @@ def write_onnx(model: keras.Model, path: Path) -> None:
     }
     if missing:
         raise TfpruneError(
-            f"ONNX has no operator for {', '.join(missing)} "
-            f"(layer {' and '.join(layers_in(model, *missing.values()))}): "
-            "leave ONNX out, or replace the layer"
+            f"ONNX has no operator for {', '.join(missing)}"
+            f"{layers_in(model, missing.values())}: "
+            "leave ONNX out, or replace the layers that use it"
         )
     _rename(proto.graph, *tensor_names(model))
     path.write_bytes(proto.SerializeToString(deterministic=True))

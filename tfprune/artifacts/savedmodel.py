@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -66,16 +67,22 @@ def flattened(model: keras.Model) -> keras.Model:
     return keras.Model(list(model.inputs), list(model.outputs))
 
 
-def layers_in(model: keras.Model, *names: str) -> list[str]:
-    """The layers of a model that names of operations in its graph tell of, quoted.
+def layers_in(model: keras.Model, names: Iterable[str]) -> str:
+    """Words for the layers of a model that names of operations in its graph tell of.
 
     Args:
         model: A Sequential or Functional model.
-        *names: Such as `"functional/conv2d/convolution"`.
+        names: Such as `"functional/conv2d/convolution"`.
+
+    Returns:
+        Such as `" in layer 'conv2d'"`; empty where no name tells, as with raw operations.
     """
     parts = {part for name in names for part in name.split("/")}
+    # Where a layer is called once more, TensorFlow counts behind its name.
+    parts |= {re.sub(r"_\d+$", "", part) for part in parts}
     known = [path.split("/")[-1] for path in named_layers(model)]
-    return [f"'{name}'" for name in dict.fromkeys(known) if name in parts] or ["unknown"]
+    found = [f"'{name}'" for name in dict.fromkeys(known) if name in parts]
+    return f" in layer {' or '.join(found)}" if found else ""
 
 
 def _distinct(names: list[str]) -> list[str]:
