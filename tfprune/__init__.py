@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tfprune.filters import channel_groups as channel_groups
     from tfprune.filters import channel_rule as channel_rule
     from tfprune.filters import remove_filters as remove_filters
-    from tfprune.measure import sparsity as sparsity
     from tfprune.measure.loading import load as load
+    from tfprune.measure.sparsity import sparsity as sparsity
     from tfprune.pipeline.lottery import lottery as lottery
     from tfprune.schedule import polynomial_decay as polynomial_decay
     from tfprune.slimming import plan as plan

@@ -162,11 +162,15 @@ class _Wanted:
     """What the Keras model gives, and on what."""
 
     def __init__(self, model: keras.Model, on: str, data: Feeds | None) -> None:
-        opened = open_keras(model)
         self.on = on
-        self.feeds = random_pixels(model, opened.inputs) if data is None else compared(model, data)
         try:
+            opened = open_keras(model)
+            self.feeds = (
+                random_pixels(model, opened.inputs) if data is None else compared(model, data)
+            )
             self.outputs = opened.predict(self.feeds)
+        except TfpruneError:
+            raise
         # Layers raise what they like where the numbers make no sense to them.
         except Exception as error:
             raise TfpruneError(

@@ -14,8 +14,9 @@ from tfprune.artifacts.archive import pack
 from tfprune.artifacts.c_array import write_c_array
 from tfprune.artifacts.keras_file import write_keras
 from tfprune.artifacts.onnx_file import write_onnx
-from tfprune.artifacts.savedmodel import tensor_names, write_saved_model
-from tfprune.artifacts.tflite import Ends, Feeds, Kind, convert
+from tfprune.artifacts.recurrent import has_loops, unrolled
+from tfprune.artifacts.savedmodel import holds_loop, layers_in, tensor_names, write_saved_model
+from tfprune.artifacts.tflite import INTEGER, Ends, Feeds, Kind, MissingOperatorError, convert
 from tfprune.errors import TfpruneError
 
 
@@ -53,12 +54,43 @@ class Source:
         return path
 
     def tflite(self, kind: Kind) -> bytes:
-        """The model as TFLite, converted once for all formats that hold it."""
+        """The model as TFLite, converted once for all formats that hold it.
+
+        A recurrent model takes one example at a time: over an open batch TFLite has no loop.
+        """
         path = self.scratch / f"{kind}.tflite"
         if not path.exists():
             batch = self.model.inputs[0].shape[0] or 1
-            path.write_bytes(convert(self.saved_model, kind, self._feeds, self.io, batch))
+            saved_model = self.saved_model
+            if has_loops(self.model):
+                saved_model = self._unrolled if kind in INTEGER else self._looping
+            if kind in INTEGER and holds_loop(saved_model):
+                raise TfpruneError(
+                    f"model '{self.model.name}' computes in a loop, and TFLite cannot calibrate "
+                    "one: export tflite or tflite-dynamic, or write the loop out"
+                )
+            try:
+                content = convert(saved_model, kind, self._feeds, self.io, batch)
+            except MissingOperatorError as error:
+                raise TfpruneError(
+                    f"TFLite has no builtin operator for {', '.join(error.operators)}"
+                    f"{layers_in(self.model, error.places)}: "
+                    "leave TFLite out, or replace the layers that use it"
+                ) from error
+            path.write_bytes(content)
         return path.read_bytes()
+
+    @functools.cached_property
+    def _looping(self) -> Path:
+        directory = self.scratch / "looping"
+        write_saved_model(self.model, directory, batch=1)
+        return directory
+
+    @functools.cached_property
+    def _unrolled(self) -> Path:
+        directory = self.scratch / "unrolled"
+        write_saved_model(unrolled(self.model), directory, batch=1)
+        return directory
 
     @property
     def _feeds(self) -> Feeds | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tfprune.graph import named_layers
 from tfprune.measure.savedmodel_runtime import SIGNATURE
 from tfprune.quiet import quiet
 
@@ -27,11 +29,11 @@ class _Served(tf.Module):
     and stores each name twice; otherwise this is what it writes.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, batch: int | None = None) -> None:
         super().__init__()
         inputs, outputs = tensor_names(model)
         specs = [
-            tf.TensorSpec(x.shape, x.dtype, name=name)
+            tf.TensorSpec((x.shape[0] or batch, *x.shape[1:]), x.dtype, name=name)
             for x, name in zip(model.inputs, inputs, strict=True)
         ]
         self.weights = [weight.value for weight in model.weights]
@@ -65,6 +67,24 @@ def flattened(model: keras.Model) -> keras.Model:
     return keras.Model(list(model.inputs), list(model.outputs))
 
 
+def layers_in(model: keras.Model, names: Iterable[str]) -> str:
+    """Words for the layers of a model that names of operations in its graph tell of.
+
+    Args:
+        model: A Sequential or Functional model.
+        names: Such as `"functional/conv2d/convolution"`.
+
+    Returns:
+        Such as `" in layer 'conv2d'"`; empty where no name tells, as with raw operations.
+    """
+    parts = {part for name in names for part in name.split("/")}
+    # Where a layer is called once more, TensorFlow counts behind its name.
+    parts |= {re.sub(r"_\d+$", "", part) for part in parts}
+    known = [path.split("/")[-1] for path in named_layers(model)]
+    found = [f"'{name}'" for name in dict.fromkeys(known) if name in parts]
+    return f" in layer {' or '.join(found)}" if found else ""
+
+
 def _distinct(names: list[str]) -> list[str]:
     found: list[str] = []
     for name in names:
@@ -76,18 +96,34 @@ def _distinct(names: list[str]) -> list[str]:
     return found
 
 
-def write_saved_model(model: keras.Model, directory: Path) -> None:
+def write_saved_model(model: keras.Model, directory: Path, batch: int | None = None) -> None:
     """Saves the inference graph of a model, with the signature `serving_default`.
 
     Args:
         model: A finished model; see `tensor_names` for what its inputs and outputs are called.
         directory: Where to; it must not exist.
+        batch: The only batch size that it takes, where the model takes any.
     """
-    served = _Served(model)
+    served = _Served(model, batch)
     with quiet():
         signature = served.serve.get_concrete_function()
         tf.saved_model.save(served, str(directory), {SIGNATURE: signature})
     _make_reproducible(directory)
+
+
+def holds_loop(directory: Path) -> bool:
+    """Whether a SavedModel's graph has a loop, such as that of an LSTM over its steps.
+
+    Args:
+        directory: From `write_saved_model`.
+    """
+    saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
+    return any(
+        node.op in ("While", "StatelessWhile")
+        for graph in saved.meta_graphs
+        for function in graph.graph_def.library.function
+        for node in function.node_def
+    )
 
 
 def _make_reproducible(directory: Path) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
-from tfprune.errors import TfpruneError
 from tfprune.quiet import quiet
 
 Kind = Literal["float32", "float16", "dynamic", "sparse", "int8", "int16x8"]
@@ -22,13 +21,29 @@ Feeds = dict[str, np.ndarray]
 # Ranges hardly move after some hundred images, and calibration runs them one by one.
 CALIBRATION_IMAGES = 500
 _MISSING = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
-_INTEGER = {
+_PLACE = re.compile(r'"([\w/.-]+)(?:@|")')
+# Formats that calibrate, and for the two what their activations are.
+INTEGER = {
     "int8": (tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.int8),
     "int16x8": (
         tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
         tf.int16,
     ),
 }
+
+
+class MissingOperatorError(Exception):
+    """TFLite has no builtin operator for some of a model's.
+
+    Args:
+        operators: Their names.
+        places: Names of operations in the graph, some of which may be those that use them.
+    """
+
+    def __init__(self, operators: list[str], places: list[str]) -> None:
+        super().__init__(", ".join(operators))
+        self.operators = operators
+        self.places = places
 
 
 def convert(
@@ -59,7 +74,7 @@ def convert(
         The file's content, the same bytes for the same SavedModel.
 
     Raises:
-        TfpruneError: An operation of the model has no builtin operator.
+        MissingOperatorError: An operation of the model has no builtin operator.
     """
     # from_concrete_functions leaves Keras 3 variables as resources, which calibration cannot read.
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
@@ -70,9 +85,9 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if kind in _INTEGER:
+    if kind in INTEGER:
         assert feeds is not None  # export asks for them
-        operators, dtype = _INTEGER[kind]
+        operators, dtype = INTEGER[kind]
         converter.representative_dataset = _examples(feeds, batch)
         converter.target_spec.supported_ops = [operators]
         if io == "int8":
@@ -105,10 +120,11 @@ def _convert(converter: tf.lite.TFLiteConverter) -> bytes:
         with quiet():
             return converter.convert()
     except ConverterError as error:
-        missing = sorted(set(_MISSING.findall(str(error))))
+        said = str(error)
+        missing = sorted(set(_MISSING.findall(said)))
+        if not missing and "tensor list" in said:
+            missing = ["a loop over a list of tensors"]
         if not missing:
             raise
-        raise TfpruneError(
-            f"TFLite has no builtin operator for {', '.join(missing)}: "
-            "leave TFLite out, or replace the layers that use it"
-        ) from error
+        places = [place for place in _PLACE.findall(said) if "/" in place]
+        raise MissingOperatorError(missing, places) from error

@@ -67,10 +67,11 @@ def inspect_command(
     if plot is not None and not probed:
         raise click.UsageError("--plot draws how sensitive groups are: give --sensitivity too")
     start_keras()
-    from tfprune import channel_groups, sparsity
+    from tfprune import channel_groups
     from tfprune.counting import listed, work_of
     from tfprune.filters import group_table
     from tfprune.measure.loading import load as load_model
+    from tfprune.measure.sparsity import sparsity
     from tfprune.report import render
 
     network = load_model(model)
