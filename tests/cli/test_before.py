@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -462,3 +463,17 @@ def test_a_closed_pipe_is_quiet():
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(files, monkeypatch):
+    def warns(*_, **__):
+        warnings.warn("inspect: two\nlines", stacklevel=1)
+        raise TfpruneError("done")
+
+    monkeypatch.setattr("tfprune.measure.loading.load", warns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        shown = warnings.showwarning
+        result = run("inspect", files / "good.keras")
+        assert warnings.showwarning is shown
+    assert result.stderr == "Warning: inspect: two lines\nError: done\n"
