@@ -78,7 +78,7 @@ def test_every_format_passes(verdicts: dict[str, Verdict], exported: list[Artifa
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("a.keras", "is no .keras file, or is cut short"),
+        ("a.keras", "is cut short or damaged"),
         ("b.tar.gz", "cannot be unpacked"),
         ("c.tflite", "is no TFLite model"),
         ("d.cc", "holds no C array"),

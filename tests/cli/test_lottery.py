@@ -123,7 +123,7 @@ def test_as_json_it_is_the_table_and_nothing_is_done_again(out):
         ),
         (
             ["--seeds", "a"],
-            "Invalid value for '--seeds': 'a' is no list of numbers such as 0,1,2",
+            "Invalid value for '--seeds': 'a' is not a list of numbers such as 0,1,2",
         ),
     ],
 )

@@ -110,7 +110,7 @@ def test_a_damaged_file_is_one_line(
     path = tmp_path / name
     path.write_bytes(damage(files["tflite"].read_bytes()))  # type: ignore[operator]
     result = _measure(files["tflite"], path)
-    assert result.exit_code == 1
+    assert result.exit_code == (2 if name == "renamed.keras" else 1)
     assert result.stdout == ""
     (line,) = [each for each in result.stderr.splitlines() if not each.startswith("INFO")]
     assert line.startswith(f"Error: {path} ")
@@ -128,7 +128,7 @@ def test_a_file_with_too_few_classes_is_one_line(tmp_path: Path) -> None:
 def test_layers_are_those_of_keras_files(files: dict[str, Path], tmp_path: Path) -> None:
     result = _measure(files["tflite"], "--layers")
     assert result.exit_code == 2
-    assert "--layers shows the layers of .keras files: give one" in result.stderr
+    assert "--layers shows the layers of .keras and .h5 files: give one" in result.stderr
     unknown = shutil.copy(files["tflite"], tmp_path / "model.bin")
     result = _measure(unknown)
     assert result.exit_code == 2
