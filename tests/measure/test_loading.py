@@ -127,6 +127,7 @@ def written(path: Path, config: dict[str, Any], model: keras.Model, version: str
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.reliability("models of Keras 2", "right")
 @pytest.mark.parametrize("name", ["old.h5", "old.keras"])
 def test_a_model_of_keras_2_computes_the_same(tmp_path, name):
     config, twin = old()
@@ -252,6 +253,7 @@ KINDS: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
 }
 
 
+@pytest.mark.reliability("files that hold no Keras model, or a damaged one", "refused")
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_no_keras_model_is_named(tmp_path, name):
     make, kind, said = KINDS[name]

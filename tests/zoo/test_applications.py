@@ -281,8 +281,9 @@ def test_turned_colours_become_tflite_in_8_bits(tmp_path):
     inputs, x = applications.prepared("ResNet50", SHAPE)
     x = keras.layers.Conv2D(4, 3, strides=8, name="conv")(x)
     model = keras.Model(inputs, keras.layers.Flatten()(x))
-    data = images(100, *SHAPE)
-    tfprune.export(model, tmp_path, formats=["tflite-int8"], representative_data=data)
+    tfprune.export(
+        model, tmp_path, formats=["tflite-int8"], representative_data=images(100, *SHAPE)
+    )
 
 
 @pytest.mark.parametrize(

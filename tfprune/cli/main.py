@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from typing import Any, TextIO
 
 import click
@@ -61,6 +62,7 @@ class _Commands(click.Group):
             # What the terminal's encoding lacks, such as the bytes of a file name, is spelt out.
             with contextlib.suppress(AttributeError, ValueError, OSError):
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        before, warnings.showwarning = warnings.showwarning, _show_warning
         try:
             return super().main(*args, **options)
         except OSError as error:
@@ -75,6 +77,8 @@ class _Commands(click.Group):
                     err=True,
                 )
             sys.exit(1)
+        finally:
+            warnings.showwarning = before
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -95,6 +99,11 @@ class _Commands(click.Group):
                 f"unexpected {type(error).__name__}: {said[:300]} "
                 "(run `tfprune --debug ...` for the traceback)"
             ) from error
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Tells a warning in one line, without the place in the code that Python adds."""
+    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def _unwritten(error: OSError) -> TextIO | None:

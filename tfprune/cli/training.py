@@ -81,6 +81,7 @@ def _rescued(model: Any, output: Path, error: Exception) -> TfpruneError:
     from tfprune.errors import TfpruneError
 
     said = str(error) if isinstance(error, TfpruneError) else f"{type(error).__name__}: {error}"
+    said = " ".join(said.split())
     for folder in (output.parent, Path.cwd(), Path(tempfile.gettempdir())):
         for suffix, save in ((".keras", model.save), (".weights.h5", model.save_weights)):
             path = folder / f"{output.stem}-rescued{suffix}"

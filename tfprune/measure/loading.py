@@ -25,13 +25,13 @@ from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import existing
 from tfprune.measure import keras2
 from tfprune.measure.interface import one_line
-from tfprune.measure.unpack import check_zip
+from tfprune.measure.unpack import HDF5, check_archive
 
 IMPORTS = "TFPRUNE_IMPORT"
 """The environment variable that lists what to import before a model is loaded, here and in every
 process that this one starts; separated as `PATH` is."""
 
-_ZIP, _HDF5 = b"PK", b"\x89HDF\r\n\x1a\n"
+_ZIP = b"PK"
 # Enough of a file to see what it is.
 _HEAD = 512
 _CONVERT = (
@@ -146,8 +146,7 @@ def check_size(path: Path) -> None:
         raise UsageError(f"{path} {said}")
     if path.stat().st_size == 0:
         raise TfpruneError(f"{path} is empty: save or copy the model again")
-    if _head(path).startswith(_ZIP):
-        check_zip(path)
+    check_archive(path)
 
 
 # -- imports ------------------------------------------------------------------------------------
@@ -349,7 +348,7 @@ def _other_kind(path: Path) -> str | None:
     if not path.is_file():
         return "is not a file: give a .keras or .h5 file"
     head, suffix = _head(path), path.suffix.lower()
-    if head.startswith(_HDF5):
+    if head.startswith(HDF5):
         return None
     if head.startswith(_ZIP):
         return _other_zip(path)

@@ -27,6 +27,8 @@ from tfprune.measure.interface import one_line
 ARCHIVES = (".tar.gz", ".tgz", ".tar.zst")
 # Far above any CNN, far below any disk.
 MOST_BYTES = 8 << 30
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""How a file of HDF5 begins."""
 # A SavedModel has five files, and some more for each vocabulary.
 MOST_MEMBERS = 2_000
 # Weights of which 99 in 100 are zero shrink to a sixtieth; a bomb is a thousand times its size.
@@ -83,7 +85,8 @@ def check_archive(path: Path, most_bytes: int = MOST_BYTES) -> None:
     """Refuses a model's file that would take much more memory than it has bytes.
 
     Of a `.keras` file the members, its JSON and the tensors of its weights are looked at, of an
-    `.h5` file the tensors. Nothing is unpacked into memory. Files of other kinds pass.
+    `.h5` file the tensors; a file goes by its content, whatever its name. Nothing is unpacked into
+    memory. Files of other kinds pass.
 
     Args:
         path: A file that somebody gave.
@@ -92,10 +95,11 @@ def check_archive(path: Path, most_bytes: int = MOST_BYTES) -> None:
     Raises:
         TfpruneError: It is none of its kind, is cut short, or grows beyond the limits.
     """
-    if path.suffix in (".h5", ".hdf5"):
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        if file.read(len(HDF5)) == HDF5:
             _check_h5(file, path, most_bytes)
-    elif path.suffix == ".keras" and zipfile.is_zipfile(path):
+            return
+    if zipfile.is_zipfile(path):
         check_zip(path, most_bytes)
 
 
