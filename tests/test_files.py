@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tfprune.errors import TfpruneError
-from tfprune.files import read_json, write_json, write_text
+from tfprune.files import partial_folder, read_json, sweep, write_json, write_text
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -34,3 +39,32 @@ def test_errors_are_one_line_that_names_the_file(tmp_path):
             action()
         assert str(tmp_path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys, time\n"
+        "from tfprune.files import partial_folder\n"
+        f"with partial_folder(pathlib.Path({str(tmp_path)!r})) as folder:\n"
+        "    (folder / 'half').write_text('half')\n"
+        "    print(folder.name, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        begun = tmp_path / other.stdout.readline().strip()
+        sweep(tmp_path)
+        assert (begun / "half").exists()
+        other.kill()
+        other.wait()
+    # Those of before folders had locks are known by their age.
+    old, young = tmp_path / ".partial-old", tmp_path / ".partial-young"
+    for each in (old, young):
+        each.mkdir()
+    os.utime(old, (0, 0))
+    (tmp_path / ".partial-file").touch()
+    with partial_folder(tmp_path) as mine:
+        sweep(tmp_path)
+        left = {".partial-young", ".partial-file", mine.name}
+        assert {path.name for path in tmp_path.iterdir()} == left
+    assert not mine.exists()

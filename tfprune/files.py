@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from tfprune.errors import TfpruneError, UsageError
 
@@ -15,6 +21,9 @@ from tfprune.errors import TfpruneError, UsageError
 RECORD = "record.json"
 # How the name of a file ends that holds a whole Keras model.
 MODEL_FILES = (".keras", ".h5", ".hdf5")
+PARTIAL = ".partial-"
+_LOCK = ".lock"
+_ABANDONED_SECONDS = 3600
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
@@ -33,14 +42,48 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, since a rename is atomic only within one file system.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as partial:
-            fresh = Path(partial, path.name)
+        with partial_folder(path.parent) as partial:
+            fresh = partial / path.name
             fresh.write_text(text, encoding="utf-8")
             fresh.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from error
     return path
+
+
+@contextlib.contextmanager
+def partial_folder(directory: Path) -> Iterator[Path]:
+    """A folder for files that are not whole yet, which goes away with what is left in it.
+
+    It lies in the directory that the files shall move to, since a rename is atomic only within one
+    file system. Whoever is killed leaves it behind; `sweep` knows it by its lock, which the system
+    takes off.
+
+    Args:
+        directory: an existing directory.
+    """
+    with tempfile.TemporaryDirectory(dir=directory, prefix=PARTIAL) as partial:
+        lock = FileLock(Path(partial, _LOCK))
+        with lock:
+            yield Path(partial)
+
+
+def sweep(directory: Path) -> None:
+    """Removes the partial folders of processes that are gone; others keep theirs.
+
+    Args:
+        directory: where they lie; what cannot be removed stays.
+    """
+    for found in directory.glob(f"{PARTIAL}*"):
+        with contextlib.suppress(OSError, Timeout):
+            if not found.is_dir() or found.is_symlink():
+                continue
+            if (found / _LOCK).exists():
+                with FileLock(found / _LOCK, timeout=0):
+                    shutil.rmtree(found, ignore_errors=True)
+            # Between making a folder and locking it, and before folders had locks.
+            elif time.time() - found.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(found, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], document: Any) -> Path:

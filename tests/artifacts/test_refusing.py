@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -63,6 +65,15 @@ def test_a_failure_leaves_everything_as_it_was(
     assert (tmp_path / "model.keras").read_bytes() == b"an older export"
     export(model, tmp_path, ["keras"])
     assert load(tmp_path / "model.keras").format == "keras"
+
+
+def test_the_next_export_removes_what_a_killed_one_left(model: keras.Model, tmp_path: Path) -> None:
+    left = tmp_path / ".partial-killed"
+    left.mkdir()
+    (left / ".lock").touch()
+    (left / "model.keras").write_bytes(b"half")
+    export(model, tmp_path, ["keras"])
+    assert names(tmp_path) == ["model.keras"]
 
 
 def test_a_file_that_cannot_be_loaded_does_not_count(
@@ -166,13 +177,35 @@ def test_data_that_does_not_fit_is_one_line(
 
 
 @pytest.mark.reliability("exports that cannot be", "refused")
-@pytest.mark.parametrize("name", ["", "../model", "a/b", ".."])
-def test_a_name_that_leaves_the_directory_is_one_line(
-    model: keras.Model, tmp_path: Path, name: str
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        *((name, "without directories") for name in ("", "../model", "a/b", "..", "a:b", "a\0b")),
+        ("a\tb", "that can be printed"),
+        ("\ud800", "that can be printed"),
+        ("模" * 70, "name has 210 bytes"),
+    ],
+)
+def test_a_name_that_is_no_file_name_is_one_line(
+    model: keras.Model, tmp_path: Path, name: str, says: str
 ) -> None:
     with pytest.raises(UsageError) as error:
         export(model, tmp_path, ["keras"], name=name)
-    assert "without directories" in one_line(error)
+    assert says in one_line(error)
+
+
+def test_an_operator_that_no_format_has_is_named_with_its_layer(tmp_path: Path) -> None:
+    class Odd(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return keras.ops.erfinv(x / 300)
+
+    model = tiny(Odd(name="odd_one"))
+    formats = ["tflite", *(["onnx"] if importlib.util.find_spec("tf2onnx") else [])]
+    for form in formats:
+        with pytest.raises(TfpruneError) as error:
+            export(model, tmp_path, [form])
+        assert "has no" in one_line(error)
+        assert "operator for Erfinv in layer 'odd_one'" in one_line(error)
 
 
 class Subclassed(keras.Model):

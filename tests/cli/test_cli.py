@@ -56,6 +56,8 @@ def test_every_command_explains_itself(command):
     assert "\\b" not in result.output
 
 
+# So few steps make one cut, which is said.
+@pytest.mark.filterwarnings("ignore:PruneWeights. the schedule begins and ends:UserWarning")
 def test_prune_makes_a_file_sparse(trained, tmp_path):
     out = tmp_path / "sparse.keras"
     # Steps enough for a ramp.

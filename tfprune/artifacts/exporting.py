@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from tfprune import __version__
 from tfprune.artifacts import checker
 from tfprune.artifacts.arena import memory
-from tfprune.artifacts.artifact import Artifact, Companion, Tensor
+from tfprune.artifacts.artifact import Artifact, Companion, Tensor, is_inside
 from tfprune.artifacts.calibrating import doubts
 from tfprune.artifacts.comparing import compare, sigmoid_outputs
 from tfprune.artifacts.feeding import Data, by_input, compared, held_back, random_pixels
@@ -27,7 +26,7 @@ from tfprune.artifacts.installed import check_installed
 from tfprune.artifacts.running import open_keras
 from tfprune.artifacts.tflite import Ends, Feeds
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
-from tfprune.files import sha256
+from tfprune.files import partial_folder, sha256, sweep
 from tfprune.measure.c_array import c_array
 from tfprune.measure.interface import one_line
 from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
@@ -36,6 +35,8 @@ from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 # precision: the files compute in float32, the model in 16 bits.
 MIXED_TOLERANCE = 5e-2
 LABELS = "labels.txt"
+# File systems allow 255, and suffixes follow.
+_LONGEST_NAME = 200
 _PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
 
 
@@ -103,8 +104,7 @@ def export(
             model, or the directory cannot be written.
     """
     chosen = _chosen(formats, io)
-    if not name.strip(".") or Path(name).name != name:
-        raise UsageError(f"name is {name!r}: give a file name without directories")
+    _check_name(name)
     copy = finished(model)
     data = None if representative_data is None else by_input(model, representative_data)
     given = None if comparison_data is None else by_input(model, comparison_data, "comparison_data")
@@ -132,15 +132,16 @@ def export(
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".partial-") as partial:
-            (scratch := Path(partial, "scratch")).mkdir()
+        sweep(directory)
+        with partial_folder(directory) as partial:
+            (scratch := partial / "scratch").mkdir()
             source = Source(copy, name, scratch, calibration, io)
-            artifacts = [_write(source, each, Path(partial), wanted) for each in chosen]
+            artifacts = [_write(source, each, partial, wanted) for each in chosen]
             model_sha256 = sha256(source.keras_file)
             if named:
                 lines = "".join(f"{label}\n" for label in named)
-                Path(partial, LABELS).write_text(lines, encoding="utf-8")
-                Path(partial, LABELS).replace(directory / LABELS)
+                (partial / LABELS).write_text(lines, encoding="utf-8")
+                (partial / LABELS).replace(directory / LABELS)
             return [
                 _finish(
                     dataclasses.replace(artifact, model_sha256=model_sha256, labels=named),
@@ -214,6 +215,17 @@ def _chosen(formats: Sequence[str], io: str) -> list[str]:
     if io not in get_args(Ends):
         raise UsageError(f"io is {io!r}: choose one of {', '.join(get_args(Ends))}")
     return chosen
+
+
+def _check_name(name: str) -> None:
+    if not name.strip(".") or Path(name).name != name or not is_inside(name):
+        raise UsageError(f"name is {name!r}: give a file name without directories or colons")
+    if not name.isprintable():
+        raise UsageError(f"name is {name!r}: give one of letters that can be printed")
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise UsageError(
+            f"name has {len(os.fsencode(name))} bytes: give one of {_LONGEST_NAME} at most"
+        )
 
 
 def _labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.artifacts.savedmodel import flattened, layers_in, tensor_names
+from tfprune.artifacts.savedmodel import flattened, layers_in, plain_names, tensor_names
 from tfprune.errors import TfpruneError
 from tfprune.graph import named_layers
 from tfprune.quiet import quiet
@@ -33,7 +33,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
     # Keras' exporter says nothing of training, and layers of augmentation would augment.
     flat = flattened(model)
     serving = keras.Model(flat.inputs, flat(flat.inputs, training=False))
-    with quiet(), _constants_as_arrays(model), _calls_inline():
+    with quiet(), _constants_as_arrays(model), _calls_inline(), plain_names(model):
         # Keras exports only what was called before; any size will do.
         shapes = [(x.shape[0] or 1, *(size or 32 for size in x.shape[1:])) for x in flat.inputs]
         serving([np.zeros(s, x.dtype) for s, x in zip(shapes, flat.inputs, strict=True)])

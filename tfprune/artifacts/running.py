@@ -59,18 +59,20 @@ def open_keras(model: keras.Model) -> Opened:
     import keras
     import tensorflow as tf
 
-    from tfprune.artifacts.savedmodel import flattened, tensor_names
+    from tfprune.artifacts.savedmodel import flattened, plain_names, tensor_names
 
     flat = flattened(model)
     inputs, outputs = tensor_names(model)
     dtypes = [keras.backend.standardize_dtype(x.dtype) for x in flat.inputs]
     # One trace for every batch size; a single output comes out bare.
-    call = tf.function(
+    function = tf.function(
         lambda *x: keras.tree.flatten(flat(list(x), training=False)),
         input_signature=[
             tf.TensorSpec(x.shape, dtype) for x, dtype in zip(flat.inputs, dtypes, strict=True)
         ],
-    ).get_concrete_function()
+    )
+    with plain_names(model):
+        call = function.get_concrete_function()
 
     def run(feeds: Feeds) -> Feeds:
         x = [tf.cast(feeds[name], dtype) for name, dtype in zip(inputs, dtypes, strict=True)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfprune.graph import named_layers
+from tfprune.graph import functional, named_layers
 from tfprune.measure.savedmodel_runtime import SIGNATURE
 from tfprune.quiet import quiet
 
@@ -81,15 +82,40 @@ def layers_in(model: keras.Model, names: Iterable[str]) -> str:
     # Where a layer is called once more, TensorFlow counts behind its name.
     parts |= {re.sub(r"_\d+$", "", part) for part in parts}
     known = [path.split("/")[-1] for path in named_layers(model)]
-    found = [f"'{name}'" for name in dict.fromkeys(known) if name in parts]
+    found = [f"'{name}'" for name in dict.fromkeys(known) if _plain(name) in parts]
     return f" in layer {' or '.join(found)}" if found else ""
+
+
+@contextlib.contextmanager
+def plain_names(model: keras.Model) -> Iterator[None]:
+    """Lets a model and its layers have names that TensorFlow takes for scopes of a graph.
+
+    Keras allows any, such as "模型" or "my model".
+
+    Args:
+        model: A Sequential or Functional model.
+    """
+    named = [model, *model._flatten_layers(include_self=False), *functional(model).operations]
+    before = [(each, each.name) for each in named]
+    for each, name in before:
+        each.name = _plain(name)
+    try:
+        yield
+    finally:
+        for each, name in before:
+            each.name = name
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return plain if plain[:1].isalnum() else f"x{plain}"
 
 
 def _distinct(names: list[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         # A serving signature's names are identifiers.
-        clean = fresh = re.sub(r"\W", "_", name)
+        clean = fresh = _plain(name)
         while fresh in found:
             fresh = f"{clean}_{len(found)}"
         found.append(fresh)
@@ -105,7 +131,7 @@ def write_saved_model(model: keras.Model, directory: Path, batch: int | None = N
         batch: The only batch size that it takes, where the model takes any.
     """
     served = _Served(model, batch)
-    with quiet():
+    with quiet(), plain_names(model):
         signature = served.serve.get_concrete_function()
         tf.saved_model.save(served, str(directory), {SIGNATURE: signature})
     _make_reproducible(directory)
