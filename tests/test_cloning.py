@@ -259,6 +259,31 @@ def test_a_layer_that_forgets_its_name_gets_it_back() -> None:
     assert_same(outputs(twin, inputs), outputs(model, inputs))
 
 
+class Unnamed(layers.Layer):
+    """Its constructor takes whatever comes, so that its config has no name."""
+
+    def __init__(layer, **kwargs: Any) -> None:  # noqa: N805
+        super().__init__(**kwargs)
+
+    def call(self, x: Any) -> Any:
+        return 2 * x
+
+
+@pytest.mark.reliability("functions and classes that models hold", "right")
+@pytest.mark.parametrize("kind", ["functional", "sequential"])
+def test_layers_whose_config_has_no_name(kind: str) -> None:
+    x = keras.Input((4,))
+    parts = [layers.Dense(3, name="a"), Unnamed(name="u"), layers.Dense(2, name="b")]
+    if kind == "sequential":
+        model: keras.Model = keras.Sequential([keras.Input((4,)), *parts])
+    else:
+        model = keras.Model(x, parts[2](parts[1](parts[0](x))))
+    inputs = examples(randomised(model))
+    twin = copy(model)
+    assert_same(outputs(twin, inputs), outputs(model, inputs))
+    assert twin.get_layer("u").name == "u"
+
+
 class WithModels(layers.Layer):
     """Holds models whose layers are named by count."""
 

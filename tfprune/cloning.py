@@ -222,6 +222,21 @@ def _attribute(value: Any, key: str) -> Any:
     return getattr(value, f"_{key}", None) if key == "learning_rate" else getattr(value, key, None)
 
 
+def entries(
+    model: keras.Model, config: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], keras.Operation]]:
+    """Each entry of the config of one level of a model, with the operation it is about."""
+    operations = functional(model).operations
+    members = {each.name: each for each in operations}
+    for index, entry in enumerate(config["layers"]):
+        # A layer without a get_config of its own may leave its name out.
+        name = entry.get("name") or entry["config"].get("name")
+        in_order = operations[index] if len(operations) == len(config["layers"]) else None
+        member = members.get(name, in_order)
+        if member is not None:
+            yield entry, member
+
+
 # -- configs of graphs --------------------------------------------------------------------------
 
 
@@ -371,11 +386,7 @@ def _called_alone(value: Any, known: dict[str, Any]) -> Callable[..., Any]:
 
 def _own_classes(model: keras.Model, config: dict[str, Any], known: dict[str, Any]) -> None:
     """Collects the classes of a model's layers; `config` then names its own ones."""
-    members = {each.name: each for each in functional(model).operations}
-    for entry in config["layers"]:
-        member = members.get(entry["config"].get("name"))
-        if member is None:
-            continue
+    for entry, member in entries(model, config):
         if is_graph(member) and not revives(member):
             entry |= _PLAIN
             _own_classes(member, entry["config"], known)

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.cloning import compile_like, config_of, from_config, transfer
+from tfprune.cloning import compile_like, config_of, entries, from_config, transfer
 from tfprune.filters.plan import RemovalPlan
 from tfprune.filters.records import Number
-from tfprune.graph import functional, graph_at_each_step, is_graph
+from tfprune.graph import graph_at_each_step, is_graph
 
 
 def rebuild(plan: RemovalPlan) -> keras.Model:
@@ -43,14 +43,10 @@ def rebuild(plan: RemovalPlan) -> keras.Model:
 def _edit(
     plan: RemovalPlan, model: keras.Model, config: dict[str, Any], numbers: dict[int, list[Number]]
 ) -> None:
-    # A Sequential model lists its InputLayer in its config, but not in its layers.
-    layers = {layer.name: layer for layer in functional(model).operations}
     config.pop("build_input_shape", None)
     for entry in config["layers"]:
         _unbuild(entry)
-        layer = layers.get(entry["config"].get("name"))
-        if layer is None:
-            continue
+    for entry, layer in entries(model, config):
         if is_graph(layer):
             _edit(plan, layer, entry["config"], numbers)
         elif inner := graph_at_each_step(layer):
