@@ -58,11 +58,13 @@ def nets() -> dict[tuple[str, str], keras.Model]:
     return {each: trained(*each) for each in [*heads, ("norm", "number"), ("batch norm", "number")]}
 
 
+@pytest.mark.reliability("data that calibrate a file", "right")
 def test_data_of_the_training_raise_no_doubt(nets: dict[tuple[str, str], keras.Model]) -> None:
     for net in nets.values():
         assert doubts(net, by_input(net, PIXELS[:300])) == []
 
 
+@pytest.mark.reliability("data that calibrate a file", "warned")
 @pytest.mark.parametrize("scale", [1 / 255, 1 / 16, 255.0])
 def test_data_on_another_scale_are_told(
     nets: dict[tuple[str, str], keras.Model], scale: float
@@ -75,6 +77,7 @@ def test_data_on_another_scale_are_told(
             assert all("\n" not in each for each in found)
 
 
+@pytest.mark.reliability("data that calibrate a file", "warned")
 def test_other_examples_tell_where_a_model_does_not(
     nets: dict[tuple[str, str], keras.Model],
 ) -> None:
@@ -86,6 +89,7 @@ def test_other_examples_tell_where_a_model_does_not(
         assert "and comparison_data 0 to 1" in found
 
 
+@pytest.mark.reliability("data that calibrate a file", "warned")
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -103,6 +107,7 @@ def test_few_or_constant_data_are_told(
     assert says in found
 
 
+@pytest.mark.reliability("data that calibrate a file", "warned")
 def test_examples_of_one_class_are_told(nets: dict[tuple[str, str], keras.Model]) -> None:
     net = nets["plain", "linear"]
     threes = PIXELS[np.asarray(net(PIXELS)).argmax(axis=1) == 3]
@@ -112,6 +117,7 @@ def test_examples_of_one_class_are_told(nets: dict[tuple[str, str], keras.Model]
     assert doubts(net, by_input(net, threes), by_input(net, threes[::2])) == []
 
 
+@pytest.mark.reliability("data that calibrate a file", "warned")
 def test_pixels_that_were_scaled_once_too_often_are_told() -> None:
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), layers.Rescaling(1 / 255, name="pixels"), layers.Flatten()]
@@ -150,6 +156,7 @@ def cancelling(head: str | None) -> keras.Model:
     return model
 
 
+@pytest.mark.reliability("data that calibrate a file", "right")
 def test_one_output_can_disagree(tmp_path: Path) -> None:
     data = np.random.default_rng(1).normal(size=(256, 8, 8, 1)).astype("float32")
     with pytest.raises(TfpruneError, match="variance explained"):
@@ -162,6 +169,7 @@ def test_one_output_can_disagree(tmp_path: Path) -> None:
     assert artifact.off > 0.9
 
 
+@pytest.mark.reliability("data that calibrate a file", "right")
 def test_the_lowest_of_several_outputs_is_named(tmp_path: Path) -> None:
     bad = cancelling("sigmoid")
     good = layers.Dense(3, name="good")(layers.Flatten()(bad.inputs[0]))

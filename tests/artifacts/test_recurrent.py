@@ -31,6 +31,7 @@ def net(layer: keras.Layer, steps: int | None = 6) -> keras.Model:
     return keras.Model(inputs, layers.Dense(3)(layer(inputs)))
 
 
+@pytest.mark.reliability("recurrent layers for devices", "right")
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_model_without_loops_gives_the_same(kind: str) -> None:
     model = net(LAYERS[kind]())
@@ -40,6 +41,7 @@ def test_a_model_without_loops_gives_the_same(kind: str) -> None:
     np.testing.assert_allclose(flat(STEPS), model(STEPS), atol=1e-6)
 
 
+@pytest.mark.reliability("recurrent layers for devices", "right")
 def test_recurrent_layers_take_one_example_at_a_time(tmp_path: Path) -> None:
     model = net(LAYERS["both ways"]())
     artifacts = export(model, tmp_path, ["tflite", "tflite-int8"], STEPS)
@@ -52,6 +54,7 @@ def test_recurrent_layers_take_one_example_at_a_time(tmp_path: Path) -> None:
         assert runtime.one(STEPS[0])().shape == (1, 3)
 
 
+@pytest.mark.reliability("recurrent layers for devices", "refused")
 @pytest.mark.parametrize(
     ("layer", "steps", "says"),
     [
