@@ -281,7 +281,7 @@ def test_turned_colours_become_tflite_in_8_bits(tmp_path):
     inputs, x = applications.prepared("ResNet50", SHAPE)
     x = keras.layers.Conv2D(4, 3, strides=8, name="conv")(x)
     model = keras.Model(inputs, keras.layers.Flatten()(x))
-    tfprune.export(model, tmp_path, formats=["tflite-int8"], representative_data=images(16, *SHAPE))
+    tfprune.export(model, tmp_path, formats=["tflite-int8"], representative_data=images(20, *SHAPE))
 
 
 @pytest.mark.parametrize(
