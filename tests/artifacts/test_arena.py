@@ -91,7 +91,7 @@ def test_operators_are_listed_once_with_their_line(paths: dict[str, Path]) -> No
 def test_images_of_any_size_have_no_arena(tmp_path: Path) -> None:
     inputs = keras.Input((None, None, 1))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
-    data = np.random.default_rng(0).uniform(0, 255, (9, 6, 6, 1))
+    data = np.random.default_rng(0).uniform(0, 255, (20, 6, 6, 1))
     with pytest.raises(TfpruneError, match="knows no images of any size"):
         export(keras.Model(inputs, x), tmp_path, ["c-array"], data)
 
@@ -99,7 +99,7 @@ def test_images_of_any_size_have_no_arena(tmp_path: Path) -> None:
 def test_an_operator_that_microcontrollers_lack_is_named(tmp_path: Path) -> None:
     inputs = keras.Input((4, 4, 1))
     model = keras.Model(inputs, keras.layers.Flatten()(keras.ops.arctan2(inputs, inputs + 1.0)))
-    data = np.random.default_rng(0).uniform(0, 255, (9, 4, 4, 1))
+    data = np.random.default_rng(0).uniform(0, 255, (20, 4, 4, 1))
     with pytest.raises(TfpruneError, match="TFLite Micro has no kernel for ATAN2: leave the C"):
         export(model, tmp_path, ["c-array-float"], data)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Writes an ONNX file with Keras' own exporter, the same bytes for the same model."""
+"""Writes an ONNX file with Keras' own exporter."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from tfprune.quiet import quiet
 
 def write_onnx(model: keras.Model, path: Path) -> None:
     """Exports to ONNX through tf2onnx.
+
+    Of a model with loops, such as a SimpleRNN's, the same weights may give other bytes: tf2onnx
+    orders the nodes in a loop as it likes.
 
     Args:
         model: A finished model.
