@@ -39,6 +39,8 @@ DEEP = (
 )
 
 
+# So few images make a step, and its ramp a cut, which is said.
+@pytest.mark.filterwarnings("ignore:PruneWeights. the schedule begins and ends:UserWarning")
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, marks=pytest.mark.slow if path.stem in DEEP else ()) for path in SHIPPED],

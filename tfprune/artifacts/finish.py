@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,7 @@ def finished(model: keras.Model) -> keras.Model:
         )
     found = config_of(model)
     try:
-        copy = from_config(model, replace(found, config=_without_ours(found.config)))
+        copy = from_config(model, replace(found, config=_without_ours(found.config, found.objects)))
         transfer(model, copy)
     except UsageError:
         raise
@@ -79,16 +80,24 @@ def custom_modules(model: keras.Model) -> list[str]:
     return sorted({importable(value.__module__) for value in registered})
 
 
-def _without_ours(config: Any) -> Any:
+def _without_ours(config: Any, objects: Mapping[str, Any]) -> Any:
+    """A config without tfprune's regularizers and constraints; `objects` are what it names."""
     if isinstance(config, dict):
         if _is_mixed(config):
             return {**config, "config": {"name": "float32"}}
+        if _is_ours(config, objects):
+            raise TfpruneError(
+                f"the model carries tfprune's {config.get('class_name')}: finish pruning before "
+                "export"
+            )
         return {
-            key: None if key.endswith(_TRAINING_ONLY) and _is_ours(value) else _without_ours(value)
-            for key, value in _checked(config).items()
+            key: None
+            if key.endswith(_TRAINING_ONLY) and _is_ours(value, objects)
+            else _without_ours(value, objects)
+            for key, value in config.items()
         }
     if isinstance(config, list | tuple):
-        return type(config)(_without_ours(value) for value in config)
+        return type(config)(_without_ours(value, objects) for value in config)
     return config
 
 
@@ -98,16 +107,10 @@ def _is_mixed(config: dict[str, Any]) -> bool:
     ).startswith("mixed_")
 
 
-def _is_ours(value: Any) -> bool:
+def _is_ours(value: Any, objects: Mapping[str, Any]) -> bool:
     if not isinstance(value, dict):
         return False
-    homes = (str(value.get("module") or ""), str(value.get("registered_name") or ""))
+    known = objects.get(str(value.get("registered_name")))
+    registered = keras.saving.get_registered_name(known) if isinstance(known, type) else ""
+    homes = (str(getattr(known, "__module__", "")), str(registered))
     return any(home.split(">")[0].split(".")[0] == "tfprune" for home in homes)
-
-
-def _checked(config: dict[str, Any]) -> dict[str, Any]:
-    if _is_ours(config):
-        raise TfpruneError(
-            f"the model carries tfprune's {config.get('class_name')}: finish pruning before export"
-        )
-    return config

@@ -49,10 +49,10 @@ def _edit(
     for entry, layer in entries(model, config):
         if is_graph(layer):
             _edit(plan, layer, entry["config"], numbers)
-        elif inner := graph_at_each_step(layer):
-            _edit(plan, inner, entry["config"]["layer"]["config"], numbers)
+        elif repeated := graph_at_each_step(layer):
+            _edit(plan, repeated, entry["config"]["layer"]["config"], numbers)
         for number in numbers.get(id(layer), []):
-            inner = entry if number.path[0] == "inbound_nodes" else entry["config"]
+            inner: Any = entry if number.path[0] == "inbound_nodes" else entry["config"]
             for key in number.path[:-1]:
                 inner = inner[key]
             kept = plan.groups.kept(plan.alive, number.ids)
