@@ -160,13 +160,9 @@ def _given(call: Call) -> dict[str, Any]:
 
 
 def _of_matmul(call: Call) -> int:
+    """Of `ops.dot`, `inner` and `vdot` too: the last axis of the first tensor is summed up."""
     first, *_ = (_shape(each) for each in _given(call).values())
     return product(tuple(call.outputs[0].shape)) * product((None, first[-1]))
-
-
-def _of_dot(call: Call) -> int:
-    """Of `ops.dot`, `inner`, and `vdot`: the last axis of the first tensor is summed up."""
-    return _of_matmul(call)
 
 
 def _of_tensordot(call: Call) -> int:
@@ -278,9 +274,9 @@ _PRODUCTS: TypeTable[Callable[[Call], int]] = TypeTable(
         layers.Dot: _of_dot_layer,
         **_operations(
             Matmul=_of_matmul,
-            Dot=_of_dot,
-            Inner=_of_dot,
-            Vdot=_of_dot,
+            Dot=_of_matmul,
+            Inner=_of_matmul,
+            Vdot=_of_matmul,
             Tensordot=_of_tensordot,
             Einsum=_of_einsum_op,
             Conv=_of_conv_op,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import keras
 from keras import layers
 
+from tfprune.counting import one_step
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules.registry import channel_rule, rule_for
 from tfprune.graph import Call, is_graph
@@ -24,8 +24,8 @@ def time_distributed(trace: Trace, layer: Any, x: Channels) -> Channels:
         return trace.opaque(outputs[0].shape)
     call = Call(
         inner,
-        (_of_one_step(trace.call.inputs[0]),),
-        (_of_one_step(outputs[0]),),
+        (one_step(trace.call.inputs[0]),),
+        (one_step(outputs[0]),),
     )
     shape = (x.shape[0], *x.shape[2:])
     one = replace(x, shape=shape, axis=None if x.axis is None else x.axis - 1)
@@ -34,8 +34,3 @@ def time_distributed(trace: Trace, layer: Any, x: Channels) -> Channels:
     (made,) = [answer] if isinstance(answer, Channels) else answer
     axis = None if made.axis is None else made.axis + 1
     return replace(made, shape=tuple(outputs[0].shape), axis=axis)
-
-
-def _of_one_step(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    shape = (tensor.shape[0], *tensor.shape[2:])
-    return keras.KerasTensor(shape, dtype=tensor.dtype)
