@@ -28,9 +28,9 @@ import pandas as pd
 
 import tfprune
 from tests.filters.harness import examples, silenced
-from tfprune.cloning import copy
-from tfprune.counting import work_of
 from tfprune.files import write_json, write_text
+from tfprune.model.cloning import copy
+from tfprune.model.counting import work_of
 from tfprune.pipeline import provenance
 
 MODELS = keras_hub.models

@@ -23,7 +23,7 @@ import tf_keras
 
 import tfprune
 from benchmarks import in_turn
-from tfprune.schedule import polynomial_decay
+from tfprune.training.schedule import polynomial_decay
 
 FREQUENCIES = (1, 100)
 

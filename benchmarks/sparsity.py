@@ -32,7 +32,7 @@ import tfprune
 from tfprune import data
 from tfprune.files import write_json, write_text
 from tfprune.pipeline import provenance
-from tfprune.schedule import polynomial_decay
+from tfprune.training.schedule import polynomial_decay
 
 SPARSITIES = (0.5, 0.75, 0.9, 0.95)
 TOOLS = {"tfprune": keras, "tfmot": tf_keras}

@@ -13,14 +13,15 @@ import tfprune
 PACKAGE = Path(tfprune.__file__).parent
 # From the bottom to the top; a part may import itself and what lies below its row.
 LAYERS = [
-    {"constraints", "errors", "quiet", "type_table"},
-    {"activations", "kernels"},
-    {"backup", "files", "graph", "late", "progress", "schedule", "validation", "data", "zoo"},
-    {"checkpoint", "cloning", "counting", "distillation"},
-    {"training", "weights", "filters"},
+    {"errors", "quiet"},
+    {"archives", "files", "validation"},
+    {"model"},
+    {"data", "zoo"},
+    {"training"},
+    {"weights", "filters"},
     {"measure"},
     {"artifacts"},
-    {"device"},
+    {"devices"},
     {"slimming"},
     {"report"},
     {"pipeline"},

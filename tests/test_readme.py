@@ -25,7 +25,7 @@ from markdown_it import MarkdownIt
 
 import tfprune
 from tests.test_workflows import _accepted, _commands
-from tfprune import data, device, filters
+from tfprune import data, devices, filters
 from tfprune.cli import main
 from tfprune.pipeline import Pipeline
 from tfprune.report import load_budget
@@ -201,7 +201,7 @@ def place(tiny_run, tmp_path, monkeypatch):
         """What a machine's speed has no part in."""
         return filters.plan(model, macs=latency)
 
-    monkeypatch.setattr(device, "plan", untimed)
+    monkeypatch.setattr(devices, "plan", untimed)
     return Place(tmp_path)
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
-from tfprune import device, zoo
+from tfprune import devices, zoo
 from tfprune.filters import plan
-from tfprune.graph import named_layers
+from tfprune.model.graph import named_layers
 from tfprune.slimming import Options
 
 from .filters.harness import assert_close, outputs, randomised, run_slim_test
@@ -101,7 +101,7 @@ def test_a_share_of_the_cost(model: keras.Model, options: dict[str, float]) -> N
 
 
 def test_slim_takes_what_the_plans_take() -> None:
-    taken = {name for each in (plan, device.plan) for name in inspect.signature(each).parameters}
+    taken = {name for each in (plan, devices.plan) for name in inspect.signature(each).parameters}
     assert set(Options.__annotations__) == taken - {"model", "progress"}
     with pytest.raises(TypeError, match="unexpected keyword argument 'mac'"):
         tfprune.slim(keras.Model(), mac=0.5)

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from tfprune.activations import register_pointwise as register_pointwise
     from tfprune.artifacts import export as export
-    from tfprune.counting import macs as macs
     from tfprune.errors import TfpruneError as TfpruneError
     from tfprune.errors import UsageError as UsageError
     from tfprune.filters import GroupLasso as GroupLasso
@@ -21,12 +19,14 @@ if TYPE_CHECKING:
     from tfprune.filters import channel_groups as channel_groups
     from tfprune.filters import channel_rule as channel_rule
     from tfprune.filters import remove_filters as remove_filters
-    from tfprune.measure.loading import load as load
     from tfprune.measure.sparsity import sparsity as sparsity
+    from tfprune.model.activations import register_pointwise as register_pointwise
+    from tfprune.model.counting import macs as macs
+    from tfprune.model.loading import load as load
     from tfprune.pipeline.lottery import lottery as lottery
-    from tfprune.schedule import polynomial_decay as polynomial_decay
     from tfprune.slimming import plan as plan
     from tfprune.slimming import slim as slim
+    from tfprune.training.schedule import polynomial_decay as polynomial_decay
     from tfprune.weights import PruneWeights as PruneWeights
 
 __version__ = "0.1.0"
@@ -40,12 +40,12 @@ _HOME = {
     "channel_groups": "tfprune.filters",
     "channel_rule": "tfprune.filters",
     "export": "tfprune.artifacts",
-    "load": "tfprune.measure.loading",
+    "load": "tfprune.model.loading",
     "lottery": "tfprune.pipeline.lottery",
-    "macs": "tfprune.counting",
+    "macs": "tfprune.model.counting",
     "plan": "tfprune.slimming",
-    "polynomial_decay": "tfprune.schedule",
-    "register_pointwise": "tfprune.activations",
+    "polynomial_decay": "tfprune.training.schedule",
+    "register_pointwise": "tfprune.model.activations",
     "remove_filters": "tfprune.filters",
     "slim": "tfprune.slimming",
     "sparsity": "tfprune.measure",

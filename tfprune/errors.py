@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_BOLD = re.compile(r"\x1b\[\d*m")
+_TRACED = re.compile(r'in user code:|File "|(\w+: )?Exception encountered when calling ')
 
 
 class TfpruneError(Exception):
@@ -39,3 +43,18 @@ def did_you_mean(word: str, choices: Iterable[str], otherwise: str | None = None
     if close:
         return f"did you mean {close[0]!r}?"
     return otherwise or f"choose one of {', '.join(choices)}"
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of an error's message that says something, cut to `limit` characters.
+
+    TensorFlow begins with a traceback of its own, and Keras with the layer that was called.
+    """
+    lines = [_BOLD.sub("", line).strip() for line in str(error).splitlines()]
+    said = [
+        line
+        for before, line in zip(["", *lines], lines, strict=False)
+        if line and not _TRACED.match(line) and not before.startswith('File "')
+    ]
+    line = (said or [line for line in lines if line] or [type(error).__name__])[0]
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

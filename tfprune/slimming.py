@@ -8,7 +8,7 @@ from typing import Literal, TypedDict, Unpack
 
 import keras
 
-from tfprune import device, filters
+from tfprune import devices, filters
 from tfprune.errors import UsageError
 from tfprune.filters.gradients import LabelledImages
 from tfprune.filters.limits import Names
@@ -20,7 +20,7 @@ MEASURED = ("latency", "milliseconds", "bytes")
 
 
 class Options(TypedDict, total=False):
-    """What can be asked for: the arguments of `tfprune.filters.plan` and `tfprune.device.plan`."""
+    """What can be asked for: the arguments of `tfprune.filters.plan` and `tfprune.devices.plan`."""
 
     filters: float | None
     macs: float | None
@@ -48,7 +48,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> filters.RemovalPlan:
         **options: exactly one target, and how to reach it. `filters`, `macs`, `params` and `dead`
             are told from the model, with the other arguments of `tfprune.filters.plan`; `latency`,
             `milliseconds` and `bytes` are measured on exported files, with the other arguments of
-            `tfprune.device.plan`.
+            `tfprune.devices.plan`.
 
     Returns:
         The plan; for a measured target with the figures that were measured.
@@ -70,7 +70,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> filters.RemovalPlan:
             f"give slim exactly one of {', '.join(COUNTED + MEASURED)}, "
             f"not {' and '.join(targets) or 'none'}"
         )
-    decide: Callable[..., filters.RemovalPlan] = device.plan if measured else filters.plan
+    decide: Callable[..., filters.RemovalPlan] = devices.plan if measured else filters.plan
     unset = set(COUNTED + MEASURED) - set(targets)
     given = {name: value for name, value in options.items() if name not in unset}
     taken = inspect.signature(decide).parameters

@@ -277,7 +277,7 @@ class TestErrors:
         assert "digitz" in said
 
     def test_what_nobody_foresaw_is_one_line_too(self, monkeypatch, trained):
-        from tfprune.measure import loading
+        from tfprune.model import loading
 
         def breaks(path):
             raise RuntimeError("two\nlines")

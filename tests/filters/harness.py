@@ -13,7 +13,7 @@ import numpy as np
 import tfprune
 from tfprune.filters import ChannelGroups, RemovalPlan, plan, rebuild
 from tfprune.filters.cost import Cost
-from tfprune.graph import settle
+from tfprune.model.graph import settle
 
 BATCH = 3
 

@@ -16,7 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from tfprune.graph import calls, is_graph
+from tfprune.model.graph import calls, is_graph
 
 Tensor = keras.KerasTensor
 

@@ -13,9 +13,9 @@ from keras import layers
 
 import tfprune
 from tfprune import zoo
-from tfprune.cloning import copy
 from tfprune.filters.depth import remove_dead_blocks, removed_layers
-from tfprune.graph import named_layers
+from tfprune.model.cloning import copy
+from tfprune.model.graph import named_layers
 
 from .harness import assert_same, examples, outputs, randomised
 from .models import conv, head, image

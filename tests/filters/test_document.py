@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
-from tfprune.cloning import copy
 from tfprune.filters import (
     RemovalPlan,
     channel_groups,
@@ -22,6 +21,7 @@ from tfprune.filters import (
     planned,
     rebuild,
 )
+from tfprune.model.cloning import copy
 
 from .harness import asked, random_alive, randomised
 

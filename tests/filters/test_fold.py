@@ -15,7 +15,7 @@ from keras import layers
 import tfprune
 from tfprune.filters import ChannelGroups
 from tfprune.filters.fold import FoldReport, constant_units, fold_constants
-from tfprune.graph import named_layers
+from tfprune.model.graph import named_layers
 
 from .harness import (
     assert_close,

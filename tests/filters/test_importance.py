@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.cloning import copy
 from tfprune.filters import IMPORTANCE, IMPORTANCE_NAMES, channel_groups, plan, scores
+from tfprune.model.cloning import copy
 
 from .harness import randomised
 

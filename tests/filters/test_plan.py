@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
-from tfprune.cloning import copy
 from tfprune.filters import channel_groups, keeping_cost, plan
 from tfprune.filters.cost import Cost
+from tfprune.model.cloning import copy
 
 from .harness import randomised
 

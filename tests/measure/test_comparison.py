@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfprune.archives import unpack
 from tfprune.errors import TfpruneError
 from tfprune.measure import (
     FirstRun,
@@ -22,7 +23,6 @@ from tfprune.measure import (
     raw_bytes,
     zstd_bytes,
 )
-from tfprune.measure.unpack import unpack
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfprune.archives import unpack
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.measure import agreement, load
 from tfprune.measure.tflite_runtime import dequantize, quantize
-from tfprune.measure.unpack import unpack
 
 FORMATS = ["keras", "savedmodel", "tflite", "tflite-int8"]
 FLOAT_FORMATS = FORMATS[:3]

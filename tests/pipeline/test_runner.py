@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_files(tiny_run, tiny_pipeline, tmp_path):
 
 
 def test_a_killed_run_goes_on_to_the_same_files(tiny_run, tiny_pipeline, tmp_path, monkeypatch):
-    from tfprune.checkpoint import EpochLog
+    from tfprune.training.checkpoint import EpochLog
 
     saved = EpochLog.on_epoch_end
     epochs = []

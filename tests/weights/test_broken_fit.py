@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import optimizers
 
-from tfprune.schedule import constant_sparsity
+from tfprune.training.schedule import constant_sparsity
 from tfprune.weights import KeepZeros, MaskConstraint, PruneWeights
 
 

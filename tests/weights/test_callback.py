@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import layers, optimizers
 
 from tfprune.errors import UsageError
-from tfprune.schedule import constant_sparsity, polynomial_decay
+from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import MaskConstraint, PruneWeights
 
 SCHEDULE = polynomial_decay(0.25, 0.75, begin=2, end=13, frequency=3)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfprune.errors import UsageError
-from tfprune.schedule import constant_sparsity, polynomial_decay
+from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import PruneWeights, prune_once
 from tfprune.weights.lowest import lowest
 

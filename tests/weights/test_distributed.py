@@ -13,7 +13,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 import numpy as np
-from tfprune.schedule import polynomial_decay
+from tfprune.training.schedule import polynomial_decay
 from tfprune.weights import PruneWeights, prunable
 
 keras.utils.set_random_seed(0)

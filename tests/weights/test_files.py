@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import optimizers
 
-from tfprune.schedule import constant_sparsity, polynomial_decay
+from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import PruneWeights
 
 # Two thirds through at the kill (step 24 of 48), between two updates.

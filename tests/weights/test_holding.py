@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tfprune.filters import LearnStructure
-from tfprune.schedule import constant_sparsity, polynomial_decay
+from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import KeepZeros, PruneWeights
 
 

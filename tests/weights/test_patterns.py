@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from keras import layers
 
 from tfprune.errors import UsageError
-from tfprune.schedule import constant_sparsity, polynomial_decay
+from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import PruneWeights, prune_once
 from tfprune.weights.masks import global_masks, layer_masks
 from tfprune.weights.patterns import Axes, Blocks, Layout, NofM, axes_of, parse

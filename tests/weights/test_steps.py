@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from tfprune.errors import UsageError
-from tfprune.schedule import polynomial_decay
+from tfprune.training.schedule import polynomial_decay
 from tfprune.weights import PruneWeights
 
 SCHEDULE = polynomial_decay(0.0, 0.5, begin=0, end=6, frequency=1)

@@ -19,8 +19,8 @@ from tfprune.artifacts.feeding import LEAST_EXAMPLES, compared
 from tfprune.artifacts.running import open_keras
 from tfprune.artifacts.savedmodel import flattened
 from tfprune.artifacts.tflite import Feeds, spread
-from tfprune.graph import named_layers
 from tfprune.measure.accuracy import MOST_COMMON, agreement
+from tfprune.model.graph import named_layers
 
 # What follows is far outside of what data of the same kind give by chance, and of what a short
 # training leaves in moving averages; scaling once too often is 16 or 255 times off.

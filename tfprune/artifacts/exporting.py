@@ -25,10 +25,9 @@ from tfprune.artifacts.formats import FORMATS, Source
 from tfprune.artifacts.installed import check_installed
 from tfprune.artifacts.running import open_keras
 from tfprune.artifacts.tflite import Ends, Feeds
-from tfprune.errors import TfpruneError, UsageError, did_you_mean
+from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
 from tfprune.files import partial_folder, sha256, sweep
 from tfprune.measure.c_array import c_array
-from tfprune.measure.interface import one_line
 from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed

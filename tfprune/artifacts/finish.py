@@ -8,10 +8,9 @@ from typing import Any
 
 import keras
 
-from tfprune.cloning import config_of, from_config, transfer
-from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure.interface import one_line
-from tfprune.measure.loading import importable
+from tfprune.errors import TfpruneError, UsageError, one_line
+from tfprune.model.cloning import config_of, from_config, transfer
+from tfprune.model.loading import importable
 
 _TRAINING_ONLY = ("_regularizer", "_constraint")
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfprune.artifacts.savedmodel import flattened, layers_in, plain_names, tensor_names
 from tfprune.errors import TfpruneError
-from tfprune.graph import named_layers
+from tfprune.model.graph import named_layers
 from tfprune.quiet import quiet
 
 

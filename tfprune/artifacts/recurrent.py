@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from tfprune.cloning import config_of, from_config, transfer
 from tfprune.errors import TfpruneError
+from tfprune.model.cloning import config_of, from_config, transfer
 
 # Each step is a copy of the layer's operators: a second of sound in steps of 10 ms, and some more.
 MOST_STEPS = 256

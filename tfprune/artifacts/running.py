@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfprune.archives import ARCHIVES, unpack
 from tfprune.artifacts.artifact import Tensor
 from tfprune.artifacts.opened import BATCH, Opened, described, in_batches, random_feeds
-from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure.interface import one_line
-from tfprune.measure.unpack import ARCHIVES, unpack
+from tfprune.errors import TfpruneError, UsageError, one_line
 
 if TYPE_CHECKING:
     import keras
@@ -88,7 +87,7 @@ def open_keras(model: keras.Model) -> Opened:
 
 
 def _keras(path: Path, scratch: Path) -> Opened:
-    from tfprune.measure.loading import load
+    from tfprune.model.loading import load
 
     return open_keras(load(path))
 
@@ -96,8 +95,8 @@ def _keras(path: Path, scratch: Path) -> Opened:
 def _saved_model(path: Path, scratch: Path) -> Opened:
     import tensorflow as tf
 
+    from tfprune.archives import saved_model_root
     from tfprune.measure.savedmodel_runtime import SIGNATURE
-    from tfprune.measure.unpack import saved_model_root
 
     unpack(path, scratch)
     try:

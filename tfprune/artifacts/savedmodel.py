@@ -12,8 +12,8 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfprune.graph import functional, named_layers
 from tfprune.measure.savedmodel_runtime import SIGNATURE
+from tfprune.model.graph import functional, named_layers
 from tfprune.quiet import quiet
 
 # What serving clients call a single input and output.

@@ -52,7 +52,7 @@ def _import_all(modules: list[str]) -> None:
     for module in modules:
         # What is really missed shows when a file is loaded.
         with contextlib.suppress(Exception):
-            from tfprune.measure.loading import import_layers
+            from tfprune.model.loading import import_layers
 
             import_layers(module)
 
@@ -61,8 +61,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
 
     from tfprune.artifacts.running import run_artifact
-    from tfprune.errors import TfpruneError
-    from tfprune.measure.interface import one_line
+    from tfprune.errors import TfpruneError, one_line
 
     try:
         feeds = None

@@ -81,7 +81,7 @@ def export_command(
     start_keras()
     from tfprune.artifacts import export, write_manifest
     from tfprune.data import load
-    from tfprune.measure.loading import load as load_model
+    from tfprune.model.loading import load as load_model
     from tfprune.weights import rounded
 
     network = load_model(model)

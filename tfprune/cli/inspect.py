@@ -68,10 +68,10 @@ def inspect_command(
         raise click.UsageError("--plot draws how sensitive groups are: give --sensitivity too")
     start_keras()
     from tfprune import channel_groups
-    from tfprune.counting import listed, work_of
     from tfprune.filters import group_table
-    from tfprune.measure.loading import load as load_model
     from tfprune.measure.sparsity import sparsity
+    from tfprune.model.counting import listed, work_of
+    from tfprune.model.loading import load as load_model
     from tfprune.report import render
 
     network = load_model(model)

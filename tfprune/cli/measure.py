@@ -114,7 +114,7 @@ def measure_command(
 
 def _layers(path: Path) -> pd.DataFrame:
     from tfprune.measure import layer_table
-    from tfprune.measure.loading import load as load_model
+    from tfprune.model.loading import load as load_model
 
     return layer_table(load_model(path))
 

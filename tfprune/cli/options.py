@@ -118,7 +118,7 @@ def _import(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     from tfprune.quiet import start_keras
 
     start_keras()
-    from tfprune.measure.loading import IMPORTS, import_layers
+    from tfprune.model.loading import IMPORTS, import_layers
 
     import_layers(*values)
     before = os.environ.get(IMPORTS)

@@ -175,7 +175,7 @@ def slim_command(
     _check(plan_file, plan_only, output, target, data_name)
     start_keras()
     from tfprune import data
-    from tfprune.measure.loading import load as load_model
+    from tfprune.model.loading import load as load_model
 
     original = load_model(model)
     if target.get("dead") and not plan_only:
@@ -304,7 +304,7 @@ def _warn(document: PlanDocument) -> None:
 
 def _measured(plan: RemovalPlan) -> None:
     """What was measured of a plan, on stderr, if anything was."""
-    from tfprune.device import MeasuredPlan
+    from tfprune.devices import MeasuredPlan
 
     if isinstance(plan, MeasuredPlan):
         found = plan.measured

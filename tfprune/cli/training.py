@@ -47,7 +47,7 @@ def _fitted(
 
     from tfprune import training
     from tfprune.artifacts import export
-    from tfprune.measure.loading import load as load_model
+    from tfprune.model.loading import load as load_model
     from tfprune.pipeline.steps import Bench, perform
 
     training.check(model, dataset, step.batch_size)
@@ -118,7 +118,7 @@ def train_command(
     step = _specified("train", given)
     start_keras()
     from tfprune.data import load
-    from tfprune.measure.loading import load as load_model
+    from tfprune.model.loading import load as load_model
     from tfprune.pipeline.spec import ModelSpec
     from tfprune.pipeline.steps import build
 
@@ -214,7 +214,7 @@ def _further(
     specified = _specified(step, given)
     start_keras()
     from tfprune.data import load
-    from tfprune.measure.loading import load as load_model
+    from tfprune.model.loading import load as load_model
 
     start = load_model(model)
     dataset = load(data_name, data_dir, seed=seed)

@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tfprune.filters.records import Number, Remark, Role, Slice, counted, listed, sized
-from tfprune.graph import Call
+from tfprune.model.graph import Call
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ from functools import cached_property
 import keras
 import numpy as np
 
-from tfprune.counting import Work, listed, work_of
 from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
+from tfprune.model.counting import Work, listed, work_of
 
 
 class Cost:

@@ -13,10 +13,10 @@ import keras
 from keras import layers
 from keras.src.ops.numpy import Add
 
-from tfprune.cloning import compile_like, copy
 from tfprune.filters.channels import Trace
 from tfprune.filters.trace import follow
-from tfprune.graph import Call, calls, functional, is_graph, named_layers
+from tfprune.model.cloning import compile_like, copy
+from tfprune.model.graph import Call, calls, functional, is_graph, named_layers
 
 _ADDITIONS = (layers.Add, Add)
 

@@ -13,12 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.cloning import compile_like, copy
 from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.readers import Reader, readers
 from tfprune.filters.rules._common import numpy
-from tfprune.graph import named_layers
+from tfprune.model.cloning import compile_like, copy
+from tfprune.model.graph import named_layers
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.cloning import copy
 from tfprune.errors import UsageError
-from tfprune.graph import ends_in_softmax
+from tfprune.model.cloning import copy
+from tfprune.model.graph import ends_in_softmax
 
 LabelledImages = tuple[np.ndarray, np.ndarray]
 """Float or uint8 (n, ...) images as the model takes them, and int (n,) labels."""

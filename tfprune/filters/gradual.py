@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.filters.groups import ChannelGroups
-from tfprune.schedule import Schedule, sparsity_at
+from tfprune.training.schedule import Schedule, sparsity_at
 
 
 @dataclass(frozen=True, eq=False)

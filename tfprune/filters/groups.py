@@ -12,7 +12,7 @@ import numpy as np
 from tfprune.filters.channels import Trace
 from tfprune.filters.records import Role, Slice
 from tfprune.filters.trace import trace
-from tfprune.graph import named_layers
+from tfprune.model.graph import named_layers
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.constraints import unlink
 from tfprune.errors import UsageError
 from tfprune.filters.cost import Cost
 from tfprune.filters.gradual import Due, Gradual
@@ -26,7 +25,8 @@ from tfprune.filters.unit_weights import (
     of_channels,
     removable_units,
 )
-from tfprune.schedule import polynomial_decay
+from tfprune.model.constraints import unlink
+from tfprune.training.schedule import polynomial_decay
 
 
 class LearnStructure(keras.callbacks.Callback):

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.filters.groups import ChannelGroup, ChannelGroups
-from tfprune.graph import named, named_layers
+from tfprune.model.graph import named, named_layers
 
 Names = str | Iterable[str]
 

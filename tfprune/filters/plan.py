@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.filters.groups import ChannelGroup, ChannelGroups
 from tfprune.filters.limits import Limits, Names
-from tfprune.graph import named_layers
+from tfprune.model.graph import named_layers
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfprune.activations import means
 from tfprune.filters.borders import border_error
 from tfprune.filters.channels import Channels, Read
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.rules._common import agreed, channel_axis, numpy
-from tfprune.graph import calls, functional, is_graph, named_layers
+from tfprune.model.activations import means
+from tfprune.model.graph import calls, functional, is_graph, named_layers
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 

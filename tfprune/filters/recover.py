@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfprune.cloning import compile_like, copy
-from tfprune.graph import named_layers
+from tfprune.model.cloning import compile_like, copy
+from tfprune.model.graph import named_layers
 
 
 def recalibrated(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> keras.Model:

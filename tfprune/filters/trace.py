@@ -9,7 +9,7 @@ import keras
 
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules import rule_for
-from tfprune.graph import Call, calls, functional, graph_at_each_step, is_graph
+from tfprune.model.graph import Call, calls, functional, graph_at_each_step, is_graph
 
 
 def trace(model: keras.Model) -> Trace:

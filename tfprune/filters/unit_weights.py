@@ -14,9 +14,9 @@ import numpy as np
 from keras import layers, ops
 from keras.src.ops.numpy import Add
 
-from tfprune.activations import means
 from tfprune.filters.groups import ChannelGroups
-from tfprune.graph import calls, functional, is_graph
+from tfprune.model.activations import means
+from tfprune.model.graph import calls, functional, is_graph
 
 ADDITIONS = (layers.Add, Add)
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)

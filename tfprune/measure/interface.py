@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,6 @@ from tfprune.measure.stored import StoredWeights
 
 # From one batch to its float32 outputs.
 Runner = Callable[[np.ndarray], np.ndarray]
-
-
-_BOLD = re.compile(r"\x1b\[\d*m")
-_TRACED = re.compile(r'in user code:|File "|(\w+: )?Exception encountered when calling ')
 
 
 class Runtime(abc.ABC):
@@ -151,18 +146,3 @@ class Runtime(abc.ABC):
     @abc.abstractmethod
     def _prepare_one(self, batch: np.ndarray) -> Callable[[], np.ndarray]:
         """Like `one`, for a checked batch of one."""
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """The first line of an error's message that says something, cut to `limit` characters.
-
-    TensorFlow begins with a traceback of its own, and Keras with the layer that was called.
-    """
-    lines = [_BOLD.sub("", line).strip() for line in str(error).splitlines()]
-    said = [
-        line
-        for before, line in zip(["", *lines], lines, strict=False)
-        if line and not _TRACED.match(line) and not before.startswith('File "')
-    ]
-    line = (said or [line for line in lines if line] or [type(error).__name__])[0]
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.counting import work_of
 from tfprune.errors import UsageError
 from tfprune.measure.interface import Runner, Runtime
 from tfprune.measure.stored import StoredWeights, stored
+from tfprune.model.counting import work_of
 
 
 class KerasRuntime(Runtime):

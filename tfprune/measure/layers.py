@@ -31,8 +31,8 @@ def layer_table(model: keras.Model) -> pd.DataFrame:
     Raises:
         UsageError: The model has no graph, or a spatial size is open.
     """
-    from tfprune.counting import work_of
-    from tfprune.graph import named_layers
+    from tfprune.model.counting import work_of
+    from tfprune.model.graph import named_layers
 
     work = work_of(model)
     macs: dict[int, int] = defaultdict(int)

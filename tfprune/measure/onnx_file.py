@@ -11,8 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
 
-from tfprune.errors import TfpruneError
-from tfprune.measure.interface import one_line
+from tfprune.errors import TfpruneError, one_line
 from tfprune.measure.stored import StoredWeights, stored
 
 # Operators whose kernel is applied at every position of one of their ends.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure.interface import Runner, Runtime, one_line
+from tfprune.errors import TfpruneError, UsageError, one_line
+from tfprune.measure.interface import Runner, Runtime
 from tfprune.measure.stored import StoredWeights
 
 try:

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfprune.archives import ARCHIVES
 from tfprune.errors import UsageError
 from tfprune.files import MODEL_FILES, existing
 from tfprune.measure.interface import Runtime
-from tfprune.measure.unpack import ARCHIVES
 
 if TYPE_CHECKING:
     import keras
@@ -63,8 +63,8 @@ def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) ->
         from tfprune.measure.onnx_runtime import OnnxRuntime
 
         return OnnxRuntime(path, threads=threads)
-    from tfprune.measure import loading
     from tfprune.measure.keras_runtime import KerasRuntime
+    from tfprune.model import loading
 
     return KerasRuntime(loading.load(path), name=path.name)
 

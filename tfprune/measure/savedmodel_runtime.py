@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfprune.errors import TfpruneError
-from tfprune.measure.interface import Runner, Runtime, one_line
+from tfprune.archives import saved_model_root, unpack
+from tfprune.errors import TfpruneError, one_line
+from tfprune.measure.interface import Runner, Runtime
 from tfprune.measure.stored import StoredWeights, stored
-from tfprune.measure.unpack import saved_model_root, unpack
 
 SIGNATURE = "serving_default"
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from tfprune.errors import TfpruneError
-from tfprune.measure.interface import Runner, Runtime, one_line
+from tfprune.errors import TfpruneError, one_line
+from tfprune.measure.interface import Runner, Runtime
 from tfprune.measure.stored import StoredWeights
 from tfprune.measure.tflite_file import TFLiteFile, read_tflite
 

@@ -34,8 +34,7 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    from tfprune.errors import TfpruneError
-    from tfprune.measure.interface import one_line
+    from tfprune.errors import TfpruneError, one_line
 
     path = Path(request["path"])
     try:

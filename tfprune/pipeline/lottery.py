@@ -13,10 +13,10 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tfprune import cloning, graph
 from tfprune.artifacts.keras_file import write_keras
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, read_json
+from tfprune.model import cloning, graph
 from tfprune.pipeline.store import Store, finished, key
 from tfprune.weights.lottery import Keep, Lottery, Method, Ticket, Train, Trained, tickets
 from tfprune.weights.rounds import Early

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from tfprune.backup import epochs_done
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
 from tfprune.pipeline.kinds import RetrainStep, SlimStep
@@ -19,6 +18,7 @@ from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import SCRATCH, partial
 from tfprune.report.records import Finished, FinishedStep, Record, read_record
 from tfprune.training import Training
+from tfprune.training.backup import epochs_done
 
 # Bytes a parameter in a file of each format, for a forecast.
 _BYTES: dict[str, int] = {

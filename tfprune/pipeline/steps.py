@@ -10,11 +10,11 @@ from typing import Any
 
 import keras
 
-from tfprune import counting, data, device, filters, graph, slimming, training, weights, zoo
+from tfprune import data, devices, filters, slimming, training, weights, zoo
 from tfprune.artifacts import export
-from tfprune.distillation import Teacher
 from tfprune.measure import evaluate, load, parameters
-from tfprune.measure.loading import load as load_model
+from tfprune.model import counting, graph
+from tfprune.model.loading import load as load_model
 from tfprune.pipeline.kinds import (
     LearnStep,
     PruneOnceStep,
@@ -27,7 +27,8 @@ from tfprune.pipeline.kinds import (
 )
 from tfprune.pipeline.spec import ModelSpec
 from tfprune.pipeline.store import SCRATCH
-from tfprune.schedule import polynomial_decay
+from tfprune.training.distillation import Teacher
+from tfprune.training.schedule import polynomial_decay
 
 # Labelled images that an importance may look at, and images for BatchNorm's statistics.
 _RANKED_BY, _RECALIBRATED_BY = 512, 2048
@@ -186,7 +187,7 @@ def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
         "removed_layers": filters.removed_layers(model, slim),
         "dead_units": int(plan.groups.dead().sum()),
         "inexact": plan.inexact,
-        "measured": asdict(plan.measured) if isinstance(plan, device.MeasuredPlan) else None,
+        "measured": asdict(plan.measured) if isinstance(plan, devices.MeasuredPlan) else None,
         "validation_accuracy": {
             "before": _validation(model, bench),
             "removed": removed,

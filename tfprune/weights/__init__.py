@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfprune.schedule import polynomial_decay
+from tfprune.training.schedule import polynomial_decay
 from tfprune.weights.callback import PruneWeights
 from tfprune.weights.constraint import MaskConstraint
 from tfprune.weights.keep import KeepZeros

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.schedule import Schedule, arrival, due, jump
+from tfprune.training.schedule import Schedule, arrival, due, jump
 from tfprune.weights import guard
 from tfprune.weights.cut import Cut, listed
 from tfprune.weights.held import HeldMasks
@@ -69,7 +69,7 @@ class PruneWeights(Holding):
 
     Args:
         schedule: tfmot's `PolynomialDecay` or `ConstantSparsity`, or any callable from a step
-            (int) to (prune now?, sparsity 0 to 1); see `tfprune.schedule.due`.
+            (int) to (prune now?, sparsity 0 to 1); see `tfprune.training.schedule.due`.
         scope: "layer" prunes each weight tensor to the schedule's sparsity; "global" ranks all
             of them together, and only their total has it.
         select: which weights die; "magnitude", the smallest; "random", drawn with `seed`; or a

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.graph import named
-from tfprune.schedule import check_sparsity
+from tfprune.model.graph import named
+from tfprune.training.schedule import check_sparsity
 from tfprune.weights.masks import Masks, Select, global_cut, layer_cut
 from tfprune.weights.patterns import Layout, NofM, layout_of, parse
 from tfprune.weights.select import Kernel

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.constraints import unlink
+from tfprune.model.constraints import unlink
 from tfprune.weights.constraint import MaskConstraint
 
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 import keras
 import numpy as np
 
-from tfprune import cloning, graph
 from tfprune.errors import UsageError
-from tfprune.schedule import check_sparsity
+from tfprune.model import cloning, graph
+from tfprune.training.schedule import check_sparsity
 from tfprune.weights.cut import Cut
 from tfprune.weights.once import redrawn
 from tfprune.weights.rounds import Early, HoldMasks, KeepEarly, Replay

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.schedule import check_sparsity
+from tfprune.training.schedule import check_sparsity
 from tfprune.weights.lowest import joined, lowest, lowest_blocks
 from tfprune.weights.patterns import Blocks, Layout, NofM, pooled, wanted
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tfprune import cloning, graph
 from tfprune.errors import UsageError
-from tfprune.schedule import check_sparsity
+from tfprune.model import cloning, graph
+from tfprune.training.schedule import check_sparsity
 from tfprune.weights.cut import Cut
 from tfprune.weights.masks import Select
 from tfprune.weights.select import Picks, kernels, prunable

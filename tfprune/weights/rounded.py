@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfprune import cloning
 from tfprune.errors import UsageError
+from tfprune.model import cloning
 from tfprune.weights.patterns import Axes
 from tfprune.weights.select import Picks, kernels
 

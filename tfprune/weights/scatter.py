@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tfprune import cloning
+from tfprune.model import cloning
 from tfprune.weights.select import prunable
 
 

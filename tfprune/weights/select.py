@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.graph import named
+from tfprune.model.graph import named
 from tfprune.weights.patterns import Axes, axes_of
 
 Pick: TypeAlias = "str | Callable[[Any], bool]"

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.cloning import copy
+from tfprune.model.cloning import copy
 
 from ..harness import assert_same, examples, outputs, randomised, run_slim_test
 from ..models import chain, conv, frozen_between

@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import tfprune
-from tfprune.activations import acts_alone
+from tfprune.model.activations import acts_alone
 
 from ..harness import randomised, run_slim_test
 from ..models import chain, conv, head

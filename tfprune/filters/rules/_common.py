@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.activations import acts_alone, means, spreads
 from tfprune.filters.channels import Channels, Trace
+from tfprune.model.activations import acts_alone, means, spreads
 
 
 def channel_axis(layer: keras.Layer, rank: int) -> int:

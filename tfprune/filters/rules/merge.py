@@ -12,7 +12,7 @@ from keras import layers
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules._common import agreed
 from tfprune.filters.rules.registry import channel_rule
-from tfprune.type_table import TypeTable
+from tfprune.model.type_table import TypeTable
 
 
 def _product(values: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from tfprune.filters.rules.ops_common import (
     unknown_value,
 )
 from tfprune.filters.rules.registry import channel_rule
-from tfprune.type_table import TypeTable
+from tfprune.model.type_table import TypeTable
 
 Constants = Callable[[np.ndarray], np.ndarray]
 

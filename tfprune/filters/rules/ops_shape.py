@@ -20,7 +20,7 @@ from tfprune.filters.rules.ops_common import (
     taken,
 )
 from tfprune.filters.rules.registry import channel_rule
-from tfprune.type_table import TypeTable
+from tfprune.model.type_table import TypeTable
 
 Sizes = tuple[int | None, ...]
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from keras import layers
 
-from tfprune.activations import acts_alone
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules._common import mapped, not_alone, numpy, silent_or_constant
 from tfprune.filters.rules.registry import channel_rule, frozen
-from tfprune.type_table import TypeTable
+from tfprune.model.activations import acts_alone
+from tfprune.model.type_table import TypeTable
 
 _SIZE: TypeTable[str] = TypeTable(
     {

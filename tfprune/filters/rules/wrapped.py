@@ -7,10 +7,10 @@ from typing import Any
 
 from keras import layers
 
-from tfprune.counting import one_step
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules.registry import channel_rule, rule_for
-from tfprune.graph import Call, is_graph
+from tfprune.model.counting import one_step
+from tfprune.model.graph import Call, is_graph
 
 
 @channel_rule(layers.TimeDistributed)

@@ -1,0 +1,198 @@
+"""From a target to a plan that was measured, with made-up devices and once with the real one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tfprune
+from tfprune import devices
+from tfprune.devices import bench as benches
+from tfprune.devices.bench import Measured
+from tfprune.devices.operators import uses
+from tfprune.devices.planning import planned, target_of
+from tfprune.devices.removals import Removals
+from tfprune.errors import TfpruneError, UsageError
+from tfprune.filters import ChannelGroups, rebuild
+
+from .models import Times, chain, drawn_scores, residual
+
+
+@dataclass
+class FakeBench:
+    """A device whose whole models take another time than their operators tell."""
+
+    model: keras.Model
+    tile: int = 4
+    bias: float = 1.0
+    noise: float = 0.0
+    asked: list[keras.Model] = field(default_factory=list)
+
+    def times(self) -> Times:
+        return Times(self.tile)
+
+    def fastest(self) -> float:
+        return self._ms(self.model)
+
+    def untouched(self, *, timed: bool) -> Measured:
+        return self.time(self.model)
+
+    def time(self, slim: keras.Model) -> Measured:
+        self.asked.append(slim)
+        present = self._ms(self.model)
+        slowness = 1 + self.noise * (-1) ** len(self.asked)
+        # The more is gone, the more the prediction is off.
+        found = present * (self._ms(slim) / present) ** self.bias * slowness
+        return Measured("tflite", 1, self._bytes(self.model), self._bytes(slim), present, found)
+
+    size = time
+
+    def _ms(self, model: keras.Model) -> float:
+        return float(self.times()([use.operator for use in uses(model)]).sum()) + 1.0
+
+    def _bytes(self, model: keras.Model) -> int:
+        return 1000 + 5 * model.count_params()
+
+
+@pytest.fixture(scope="module")
+def removals() -> Removals:
+    groups = ChannelGroups(residual())
+    return Removals(groups, drawn_scores(groups, 0))
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    share=st.floats(0.45, 0.99),
+    bias=st.floats(0.8, 1.25),
+    noise=st.floats(0, 0.01),
+    name=st.sampled_from(["latency", "milliseconds"]),
+)
+def test_what_is_promised_was_measured(
+    removals: Removals, share: float, bias: float, noise: float, name: str
+) -> None:
+    bench = FakeBench(removals.groups.model, bias=bias, noise=noise)
+    value = share * (bench.fastest() if name == "milliseconds" else 1)
+    target = target_of(**{"latency": None, "milliseconds": None, "bytes": None, name: value})
+    plan = planned(removals, target, bench)  # type: ignore[arg-type]
+    assert target.reached(plan.measured) <= value
+    assert len(bench.asked) <= 5
+    assert plan.measured.slim_bytes == 1000 + 5 * rebuild(plan).count_params()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.3, 1.2))
+def test_the_file_is_at_most_the_size(removals: Removals, share: float) -> None:
+    bench = FakeBench(removals.groups.model)
+    size = int(share * bench._bytes(bench.model))
+    plan = planned(removals, target_of(None, None, size), bench)  # type: ignore[arg-type]
+    assert plan.measured.slim_bytes <= size
+    # Whoever asks for more than there is gets all of it.
+    assert plan.alive.all() == (share >= 1)
+
+
+def test_the_whole_time_stays_whole(removals: Removals) -> None:
+    bench = FakeBench(removals.groups.model)
+    plan = planned(removals, target_of(1.0, None, None), bench)  # type: ignore[arg-type]
+    assert plan.alive.all()
+    assert plan.measured.slim_ms == plan.measured.original_ms
+
+
+def test_out_of_reach_says_the_least_that_was_measured(removals: Removals) -> None:
+    bench = FakeBench(removals.groups.model)
+    with pytest.raises(UsageError) as error:
+        planned(removals, target_of(0.01, None, None), bench)  # type: ignore[arg-type]
+    least = bench.time(bench.asked[-1])
+    assert least.slim_ms and least.original_ms
+    assert str(error.value) == (
+        "latency=0.01 cannot be reached: the least that was measured is "
+        f"{least.slim_ms / least.original_ms:.3g}, with all gone that may go (see "
+        "`tfprune inspect`): ask for more than that, or exclude less"
+    )
+
+
+def test_an_unsteady_machine_is_told_of(removals: Removals) -> None:
+    class Unsteady(FakeBench):
+        def time(self, slim: keras.Model) -> Measured:
+            found = super().time(slim)
+            return Measured("tflite", 1, 1, 1, found.original_ms, found.original_ms)
+
+    bench = Unsteady(removals.groups.model)
+    with pytest.raises(TfpruneError, match=r"^latency=0.9 was missed 4 times, by at least 11.1%"):
+        planned(removals, target_of(0.9, None, None), bench)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give exactly one of latency, milliseconds and bytes, not none"),
+        (
+            {"latency": 0.5, "bytes": 9},
+            "give exactly one of latency, milliseconds and bytes, not latency and bytes",
+        ),
+        ({"latency": 1.5}, "latency=1.5 is not a share to keep: give a number in 0..1"),
+        ({"milliseconds": 0}, "milliseconds=0 is no target: give a number above 0"),
+        ({"bytes": -1}, "bytes=-1 is no target: give a number above 0"),
+        (
+            {"latency": 0.5, "format": "keras"},
+            "format 'keras' is none that a device runs: give one of tflite, tflite-int8",
+        ),
+        ({"latency": 0.5, "threads": 0}, "threads is 0: give at least 1"),
+        (
+            {"latency": 0.5, "round_to": 0},
+            "round_to=0 is not a number of channels: give 1 or more",
+        ),
+        (
+            {"latency": 0.5, "exclude": "frist"},
+            "exclude: model 'chain' has no layer 'frist': did you mean 'first'?",
+        ),
+    ],
+)
+def test_bad_targets(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        devices.plan(chain(), **options)
+    assert str(error.value) == message
+
+
+def test_open_sizes_have_no_latency() -> None:
+    inputs = keras.Input((None, None, 2))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x), name="open")
+    with pytest.raises(UsageError, match="'open' takes images of any size"):
+        devices.plan(model, latency=0.5)
+
+
+def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benches, "_SECONDS", 0.5)
+    # Enough work that its steps stand out of the runtime's own.
+    model = chain(size=24, filters=(16, 48))
+    said: list[str] = []
+    options = {"exclude": ["first"], "minimum": 2, "progress": said.append}
+    plan = devices.plan(model, latency=0.9, **options)
+    slim = rebuild(plan)
+    assert slim.get_layer("first").filters == 16
+    assert 2 <= slim.get_layer("second").filters < 48
+    measured = plan.measured
+    assert measured.slim_ms and measured.original_ms
+    assert measured.slim_ms <= 0.9 * measured.original_ms
+    assert measured.format == "tflite"
+    assert any(each.startswith("timed") for each in said)
+
+
+@pytest.mark.parametrize("format", ["tflite", "tflite-int8"])
+def test_the_exported_file_is_at_most_the_size(format: str, tmp_path) -> None:
+    model = chain()
+    images = np.random.default_rng(0).uniform(0, 255, (20, 6, 6, 2)).astype(np.float32)
+    (before,) = tfprune.export(model, tmp_path, [format], images, comparison_data=images)
+    # Half of what is not a fixed part of the file.
+    size = before.bytes_raw - model.count_params() * (2 if format == "tflite" else 0.3)
+    plan = devices.plan(model, bytes=int(size), format=format)
+    slim = rebuild(plan)
+    (after,) = tfprune.export(slim, tmp_path, [format], images, comparison_data=images)
+    assert after.bytes_raw == plan.measured.slim_bytes <= size
+    assert plan.measured.original_bytes == before.bytes_raw
+    assert plan.measured.slim_ms is None

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfprune
+from tfprune.training.distillation import Teacher, taught
+
+X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int32)
+
+
+def classifier(seed: int, softmax: bool = False, outputs: int = 2) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    activation = "softmax" if softmax else None
+    return keras.Sequential(
+        [keras.Input((4,)), layers.Dense(8, "tanh"), layers.Dense(outputs, activation)]
+    )
+
+
+def compiled(model: keras.Model, softmax: bool = False) -> keras.Model:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
+    model.compile(keras.optimizers.Adam(0.02), loss, metrics=["accuracy"])
+    return model
+
+
+def divergence(teacher: np.ndarray, student: np.ndarray, temperature: float) -> float:
+    def soft(logits: np.ndarray) -> np.ndarray:
+        exponents = np.exp(logits / temperature)
+        return exponents / exponents.sum(-1, keepdims=True)
+
+    p, q = soft(teacher), soft(student)
+    return float((p * np.log(p / q)).sum(-1).mean()) * temperature**2
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_the_loss_is_the_labels_and_the_teachers(softmax: bool) -> None:
+    teacher, student = classifier(1, softmax), compiled(classifier(2, softmax), softmax)
+    outputs = [np.asarray(model(X), np.float64) for model in (teacher, student)]
+    if softmax:
+        outputs = [np.log(each) for each in outputs]
+    labels = student.evaluate(X, Y, verbose=0)[0]
+    # Without a learning rate the training loss is that of the weights as they are.
+    student.optimizer.learning_rate = 0.0
+    with taught(student, Teacher(teacher, 0.3, 2.0, softmax)):
+        found = student.fit(X, Y, batch_size=32, verbose=0).history["loss"][0]
+    wanted = 0.7 * labels + 0.3 * divergence(*outputs, 2.0)
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_student_of_nothing_but_the_teacher_becomes_the_teacher() -> None:
+    """The labels, which say the opposite, do not count."""
+    teacher = compiled(classifier(1))
+    teacher.fit(X, Y, epochs=30, verbose=0)
+    before = [np.array(each) for each in teacher.get_weights()]
+    student = compiled(classifier(2))
+    with taught(student, Teacher(teacher, 1.0)):
+        student.fit(X, 1 - Y, epochs=60, verbose=0)
+    agreement = np.mean(np.argmax(student(X), -1) == np.argmax(teacher(X), -1))
+    assert agreement > 0.9
+    for old, new in zip(before, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_nothing_of_it_stays() -> None:
+    models = [compiled(classifier(2)), compiled(classifier(2))]
+    with taught(models[0], Teacher(classifier(1))):
+        pass
+    with taught(models[1], None):
+        pass
+    for model in models:
+        assert "compute_loss" not in vars(model)
+    losses = [
+        model.fit(X, Y, shuffle=False, verbose=0, epochs=2).history["loss"] for model in models
+    ]
+    assert losses[0] == losses[1]
+    assert len(models[0].variables) == len(models[1].variables)
+
+
+def test_validation_is_the_students_own() -> None:
+    student = compiled(classifier(2))
+    student.optimizer.learning_rate = 0.0
+    own = student.evaluate(X, Y, verbose=0)[0]
+    with taught(student, Teacher(classifier(1), 0.9)):
+        history = student.fit(X, Y, verbose=0, validation_data=(X, Y)).history
+    assert history["val_loss"][0] == pytest.approx(own, rel=1e-5)
+    assert history["loss"][0] != pytest.approx(own, rel=1e-2)
+
+
+def test_a_teacher_of_other_classes_is_refused() -> None:
+    teacher, student = classifier(1, outputs=3), compiled(classifier(2))
+    teacher.name, student.name = "big", "small"
+    with pytest.raises(tfprune.UsageError) as error, taught(student, Teacher(teacher)):
+        pass
+    assert str(error.value) == "big gives (None, 3) and cannot teach small, which gives (None, 2)"

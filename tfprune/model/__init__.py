@@ -1,0 +1,1 @@
+"""A Keras model as a graph, and what is known of its layers."""

@@ -1,0 +1,425 @@
+"""Loads Keras models from files: `.keras` and legacy `.h5`, of Keras 3 and of Keras 2."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+import keras
+
+from tfprune.archives import HDF5, check_archive
+from tfprune.errors import TfpruneError, UsageError, one_line
+from tfprune.files import existing
+from tfprune.model import graph, keras2
+
+IMPORTS = "TFPRUNE_IMPORT"
+"""The environment variable that lists what to import before a model is loaded, here and in every
+process that this one starts; separated as `PATH` is."""
+
+_ZIP = b"PK"
+# Enough of a file to see what it is.
+_HEAD = 512
+_CONVERT = (
+    "in a Python with tf_keras, convert it by "
+    "tf_keras.models.load_model({path!r}).save({target!r}), and give that file"
+)
+
+
+def load(path: str | os.PathLike[str], *, imports: Sequence[str] = ()) -> keras.Model:
+    """Loads a Keras model from a file, without its optimizer.
+
+    A model of Keras 2 comes back as one of Keras 3: what Keras 3 no longer knows is left out where
+    it has no effect. Code in the file, as of a Lambda layer, is not run.
+
+    Example:
+        ```python
+        model = tfprune.load("net.h5", imports=["my_layers.py"])
+        ```
+
+    Args:
+        path: a `.keras` file or an `.h5` file that holds a whole model.
+        imports: modules, or paths of Python files, with the custom layers of the model; see
+            `import_layers`. Those that the environment variable TFPRUNE_IMPORT lists are imported
+            as well.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        UsageError: it is another kind of file, or needs a class or a function that nobody imported,
+            or something that only Keras 2 has; the message says what to do.
+        TfpruneError: it is missing, damaged, or would grow too large.
+    """
+    import_layers(*_listed(), *imports)
+    path = existing(path)
+    check_size(path)
+    if _head(path).startswith(_ZIP):
+        config, version = _zip_config(path)
+    else:
+        config, version = _hdf5_config(path)
+    old = version.startswith(("0", "1", "2"))
+    if old:
+        try:
+            config = keras2.modern(config)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
+        # What nobody can write for the shape of any config.
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged(path, error) from error
+        _explain(path, config)
+    try:
+        model = _read(path, config if old else None)
+    # Keras raises whatever the damaged part raises: KeyError, OSError, ValueError, BadZipFile, …
+    except Exception as error:
+        _explain(path, config)
+        raise TfpruneError(
+            f"{path} cannot be loaded ({_innermost(error)}): save it again, or give the modules of "
+            "its custom layers with --import"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"{path} holds a {type(model).__name__}: give the file of a whole model")
+    if graph.is_graph(model) and model.built:
+        graph.settle(model)
+    return model
+
+
+def import_layers(*modules: str) -> None:
+    """Imports modules, so that models which name their classes can be loaded.
+
+    What a module registers with Keras is found by its registered name; its other layers, models and
+    functions by their own.
+
+    Args:
+        *modules: names such as `my_package.layers`, or paths of Python files.
+
+    Raises:
+        UsageError: one cannot be imported.
+    """
+    for name in modules:
+        try:
+            module = _imported(name)
+        # A module's own code raises what it likes, and a script may leave.
+        except (Exception, SystemExit) as error:
+            raise UsageError(
+                f"{name} cannot be imported ({type(error).__name__}: {one_line(error)}): give a "
+                "Python file, or a module that Python finds"
+            ) from error
+        for each, value in _offered(module).items():
+            keras.saving.get_custom_objects().setdefault(each, value)
+
+
+def importable(module: str) -> str:
+    """What `import_layers` takes, in another Python too, to import a module of this one.
+
+    Args:
+        module: its name; a file that `import_layers` imported has no other home than its path.
+    """
+    return _files().get(module, module)
+
+
+def check_size(path: Path) -> None:
+    """Refuses a file that is no Keras model, or would grow too large when it is unpacked.
+
+    Args:
+        path: what is to be loaded; nothing of it has been unpacked yet.
+
+    Raises:
+        UsageError: it is another kind of file.
+        TfpruneError: it is empty or damaged, or too large.
+    """
+    if said := _other_kind(path):
+        raise UsageError(f"{path} {said}")
+    if path.stat().st_size == 0:
+        raise TfpruneError(f"{path} is empty: save or copy the model again")
+    check_archive(path)
+
+
+# -- imports ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _files() -> dict[str, str]:
+    """The paths of the files that were imported, by the names of their modules."""
+    return {}
+
+
+def _listed() -> list[str]:
+    return [each for each in os.environ.get(IMPORTS, "").split(os.pathsep) if each]
+
+
+def _imported(name: str) -> ModuleType:
+    if not (name.endswith(".py") or os.sep in name):
+        return importlib.import_module(name)
+    path = Path(name).resolve()
+    module = path.stem
+    if _files().get(module) == str(path):
+        return sys.modules[module]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file")
+    known = sys.modules.get(module)
+    there = importlib.util.find_spec(module) if known is None else known.__spec__
+    if there is not None or known is not None:
+        if there is not None and there.origin and Path(there.origin).resolve() == path:
+            _files()[module] = str(path)
+            return importlib.import_module(module)
+        raise ImportError(f"there is another module called {module}: rename the file")
+    specification = importlib.util.spec_from_file_location(module, path)
+    if specification is None or specification.loader is None:
+        raise ImportError("it is not a Python file")
+    found = importlib.util.module_from_spec(specification)
+    sys.modules[module] = found
+    try:
+        # What lies beside it may be imported by it, as in a script; later names stay free.
+        sys.path.append(str(path.parent))
+        try:
+            specification.loader.exec_module(found)
+        finally:
+            sys.path.remove(str(path.parent))
+    except BaseException:
+        del sys.modules[module]
+        raise
+    _files()[module] = str(path)
+    return found
+
+
+def _offered(module: ModuleType) -> dict[str, Any]:
+    """What a config may name of a module: what it defines, and no registered name stands for."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__
+        and callable(value)
+        and not name.startswith("_")
+        and keras.saving.get_registered_object(keras.saving.get_registered_name(value)) is None
+    }
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+def _read(path: Path, config: dict[str, Any] | None) -> keras.Model:
+    """Reads a model as Keras does, or one of this config with the weights that the file has."""
+    with _suffixed(path) as file:
+        if config is None:
+            return keras.saving.load_model(file, compile=False)
+        model = keras.saving.deserialize_keras_object(config)
+        model.load_weights(file)
+        return model
+
+
+def _innermost(error: Exception) -> str:
+    """What went wrong in the part that failed; Keras tells it last, after all that contains it."""
+    *_, last = str(error).rpartition("Exception encountered: ")
+    return one_line(Exception(last)) if last.strip() else type(error).__name__
+
+
+@contextlib.contextmanager
+def _suffixed(path: Path) -> Iterator[Path]:
+    """The file under a name that Keras goes by."""
+    suffix = ".keras" if _head(path).startswith(_ZIP) else ".h5"
+    if path.suffix in (suffix, ".hdf5" if suffix == ".h5" else suffix) and _plain(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="tfprune-") as scratch:
+        named = Path(scratch, f"model{suffix}")
+        shutil.copyfile(path, named)
+        yield named
+
+
+def _plain(path: Path) -> bool:
+    """Whether libraries that want UTF-8 can open it by its name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    # Keras takes this ending for weights alone.
+    return not path.name.endswith(".weights.h5")
+
+
+def _zip_config(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            config = json.loads(file.read("config.json"))
+            metadata = json.loads(file.read("metadata.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(config, dict) or not isinstance(metadata, dict):
+        raise _damaged(path, ValueError("config.json is not a table"))
+    return config, str(metadata.get("keras_version", ""))
+
+
+def _hdf5_config(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        with path.open("rb") as raw, h5py.File(raw, "r") as file:
+            config, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "2")
+            weights = "layer_names" in file.attrs or bool({"layers", "_layer_checkpoint"} & {*file})
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    if config is None:
+        held = "the weights of a model without its layers" if weights else "no Keras model"
+        raise UsageError(
+            f"{path} holds {held}: build the model in Python, model.load_weights(...), and "
+            "model.save('model.keras')"
+            if weights
+            else f"{path} is an HDF5 file that holds {held}: give the .keras or .h5 file of one"
+        )
+    try:
+        found = json.loads(config)
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    if not isinstance(found, dict):
+        raise _damaged(path, ValueError("model_config is not a table"))
+    return found, version.decode() if isinstance(version, bytes) else str(version)
+
+
+def _damaged(path: Path, error: Exception) -> TfpruneError:
+    return TfpruneError(
+        f"{path} is cut short or damaged ({one_line(error)}): save or copy it again"
+    )
+
+
+# -- what is refused ----------------------------------------------------------------------------
+
+
+def _explain(path: Path, config: dict[str, Any]) -> None:
+    """Refuses a config by the part of it that cannot be made here, if there is one."""
+    for entry, layer in keras2.named_classes(config):
+        name = str(entry["class_name"])
+        if keras2.is_code(entry):
+            raise UsageError(
+                f"{path}: layer {layer!r} is a Lambda, whose Python code lies in the file and is "
+                "not run, since it could be anything: replace it by a layer, or by a function "
+                "in a module that is registered with keras.saving.register_keras_serializable"
+            )
+        if name.startswith("__") or not _missing(entry):
+            continue
+        if name in ("function", "builtin_function_or_method"):
+            name = str(entry["config"])
+        said = f"{path} needs {name!r}" + (f" for layer {layer!r}" if layer else "")
+        if do := keras2.advice(name):
+            raise UsageError(f"{said}: {do}")
+        home = str(entry.get("module") or "")
+        what = "FILE.py" if home in ("", "custom", "__main__", "builtins") else home
+        raise UsageError(
+            f"{said}, which nothing that was imported defines: give the Python file or the module "
+            f"that defines it, --import {what}"
+        )
+
+
+def _missing(entry: dict[str, Any]) -> bool:
+    """Whether no class or function is known by the name in a config."""
+    name, module = str(entry["class_name"]), str(entry.get("module") or "")
+    if module == "builtins" and name in ("function", "builtin_function_or_method"):
+        name = str(entry["config"])
+        if any(hasattr(getattr(keras, home), name) for home in ("activations", "ops", "losses")):
+            return False
+    elif module.partition(".")[0] in ("keras", "builtins", "collections"):
+        return False
+    elif name in ("function", "builtin_function_or_method"):
+        name = str(entry.get("registered_name") or entry["config"])
+        if name == "function":
+            name = str(entry["config"])
+    else:
+        if not module and keras2.is_of_keras(name):
+            return False
+        name = str(entry.get("registered_name") or name)
+    return keras.saving.get_registered_object(name) is None
+
+
+def _other_kind(path: Path) -> str | None:
+    """What a path is that is no file of a Keras model, and what to do; None where it may be one."""
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        return "is not a file: give a .keras or .h5 file"
+    head, suffix = _head(path), path.suffix.lower()
+    if head.startswith(HDF5):
+        return None
+    if head.startswith(_ZIP):
+        return _other_zip(path)
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs and not the file itself: run `git lfs pull`"
+    if head[4:8] == b"TFL3":
+        return _compiled("a TFLite file")
+    if suffix in (".pt", ".pth") or head.startswith((b"\x80\x02", b"\x80\x04", b"\x80\x05")):
+        return _torch()
+    if suffix == ".onnx":
+        return _compiled("an ONNX file")
+    if suffix == ".pb":
+        return (
+            "is a graph of TensorFlow without Keras layers: give the .keras or .h5 file of the "
+            "model, or save it again from the code that built it"
+        )
+    if head.lstrip()[:1] == b"<":
+        return "is a web page: download the file itself"
+    if head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"7z")):
+        return "is a packed archive: unpack it, and give the .keras or .h5 file in it"
+    if head.lstrip()[:1] == b"{":
+        return "is a JSON text, which may say a model's layers, without its weights: save it whole"
+    if head and suffix not in (".keras", ".h5", ".hdf5"):
+        return "is not a file that Keras writes: give a .keras or .h5 file"
+    if head and not _ZIP.startswith(head[:2]):
+        return "is not a Keras model, whatever its name: give a .keras or .h5 file"
+    return None
+
+
+def _folder(path: Path) -> str:
+    if (path / "saved_model.pb").exists():
+        target = f"{path.name}.h5"
+        return (
+            "is a SavedModel, a program without Keras layers (`tfprune measure` runs it): if Keras "
+            f"2 wrote it, {_CONVERT.format(path=str(path), target=target)}"
+        )
+    if (path / "config.json").exists() and (path / "metadata.json").exists():
+        return "is the content of a .keras file, unpacked: zip it again, without compression"
+    return "is a directory: give a .keras or .h5 file"
+
+
+def _other_zip(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+        return None
+    if "config.json" in names and "metadata.json" in names:
+        return None
+    if any(name.endswith("data.pkl") for name in names):
+        return _torch()
+    if names and all(name.endswith(".npy") for name in names):
+        return "holds arrays without a model: give a .keras or .h5 file"
+    return "is a zip file, but not one of Keras (no config.json in it): give a .keras or .h5 file"
+
+
+def _compiled(what: str) -> str:
+    return (
+        f"is {what}, which `tfprune measure` runs and nothing turns back into a Keras model: give "
+        "the .keras or .h5 file that it was made from"
+    )
+
+
+def _torch() -> str:
+    return (
+        "is a file of PyTorch, and tfprune prunes Keras models: build the model in Keras, copy the "
+        "weights over, and give its .keras file"
+    )
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError as error:
+        raise TfpruneError(f"{path} cannot be read ({error.strerror}): check the path") from error

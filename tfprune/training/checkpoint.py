@@ -1,0 +1,141 @@
+"""The history of a training, and its state at the last finished epoch, in one file.
+
+Keras' BackupAndRestore keeps no history, writes its weights and its epoch as two files that a
+kill can leave out of step, and learns the epoch only when the data stream already exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from tfprune.errors import TfpruneError
+from tfprune.training.backup import COLUMN, FILE
+
+_VARIABLE = "variable/"
+_IDENTITY = "identity"
+
+
+def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
+    """Puts a compiled model back to its last finished epoch.
+
+    Weights, the optimizer's slots and step count, and the states of random layers come back.
+
+    Args:
+        model: Compiled, with its optimizer built; changed in place.
+        directory: Where `EpochLog` wrote; may be missing or empty.
+        settings: What the training was asked for, in words that are equal for equal trainings.
+
+    Returns:
+        The rows of the finished epochs; empty where there is nothing to restore.
+
+    Raises:
+        TfpruneError: If the file was written by another training, or cannot be read.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return pd.DataFrame()
+    try:
+        with np.load(path) as archive:
+            stored = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise TfpruneError(f"{path} cannot be read ({error}): delete it to train afresh") from error
+    variables = _state(model)
+    if str(stored.pop(_IDENTITY, "")) != _identity(variables, settings):
+        raise TfpruneError(
+            f"{path} belongs to a training of another model or with other settings: "
+            "delete it, or back up elsewhere"
+        )
+    for index, variable in enumerate(variables):
+        variable.assign(stored[f"{_VARIABLE}{index}"])
+    return pd.DataFrame(
+        {name.removeprefix(COLUMN): v for name, v in stored.items() if name.startswith(COLUMN)}
+    )
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Keeps one row an epoch, stops at a loss that is no number, and saves after each epoch.
+
+    It comes after the callbacks that change weights or add to the logs, so that it sees their
+    work.
+
+    Args:
+        history: The rows of earlier epochs, from `restore`.
+        directory: Where to save; None to save nothing.
+        settings: As for `restore`.
+    """
+
+    def __init__(self, history: pd.DataFrame, directory: Path | None, settings: str) -> None:
+        super().__init__()
+        self.history = history
+        self._directory = directory
+        self._settings = settings
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Starts the epoch's clock."""
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Adds the epoch's row, and saves."""
+        figures = dict(logs or {})
+        if not math.isfinite(figures["loss"]):
+            raise TfpruneError(
+                f"the loss became {figures['loss']} in epoch {epoch + 1}: "
+                "lower learning_rate, or add warmup_epochs"
+            )
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row = {
+            "epoch": epoch + 1,
+            **figures,
+            "learning_rate": rate,
+            "seconds": time.monotonic() - self._started,
+        }
+        self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)
+        if self._directory is not None:
+            self._save(self._directory)
+
+    def _save(self, directory: Path) -> None:
+        variables = _state(self.model)
+        arrays = {_IDENTITY: np.array(_identity(variables, self._settings))}
+        for index, variable in enumerate(variables):
+            arrays[f"{_VARIABLE}{index}"] = keras.ops.convert_to_numpy(variable)
+        for column in self.history:
+            arrays[f"{COLUMN}{column}"] = self.history[column].to_numpy()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            # Beside the target, since a rename is atomic only within one file system.
+            with tempfile.TemporaryDirectory(dir=directory, prefix=".partial-") as partial:
+                fresh = Path(partial, FILE)
+                with fresh.open("wb") as file:
+                    np.savez(file, allow_pickle=False, **arrays)
+                    file.flush()
+                    os.fsync(file.fileno())
+                fresh.replace(directory / FILE)
+        except OSError as error:
+            raise TfpruneError(
+                f"the backup in {directory} cannot be written ({error}): free space there, "
+                "or back up elsewhere"
+            ) from error
+
+
+def _state(model: keras.Model) -> list[keras.Variable]:
+    """Everything that the next epoch depends on, in an order that rebuilding keeps."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _identity(variables: list[keras.Variable], settings: str) -> str:
+    # Names that Keras counts up differ from one process to the next; shapes do not.
+    shapes = [(str(v.dtype), tuple(v.shape)) for v in variables]
+    return hashlib.sha256(repr((settings, shapes)).encode()).hexdigest()
