@@ -6,13 +6,12 @@ import json
 import shutil
 import tomllib
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from click.testing import CliRunner, Result
 
 from tfprune.cli import main
-from tfprune.pipeline.kinds import FormatName
+from tfprune.vocabulary import FORMATS
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 
@@ -219,7 +218,7 @@ def test_check_of_thousands_of_rounds_is_one_line(tmp_path):
 
 
 def test_a_dry_run_takes_every_format(file, tmp_path):
-    formats = json.dumps(list(get_args(FormatName)))
+    formats = json.dumps(list(FORMATS))
     result = _run(
         "run", file, "--out", tmp_path / "new", "--dry-run", "--set", f"formats={formats}"
     )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from typing import get_args
 
 import numpy as np
 import pytest
 
 from tfprune.pipeline import Pipeline
-from tfprune.pipeline.kinds import KINDS, TRAINING, FormatName
+from tfprune.pipeline.kinds import KINDS, TRAINING
 from tfprune.pipeline.outlook import Outlook, Probe
 from tfprune.pipeline.plan import plan
 from tfprune.pipeline.store import SCRATCH, partial
 from tfprune.report import read_run
+from tfprune.vocabulary import FORMATS
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_damaged_record_makes_no_forecast_fail(tiny_pipeline, tiny_run, tmp_pa
     assert Outlook(tiny_pipeline, run).knows_nothing
 
 
-@pytest.mark.parametrize("form", get_args(FormatName))
+@pytest.mark.parametrize("form", FORMATS)
 def test_every_format_has_a_forecast(tiny_pipeline, tmp_path, form):
     pipeline = tiny_pipeline.model_copy(update={"formats": (form,)})
     tasks = plan(pipeline, tmp_path, "images")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.filters import IMPORTANCE_NAMES
 from tfprune.pipeline import load_pipeline
-from tfprune.pipeline.kinds import Importance
 from tfprune.pipeline.requirements import check_budget
 from tfprune.pipeline.spec import checked_seeds
 
@@ -360,11 +357,6 @@ def test_pretrained_models_and_files_may_be_pruned_at_once(tmp_path):
     random = '"MobileNetV2"\noptions = { weights = "random" }'
     with pytest.raises(UsageError, match=r"variants\.dense must begin with a step that trains"):
         _load(text.replace('"vgg"', random), tmp_path)
-
-
-def test_importances_are_those_of_the_library():
-    """The tables are checked without Keras, so they repeat the names."""
-    assert get_args(Importance) == IMPORTANCE_NAMES
 
 
 WITHIN = """

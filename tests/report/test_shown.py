@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from tests.report.fake import fake_run
-from tfprune.pipeline.kinds import KINDS, FormatName
+from tfprune.pipeline.kinds import KINDS
 from tfprune.pipeline.outlook import _BYTES
 from tfprune.report import comparison, read_run
 from tfprune.report.budgets.budget import FIGURES
@@ -15,8 +15,9 @@ from tfprune.report.budgets.verdict import Verdict
 from tfprune.report.html import cells, words
 from tfprune.report.markdown import _step
 from tfprune.report.render import _SHOWN
-from tfprune.report.run import QUANTIZED, Step
+from tfprune.report.run import Step
 from tfprune.report.tables import NAMES
+from tfprune.vocabulary import FORMATS
 
 # The least that a step of each kind must be given.
 LEAST: dict[str, dict[str, Any]] = {
@@ -152,10 +153,8 @@ def test_the_page_tells_every_key_that_a_step_was_given(kind, field):
     assert f"{field} " in told or SAID[field] in told, told
 
 
-def test_formats_are_all_known_to_the_forecast_and_to_quantize():
-    assert set(_BYTES) == set(get_args(FormatName))
-    assert set(QUANTIZED) == set(get_args(KINDS["quantize"].model_fields["to"].annotation))
-    assert set(QUANTIZED.values()) <= set(get_args(FormatName))
+def test_formats_are_all_known_to_the_forecast():
+    assert set(_BYTES) == set(FORMATS)
 
 
 def test_every_figure_of_the_comparison_has_a_column_and_a_unit(tmp_path):

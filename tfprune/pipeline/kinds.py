@@ -7,24 +7,17 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tfprune.training import Training
+from tfprune.vocabulary import (
+    FormatName,
+    ImportanceName,
+    MeasuredFormat,
+    Quantization,
+    Scope,
+    Selection,
+)
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
-Importance = Literal["l1", "l2", "lasso", "bn_gamma", "geometric_median", "taylor", "random"]
-FormatName = Literal[
-    "keras",
-    "savedmodel",
-    "savedmodel-zst",
-    "tflite",
-    "tflite-float16",
-    "tflite-dynamic",
-    "tflite-int8",
-    "tflite-int16x8",
-    "tflite-sparse",
-    "c-array",
-    "c-array-float",
-    "onnx",
-]
 
 _T = TypeVar("_T")
 
@@ -89,7 +82,7 @@ class PruneStep(Taught):
     frequency: Annotated[
         int | None, Field(ge=1, description="steps between updates; of the ramp's length if unset")
     ] = None
-    scope: Literal["layer", "global"] = "layer"
+    scope: Scope = "layer"
 
     @model_validator(mode="after")
     def _ordered(self) -> PruneStep:
@@ -103,8 +96,8 @@ class PruneOnceStep(Table):
 
     kind: Literal["prune-once"]
     share: Annotated[float, Field(gt=0, lt=1, description="of the weights that live, how many die")]
-    scope: Literal["layer", "global"] = "layer"
-    select: Literal["magnitude", "random"] = "magnitude"
+    scope: Scope = "layer"
+    select: Selection = "magnitude"
     layers: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
         {}, description="shares of their own for layers, by name or glob"
     )
@@ -138,7 +131,7 @@ class LearnStep(Taught):
     filters: Share | None = None
     macs: Share | None = None
     params: Share | None = None
-    importance: Importance = "lasso"
+    importance: ImportanceName = "lasso"
     round_to: Annotated[int, Field(ge=1)] = 1
     begin: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.0
     end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
@@ -183,14 +176,12 @@ class SlimStep(Table):
     milliseconds: Annotated[float, Field(gt=0)] | None = None
     bytes: Annotated[int, Field(gt=0)] | None = None
     threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter that is timed")] = 1
-    format: Annotated[
-        Literal["tflite", "tflite-int8"], Field(description="of the file that is measured")
-    ] = "tflite"
+    format: Annotated[MeasuredFormat, Field(description="of the file that is measured")] = "tflite"
     scope: Annotated[
-        Literal["layer", "global"],
+        Scope,
         Field(description="of filters: a share of each layer, or of all"),
     ] = "layer"
-    importance: Importance = "l2"
+    importance: ImportanceName = "l2"
     round_to: Annotated[int, Field(ge=1)] = 1
     minimum: Annotated[int, Field(ge=1, description="channels that a layer keeps at least")] = 1
     exclude: Annotated[
@@ -258,7 +249,7 @@ class QuantizeStep(Table):
     """Ends a chain: the variant is delivered quantized, as TFLite."""
 
     kind: Literal["quantize"]
-    to: Literal["float16", "dynamic", "int8", "int16x8"] = "int8"
+    to: Quantization = "int8"
     images: Annotated[
         int, Field(ge=1, description="training images that set the ranges of activations")
     ] = CALIBRATION_IMAGES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
@@ -23,7 +23,6 @@ from tfprune.pipeline.expand import (
 from tfprune.pipeline.kinds import (
     CALIBRATION_IMAGES,
     ExportStep,
-    FormatName,
     QuantizeStep,
     RetrainStep,
     Step,
@@ -35,6 +34,7 @@ from tfprune.report.budgets import Budget, mistakes
 from tfprune.report.run import own_formats
 from tfprune.training import Training
 from tfprune.validation import one_line, read_toml
+from tfprune.vocabulary import FORMATS, FormatName
 
 # A file system takes names of 255 bytes, and hashes and suffixes come on top of these.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -203,8 +203,7 @@ class Pipeline(Table):
         the budget's is no mistake.
         """
         if self.budget is not None:
-            names: tuple[str, ...] = get_args(FormatName)
-            for said in mistakes(self.budget, dict.fromkeys(self.variants, names)):
+            for said in mistakes(self.budget, dict.fromkeys(self.variants, tuple(FORMATS))):
                 raise ValueError(f"budget: {said}")
         return self
 

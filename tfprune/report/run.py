@@ -16,20 +16,13 @@ from tfprune.report.records import (
     StepRecord,
     read_record,
 )
+from tfprune.vocabulary import QUANTIZATIONS
 
 RUN = "run.json"
 # Beside the variants of a run.
 LATENCY = "latency"
 # Beyond so many missing variants nobody reads their names.
 _NOTED = 8
-
-QUANTIZED = {
-    "float16": "tflite-float16",
-    "dynamic": "tflite-dynamic",
-    "int8": "tflite-int8",
-    "int16x8": "tflite-int16x8",
-}
-"""The format of each `to` of a step `quantize`."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +202,7 @@ def own_formats(last: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     """
     match (last or {}).get("kind"):
         case "quantize":
-            return (QUANTIZED[str((last or {}).get("to", "int8"))],)
+            return (QUANTIZATIONS[(last or {}).get("to", "int8")],)
         case "export":
             return tuple((last or {})["formats"])
     return None
