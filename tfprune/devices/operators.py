@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
-from keras import layers
 
-from tfprune.model.graph import Call, calls, is_graph
-from tfprune.model.type_table import TypeTable
+from tfprune.model.graph import calls, is_graph
+from tfprune.model.layer_table import LAYER_TABLE, KernelType, kernel_of
 
 Size = tuple[int, int]
 
@@ -62,8 +62,8 @@ class Use:
 def uses(model: keras.Model) -> list[Use]:
     """Every use of a kernel whose operator can be timed alone, nested models included.
 
-    Grouped, transposed, recurrent and three-dimensional kernels are left out, and those with
-    channels first, which TFLite transposes.
+    The layer table tells which these are. Grouped, transposed, recurrent and three-dimensional
+    kernels are left out, and those with channels first, which TFLite transposes.
 
     Args:
         model: a functional or built Sequential Keras model.
@@ -72,89 +72,60 @@ def uses(model: keras.Model) -> list[Use]:
     for call in calls(model):
         if is_graph(call.operation):
             found.extend(uses(call.operation))
-        elif rule := _RULES.of(call.operation):
-            shapes = (call.inputs[0].shape[1:], call.outputs[0].shape[1:])
-            if None not in shapes[0] + shapes[1]:
-                found.extend(rule(call, *shapes))
+        elif kernel_types := LAYER_TABLE.of(call.operation):
+            source, target = call.inputs[0].shape[1:], call.outputs[0].shape[1:]
+            first = getattr(call.operation, "data_format", None) == "channels_first"
+            if not first and None not in source + target:
+                found.extend(_uses_of(call.operation, kernel_types, source, target))
     return found
+
+
+def _uses_of(
+    layer: Any, kernel_types: Sequence[KernelType], source: Sequence[int], target: Sequence[int]
+) -> Iterator[Use]:
+    read = source
+    for kernel_type in kernel_types:
+        if kernel_type.operator is None:
+            continue
+        kernel = kernel_of(layer, kernel_type)
+        last = len(kernel.shape) - 1
+        if kernel_type.operator == "dense":
+            rows = (math.prod(source[:-1]), 1)
+            operator = Operator("dense", rows, rows, source[-1], target[-1])
+            yield Use(operator, kernel, last - 1, last)
+        elif kernel_type.operator == "depthwise":
+            made = source[-1] * layer.depth_multiplier
+            operator = _windowed("depthwise", layer, read, (*target[:-1], made))
+            yield Use(operator, kernel, last - 1, last - 1)
+            # What comes next reads what this one makes, as in a separable convolution.
+            read = (*target[:-1], made)
+        elif read is not source:
+            size = _plane(target[:-1])
+            operator = Operator("conv", size, size, read[-1], target[-1])
+            yield Use(operator, kernel, last - 1, last)
+        elif layer.groups == 1:
+            yield Use(_windowed("conv", layer, read, target), kernel, last - 1, last)
+        elif layer.groups == source[-1] == target[-1]:
+            yield Use(_windowed("depthwise", layer, read, target), kernel, last, last)
+
+
+def _windowed(
+    kind: Literal["conv", "depthwise"], layer: Any, source: Sequence[int], target: Sequence[int]
+) -> Operator:
+    return Operator(
+        kind,
+        source=_plane(source[:-1]),
+        target=_plane(target[:-1]),
+        inputs=source[-1],
+        outputs=target[-1],
+        window=_plane(layer.kernel_size),
+        strides=_plane(layer.strides),
+        dilation=_plane(layer.dilation_rate),
+        same=layer.padding != "valid",
+    )
 
 
 def _plane(sizes: Sequence[int]) -> Size:
     """Height and width; what has only a length is one pixel high."""
     height, width = (1, *sizes)[-2:]
     return height, width
-
-
-def _geometry(layer: Any, source: Sequence[int], target: Sequence[int]) -> dict[str, Any]:
-    def plane(value: Sequence[int]) -> Size:
-        return _plane([*value])
-
-    return {
-        "source": _plane(source[:-1]),
-        "target": _plane(target[:-1]),
-        "window": plane(layer.kernel_size),
-        "strides": plane(layer.strides),
-        "dilation": plane(layer.dilation_rate),
-        "same": layer.padding != "valid",
-    }
-
-
-def _conv(call: Call, source: Sequence[int], target: Sequence[int]) -> Iterator[Use]:
-    layer: Any = call.operation
-    if layer.data_format == "channels_first":
-        return
-    inputs, outputs = source[-1], target[-1]
-    last = len(layer.kernel.shape) - 1
-    geometry = _geometry(layer, source, target)
-    if layer.groups == 1:
-        operator = Operator("conv", inputs=inputs, outputs=outputs, **geometry)
-        yield Use(operator, layer.kernel, last - 1, last)
-    elif layer.groups == inputs == outputs:
-        operator = Operator("depthwise", inputs=inputs, outputs=outputs, **geometry)
-        yield Use(operator, layer.kernel, last, last)
-
-
-def _depthwise(call: Call, source: Sequence[int], target: Sequence[int]) -> Iterator[Use]:
-    layer: Any = call.operation
-    if layer.data_format == "channels_first":
-        return
-    geometry = _geometry(layer, source, target)
-    operator = Operator("depthwise", inputs=source[-1], outputs=target[-1], **geometry)
-    yield Use(operator, layer.kernel, len(layer.kernel.shape) - 2, len(layer.kernel.shape) - 2)
-
-
-def _separable(call: Call, source: Sequence[int], target: Sequence[int]) -> Iterator[Use]:
-    layer: Any = call.operation
-    if layer.data_format == "channels_first":
-        return
-    deep = source[-1] * layer.depth_multiplier
-    geometry = _geometry(layer, source, target)
-    kernel = layer.depthwise_kernel
-    last = len(kernel.shape) - 1
-    operator = Operator("depthwise", inputs=source[-1], outputs=deep, **geometry)
-    yield Use(operator, kernel, last - 1, last - 1)
-    size = _plane(target[:-1])
-    operator = Operator("conv", source=size, target=size, inputs=deep, outputs=target[-1])
-    yield Use(operator, layer.pointwise_kernel, last - 1, last)
-
-
-def _dense(call: Call, source: Sequence[int], target: Sequence[int]) -> Iterator[Use]:
-    layer: Any = call.operation
-    rows = 1
-    for size in source[:-1]:
-        rows *= size
-    operator = Operator("dense", (rows, 1), (rows, 1), source[-1], target[-1])
-    yield Use(operator, layer.kernel, 0, 1)
-
-
-_RULES: TypeTable[Any] = TypeTable(
-    {
-        layers.Conv1D: _conv,
-        layers.Conv2D: _conv,
-        layers.Dense: _dense,
-        layers.DepthwiseConv1D: _depthwise,
-        layers.DepthwiseConv2D: _depthwise,
-        layers.SeparableConv1D: _separable,
-        layers.SeparableConv2D: _separable,
-    }
-)
