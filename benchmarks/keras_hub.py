@@ -255,7 +255,7 @@ def tried(build: Callable[[], keras.Model]) -> dict[str, Any]:
     row["frozen layers"] = len(groups.frozen)
     if not removable:
         return row
-    plan = tfprune.filters.plan(model, filters=0.5)
+    plan = tfprune.plan(model, filters=0.5)
     slim = tfprune.filters.rebuild(plan)
     row["params left"] = slim.count_params() / model.count_params()
     if plan.inexact:

@@ -71,6 +71,7 @@ IMPORTANCES: dict[ImportanceName, str] = {
 
 CountedTarget: TypeAlias = Literal["filters", "macs", "params", "dead"]
 MeasuredTarget: TypeAlias = Literal["latency", "milliseconds", "bytes"]
+TargetName: TypeAlias = CountedTarget | MeasuredTarget
 COUNTED_TARGETS: dict[CountedTarget, str] = {
     "filters": "the share of the filters to keep",
     "macs": "the share of the multiply-accumulates to keep",

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 import tfprune
-from tfprune.filters import ChannelGroups, RemovalPlan, plan, rebuild
+from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
 from tfprune.filters.cost import Cost
 from tfprune.model.graph import settle
+from tfprune.slimming import plan
 
 BATCH = 3
 

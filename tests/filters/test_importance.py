@@ -6,7 +6,8 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.filters import IMPORTANCE, channel_groups, plan, scores
+from tfprune import plan
+from tfprune.filters import IMPORTANCE, channel_groups, scores
 from tfprune.model.cloning import copy
 from tfprune.vocabulary import IMPORTANCES
 

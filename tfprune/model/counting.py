@@ -14,7 +14,7 @@ import keras
 from keras import layers
 
 from tfprune.model.graph import Call, calls, functional, is_graph
-from tfprune.model.kernels import KERNELS, Shape, product
+from tfprune.model.layer_table import Shape, kernels_at_positions, product
 from tfprune.model.type_table import TypeTable
 
 
@@ -128,17 +128,12 @@ def _of_call(call: Call, path: str) -> Work:
     operation: Any = call.operation
     if is_graph(operation):
         return _of_graph(operation, f"{path}/")
-    shapes = [[tuple(each.shape) for each in found] for found in (call.inputs, call.outputs)]
-    uses: list[KernelUse] = []
-    known = False
-    if kernels := KERNELS.of(operation):
-        known = True
-        uses += [KernelUse(operation, *each) for each in kernels(operation, *shapes)]
+    source, target = (tuple(ends[0].shape) if ends else () for ends in (call.inputs, call.outputs))
+    kernels = kernels_at_positions(operation, source, target)
+    if kernels is not None:
+        return Work([KernelUse(operation, *kernel) for kernel in kernels], {})
     if products := _PRODUCTS.of(operation):
-        known = True
-        uses += [KernelUse(operation, None, products(call))]
-    if known:
-        return Work(uses, {})
+        return Work([KernelUse(operation, None, products(call))], {})
     if wrapper := _WRAPPERS.of(operation):
         return wrapper(call, path)
     if _is_free(operation):
@@ -229,22 +224,6 @@ def _of_attention_op(call: Call) -> int:
     return 2 * product((None, steps, heads, size)) * product((None, key[1]))
 
 
-def _of_heads(call: Call) -> int:
-    """Queries with keys, and the weights with values."""
-    layer: Any = call.operation
-    given = _given(call)
-    query, value = _shape(given["query"]), _shape(given["value"])
-    axes = getattr(layer, "_attention_axes", None) or range(1, len(query) - 1)
-    looked_at = product((None, *(value[axis] for axis in axes)))
-    if isinstance(layer, layers.GroupQueryAttention):
-        size = 2 * layer.num_query_heads * layer.head_dim
-    else:
-        heads = getattr(layer, "num_heads", None) or layer._num_heads
-        keys = getattr(layer, "key_dim", None) or layer._key_dim
-        size = heads * (keys + (getattr(layer, "value_dim", None) or layer._value_dim or keys))
-    return product(query, -1) * looked_at * size
-
-
 def _of_attention_layer(call: Call) -> int:
     query, value, *rest = (_shape(each) for each in call.inputs)
     key = rest[0] if rest and len(rest[0]) == 3 else value
@@ -267,8 +246,6 @@ def _operations(**functions: Callable[[Call], int]) -> dict[type, Callable[[Call
 
 _PRODUCTS: TypeTable[Callable[[Call], int]] = TypeTable(
     {
-        layers.MultiHeadAttention: _of_heads,
-        layers.GroupQueryAttention: _of_heads,
         layers.Attention: _of_attention_layer,
         layers.AdditiveAttention: _of_attention_layer,
         layers.Dot: _of_dot_layer,
@@ -288,7 +265,7 @@ _PRODUCTS: TypeTable[Callable[[Call], int]] = TypeTable(
 )
 
 
-# -- wrappers -----------------------------------------------------------------------------------
+# -- layers made of layers ------------------------------------------------------------------------
 
 
 def _at_each_step(call: Call, path: str) -> Work:
@@ -331,24 +308,44 @@ def _of_cells(call: Call, path: str) -> Work:
     cells = layer.cell.cells if isinstance(layer.cell, layers.StackedRNNCells) else [layer.cell]
     found = Work([], {})
     for cell in cells:
-        kernels = _CELLS.of(cell)
+        kernels = kernels_at_positions(cell, (), ())
         if kernels is None:
             found.uncounted[f"{path}/{cell.name}"] = type(cell).__name__
         else:
-            found.uses.extend(KernelUse(layer, getattr(cell, name), steps) for name in kernels)
+            found.uses.extend(KernelUse(layer, kernel, steps) for kernel, _ in kernels)
     return found
 
 
-_CELLS: TypeTable[tuple[str, ...]] = TypeTable(
-    dict.fromkeys(
-        (layers.SimpleRNNCell, layers.GRUCell, layers.LSTMCell), ("kernel", "recurrent_kernel")
-    )
-)
+def _of_heads(call: Call, path: str) -> Work:
+    """The projections, queries with keys, and the weights with values."""
+    layer: Any = call.operation
+    given = _given(call)
+    query, value = _shape(given["query"]), _shape(given["value"])
+    asking, answering = product(query, -1), product(value, -1)
+    gate = getattr(layer, "_gate_dense", None)
+    projections = [
+        *((dense, asking) for dense in (layer._query_dense, layer._output_dense)),
+        *([(gate, asking)] if gate else []),
+        *((dense, answering) for dense in (layer._key_dense, layer._value_dense)),
+    ]
+    axes = getattr(layer, "_attention_axes", None) or range(1, len(query) - 1)
+    looked_at = product((None, *(value[axis] for axis in axes)))
+    if isinstance(layer, layers.GroupQueryAttention):
+        size = 2 * layer.num_query_heads * layer.head_dim
+    else:
+        heads = getattr(layer, "num_heads", None) or layer._num_heads
+        keys = getattr(layer, "key_dim", None) or layer._key_dim
+        size = heads * (keys + (getattr(layer, "value_dim", None) or layer._value_dim or keys))
+    uses = [KernelUse(layer, dense.kernel, positions) for dense, positions in projections]
+    return Work([*uses, KernelUse(layer, None, asking * looked_at * size)], {})
+
+
 _WRAPPERS: TypeTable[Callable[[Call, str], Work]] = TypeTable(
     {
         layers.TimeDistributed: _at_each_step,
         layers.Bidirectional: _both_ways,
-        layers.RNN: _of_cells,
+        **dict.fromkeys((layers.RNN, layers.SimpleRNN, layers.GRU, layers.LSTM), _of_cells),
+        **dict.fromkeys((layers.MultiHeadAttention, layers.GroupQueryAttention), _of_heads),
     }
 )
 

@@ -85,12 +85,12 @@ def test_what_a_softmax_hears_is_not_dead() -> None:
     model = randomised(chain(layers.Dense(4, "softmax"), layers.Dense(3), shape=(4,)))
     reader = model.layers[1].kernel
     reader.assign(np.asarray(reader) * [[0], [1], [1], [1]])
-    assert tfprune.filters.plan(model, dead=True).removed == {}
+    assert tfprune.plan(model, dead=True).removed == {}
 
 
 def test_the_plan_says_what_is_inexact() -> None:
     model = chain(conv(name="a"), conv(name="b", activation="softmax"), conv(name="c"))
-    plans = [tfprune.filters.plan(model, filters=share) for share in (1.0, 0.5)]
+    plans = [tfprune.plan(model, filters=share) for share in (1.0, 0.5)]
     assert plans[0].inexact == {}
     assert plans[1].inexact == {"b": "softmax spreads over all channels"}
 

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from keras import Sequential, layers
 
 import tfprune
+from tfprune.devices.cost import PredictedBytes, PredictedTime
 from tfprune.devices.operators import uses
-from tfprune.devices.prediction import PredictedBytes, PredictedTime
-from tfprune.devices.removals import Removals
-from tfprune.devices.search import lost, search
+from tfprune.devices.search import Removals, lost, search
 from tfprune.filters import ChannelGroups, rebuild
 from tfprune.filters.cost import Cost
 from tfprune.filters.plan import keeping_cost

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.devices.operators import Operator, uses
-from tfprune.devices.removals import Removals
+from tfprune.devices.search import Removals
 from tfprune.model.counting import kernel_uses
 
 # From operators to the milliseconds that each takes, float (operators,).
