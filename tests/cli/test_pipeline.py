@@ -200,7 +200,9 @@ def test_check_looks_at_what_the_file_names(tmp_path):
 def test_check_reads_a_file_with_a_byte_order_mark_and_names_unused_steps(tmp_path):
     text = (PIPELINES / "digits.toml").read_text()
     file = tmp_path / "p.toml"
-    file.write_text("\ufeff" + text + '\n[steps.spare]\nkind = "round"\n', encoding="utf-8")
+    file.write_text(
+        "\ufeff" + text + '\n[steps.spare]\nkind = "quantize-weights"\n', encoding="utf-8"
+    )
     result = _run("pipeline", "check", file)
     assert result.exit_code == 0, result.output
     assert result.stderr == f"note: {file}: no variant has the steps spare\n"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.report.fake import fake_run
-from tfprune.pipeline.kinds import KINDS
-from tfprune.pipeline.outlook import _BYTES
+from tfprune.pipeline.forecast import _BYTES
+from tfprune.pipeline.steps import KINDS, describe
 from tfprune.report import comparison, read_run
 from tfprune.report.budgets.budget import FIGURES
 from tfprune.report.budgets.verdict import Verdict
-from tfprune.report.html import cells, words
+from tfprune.report.html import cells
 from tfprune.report.markdown import _step
 from tfprune.report.render import _SHOWN
 from tfprune.report.run import Step
@@ -24,7 +24,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "train": {"epochs": 4},
     "prune": {"epochs": 4, "sparsity": 0.5},
     "prune-once": {"share": 0.2},
-    "round": {},
+    "quantize-weights": {},
     "learn": {"epochs": 4, "strength": 0.001},
     "slim": {"filters": 0.75},
     "retrain": {"epochs": 4, "rewind": "lr"},
@@ -149,7 +149,7 @@ def test_markdown_shows_every_key_that_a_step_was_given(kind, field):
 @pytest.mark.parametrize(("kind", "field"), FIELDS)
 def test_the_page_tells_every_key_that_a_step_was_given(kind, field):
     step = _given(kind, field)
-    told = words.step(step.specification, step.given)
+    told = describe(step.specification, step.given)
     assert f"{field} " in told or SAID[field] in told, told
 
 

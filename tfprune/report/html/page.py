@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfprune.pipeline.steps import describe
 from tfprune.report.budgets import figures, judge, recorded_budget, verdicts
 from tfprune.report.html import cells, density, plots, words
 from tfprune.report.html import tickets as levels
@@ -261,7 +262,7 @@ def _made(run: Run, deliveries: Sequence[Delivery]) -> dict[str, Any]:
         steps.append(
             {
                 "name": step.record["step"],
-                "does": words.step(step.specification, step.given),
+                "does": describe(step.specification, step.given),
                 # Seeds differ in what they remove; the first one's stands for them.
                 "found": (f"Seed {first.seed}: " if len(same) > 1 else "")
                 + words.removed(step.record)
