@@ -7,7 +7,8 @@ annotations are not evaluated.
 
     python -m benchmarks.mutation weights filters report/budgets pipeline --sample 40
 
-A run that was stopped goes on when the same command is given at the same commit. It needs cosmic-ray (the extra `bench`), and takes half a minute or more for each mutant.
+A run that was stopped goes on when the same command is given at the same commit. It
+needs cosmic-ray (the extra `bench`), and takes half a minute or more for each mutant.
 """
 
 from __future__ import annotations

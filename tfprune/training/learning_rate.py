@@ -1,4 +1,4 @@
-"""A learning rate schedule that is entered late."""
+"""The learning rate of a training that rewinds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 
-@keras.saving.register_keras_serializable(package="tfprune")
-class Late(LearningRateSchedule):
-    """Another schedule from one of its steps on.
+@keras.saving.register_keras_serializable(package="tfprune", name="Late")
+class RewoundSchedule(LearningRateSchedule):
+    """A learning rate schedule that begins at one of its later steps.
 
     A training that rewinds enters a schedule late, with an optimizer that begins: Adam corrects
     its fresh moments by the number of its own steps.
@@ -35,7 +35,7 @@ class Late(LearningRateSchedule):
         return {"schedule": schedule, "first_step": self.first_step}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Late:
+    def from_config(cls, config: dict[str, Any]) -> RewoundSchedule:
         """The schedule of a config."""
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
         return cls(schedule, config["first_step"])
