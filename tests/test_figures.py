@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.report.fake import fake_run
+from tfprune import figures
+from tfprune.errors import TfpruneError
 from tfprune.figures import COSTS, FIGURES, Number, by_name, compared, figure, judged
+from tfprune.report import comparison, read_run
 
 ROW = (
     'Figure("energy_j", "energy", Number(" mJ", 1, 1e-3), "artifact", "energy of one image", '
@@ -106,6 +110,24 @@ def test_a_new_row_is_tracked(directory, tmp_path, monkeypatch):
     metrics = _run(TRACKING, str(directory), (tmp_path / "mlruns").as_uri())
     assert metrics["tflite/energy_j"] == 0.0024
     assert "tflite/joules" not in metrics
+
+
+@pytest.mark.parametrize("value", ["much", True, [1]])
+def test_a_new_row_whose_record_has_no_number_is_one_line(directory, monkeypatch, value):
+    row = figures.Figure("energy_j", "energy", Number(" mJ", 1), "artifact", "", key="joules")
+    monkeypatch.setattr(figures, "FIGURES", (*FIGURES, row))
+    path = directory / "dense" / "seed-0" / "record.json"
+    record = json.loads(path.read_text())
+    record["artifacts"][0]["joules"] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(TfpruneError, match=rf"joules = {re.escape(repr(value))} is not a number"):
+        read_run(directory)
+
+
+def test_a_record_of_before_a_row_was_added_has_no_figure(directory, monkeypatch):
+    row = figures.Figure("heat", "heat", Number(), "artifact", "")
+    monkeypatch.setattr(figures, "FIGURES", (*FIGURES, row))
+    assert comparison(read_run(directory))["heat"].isna().all()
 
 
 def test_names_are_unique_and_costs_are_compared():

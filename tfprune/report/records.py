@@ -12,11 +12,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tfprune.errors import TfpruneError
+from tfprune.figures import compared
 from tfprune.files import read_json
 from tfprune.validation import one_line
 
 # A figure that was not measured is null; one that is not a number is NaN.
-Figure = float | None
+Value = float | None
 Amount = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -49,11 +50,20 @@ class ArtifactRecord(Record):
     bytes_raw: Amount
     bytes_gzip: Amount
     accuracy: Share | None
-    loss: Figure
+    loss: Value
     parameters: Amount | None
     nonzero_parameters: Amount | None
     test_seconds: Amount | None
     test_images: Count | None = None
+
+    @model_validator(mode="after")
+    def _figures_are_numbers(self) -> ArtifactRecord:
+        for figure in compared():
+            if figure.source in ("artifact", "file"):
+                value = (self.model_extra or {}).get(figure.record_key)
+                if isinstance(value, bool) or not isinstance(value, int | float | None):
+                    raise ValueError(f"{figure.record_key} = {value!r} is not a number")
+        return self
 
 
 class DeliveryRecord(Record):
@@ -76,7 +86,7 @@ class StepRecord(Record):
     seconds: Amount = 0.0
     epochs: Count = 0
     seconds_per_epoch: Amount = 0.0
-    history: dict[str, list[Figure]] | None = None
+    history: dict[str, list[Value]] | None = None
     removed: dict[str, Count] | None = None
     validation_accuracy: dict[str, Share | None] | None = None
 

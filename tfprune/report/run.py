@@ -146,10 +146,10 @@ class Run:
     def lacking(self) -> tuple[Lacking, ...]:
         """The artifacts that the pipeline plans and that are not there, in its order."""
         there = {
-            (each.variant, each.seed, form)
-            for each in self.deliveries
+            (delivery.variant, delivery.seed, form)
+            for delivery in self.deliveries
             # The empty one stands for a delivery in any format.
-            for form in ("", *(one["format"] for one in each.record["artifacts"]))
+            for form in ("", *(artifact["format"] for artifact in delivery.record["artifacts"]))
         }
         return tuple(
             Lacking(variant, seed, form)
@@ -164,19 +164,19 @@ class Run:
         """The seeds with an artifact of the pipeline whose latency was not measured."""
         return tuple(
             dict.fromkeys(
-                each.seed
-                for each in self.deliveries
-                for one in each.record["artifacts"]
-                if each.variant in self.record["pipeline"]["variants"]
-                and self.latency_of(each, one) is None
+                delivery.seed
+                for delivery in self.deliveries
+                for artifact in delivery.record["artifacts"]
+                if delivery.variant in self.record["pipeline"]["variants"]
+                and self.latency_of(delivery, artifact) is None
             )
         )
 
     def notes(self) -> list[str]:
         """What is missing of the run, one line for each variant."""
         by_variant: dict[str, dict[int, list[str]]] = {}
-        for each in self.lacking:
-            by_variant.setdefault(each.variant, {}).setdefault(each.seed, []).append(each.artifact)
+        for gap in self.lacking:
+            by_variant.setdefault(gap.variant, {}).setdefault(gap.seed, []).append(gap.artifact)
         name = self.directory.resolve().name
         lines = [
             f"{name}: {variant} is missing for {_seeds(seeds)}{_formats(seeds.values())}: "
@@ -205,7 +205,7 @@ def _seeds(seeds: Any) -> str:
 
 
 def _formats(lists: Any) -> str:
-    named = dict.fromkeys(each for forms in lists for each in forms if each)
+    named = dict.fromkeys(form for forms in lists for form in forms if form)
     return f" ({', '.join(named)})" if named else ""
 
 
@@ -254,6 +254,11 @@ def planned_seeds(record: Mapping[str, Any]) -> list[int]:
 
 def read_run(directory: Path) -> Run:
     """Reads the records of a run.
+
+    Example:
+        >>> run = read_run(Path("saved_models/digits"))
+        >>> [delivery.variant for delivery in run.deliveries]
+        ['dense', 'weights-80']
 
     Args:
         directory: the folder of a run.

@@ -89,6 +89,10 @@ def _training(delivery: Delivery) -> dict[str, float | None]:
 def planned(run: Run) -> pd.DataFrame:
     """The comparison of all that a run's pipeline plans, finished or not.
 
+    Example:
+        >>> table = planned(read_run(Path("saved_models/digits")))
+        >>> print(render(over_seeds(table)))
+
     Args:
         run: what `read_run` read.
 
@@ -167,6 +171,9 @@ class Spread:
 def spread(table: pd.DataFrame) -> Spread:
     """Means and sample deviations over seeds.
 
+    Example:
+        >>> spread(comparison(run)).means[["variant", "artifact", "accuracy"]]
+
     Args:
         table: what `comparison` returned.
     """
@@ -218,6 +225,9 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 def layer_sparsity(run: Run) -> pd.DataFrame:
     """Zeros of every weight of every variant.
 
+    Example:
+        >>> print(render(per_layer(layer_sparsity(run))))
+
     Args:
         run: what `read_run` read.
 
@@ -266,6 +276,9 @@ def are_kernels(layers: pd.DataFrame) -> pd.Series:
 
 def per_layer(table: pd.DataFrame) -> pd.DataFrame:
     """Sparsity of every kernel, a column a variant.
+
+    Example:
+        >>> print(render(per_layer(layer_sparsity(run)), "markdown"))
 
     Args:
         table: what `layer_sparsity` returned.

@@ -43,6 +43,9 @@ _GAP, _EDGE, _LINE = 24, 12, 20
 def tickets(run: Run) -> pd.DataFrame:
     """The levels of a run that prunes in rounds.
 
+    Example:
+        >>> tickets(read_run(Path("saved_models/lottery")))[["method", "level", "accuracy"]]
+
     Args:
         run: what `read_run` read.
 
@@ -58,38 +61,45 @@ def tickets(run: Run) -> pd.DataFrame:
     """
     # What an earlier version of the pipeline left belongs to another lottery.
     known = run.record["pipeline"]["variants"]
-    deliveries = [each for each in run.deliveries if each.variant in known]
-    begun = {tuple(each.record["steps"][: _first(each)]) for each in deliveries if _level(each)}
+    deliveries = [delivery for delivery in run.deliveries if delivery.variant in known]
+    starts = {
+        tuple(delivery.record["steps"][: _first(delivery)])
+        for delivery in deliveries
+        if _level(delivery)
+    }
     chosen = [
-        each
-        for each in deliveries
-        if _level(each)
-        or any(start[: len(each.steps)] == tuple(each.record["steps"]) for start in begun)
+        delivery
+        for delivery in deliveries
+        if _level(delivery)
+        or any(start[: len(delivery.steps)] == tuple(delivery.record["steps"]) for start in starts)
     ]
-    if not begun:
+    if not starts:
         return pd.DataFrame(columns=list(_COLUMNS))
     densities = _densities(layer_sparsity(run))
     rows = [
         {
-            "method": _method_name(each.variant, _level(each)),
-            "level": _level(each),
-            "seed": each.seed,
-            **_accuracy(each),
-            "density": densities[each.variant, each.seed],
-            **_early_stop(each),
+            "method": _method_name(delivery.variant, _level(delivery)),
+            "level": _level(delivery),
+            "seed": delivery.seed,
+            **_accuracy(delivery),
+            "density": densities[delivery.variant, delivery.seed],
+            **_early_stop(delivery),
         }
-        for each in chosen
+        for delivery in chosen
     ]
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     # Methods stay in the order of the pipeline.
     rank = {method: place for place, method in enumerate(table["method"].unique())}
     return table.sort_values(
-        ["method", "level", "seed"], key=lambda each: each.replace(rank), ignore_index=True
+        ["method", "level", "seed"], key=lambda column: column.replace(rank), ignore_index=True
     )
 
 
 def tickets_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """One row a method and level.
+
+    Example:
+        >>> print(render(tickets_with_units(tickets_over_seeds(tickets(run)))))
 
     Args:
         table: what `tickets` returned.
@@ -110,6 +120,9 @@ def tickets_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 
 def tickets_with_units(over: pd.DataFrame) -> pd.DataFrame:
     """The table of `tickets_over_seeds` as text: a cell a figure, "mean (lowest to highest)".
+
+    Example:
+        >>> print(render(tickets_with_units(tickets_over_seeds(tickets(run)))))
 
     Args:
         over: what `tickets_over_seeds` returned.
@@ -159,7 +172,7 @@ def _method_name(variant: str, level: int) -> str:
 
 def _accuracy(delivery: Delivery) -> dict[str, Any]:
     """The accuracy of the Keras artifact, which has the weights as they were trained."""
-    artifacts = {each["format"]: each for each in delivery.record["artifacts"]}
+    artifacts = {artifact["format"]: artifact for artifact in delivery.record["artifacts"]}
     form = "keras" if "keras" in artifacts else next(iter(artifacts))
     return {"artifact": form, "accuracy": artifacts[form]["accuracy"]}
 
@@ -174,20 +187,20 @@ def _densities(layers: pd.DataFrame) -> dict[Any, float]:
 def _early_stop(delivery: Delivery) -> dict[str, float]:
     """The figures of the last training, from its history."""
     histories = [step.record.get("history") for step in delivery.steps]
-    history: dict[str, Any] = next((each for each in reversed(histories) if each), {})
+    history: dict[str, Any] = next(filter(None, reversed(histories)), {})
     losses = np.asarray(history.get("val_loss", []), float)
     accuracies = np.asarray(history.get("val_accuracy", []), float)
     nan = float("nan")
-    found = {"early_stop_epoch": nan, "early_stop_val_accuracy": nan, "val_accuracy": nan}
+    learned = {"early_stop_epoch": nan, "early_stop_val_accuracy": nan, "val_accuracy": nan}
     if len(accuracies):
-        found["val_accuracy"] = float(accuracies[-1])
+        learned["val_accuracy"] = float(accuracies[-1])
     if np.isfinite(losses).any():
         best = int(np.nanargmin(losses))
         epochs = history.get("epoch", range(1, len(losses) + 1))
-        found["early_stop_epoch"] = float(epochs[best])
+        learned["early_stop_epoch"] = float(epochs[best])
         if len(accuracies) == len(losses):
-            found["early_stop_val_accuracy"] = float(accuracies[best])
-    return found
+            learned["early_stop_val_accuracy"] = float(accuracies[best])
+    return learned
 
 
 @dataclass(frozen=True)
@@ -330,6 +343,9 @@ def _title(over: pd.DataFrame, figure: Figure) -> str:
 
 def tickets_file(table: pd.DataFrame) -> str:
     """The plots side by side as an SVG file of their own, light or dark as the reader's system is.
+
+    Example:
+        >>> Path("tickets.svg").write_text(tickets_file(tickets(run)))
 
     Args:
         table: what `tickets` returned; at least one row.

@@ -20,6 +20,9 @@ _BATCH = 1000
 def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = None) -> list[str]:
     """Logs every variant and seed of a run as a run of MLflow.
 
+    Example:
+        >>> log_to_mlflow(read_run(Path("saved_models/digits")), "sqlite:///mlflow.db")
+
     Parameters are those of the chain's steps; metrics are the training curves, with the chain's
     epochs end to end as steps, and the compared figures under their names in
     `tfprune.figures`: "FORMAT/NAME" for those of one artifact, NAME for those of the variant. The

@@ -27,6 +27,9 @@ _Seeds = dict[int, float]
 def judged_table(run: Run) -> pd.DataFrame:
     """The figures of exactly those artifacts that a run's pipeline plans.
 
+    Example:
+        >>> verdicts = judge(recorded_budget(run), judged_table(run))
+
     An artifact that is planned and not finished has a row without figures, since a rule for all
     variants must not pass without it. What an earlier pipeline left in the folder is left out.
 
@@ -48,6 +51,11 @@ def judge(
     budget: Budget, table: pd.DataFrame, baseline: pd.DataFrame | None = None
 ) -> list[Verdict]:
     """Judges every artifact that a rule names by every limit of the rule.
+
+    Example:
+        >>> budget = load_budget("budget.toml")
+        >>> for verdict in judge(budget, judged_table(run)):
+        ...     print(verdict.sentence)
 
     A figure that equals its limit keeps it. With several seeds a rule judges their mean, or each
     of them: then a relative limit compares a seed with the same seed of the reference.

@@ -187,6 +187,9 @@ def markdown_summary(
 ) -> str:
     """A summary for a pull request or a job's page.
 
+    Example:
+        >>> summary = markdown_summary("digits", "budget.toml", judge(budget, table))
+
     Args:
         name: of the run.
         budget: where the budget is from, such as the path of its file.
@@ -263,6 +266,9 @@ def _escaped(text: str) -> str:
 
 def junit_xml(name: str, verdicts: Iterable[Verdict]) -> str:
     """One test case a verdict: broken is a failure, missing is an error.
+
+    Example:
+        >>> Path("budget.xml").write_text(junit_xml("digits", judge(budget, table)))
 
     A case keeps its name from run to run, whatever is measured, so that a server can show its
     history. The sentence stands there twice, as the attribute `message` and as text, because some

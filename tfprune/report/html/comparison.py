@@ -129,13 +129,13 @@ def groups(run: Run, spread: Spread) -> tuple[Group, ...]:
         str(row["artifact"]): row
         for row in means[means["variant"] == means["variant"].iloc[0]].to_dict("records")
     }
-    found: dict[str, list[Row]] = {}
+    rows: dict[str, list[Row]] = {}
     for place, row in enumerate(means.to_dict("records")):
         variant, artifact = str(row["variant"]), str(row["artifact"])
         sources = _sources(run, variant, artifact)
         base = first.get(artifact)
         texts = _texts(row, spread.deviations.iloc[place], base, images.get((variant, artifact)))
-        found.setdefault(variant, []).append(
+        rows.setdefault(variant, []).append(
             Row(
                 artifact,
                 tuple(_cell(column.name, texts, sources) for column in main),
@@ -143,7 +143,7 @@ def groups(run: Run, spread: Spread) -> tuple[Group, ...]:
                 tuple((seed, tuple(links.items())) for seed, links in sources.items()),
             )
         )
-    return tuple(Group(variant, tuple(rows)) for variant, rows in found.items())
+    return tuple(Group(variant, tuple(artifacts)) for variant, artifacts in rows.items())
 
 
 def _texts(
@@ -175,20 +175,22 @@ def _texts(
 
 def _sources(run: Run, variant: str, artifact: str) -> dict[int, dict[str, str]]:
     """Links by seed, then by what they lead to: record, file and latency."""
-    found: dict[int, dict[str, str]] = {}
+    links: dict[int, dict[str, str]] = {}
     for delivery in run.deliveries:
         if delivery.variant != variant:
             continue
-        for one in delivery.record["artifacts"]:
-            if one["format"] == artifact:
-                found[delivery.seed] = _links(run, delivery, str(one["path"]))
-    return found
+        for entry in delivery.record["artifacts"]:
+            if entry["format"] == artifact:
+                links[delivery.seed] = _links(run, delivery, entry)
+    return links
 
 
-def _links(run: Run, delivery: Delivery, file: str) -> dict[str, str]:
-    path = delivery.folder / file
-    links = {"record": link(run, delivery.folder / RECORD), "file": link(run, path)}
-    if path.relative_to(run.directory).as_posix() in run.latency:
+def _links(run: Run, delivery: Delivery, artifact: Mapping[str, Any]) -> dict[str, str]:
+    links = {
+        "record": link(run, delivery.folder / RECORD),
+        "file": link(run, delivery.folder / artifact["path"]),
+    }
+    if run.latency_of(delivery, artifact) is not None:
         timed = run.directory / LATENCY / f"seed-{delivery.seed}" / RECORD
         links["latency"] = link(run, timed)
     return links
@@ -229,12 +231,13 @@ def result(run: Run, spread: Spread) -> dict[str, Any]:
     chosen = others
     if len(others) > _NAMED:
         # Of a sweep, the Pareto front: smallest first, the most accurate of them kept.
-        front = pareto_front(others["bytes_gzip"], others["accuracy"])
-        chosen = others[front].sort_values("bytes_gzip").tail(_NAMED)
-    found: dict[str, Any] = {
+        size = figures.COSTS[0]
+        front = pareto_front(others[size], others[figures.ACCURACY])
+        chosen = others[front].sort_values(size).tail(_NAMED)
+    values: dict[str, Any] = {
         "first": first,
         "form": form,
-        "accuracy": f"{base['accuracy']:.2%}",
+        "accuracy": figures.figure(figures.ACCURACY).number.text(base[figures.ACCURACY]),
         "seeds": int(spread.seeds[rows.index].iloc[0]),
         "alike": not rows["other"].any(),
         "images": images,
@@ -250,9 +253,9 @@ def result(run: Run, spread: Spread) -> dict[str, Any]:
     if images:
         accuracy = base["accuracy"]
         low, high = confidence_interval(accuracy, images)
-        found |= {
+        values |= {
             "low": f"{low:.1%}",
             "high": f"{high:.1%}",
             "error": f"{100 * math.sqrt(accuracy * (1 - accuracy) / images):.2f}",
         }
-    return found
+    return values

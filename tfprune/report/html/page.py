@@ -28,7 +28,11 @@ _OPEN = 8
 
 
 def page(run: Run, table: pd.DataFrame, sparsity: pd.DataFrame) -> str:
-    """The report.
+    """The report as an HTML document.
+
+    Example:
+        >>> run = read_run(Path("saved_models/digits"))
+        >>> markup = page(run, planned(run), layer_sparsity(run))
 
     Args:
         run: what `read_run` read.
@@ -83,10 +87,10 @@ def _lacking(run: Run, summary: Spread) -> list[str]:
 
 
 def _by_variant(run: Run) -> dict[str, list[Delivery]]:
-    found: dict[str, list[Delivery]] = {}
+    variants: dict[str, list[Delivery]] = {}
     for delivery in run.deliveries:
-        found.setdefault(delivery.variant, []).append(delivery)
-    return found
+        variants.setdefault(delivery.variant, []).append(delivery)
+    return variants
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:
