@@ -13,7 +13,7 @@ import tfprune
 PACKAGE = Path(tfprune.__file__).parent
 # From the bottom to the top; a part may import itself and what lies below its row.
 LAYERS = [
-    {"errors", "quiet"},
+    {"errors", "figures", "quiet"},
     {"archives", "files", "validation"},
     {"model"},
     {"data", "zoo"},

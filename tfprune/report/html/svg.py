@@ -1,4 +1,8 @@
-"""Matplotlib figures as inline SVG that takes its colours and its fonts from the page."""
+"""Matplotlib figures as inline SVG that takes its colours and fonts from the page.
+
+With it go two things that every plot needs: names that are short enough, and places for them beside
+their points.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,10 +38,10 @@ def colour(role: str) -> str:
     return f"#fe{_ROLES.index(role):02x}ed"
 
 
-def label(text: str, longest: int = 24) -> str:
+def short_name(text: str, longest: int = 24) -> str:
     """A name as it can stand in a figure: on one line, printable, its middle left out if long."""
     # A category that begins with C holds what SVG cannot: controls and lone surrogates.
-    kept = (" " if unicodedata.category(each)[0] in "CZ" else each for each in text)
+    kept = (" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in text)
     line = " ".join("".join(kept).split())
     if len(line) <= longest:
         return line
@@ -46,15 +51,16 @@ def label(text: str, longest: int = 24) -> str:
 
 @contextmanager
 def style(salt: str) -> Iterator[None]:
-    """The look of all figures, whatever a user's own matplotlibrc says.
+    """The look of all plots, whatever a user's own matplotlibrc sets.
 
     Args:
-        salt: names the figure: same salt and content, same bytes; other salt, other ids.
+        salt: names the plot. The same salt and content give the same bytes; another salt gives
+            other ids.
     """
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # The browser's fonts draw the text, so what matplotlib's font lacks is of no matter.
+        # The browser's fonts draw the text, so it does not matter what matplotlib's font lacks.
         warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from font")
         warnings.filterwarnings("ignore", message=r"(?s)Matplotlib currently does not support")
         matplotlib.rcdefaults()
@@ -62,7 +68,7 @@ def style(salt: str) -> Iterator[None]:
             {
                 "svg.fonttype": "none",
                 "svg.hashsalt": salt,
-                # A name with dollar signs is a name, no formula.
+                # A name with dollar signs is not a formula.
                 "text.parse_math": False,
                 "font.size": 11,
                 "text.color": colour("ink"),
@@ -142,7 +148,7 @@ def inline(
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', file.getvalue()))
     for parent in list(root.iter()):
         for child in list(parent):
-            # Its one style sheet says how lines end, for every element of the whole page.
+            # Its one style sheet would set the line ends of every element of the whole page.
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
                 parent.remove(child)
     for element in list(root.iter()):
@@ -181,7 +187,7 @@ def _annotate(points: ET.Element, notes: Sequence[str]) -> None:
 
 
 def _adapt(element: ET.Element, salt: str, used: set[str]) -> None:
-    """Rewrites what points to other elements, colours, fonts, and numbers with idle digits."""
+    """Rewrites references, colours, fonts, and numbers with more digits than can be seen."""
     # Within HTML an SVG needs no namespaces.
     element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
     if _HREF in element.attrib:
@@ -206,3 +212,80 @@ def _adapt(element: ET.Element, salt: str, used: set[str]) -> None:
 
 def _short(number: re.Match[str]) -> str:
     return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
+
+# Near places come first, and at each distance the right of the point, where readers look first.
+_DISTANCES = (6.0, 11.0, 18.0, 27.0, 38.0, 52.0)
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle, its sides parallel to the axes."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def meets(self, other: Box) -> bool:
+        """Whether both share an area."""
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.bottom < other.top
+            and other.bottom < self.top
+        )
+
+    def holds(self, other: Box) -> bool:
+        """Whether the other lies wholly inside."""
+        return (
+            self.left <= other.left
+            and self.bottom <= other.bottom
+            and other.right <= self.right
+            and other.top <= self.top
+        )
+
+
+def _around(at: tuple[float, float], size: tuple[float, float]) -> Iterator[Box]:
+    (x, y), (width, height) = at, size
+    for distance in _DISTANCES:
+        for right, up in _SIDES:
+            # Diagonal places are as far away as the straight ones.
+            reach = distance if 0 in (right, up) else distance * 0.7
+            left = x + right * reach + (right - 1) / 2 * width
+            bottom = y + up * reach + (up - 1) / 2 * height
+            yield Box(left, bottom, left + width, bottom + height)
+
+
+def place_labels(
+    points: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    bounds: Box,
+    *,
+    taken: Sequence[Box] = (),
+    disliked: Sequence[Box] = (),
+) -> list[Box | None]:
+    """Places the labels of points so that none covers another, the first ones first.
+
+    Args:
+        points: what is labelled.
+        sizes: width and height of each label.
+        bounds: labels stay inside.
+        taken: what no label may cover.
+        disliked: what a label covers only where there is no other place.
+
+    Returns:
+        A box for each label, or None where there is no place for it.
+    """
+    placed: list[Box | None] = []
+    for point, size in zip(points, sizes, strict=True):
+        full = [*taken, *(box for box in placed if box is not None)]
+        free = [
+            box
+            for box in _around(point, size)
+            if bounds.holds(box) and not any(box.meets(other) for other in full)
+        ]
+        liked = [box for box in free if not any(box.meets(other) for other in disliked)]
+        placed.append(next(iter(liked or free), None))
+    return placed

@@ -7,7 +7,7 @@ import pytest
 
 from tests.report.fake import CHAINS, fake_run
 from tfprune.report import layer_sparsity, read_run
-from tfprune.report.html.density import bars, densities
+from tfprune.report.html.layers import bars, densities
 
 
 @pytest.fixture(scope="module")

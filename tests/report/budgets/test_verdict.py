@@ -6,8 +6,7 @@ from xml.etree import ElementTree
 
 from junitparser import JUnitXml
 
-from tfprune.report.budgets.junit import junit
-from tfprune.report.budgets.verdict import Verdict
+from tfprune.report.budgets.verdict import Verdict, junit_xml
 
 KEPT = Verdict(
     rule=1,
@@ -17,7 +16,7 @@ KEPT = Verdict(
     limit="min",
     given=0.8,
     against=None,
-    verdict="kept",
+    outcome="kept",
     value=0.9,
     seeds=1,
     bound=0.8,
@@ -32,7 +31,7 @@ BROKEN = Verdict(
     limit="max_ratio",
     given=0.5,
     against="dense",
-    verdict="broken",
+    outcome="broken",
     value=10_240,
     seeds=1,
     reference=18_432,
@@ -48,7 +47,7 @@ MISSING = Verdict(
     limit="max",
     given=0.25,
     against=None,
-    verdict="missing",
+    outcome="missing",
     reason="no variant is called 'weights-*': choose one of <dense> & \"slim\"",
 )
 TEXT = """\
@@ -77,11 +76,11 @@ dense = 9.0 KiB is asked: 1.0 KiB too much (weights-80/seed-0/record.json)</fail
 
 
 def test_exactly_this_is_written():
-    assert junit("digits", [KEPT, BROKEN, MISSING]) == TEXT
+    assert junit_xml("digits", [KEPT, BROKEN, MISSING]) == TEXT
 
 
 def test_it_is_read_back_with_the_right_counts():
-    (suite,) = JUnitXml.fromstring(junit("digits", [KEPT, BROKEN, MISSING]).encode())
+    (suite,) = JUnitXml.fromstring(junit_xml("digits", [KEPT, BROKEN, MISSING]).encode())
     assert (suite.tests, suite.failures, suite.errors) == (3, 1, 1)
     assert [[type(each).__name__ for each in case.result] for case in suite] == [
         [],
@@ -92,17 +91,17 @@ def test_it_is_read_back_with_the_right_counts():
 
 def test_every_case_is_called_differently_and_the_same_next_time():
     def names(*verdicts: Verdict) -> list[tuple[str, str]]:
-        root = ElementTree.fromstring(junit("digits", verdicts))
+        root = ElementTree.fromstring(junit_xml("digits", verdicts))
         return [(case.attrib["classname"], case.attrib["name"]) for case in root.iter("testcase")]
 
     first = names(KEPT, BROKEN, MISSING)
     assert len(set(first)) == 3
-    fields = {**BROKEN.__dict__, "value": 1.0, "bound": 2.0, "margin": 1.0, "verdict": "kept"}
+    fields = {**BROKEN.__dict__, "value": 1.0, "bound": 2.0, "margin": 1.0, "outcome": "kept"}
     assert names(KEPT, Verdict(**fields), MISSING) == first
 
 
 def test_what_xml_cannot_hold_is_replaced():
-    text = junit("a\x00b\udc80<c>", [KEPT])
+    text = junit_xml("a\x00b\udc80<c>", [KEPT])
     (suite,) = ElementTree.fromstring(text)
     assert suite.attrib["name"] == "budget of a?b?<c>"
     text.encode("utf-8")

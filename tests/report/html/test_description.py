@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.report.fake import PRUNE, SLIM, TRAIN
-from tfprune.report.html import words
+from tfprune.report.html.description import (
+    describe_against,
+    describe_change,
+    describe_removal,
+    describe_step,
+    duration,
+    percent,
+    timestamp,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +25,7 @@ from tfprune.report.html import words
     ],
 )
 def test_a_change_is_a_loss_or_a_gain(points, said):
-    assert words.change(points) == said
+    assert describe_change(points) == said
 
 
 @pytest.mark.parametrize(
@@ -25,14 +33,14 @@ def test_a_change_is_a_loss_or_a_gain(points, said):
     [(0.2731, "27.3%"), (0.0491, "4.91%"), (1.0, "100%"), (12.4, "1,240%"), (float("nan"), "")],
 )
 def test_a_ratio_has_three_digits(ratio, said):
-    assert words.percent(ratio) == said
+    assert percent(ratio) == said
 
 
 def test_a_variant_is_told_against_the_first():
     first = {"accuracy": 0.9, "bytes_gzip": 1000, "macs": 200, "latency_ms": float("nan")}
     row = {"accuracy": 0.895, "bytes_gzip": 250, "macs": 200, "latency_ms": 1.0}
     assert (
-        words.against(row, first)
+        describe_against(row, first)
         == "loses 0.50 points at 25.0% of the compressed size and 100% of the MACs"
     )
 
@@ -89,7 +97,7 @@ def test_a_variant_is_told_against_the_first():
     ],
 )
 def test_a_step_is_told_with_its_parameters(specification, said):
-    assert words.step(specification) == said
+    assert describe_step(specification) == said
 
 
 def test_what_a_removal_found():
@@ -97,11 +105,11 @@ def test_what_a_removal_found():
         "removed": {"conv1": 3, "conv2": 4},
         "validation_accuracy": {"before": 0.9, "removed": 0.4, "recalibrated": 0.7},
     }
-    assert words.removed(record) == (
+    assert describe_removal(record) == (
         "7 channels of 2 layers went; validation accuracy 90.0% before, 40.0% without them, "
         "70.0% with BatchNorm's statistics taken anew"
     )
-    assert words.removed({}) == ""
+    assert describe_removal({}) == ""
 
 
 @pytest.mark.parametrize(
@@ -116,9 +124,9 @@ def test_what_a_removal_found():
     ],
 )
 def test_times_can_be_grasped(value, said):
-    assert words.seconds(value) == said
+    assert duration(value) == said
 
 
 def test_a_session_without_an_end_is_told_so():
-    assert words.moment("2026-01-02T03:04:05+00:00") == "2026-01-02 03:04:05 UTC"
-    assert words.moment(None) == "killed or going on"
+    assert timestamp("2026-01-02T03:04:05+00:00") == "2026-01-02 03:04:05 UTC"
+    assert timestamp(None) == "killed or going on"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from tfprune.errors import TfpruneError
 from tfprune.report import (
@@ -17,6 +21,7 @@ from tfprune.report import (
     read_run,
     render,
 )
+from tfprune.report.tables import confidence_interval, spread
 
 
 def _table(accuracies: list[float]) -> pd.DataFrame:
@@ -127,3 +132,66 @@ def test_a_damaged_record_is_one_line(tiny_run, tmp_path):
     (folder / "record.json").write_text("{")
     with pytest.raises(TfpruneError, match=r"record\.json is damaged: delete it and run again"):
         comparison(read_run(tmp_path))
+
+
+def _seeds(**columns: list[float]) -> pd.DataFrame:
+    count = len(next(iter(columns.values())))
+    return pd.DataFrame(
+        {
+            "run": "r",
+            "variant": "dense",
+            "seed": range(count),
+            "artifact": "tflite",
+            **columns,
+        }
+    )
+
+
+def test_every_figure_that_varies_has_its_deviation():
+    table = _seeds(
+        accuracy=[0.9, 0.94],
+        loss=[0.5, 0.6],
+        parameters=[1000, 1000],
+        bytes_gzip=[2048, 2050],
+        latency_ms=[0.2, 0.4],
+    )
+    assert over_seeds(table).to_dict("records") == [
+        {
+            "variant": "dense",
+            "artifact": "tflite",
+            "seeds": 2,
+            "accuracy": "92.00% ± 2.83%",
+            "loss": "0.550 ± 0.071",
+            "parameters": 1000,
+            # A deviation of 1.4 bytes is nothing at a tenth of a KiB.
+            "bytes_gzip": 2049,
+            "latency_ms": "0.300 ± 0.141 ms",
+        }
+    ]
+
+
+def test_one_seed_among_several_has_no_deviation():
+    table = _seeds(accuracy=[0.9, 0.94, 0.5])
+    table.loc[2, "variant"] = "other"
+    assert over_seeds(table)["accuracy"].tolist() == ["92.00% ± 2.83%", "50.00%"]
+
+
+def test_spread_keeps_rows_in_order_and_missing_figures_missing():
+    table = _seeds(accuracy=[0.9, 0.94, 0.5], latency_ms=[math.nan] * 3)
+    table.loc[2, "variant"] = "a"
+    this = spread(table)
+    assert this.means["variant"].tolist() == ["dense", "a"]
+    assert this.seeds.tolist() == [2, 1]
+    assert this.means["latency_ms"].isna().all()
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
+def test_the_interval_is_wilsons(counts):
+    images, right = counts
+    expected = binomtest(right, images).proportion_ci(method="wilson")
+    assert confidence_interval(right / images, images) == pytest.approx(tuple(expected), abs=1e-6)
+
+
+def test_all_right_is_no_proof_of_perfection():
+    low, high = confidence_interval(1.0, 100)
+    assert (round(low, 3), high) == (0.963, 1.0)

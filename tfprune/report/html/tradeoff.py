@@ -1,4 +1,4 @@
-"""Accuracy against what it costs, a point a variant and artifact."""
+"""Trade-offs: accuracy against what it costs, one point for each variant and artifact."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from tfprune.report.html import labels
-from tfprune.report.html.figure import (
+from tfprune import figures
+from tfprune.figures import Figure
+from tfprune.report.html.svg import (
     SERIES,
+    Box,
     canvas,
     colour,
     inline,
-    label,
     panel,
+    place_labels,
     round_numbers,
+    short_name,
     style,
 )
-from tfprune.report.html.pareto import pareto_front
-from tfprune.report.render import measured
-from tfprune.report.summary import Spread
+from tfprune.report.tables import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,28 +52,25 @@ _SHAPES = {
 _FILLED = (2, 3)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What an accuracy is plotted against.
+def pareto_front(cost: npt.ArrayLike, value: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """The points that no other point beats.
 
-    Attributes:
-        column: a column of `comparison`.
-        title: what it is, in words.
-        unit: the unit it is shown in, as in the table.
-        scale: how much of the column makes one.
+    A point beats another where it costs no more, is worth no less, and is better in one of the two.
+
+    Args:
+        cost: shape (n,), less is better.
+        value: shape (n,), more is better.
+
+    Returns:
+        Shape (n,), True for members of the front. Equal points are members together. A point whose
+        cost or value is NaN is no member and beats none.
     """
-
-    column: str
-    title: str
-    unit: str
-    scale: float
-
-
-COSTS = (
-    Cost("bytes_gzip", "compressed size", "KiB", 1024),
-    Cost("macs", "MACs", "million", 1e6),
-    Cost("latency_ms", "latency", "ms", 1),
-)
+    costs, values = np.asarray(cost, float), np.asarray(value, float)
+    # Entry [i, j] compares point j with point i; a comparison with NaN is False.
+    as_good = (costs <= costs[:, None]) & (values >= values[:, None])
+    better = (costs < costs[:, None]) | (values > values[:, None])
+    beaten = (as_good & better).any(axis=1)
+    return ~beaten & ~np.isnan(costs) & ~np.isnan(values)
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,11 @@ class Tradeoff:
 
     Attributes:
         cost: what accuracy is plotted against.
-        svg: the figure.
-        front: its members in words, the cheapest first.
+        svg: the plot.
+        front: its members as text, the cheapest first.
     """
 
-    cost: Cost
+    cost: Figure
     svg: str
     front: tuple[str, ...]
 
@@ -97,13 +96,13 @@ def formats(means: pd.DataFrame) -> dict[str, tuple[str, str]]:
     }
 
 
-def key(place: int) -> tuple[str, str, bool]:
-    """How the format at a place of `formats` is shown: SVG path, colour's role, filled."""
+def legend_key(place: int) -> tuple[str, str, bool]:
+    """How a series is shown in a legend: SVG path within 14 by 14, colour's role, filled."""
     rank = place % SERIES
     return _SHAPES[MARKERS[rank]], f"series-{rank + 1}", rank in _FILLED
 
 
-def tradeoff(spread: Spread, cost: Cost) -> Tradeoff | None:
+def tradeoff(spread: Spread, cost: Figure) -> Tradeoff | None:
     """Plots accuracy against a cost.
 
     Args:
@@ -113,18 +112,18 @@ def tradeoff(spread: Spread, cost: Cost) -> Tradeoff | None:
     Returns:
         The plot, or None where no row has that cost.
     """
-    kept = (spread.means[cost.column].notna() & spread.means["accuracy"].notna()).to_numpy()
+    kept = (spread.means[cost.name].notna() & spread.means["accuracy"].notna()).to_numpy()
     if not kept.any():
         return None
     means, deviations = spread.means[kept], spread.deviations[kept]
-    x, y = means[cost.column].to_numpy(float) / cost.scale, means["accuracy"].to_numpy(float)
+    x, y = means[cost.name].to_numpy(float) / cost.number.per, means["accuracy"].to_numpy(float)
     spans = (
-        deviations[cost.column].fillna(0).to_numpy(float) / cost.scale,
+        deviations[cost.name].fillna(0).to_numpy(float) / cost.number.per,
         deviations["accuracy"].fillna(0).to_numpy(float),
     )
     front = pareto_front(x, y)
-    members = _in_words(means[front].sort_values([cost.column, "accuracy"]), cost)
-    salt = f"tradeoff-{cost.column.replace('_', '-')}"
+    members = _members(means[front].sort_values([cost.name, "accuracy"]), cost)
+    salt = f"tradeoff-{cost.name.replace('_', '-')}"
     with style(salt):
         figure = canvas(WIDTH, HEIGHT)
         axes = panel(figure, 46, 40, 12, 30)
@@ -134,28 +133,32 @@ def tradeoff(spread: Spread, cost: Cost) -> Tradeoff | None:
             x[front][order], y[front][order], where="post", color=colour("muted"), lw=1, zorder=2
         )
         notes = _points(axes, means, formats(spread.means), x, y, spans, cost)
-        _names(axes, means["variant"].astype(str).to_list(), x, y, front)
+        _label_points(axes, means["variant"].astype(str).to_list(), x, y, front)
         axes.text(0, 1.05, "accuracy", transform=axes.transAxes, color=colour("muted"), va="bottom")
-        axes.set_xlabel(f"{cost.title}, {cost.unit}", color=colour("muted"), loc="right")
+        axes.set_xlabel(f"{cost.noun}, {cost.axis_unit}", color=colour("muted"), loc="right")
         svg = inline(
             figure,
             salt=salt,
-            title=f"Accuracy against {cost.title} of {len(means)} artifacts. "
+            title=f"Accuracy against {cost.noun} of {len(means)} artifacts. "
             f"Pareto front: {'; '.join(members[:12])}.",
             notes=notes,
         )
     return Tradeoff(cost, svg, members)
 
 
-def _in_words(front: pd.DataFrame, cost: Cost) -> tuple[str, ...]:
-    """Members of a front; artifacts of a variant that are alike to the reader are one entry."""
+def _accuracy(row: Mapping[Any, Any]) -> str:
+    return figures.figure("accuracy").text(row["accuracy"])
+
+
+def _members(front: pd.DataFrame, cost: Figure) -> tuple[str, ...]:
+    """Members of a front; artifacts of a variant whose figures read alike are one entry."""
     alike: dict[tuple[str, str], list[str]] = {}
     for row in front.to_dict("records"):
-        figures = f"{measured(cost.column, row[cost.column])}, {row['accuracy']:.2%}"
-        alike.setdefault((str(row["variant"]), figures), []).append(str(row["artifact"]))
+        text = f"{cost.text(row[cost.name])}, {_accuracy(row)}"
+        alike.setdefault((str(row["variant"]), text), []).append(str(row["artifact"]))
     return tuple(
-        f"{variant} as {', '.join(artifacts)} ({figures})"
-        for (variant, figures), artifacts in alike.items()
+        f"{variant} as {', '.join(artifacts)} ({text})"
+        for (variant, text), artifacts in alike.items()
     )
 
 
@@ -178,7 +181,7 @@ def _scales(axes: Axes, x: np.ndarray, y: np.ndarray, spans: tuple[np.ndarray, n
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     digits = 0 if high - low > 0.03 else 1
     axes.yaxis.set_major_formatter(
-        # Room above 100% keeps names apart; an accuracy there is none.
+        # The room above 100% keeps names apart; no accuracy lies there.
         FuncFormatter(lambda value, _: f"{value:.{digits}%}" if value <= 1 + 1e-9 else "")
     )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -192,7 +195,7 @@ def _points(
     x: np.ndarray,
     y: np.ndarray,
     spans: tuple[np.ndarray, np.ndarray],
-    cost: Cost,
+    cost: Figure,
 ) -> dict[str, list[str]]:
     """Draws all points, format by format; what they are, by the gid of their format."""
     notes = {}
@@ -217,14 +220,13 @@ def _points(
         gid = f"points-{rank}"
         points.set_gid(gid)
         notes[gid] = [
-            f"{row['variant']}, {form}: {row['accuracy']:.2%}, "
-            f"{measured(cost.column, row[cost.column])}"
+            f"{row['variant']}, {form}: {_accuracy(row)}, {cost.text(row[cost.name])}"
             for row in means[here].to_dict("records")
         ]
     return notes
 
 
-def _names(
+def _label_points(
     axes: Axes, variants: Sequence[str], x: np.ndarray, y: np.ndarray, front: np.ndarray
 ) -> None:
     """Writes variants' names where there is room, the front's before the others'."""
@@ -242,20 +244,20 @@ def _names(
             chosen.append(place)
     if not chosen:
         return
-    figure = axes.figure
-    texts = [label(variants[place], 20) for place in chosen]
+    canvas_size = axes.figure.get_window_extent()
+    texts = [short_name(variants[place], 20) for place in chosen]
     # Measured in matplotlib's own font, which is wider than those of browsers.
     drawn = [axes.text(0, 0, text, fontsize=10) for text in texts]
     boxes = [each.get_window_extent() for each in drawn]
     for each in drawn:
         each.remove()
     frame = axes.get_window_extent()
-    right = figure.get_window_extent().x1
-    places = labels.place(
+    right = canvas_size.x1
+    places = place_labels(
         [(float(px), float(py)) for px, py in pixels[chosen]],
         [(box.width, box.height) for box in boxes],
-        labels.Box(frame.x0 + 2, frame.y0 + 2, right - 1, frame.y1 + 4),
-        taken=[labels.Box(px - 4.5, py - 4.5, px + 4.5, py + 4.5) for px, py in pixels],
+        Box(frame.x0 + 2, frame.y0 + 2, right - 1, frame.y1 + 4),
+        taken=[Box(px - 4.5, py - 4.5, px + 4.5, py + 4.5) for px, py in pixels],
         disliked=_line(pixels[on_front]),
     )
     for place, text, box in zip(chosen, texts, places, strict=True):
@@ -283,10 +285,22 @@ def _line_to(axes: Axes, begin: tuple[float, float], end: tuple[float, float]) -
     axes.plot(ends[:, 0], ends[:, 1], color=colour("muted"), lw=0.6, zorder=2)
 
 
-def _line(corners: np.ndarray) -> list[labels.Box]:
+def _line(corners: np.ndarray) -> list[Box]:
     """Small boxes along the steps of the front."""
     boxes = []
     for (x0, y0), (x1, y1) in pairwise(corners):
-        boxes.append(labels.Box(x0, y0 - 1, x1, y0 + 1))
-        boxes.append(labels.Box(x1 - 1, min(y0, y1), x1 + 1, max(y0, y1)))
+        boxes.append(Box(x0, y0 - 1, x1, y0 + 1))
+        boxes.append(Box(x1 - 1, min(y0, y1), x1 + 1, max(y0, y1)))
     return boxes
+
+
+def section(spread: Spread) -> dict[str, Any]:
+    """What the page shows of trade-offs: a plot for each of `COSTS`, and the legend of formats."""
+    costs = [figures.figure(name) for name in figures.COSTS]
+    plots = [plot for cost in costs if (plot := tradeoff(spread, cost))]
+    drawn = {plot.cost.name for plot in plots}
+    return {
+        "legend": [(name, *legend_key(place)) for place, name in enumerate(formats(spread.means))],
+        "drawn": plots,
+        "missing": [cost.noun for cost in costs if cost.name not in drawn],
+    }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tests.report.fake import CHAINS, fake_run
 from tfprune.report import read_run
-from tfprune.report.html.chains import Chain, Stretch, chain
-from tfprune.report.html.curves import curves, limits
+from tfprune.report.html.curves import Chain, Stretch, chain, curves, shared_axes
 
 
 def _chain(tmp_path, steps, seeds=(0,), **options) -> Chain:
@@ -49,7 +48,7 @@ def test_no_steps_are_a_chain_without_epochs(tmp_path):
 
 def test_curves_say_what_they_show_and_name_their_steps(tmp_path):
     this = _chain(tmp_path, CHAINS["slim"])
-    svg = curves(this, limits([this]), "it")
+    svg = curves(this, shared_axes([this]), "it")
     assert (
         'aria-label="Training of it: dense, slim, finetune; 8 epochs, '
         'validation accuracy 85.0% at the end."'
@@ -61,13 +60,13 @@ def test_curves_say_what_they_show_and_name_their_steps(tmp_path):
 
 def test_zeros_are_drawn_where_a_chain_recorded_them(tmp_path):
     this = _chain(tmp_path, CHAINS["sparse"])
-    assert ">zeros</text>" in curves(this, limits([this]), "it")
+    assert ">zeros</text>" in curves(this, shared_axes([this]), "it")
 
 
 def test_names_that_do_not_fit_become_numbers(tmp_path):
     steps = [f"a-rather-long-name-{number}" for number in range(9)]
     this = _chain(tmp_path, steps)
-    svg = curves(this, limits([this]), "it")
+    svg = curves(this, shared_axes([this]), "it")
     assert "a-rather" not in svg.split("</text>", 1)[1]
     assert ">9</text>" in svg
 
@@ -75,4 +74,4 @@ def test_names_that_do_not_fit_become_numbers(tmp_path):
 def test_a_training_that_broke_down_is_still_drawn(tmp_path):
     broken = {"loss": [float("nan"), 0.0], "accuracy": [0.1, float("nan")]}
     this = _chain(tmp_path, ["dense"], history=lambda step, seed: broken)
-    assert "not validated" in curves(this, limits([this]), "it")
+    assert "not validated" in curves(this, shared_axes([this]), "it")

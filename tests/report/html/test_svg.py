@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tfprune.report.html.figure import canvas, colour, inline, label, panel, round_numbers, style
+from tfprune.report.html.svg import (
+    Box,
+    canvas,
+    colour,
+    inline,
+    panel,
+    place_labels,
+    round_numbers,
+    short_name,
+    style,
+)
+
+coordinate = st.floats(0, 300)
+BOUNDS = Box(0, 0, 300, 200)
 
 
 def _figure(salt: str, text: str = "name", notes=None) -> str:
@@ -71,9 +87,37 @@ def test_every_point_has_its_note():
     ],
 )
 def test_labels_are_one_short_printable_line(name, shown):
-    assert label(name) == shown
+    assert short_name(name) == shown
 
 
 def test_ticks_of_a_log_scale_are_round():
     assert round_numbers(3, 60) == [5, 10, 20, 50]
     assert round_numbers(0.5, 2e6) == [1, 10, 100, 1e3, 1e4, 1e5, 1e6]
+
+
+@given(st.lists(st.tuples(coordinate, coordinate), max_size=25), st.floats(5, 90))
+def test_no_name_covers_another_a_point_or_leaves_the_figure(points, width):
+    taken = [Box(x - 3, y - 3, x + 3, y + 3) for x, y in points]
+    boxes = [
+        box for box in place_labels(points, [(width, 10)] * len(points), BOUNDS, taken=taken) if box
+    ]
+    assert not any(one.meets(other) for one, other in combinations(boxes, 2))
+    assert not any(box.meets(other) for box in boxes for other in taken)
+    assert all(BOUNDS.holds(box) for box in boxes)
+
+
+def test_a_lonely_name_stands_right_of_its_point():
+    assert place_labels([(100, 100)], [(40, 10)], BOUNDS) == [Box(106, 95, 146, 105)]
+
+
+def test_a_name_crosses_a_line_only_where_it_must():
+    line = Box(100, 99, 300, 101)
+    (box,) = place_labels([(100, 100)], [(40, 10)], BOUNDS, disliked=[line])
+    assert box is not None
+    assert not box.meets(line)
+    everywhere = Box(0, 0, 300, 200)
+    assert place_labels([(100, 100)], [(40, 10)], BOUNDS, disliked=[everywhere]) != [None]
+
+
+def test_a_name_without_room_is_left_out():
+    assert place_labels([(100, 100)], [(400, 10)], BOUNDS) == [None]

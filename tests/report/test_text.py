@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from tests.report.fake import fake_run
 from tfprune.files import read_json, write_json
-from tfprune.report import escaping, read_run, render, write_report
-from tfprune.report.budgets import verdicts
-from tfprune.report.budgets.junit import junit
-from tfprune.report.budgets.verdict import Verdict
+from tfprune.report import read_run, render, write_report
+from tfprune.report.budgets.verdict import Verdict, junit_xml, markdown_summary
+from tfprune.report.text import code_span, escape_markdown
 
 HOSTILE = [
     "=cmd|' /C calc'!A0",
@@ -58,7 +57,7 @@ def test_a_terminal_shows_one_line_a_row(name):
 @given(st.text(max_size=40))
 def test_markdown_has_no_bare_sign_and_no_second_line(text):
     for everywhere in (False, True):
-        escaped = escaping.markdown(text, everywhere=everywhere)
+        escaped = escape_markdown(text, everywhere=everywhere)
         assert len(escaped.splitlines()) <= 1
         plain = escaped.replace("\\\\", "")
         for sign in "|*<>&~`[]":
@@ -67,7 +66,7 @@ def test_markdown_has_no_bare_sign_and_no_second_line(text):
 
 @given(st.text("`ab \n", max_size=20))
 def test_code_cannot_end_before_its_end(text):
-    code = escaping.markdown_code(text)
+    code = code_span(text)
     fence = code[: len(code) - len(code.lstrip("`"))]
     inside = code[len(fence) : -len(fence)]
     assert code.endswith(fence)
@@ -75,9 +74,9 @@ def test_code_cannot_end_before_its_end(text):
 
 
 def test_a_words_own_underscores_stay_in_githubs_markdown():
-    assert escaping.markdown("block1_conv1") == "block1_conv1"
-    assert escaping.markdown("_it_") == "\\_it\\_"
-    assert escaping.markdown("block1_conv1", everywhere=True) == "block1\\_conv1"
+    assert escape_markdown("block1_conv1") == "block1_conv1"
+    assert escape_markdown("_it_") == "\\_it\\_"
+    assert escape_markdown("block1_conv1", everywhere=True) == "block1\\_conv1"
 
 
 def test_a_report_of_hostile_names_has_no_markup_of_theirs(tmp_path):
@@ -106,12 +105,12 @@ def test_a_report_of_hostile_names_has_no_markup_of_theirs(tmp_path):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_verdicts_in_markdown_and_xml(name):
     verdict = Verdict(1, name, name, "macs", "max", 1.0, None, "missing", reason=f"no {name}")
-    text = verdicts.markdown("run", "b.toml", [verdict])
+    text = markdown_summary("run", "b.toml", [verdict])
     rows = [line for line in text.splitlines() if line.startswith("| #1")]
     assert len(rows) == 1
     assert rows[0].replace("\\\\", "").replace("\\|", "").count("|") == 9
     assert "<script" not in text.replace("\\<script", "")
-    assert "<script" not in junit("run", [verdict])
+    assert "<script" not in junit_xml("run", [verdict])
 
 
 def test_a_link_to_a_record_is_a_file_of_the_run(tmp_path):

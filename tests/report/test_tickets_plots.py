@@ -12,7 +12,7 @@ import pytest
 from tests.report.html.test_page import Page
 from tests.report.test_tickets import fake_lottery
 from tfprune.report import read_run, tickets, tickets_over_seeds, write_report
-from tfprune.report.html.tickets import drawn, looks, tickets_file
+from tfprune.report.tickets import legend, level_plots, tickets_file
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def _points(svg: str) -> dict[str, tuple[float, float]]:
 
 
 def test_every_row_is_a_point_at_its_place(over):
-    for plot, text in zip(drawn(over), ("{:.2%}", "{:g}"), strict=True):
-        column = plot.figure.column
+    for plot, text in zip(level_plots(over), ("{:.2%}", "{:g}"), strict=True):
+        column = plot.figure.name
         said = [
             f"{row['method']}{', level ' + str(row['level']) if row['level'] else ''}: density "
             f"{row['density']:.1%}, {plot.figure.title} {text.format(row[column])}"
@@ -51,7 +51,7 @@ def test_every_row_is_a_point_at_its_place(over):
 
 
 def test_those_who_cannot_see_it_are_told_the_ends(over):
-    accuracy, epoch = (ET.fromstring(plot.svg).attrib["aria-label"] for plot in drawn(over))
+    accuracy, epoch = (ET.fromstring(plot.svg).attrib["aria-label"] for plot in level_plots(over))
     assert accuracy == (
         "Accuracy against density. dense 95.50% at 100.0%; ticket 94.00% at 80.0% to 94.50% at "
         "64.0%; reinit 93.50% at 80.0%."
@@ -63,7 +63,9 @@ def test_bands_stand_only_where_seeds_differ(tmp_path):
     def bands(seeds) -> list[int]:
         directory = fake_lottery(tmp_path / str(len(seeds)), seeds=seeds)
         over = tickets_over_seeds(tickets(read_run(directory)))
-        return [len(re.findall("fill-opacity|opacity: 0.1", plot.svg)) for plot in drawn(over)]
+        return [
+            len(re.findall("fill-opacity|opacity: 0.1", plot.svg)) for plot in level_plots(over)
+        ]
 
     # Three methods differ in accuracy, none in its early-stop epoch.
     assert bands((0,)) == [0, 0]
@@ -72,14 +74,14 @@ def test_bands_stand_only_where_seeds_differ(tmp_path):
     assert epoch == 0
 
 
-def test_what_was_not_recorded_is_not_drawn(tmp_path):
+def test_what_was_not_recorded_is_not_level_plots(tmp_path):
     directory = fake_lottery(tmp_path, history=lambda step, seed: None)
     over = tickets_over_seeds(tickets(read_run(directory)))
-    assert [plot.figure.column for plot in drawn(over)] == ["accuracy"]
+    assert [plot.figure.name for plot in level_plots(over)] == ["accuracy"]
 
 
 def test_methods_look_different(over):
-    shown = looks(over)
+    shown = legend(over)
     assert [name for name, *_ in shown] == ["ticket", "reinit"]
     assert len({path for _, path, _ in shown}) == len({role for *_, role in shown}) == 2
 
@@ -113,5 +115,5 @@ def test_the_page_has_them_where_a_run_has_rounds(tmp_path):
     assert "95.50% (95.00%\N{EN DASH}96.00%)" in page.text
     links = {attrs["href"] for tag, attrs in page.elements if tag == "a"}
     assert {"#tickets", "./tickets.csv", "./tickets.svg"} <= links
-    for svg in drawn(tickets_over_seeds(tickets(read_run(tmp_path)))):
+    for svg in level_plots(tickets_over_seeds(tickets(read_run(tmp_path)))):
         assert svg.svg in markup

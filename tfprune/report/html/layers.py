@@ -1,12 +1,18 @@
-"""What is left of every layer, against the first variant."""
+"""Density of every layer, against the first variant: table and bars."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from tfprune.report.html.figure import canvas, colour, inline, label, panel, style
+from tfprune.report.html.description import percent
+from tfprune.report.html.svg import canvas, colour, inline, panel, short_name, style
+from tfprune.report.tables import are_kernels
 
 WIDTH, _ROW, _TOP = 360, 22, 8
+# More variants side by side fit neither a screen nor a sheet of paper.
+_COLUMNS = 8
 
 
 def densities(layers: pd.DataFrame) -> pd.DataFrame:
@@ -22,8 +28,12 @@ def densities(layers: pd.DataFrame) -> pd.DataFrame:
         entries), both NaN where the first variant has no such kernel.
     """
     places = ["variant", "layer", "weight"]
-    kernels = layers["weight"].str.contains("kernel") | (layers["layer"] == "total")
-    means = layers[kernels].groupby(places, sort=False)[["size", "zeros"]].mean().reset_index()
+    means = (
+        layers[are_kernels(layers)]
+        .groupby(places, sort=False)[["size", "zeros"]]
+        .mean()
+        .reset_index()
+    )
     first = means[means["variant"] == means["variant"].iloc[0]]
     base = first.set_index(["layer", "weight"])["size"].rename("base")
     # A left join keeps the order of the model.
@@ -53,7 +63,7 @@ def bars(table: pd.DataFrame, variant: str, salt: str) -> str:
     height = _TOP + _ROW * len(rows) + 26
     with style(salt):
         figure = canvas(WIDTH, height)
-        names = [label(name(row["layer"], row["weight"]), 18) for row in rows]
+        names = [short_name(row_name(row["layer"], row["weight"]), 18) for row in rows]
         # 6.2 points a letter are enough for every usual font.
         axes = panel(figure, 12 + 6.2 * max(len(each) for each in names), 26, 40, _TOP)
         axes.set_xlim(0, 1)
@@ -97,6 +107,52 @@ def bars(table: pd.DataFrame, variant: str, salt: str) -> str:
         )
 
 
-def name(layer: str, weight: str) -> str:
+def row_name(layer: str, weight: str) -> str:
     """What a row is called: its layer, and its weight where that is more than "kernel"."""
     return layer if weight in ("kernel", "") else f"{layer} {weight}"
+
+
+def section(layers: pd.DataFrame) -> dict[str, Any]:
+    """What the page shows of layers: a table of all variants, and bars for each but the first.
+
+    Args:
+        layers: what `layer_sparsity` returned, of one run.
+    """
+    table = densities(layers)
+    variants = [str(variant) for variant in table["variant"].unique()]
+    by_place = {
+        (row["variant"], row["layer"], row["weight"]): row for row in table.to_dict("records")
+    }
+    rows = []
+    for layer, weight in table[["layer", "weight"]].drop_duplicates().itertuples(index=False):
+        found = [by_place.get((variant, layer, weight)) for variant in variants]
+        rows.append(
+            {
+                "name": row_name(layer, weight),
+                "total": layer == "total" and not weight,
+                "size": f"{found[0]['size']:,.0f}" if found[0] else "",
+                "cells": [_density(row) for row in found],
+            }
+        )
+    return {
+        "variants": variants,
+        "slimmer": bool((table["kept"] < 1).any()),
+        "tables": [
+            range(begin, min(begin + _COLUMNS, len(variants)))
+            for begin in range(0, len(variants), _COLUMNS)
+        ],
+        "rows": sorted(rows, key=lambda row: bool(row["total"])),
+        "figures": [
+            (variant, bars(table, variant, f"density-{place}"))
+            for place, variant in enumerate(variants)
+            if place
+        ],
+    }
+
+
+def _density(row: Any) -> dict[str, Any]:
+    if row is None:
+        return {"text": "\N{EN DASH}", "kept": "", "left": None}
+    kept = "" if pd.isna(row["kept"]) or row["kept"] == 1 else f"{row['kept']:.0%} kept"
+    left = None if pd.isna(row["left"]) else round(min(1.0, row["left"]), 3)
+    return {"text": percent(row["density"]), "kept": kept, "left": left}
