@@ -17,7 +17,8 @@ import pandas as pd
 
 from tfprune import devices, export, filters, macs, zoo
 from tfprune.files import write_json, write_text
-from tfprune.measure import latency, load
+from tfprune.formats import load
+from tfprune.measure import latency
 from tfprune.pipeline import provenance
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
