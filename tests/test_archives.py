@@ -15,8 +15,7 @@ import keras
 import pytest
 import zstandard
 
-from tfprune.archives import MOST_MEMBERS, check_archive, check_zip, unpack
-from tfprune.artifacts.archive import pack
+from tfprune.archives import MOST_MEMBERS, check_archive, check_zip, pack, unpack
 from tfprune.errors import TfpruneError
 from tfprune.measure import zstd_bytes
 

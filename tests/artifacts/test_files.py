@@ -11,11 +11,10 @@ import keras
 import numpy as np
 import pytest
 
-from tfprune.archives import unpack
+from tfprune.archives import pack, unpack
 from tfprune.artifacts import Artifact, export, read_manifest, write_manifest
-from tfprune.artifacts.archive import pack
-from tfprune.artifacts.finish import finished
 from tfprune.errors import TfpruneError
+from tfprune.formats.source import finished
 from tfprune.quiet import quiet
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import tfprune
 from tfprune.errors import UsageError
-from tfprune.measure import load
+from tfprune.formats import load
 from tfprune.weights import prune_once, rounded
 
 

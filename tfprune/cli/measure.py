@@ -78,13 +78,13 @@ def measure_command(
     networks = [path for path in files if path.suffix in MODEL_FILES]
     if layers and not networks:
         raise click.UsageError("--layers shows the layers of .keras and .h5 files: give one")
-    from tfprune.measure.threads import limit_threads
+    from tfprune.formats.runtime import limit_threads
 
     limit_threads(threads)
     start_keras()
     from tfprune.data import load as load_data
     from tfprune.measure import measure_files
-    from tfprune.measure.progress import counted
+    from tfprune.training.progress import counted
 
     test = load_data(data_name, data_dir).test
     table = measure_files(

@@ -11,16 +11,14 @@ import numpy as np
 import pandas as pd
 
 from tfprune.figures import BASELINE_RATIOS
+from tfprune.formats import Runtime, load
 from tfprune.measure.accuracy import evaluate
 from tfprune.measure.first_run import first_runs
-from tfprune.measure.floor import floor
-from tfprune.measure.interface import Runtime
 from tfprune.measure.latency import time_files
-from tfprune.measure.runtime import load
-from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
+from tfprune.measure.size import floor, gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.measure.sparsity import Parameters
 
-# Given what is evaluated and how many images that are; see `tfprune.measure.progress.counted`.
+# Given what is evaluated and how many images that are; see `tfprune.training.progress.counted`.
 Counter = Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]
 
 

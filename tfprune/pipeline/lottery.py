@@ -13,9 +13,9 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tfprune.artifacts.keras_file import write_keras
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, read_json
+from tfprune.formats.keras_file import write_keras
 from tfprune.model import cloning, graph
 from tfprune.pipeline.store import Store, finished, key
 from tfprune.weights.lottery import Keep, Lottery, Method, Ticket, Train, Trained, tickets

@@ -12,7 +12,8 @@ import keras
 
 from tfprune import data, devices, filters, slimming, training, weights, zoo
 from tfprune.artifacts import export
-from tfprune.measure import evaluate, load, parameters
+from tfprune.formats import load
+from tfprune.measure import evaluate, parameters
 from tfprune.model import counting, graph
 from tfprune.model.loading import load as load_model
 from tfprune.pipeline.kinds import (

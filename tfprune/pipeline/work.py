@@ -15,7 +15,8 @@ from tfprune import data
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD, write_text
-from tfprune.measure import evaluate, load, parameters, sparsity, time_files
+from tfprune.formats import load
+from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
 from tfprune.pipeline import provenance, steps
 from tfprune.pipeline.plan import Task
