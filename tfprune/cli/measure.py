@@ -164,11 +164,11 @@ def _classes(table: pd.DataFrame) -> pd.DataFrame:
     """One row a class, one column a file."""
     import pandas as pd
 
-    rows = table.to_dict("records")
+    rows, accuracy = table.to_dict("records"), figures.figure(figures.ACCURACY)
     most = max(rows, key=lambda row: len(row["class_images"]))["class_images"]
     columns: dict[str, list[Any]] = {"class": list(range(len(most))), "images": most}
     for row in rows:
-        texts = ["" if share is None else f"{share:.2%}" for share in row["per_class"]]
+        texts = ["" if share is None else accuracy.text(share) for share in row["per_class"]]
         # Files may know different numbers of classes.
         columns[row["artifact"]] = texts + [""] * (len(most) - len(texts))
     return pd.DataFrame(columns)

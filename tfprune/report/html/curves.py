@@ -128,9 +128,9 @@ def shared_axes(chains: Sequence[Chain]) -> SharedAxes:
     Args:
         chains: at least one.
     """
-    every = pd.concat([history for each in chains for history in each.histories])
+    every = pd.concat([history for chain in chains for history in chain.histories])
     accuracy = _finite(every, "accuracy")
-    drops = np.array([after for each in chains for _, after in each.removals], float)
+    drops = np.array([after for chain in chains for _, after in chain.removals], float)
     loss = _finite(every, "loss")
     # The axis is logarithmic: a loss of exactly 0 has no place on it.
     loss = loss[loss > 0]
@@ -158,7 +158,7 @@ def curves(chain: Chain, shared: SharedAxes, salt: str) -> str:
     Returns:
         An SVG element.
     """
-    panels = [each for each in _PANELS if each[0] != "sparsity" or shared.sparsity]
+    panels = [entry for entry in _PANELS if entry[0] != "sparsity" or shared.sparsity]
     height = _NAMES + sum(size + _GAP for *_, size in panels) + 16
     with style(salt):
         figure = canvas(WIDTH, height)

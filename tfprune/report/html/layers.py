@@ -65,7 +65,7 @@ def bars(table: pd.DataFrame, variant: str, salt: str) -> str:
         figure = canvas(WIDTH, height)
         names = [short_name(row_name(row["layer"], row["weight"]), 18) for row in rows]
         # 6.2 points a letter are enough for every usual font.
-        axes = panel(figure, 12 + 6.2 * max(len(each) for each in names), 26, 40, _TOP)
+        axes = panel(figure, 12 + 6.2 * max(map(len, names)), 26, 40, _TOP)
         axes.set_xlim(0, 1)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))

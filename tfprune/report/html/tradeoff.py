@@ -147,7 +147,7 @@ def tradeoff(spread: Spread, cost: Figure) -> Tradeoff | None:
 
 
 def _accuracy(row: Mapping[Any, Any]) -> str:
-    return figures.figure("accuracy").text(row["accuracy"])
+    return figures.figure(figures.ACCURACY).text(row[figures.ACCURACY])
 
 
 def _members(front: pd.DataFrame, cost: Figure) -> tuple[str, ...]:
@@ -232,7 +232,7 @@ def _label_points(
     """Writes variants' names where there is room, the front's before the others'."""
     pixels = axes.transData.transform(np.column_stack([x, y]))
     chosen: list[int] = []
-    on_front = sorted((int(each) for each in np.flatnonzero(front)), key=lambda each: x[each])
+    on_front = sorted(map(int, np.flatnonzero(front)), key=lambda place: x[place])
     others = [place for place in range(len(x)) if not front[place]]
     few = len(set(variants)) <= _ALL_NAMED
     for place in [*on_front, *others]:
@@ -248,9 +248,9 @@ def _label_points(
     texts = [short_name(variants[place], 20) for place in chosen]
     # Measured in matplotlib's own font, which is wider than those of browsers.
     drawn = [axes.text(0, 0, text, fontsize=10) for text in texts]
-    boxes = [each.get_window_extent() for each in drawn]
-    for each in drawn:
-        each.remove()
+    boxes = [name.get_window_extent() for name in drawn]
+    for name in drawn:
+        name.remove()
     frame = axes.get_window_extent()
     right = canvas_size.x1
     places = place_labels(
