@@ -314,3 +314,10 @@ def test_the_second_python_ignores_modules_where_files_lie(
     (small / "numpy.py").write_text("import os; os.abort()")
     monkeypatch.chdir(small)
     assert failures(verify(small)) == {}
+
+
+def test_a_file_that_needs_no_keras_is_checked_without(paths: dict[str, Path]) -> None:
+    with contextlib.closing(Sandbox()) as sandbox:
+        run_file(sandbox, paths["tflite"], timeout=60)
+        loaded = sandbox.submit(eval, "list(__import__('sys').modules)").result()
+    assert not {"keras", "tensorflow"} & set(loaded)

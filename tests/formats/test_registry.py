@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import get_args
 
 import keras
 import pytest
@@ -12,6 +13,7 @@ from tfprune.artifacts import export
 from tfprune.errors import UsageError
 from tfprune.formats import registry
 from tfprune.pipeline import Pipeline
+from tfprune.pipeline.kinds import FormatName
 from tfprune.pipeline.runner import run
 
 
@@ -46,3 +48,12 @@ def test_a_run_trains_nothing(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_onnxruntime")
 def test_other_formats_need_nothing() -> None:
     registry.check_installed(["keras", "savedmodel", "tflite", "c-array"])
+
+
+def test_the_names_of_formats_are_those_of_pipelines() -> None:
+    assert get_args(FormatName) == tuple(registry.FORMATS)
+
+
+def test_a_file_of_every_format_can_be_opened_by_its_name() -> None:
+    for form in registry.FORMATS.values():
+        assert registry.file_type(Path(f"model{form.suffix}")).library

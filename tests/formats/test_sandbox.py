@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from tfprune.errors import TfpruneError
@@ -60,6 +63,21 @@ def test_a_crash_and_a_hang_are_one_line_and_an_error_is_itself(
     # The next call has a new child.
     assert sandbox.answer(sandbox.submit(divmod, 7, 2), "a.tflite", 60) == (3, 1)
     assert "of the child" not in "".join(capfd.readouterr())
+
+
+def test_this_process_ends_at_once_and_its_child_with_it() -> None:
+    code = (
+        "import os, time; from tfprune.formats.sandbox import shared;"
+        "print(shared(0).submit(os.getpid).result(), flush=True);"
+        "shared(0).submit(time.sleep, 60){}"
+    )
+    for end in ("", "; time.sleep(0.2); os.kill(os.getpid(), 9)"):
+        begun = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code.format(end)], stdout=subprocess.PIPE)
+        child = int(done.stdout)
+        while psutil.pid_exists(child):
+            time.sleep(0.1)
+        assert time.monotonic() - begun < 40
 
 
 def test_a_name_has_one_sandbox() -> None:

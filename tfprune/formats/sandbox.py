@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -71,6 +72,7 @@ class Sandbox:
         except BrokenProcessPool:
             self._pool = self._started()
             future = self._pool.submit(*call)
+        _close_at_exit()
         return future
 
     def answer(self, future: Future[T], what: str, timeout: float) -> T:
@@ -118,6 +120,7 @@ class Sandbox:
             pool.shutdown(wait=True, kill_workers=True)
 
     def _started(self) -> ProcessPoolExecutor:
+        _sandboxes.add(self)
         return ProcessPoolExecutor(
             1,
             timeout=self._idle_seconds,
@@ -131,6 +134,24 @@ class Sandbox:
                 "CUDA_VISIBLE_DEVICES": "-1",
             },
         )
+
+
+_sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """Lets no child delay the end of this process.
+
+    At exit loky waits for calls under way. It asks for that when its first process starts, and what
+    is asked for later comes earlier.
+    """
+    threading._register_atexit(_close_all)  # type: ignore[attr-defined]
+
+
+def _close_all() -> None:
+    for sandbox in list(_sandboxes):
+        sandbox.close()
 
 
 @functools.cache
