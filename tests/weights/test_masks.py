@@ -8,9 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from tfprune.errors import UsageError
 from tfprune.weights.masks import (
-    global_cut,
     global_masks,
-    layer_cut,
     layer_masks,
     magnitude_mask,
     scores,
@@ -65,11 +63,11 @@ def test_masks_nest_whatever_the_weights_become(value, sparsities):
 def test_masks_are_read_back_from_the_zeros(cut, select, data):
     value = data.draw(values.map(lambda v: np.where(v == 0, np.float32(1), v)))
     low, high = sorted(data.draw(st.tuples(shares, shares)))
-    first = cut([value, value], low, None, select)
+    first = cut([value, value], low, None, select).masks
     zeroed = [np.where(mask, value, np.float32(0)) for mask in first]
     for sparsity in (low, high):
-        from_zeros = cut(zeroed, sparsity, None, select)
-        from_masks = cut([value, value], sparsity, first, select)
+        from_zeros = cut(zeroed, sparsity, None, select).masks
+        from_masks = cut([value, value], sparsity, first, select).masks
         for ours, theirs in zip(from_zeros, from_masks, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
@@ -86,7 +84,7 @@ def test_nan_and_infinity_die_last():
 
 def test_global_masks_rank_all_tensors_together():
     small, large = np.full((2, 3), 0.1), np.full(4, 5.0)
-    masks = global_masks([small, large], 0.6)
+    masks = global_masks([small, large], 0.6).masks
     assert [np.count_nonzero(~mask) for mask in masks] == [6, 0]
     assert [mask.shape for mask in masks] == [(2, 3), (4,)]
 
@@ -94,9 +92,9 @@ def test_global_masks_rank_all_tensors_together():
 @cuts
 def test_random_masks_follow_the_seed_and_not_the_size(cut):
     value = np.linspace(0.1, 1, 40)
-    masks = cut([value, value], 0.5, None, "random", 1)
-    again = cut([value, value * 9], 0.5, None, "random", 1)
-    other = cut([value, value], 0.5, None, "random", 2)
+    masks = cut([value, value], 0.5, None, "random", 1).masks
+    again = cut([value, value * 9], 0.5, None, "random", 1).masks
+    other = cut([value, value], 0.5, None, "random", 2).masks
     np.testing.assert_array_equal(masks, again)
     assert not np.array_equal(masks, other)
     # Tensors of one shape are not all given the same pattern.
@@ -107,7 +105,7 @@ def test_random_masks_follow_the_seed_and_not_the_size(cut):
 @cuts
 def test_exact_zeros_die_first(cut, select):
     value = np.where(np.arange(40) % 3 == 0, 0.0, np.linspace(-1, 1, 40))
-    masks = cut([value, value], 0.5, None, select, 5)
+    masks = cut([value, value], 0.5, None, select, 5).masks
     assert not any(np.any(mask[value == 0]) for mask in masks)
 
 
@@ -118,7 +116,7 @@ def test_a_sparsity_that_is_no_share_is_refused(cut, sparsity):
         cut([np.ones(4)], sparsity)
 
 
-@pytest.mark.parametrize("cut", [layer_cut, global_cut])
+@pytest.mark.parametrize("cut", [layer_masks, global_masks])
 @pytest.mark.parametrize("layout", [None, NofM(2, 4), Blocks(1, 2)])
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 5)), min_size=1, max_size=3),
@@ -130,11 +128,10 @@ def test_so_many_stay_in_each_tensor_and_masks_nest(cut, layout, sizes, sparsiti
     rng = np.random.default_rng(seed)
     tensors = [rng.integers(-2, 3, size).astype(np.float32) for size in sizes]
     layouts = [layout and Layout(layout, Axes((0,), (1,)))] * len(tensors)
-    plain = {layer_cut: layer_masks, global_cut: global_masks}[cut]
     before = None
     for sparsity in sorted(sparsities):
         masks, floored = cut(tensors, sparsity, before, layouts=layouts, min_kept=kept)
-        without = plain(tensors, sparsity, before, layouts=layouts)
+        without = cut(tensors, sparsity, before, layouts=layouts).masks
         for i, mask in enumerate(masks):
             had = mask.size if before is None else np.count_nonzero(before[i])
             assert before is None or not np.any(mask & ~before[i])
@@ -145,7 +142,7 @@ def test_so_many_stay_in_each_tensor_and_masks_nest(cut, layout, sizes, sparsiti
         if not floored:
             for mask, same in zip(masks, without, strict=True):
                 np.testing.assert_array_equal(mask, same)
-        elif cut is global_cut and layout is None:
+        elif cut is global_masks and layout is None:
             # As exact as without, as long as there are others to die.
             total = sum(mask.size for mask in masks)
             least = sum(min(kept, mask.size) for mask in masks)
@@ -162,6 +159,6 @@ def _groups(shape):
 
 def test_the_highest_stay():
     value = np.array([3.0, -5.0, 1.0, 4.0], np.float32)
-    ((mask,), floored) = layer_cut([value], 1.0, min_kept=2)
+    ((mask,), floored) = layer_masks([value], 1.0, min_kept=2)
     assert mask.tolist() == [False, True, False, True]
     assert floored == [0]

@@ -19,7 +19,7 @@ from tfprune.files import RECORD, read_json
 from tfprune.model import cloning, graph
 from tfprune.pipeline.store import Store, finished, key
 from tfprune.weights.lottery import Keep, Lottery, Method, Ticket, Train, Trained, tickets
-from tfprune.weights.rounds import Early
+from tfprune.weights.rewinding import Early
 
 _MODEL, _EARLY = "model.keras", "early.npz"
 

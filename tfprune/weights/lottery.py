@@ -13,11 +13,11 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.model import cloning, graph
 from tfprune.training.schedule import check_sparsity
-from tfprune.weights.cut import Cut
-from tfprune.weights.once import redrawn
-from tfprune.weights.rounds import Early, HoldMasks, KeepEarly, Replay
-from tfprune.weights.scatter import shuffled
-from tfprune.weights.select import Kernel, kernels
+from tfprune.weights.attached import KeepMasks
+from tfprune.weights.masks import masked
+from tfprune.weights.rewinding import Early, KeepEarly, Replay, redrawn, shuffled
+from tfprune.weights.rule import MaskRule, Scope
+from tfprune.weights.selection import Kernel, kernels
 
 Train: TypeAlias = Callable[[keras.Model, list[keras.callbacks.Callback]], Any]
 Method: TypeAlias = Literal["ticket", "reinit", "random"]
@@ -55,7 +55,7 @@ class Lottery:
     rounds: int
     share: float = 0.2
     layers: Mapping[str, float] | None = None
-    scope: Literal["layer", "global"] = "layer"
+    scope: Scope = "layer"
     rewind: Literal["init", "lr", "finetune"] | int = "init"
     one_shot: bool = False
     controls: Sequence[Literal["reinit", "random"]] = ()
@@ -75,7 +75,7 @@ class Lottery:
         for control in self.controls:
             if control not in ("reinit", "random"):
                 raise UsageError(f"controls: {control!r} is unknown; choose 'reinit' and 'random'")
-        self.cut()
+        self.rule()
 
     @property
     def step(self) -> int:
@@ -87,9 +87,9 @@ class Lottery:
         """The rounds whose tickets are trained."""
         return [self.rounds] if self.one_shot else list(range(1, self.rounds + 1))
 
-    def cut(self) -> Cut:
+    def rule(self) -> MaskRule:
         """How masks are cut."""
-        return Cut(self.scope, "magnitude", 0, None, self.layers)
+        return MaskRule(self.scope, layers=self.layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +167,7 @@ def tickets(
             f"nothing to prune in the model {model.name!r}: it must have trainable kernels "
             "that are not excluded"
         )
-    shares = lottery.cut().shares(chosen, lottery.share)
+    shares = lottery.rule().per_kernel(chosen, lottery.share)
     later = finetune if lottery.rewind == "finetune" and finetune is not None else train
     return _Draw(origin, lottery, chosen, shares, train, later, keep).all()
 
@@ -213,9 +213,9 @@ class _Draw:
         values = [_array(kernel.variable) for kernel in _chosen(model, self.lottery)]
         # From the level, not from what the last one left: roundings do not add up.
         sparsities = [1 - (1 - share) ** level for share in self.shares]
-        cut = self.lottery.cut()
-        new, floored = cut.masks(self.chosen, values, sparsities, masks)
-        cut.warn_of_floor(f"lottery, level {level}", [self.chosen[i].path for i in floored])
+        rule = self.lottery.rule()
+        new, floored = rule.masks(self.chosen, values, sparsities, masks)
+        rule.warn_of_floor(f"lottery, level {level}", [self.chosen[i].path for i in floored])
         return new
 
     def _rewound(self, trained: keras.Model, early: Early | None) -> keras.Model:
@@ -250,9 +250,9 @@ class _Draw:
         model = start()
         chosen = _chosen(model, self.lottery)
         for kernel, mask in zip(chosen, masks, strict=True):
-            kernel.variable.assign(np.where(mask, _array(kernel.variable), 0))
+            kernel.variable.assign(masked(_array(kernel.variable), mask))
         callbacks: list[keras.callbacks.Callback] = [
-            HoldMasks([kernel.variable for kernel in chosen], masks)
+            KeepMasks([kernel.variable for kernel in chosen], masks)
         ]
         if early is not None:
             callbacks.append(Replay(early))

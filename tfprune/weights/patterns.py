@@ -1,6 +1,6 @@
 """Patterns that hardware can use: N of M along the input axis, and blocks.
 
-A kernel is seen as matrices of inputs by outputs: one for Dense, one a tap for a convolution.
+A kernel is seen as matrices of inputs by outputs: one for Dense, one for each tap of a convolution.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ _TRANSPOSED = (
 )
 
 
+# How far below the least sparsity of an N:M pattern a target still means the pattern.
+_CLOSE = 1e-6
+
+
 @dataclass(frozen=True)
 class NofM:
     """Of each `m` consecutive inputs of an output, at most `n` live.
@@ -36,6 +40,10 @@ class NofM:
     def sparsity(self) -> float:
         """The least sparsity at which the pattern holds throughout."""
         return 1 - self.n / self.m
+
+    def holds_at(self, sparsity: float) -> bool:
+        """Whether a target is high enough; one close to the least means it."""
+        return sparsity >= self.sparsity - _CLOSE
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
@@ -73,7 +81,7 @@ class Units(NamedTuple):
 
     score: np.ndarray
     alive: np.ndarray
-    # From a bool a block to a bool an entry, in the shape of the kernel.
+    # From a bool for each block to a bool for each entry, in the shape of the kernel.
     spread: Callable[[np.ndarray], np.ndarray]
 
 
@@ -154,9 +162,9 @@ def wanted(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.nd
     kernels, outputs, inputs = folded.shape
     filled = np.pad(folded, ((0, 0), (0, 0), (0, -inputs % pattern.m)), constant_values=-np.inf)
     groups = filled.reshape(-1, pattern.m)
-    lowest = np.argsort(groups, axis=1, kind="stable")[:, : pattern.m - pattern.n]
+    worst = np.argsort(groups, axis=1, kind="stable")[:, : pattern.m - pattern.n]
     chosen = np.zeros(groups.shape, bool)
-    np.put_along_axis(chosen, lowest, True, axis=1)
+    np.put_along_axis(chosen, worst, True, axis=1)
     chosen = chosen.reshape(kernels, outputs, -1)[:, :, :inputs]
     return _unfolded(chosen.swapaxes(1, 2), score.shape, layout.axes)
 

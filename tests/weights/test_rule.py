@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tfprune.errors import UsageError
 from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import PruneWeights, prune_once
-from tfprune.weights.lowest import lowest
+from tfprune.weights.masks import lowest
 
 
 @given(
@@ -125,8 +125,8 @@ def test_nothing_is_read_or_written_where_a_mask_cannot_change(compiled):
     changed = []
     with pruner:
         pruner.update(0)
-        change = pruner._held.change
-        pruner._held.change = lambda index, *rest: (changed.append(index), change(index, *rest))
+        change = pruner._attached.change
+        pruner._attached.change = lambda index, *rest: (changed.append(index), change(index, *rest))
         assert not any(pruner.update(step) for step in (1, 2))
         # 0.52 of 48 weights is one weight more than a half, and of 24 none.
         assert pruner.update(3)

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tfprune.errors import UsageError
-from tfprune.weights.rounds import HoldMasks, KeepEarly, Replay
+from tfprune.weights.attached import KeepMasks
+from tfprune.weights.rewinding import KeepEarly, Replay
 
 
 def _fit(model, data, callbacks, epochs=2, **options):
@@ -65,6 +66,6 @@ def test_masks_are_held_within_a_model_around_the_one_they_are_of(make_model, da
     around = keras.Sequential([keras.Input((6,)), keras.layers.Rescaling(2.0), model])
     around.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     kernel = model.get_layer("first").kernel
-    _fit(around, data, [HoldMasks([kernel], [mask])])
+    _fit(around, data, [KeepMasks([kernel], [mask])])
     np.testing.assert_array_equal(np.asarray(kernel) != 0, mask)
     assert kernel.constraint is None
