@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.errors import UsageError
-from tfprune.weights import prune_once, redrawn, rewound
+from tfprune.weights import prune_once, reinitialize, rewind
 
 
 def _kernels(model: keras.Model) -> list[np.ndarray]:
@@ -67,17 +67,17 @@ def test_biases_are_left_alone(make_model):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"share": 1.5}, "share is 1.5; it is a share of the weights, from 0 to 1"),
+        ({"prune_rate": 1.5}, "prune_rate is 1.5; it is a share of the weights, from 0 to 1"),
         (
-            {"share": 0.5, "layers": {"first": -1.0}},
+            {"prune_rate": 0.5, "layers": {"first": -1.0}},
             "the share of 'first' is -1; it is a share of the weights, from 0 to 1",
         ),
         (
-            {"share": 0.5, "layers": {"first": 0.1}, "scope": "global"},
+            {"prune_rate": 0.5, "layers": {"first": 0.1}, "scope": "global"},
             "layers have shares of their own only under the scope 'layer'",
         ),
         (
-            {"share": 0.5, "layers": {"conv*": 0.1}},
+            {"prune_rate": 0.5, "layers": {"conv*": 0.1}},
             "layers: 'conv*' matches no layer with a kernel to prune",
         ),
     ],
@@ -93,7 +93,7 @@ def test_rewinding_brings_the_early_weights_back_where_weights_live(make_model):
     for layer in origin.layers:
         layer.bias.assign(layer.bias + 1.0)
     ticket = prune_once(trained, 0.5)
-    again = rewound(ticket, origin)
+    again = rewind(ticket, origin)
     for mine, mask, early in zip(_kernels(again), _kernels(ticket), _kernels(origin), strict=True):
         np.testing.assert_array_equal(mine, np.where(mask != 0, early, 0))
     for layer, early in zip(again.layers, origin.layers, strict=True):
@@ -106,7 +106,7 @@ def test_rewinding_to_other_shapes_is_refused(make_model):
     other = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)], name="other")
     model = make_model()
     with pytest.raises(UsageError) as caught:
-        rewound(model, other)
+        rewind(model, other)
     assert str(caught.value) == (
         f"{model.name} cannot be rewound to other: their weights have other shapes"
     )
@@ -116,7 +116,7 @@ def test_redrawn_weights_are_others_of_the_same_kind(make_model):
     model = make_model()
     x = np.random.default_rng(0).normal(size=(4, *model.input_shape[1:])).astype(np.float32)
     before = np.asarray(model(x))
-    one, same, other = redrawn(model, 1), redrawn(model, 1), redrawn(model, 2)
+    one, same, other = reinitialize(model, 1), reinitialize(model, 1), reinitialize(model, 2)
     for mine, again, third, old in zip(*map(_kernels, (one, same, other, model)), strict=True):
         assert mine.shape == old.shape
         np.testing.assert_array_equal(mine, again)
@@ -132,7 +132,7 @@ def test_redrawn_layers_draw_each_their_own():
     """Even two of one shape."""
     stack = [keras.layers.Dense(4, name=name) for name in ("one", "two")]
     model = keras.Sequential([keras.Input((4,)), *stack])
-    one, two = _kernels(redrawn(model, 0))
+    one, two = _kernels(reinitialize(model, 0))
     assert not np.isclose(one, two).any()
 
 
@@ -140,7 +140,7 @@ def test_redrawing_keeps_what_is_known_of_the_data():
     normalization = keras.layers.Normalization()
     normalization.adapt(np.random.default_rng(0).normal(3.0, 2.0, size=(50, 4)))
     model = keras.Sequential([keras.Input((4,)), normalization, keras.layers.Dense(2)])
-    again = redrawn(model, 1)
+    again = reinitialize(model, 1)
     for old, new in zip(normalization.weights, again.layers[0].weights, strict=True):
         np.testing.assert_array_equal(old, new)
     x = np.ones((1, 4), np.float32)
@@ -163,7 +163,7 @@ def test_redrawn_weights_are_those_of_the_seed_in_layers_of_all_kinds(layer):
     for seed in (3, 3, 4):
         # What is drawn elsewhere has no say.
         keras.utils.set_random_seed(len(kernels))
-        kernels.append([np.asarray(v) for v in redrawn(model, seed).trainable_variables])
+        kernels.append([np.asarray(v) for v in reinitialize(model, seed).trainable_variables])
     for one, same, other in zip(*kernels, strict=True):
         np.testing.assert_array_equal(one, same)
         # Biases begin at zero whatever the seed.

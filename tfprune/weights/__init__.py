@@ -7,8 +7,8 @@ from tfprune.weights.attached import KeepZeros, MaskConstraint
 from tfprune.weights.callback import PruneWeights
 from tfprune.weights.lottery import Lottery, Ticket, tickets
 from tfprune.weights.masks import global_masks, layer_masks, magnitude_mask, mask_lowest, scores
-from tfprune.weights.oneshot import prune_once, rounded
-from tfprune.weights.rewinding import redrawn, rewound, scattered, shuffled
+from tfprune.weights.oneshot import prune_once, round_weights
+from tfprune.weights.rewinding import reinitialize, rewind, shuffle_weights, untrained_control
 from tfprune.weights.selection import prunable, register_prunable
 
 __all__ = [
@@ -24,12 +24,12 @@ __all__ = [
     "polynomial_decay",
     "prunable",
     "prune_once",
-    "redrawn",
     "register_prunable",
-    "rewound",
-    "rounded",
-    "scattered",
+    "reinitialize",
+    "rewind",
+    "round_weights",
     "scores",
-    "shuffled",
+    "shuffle_weights",
     "tickets",
+    "untrained_control",
 ]

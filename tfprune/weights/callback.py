@@ -88,7 +88,7 @@ class PruneWeights(MaskingCallback):
             its target, as tfmot's do.
         include: only these layers; names, paths, globs or `(layer) -> bool`, see `prunable`.
             Kernels of convolutions, Dense, EinsumDense, attention, recurrent cells, and
-            embeddings are pruned if nothing is said; biases and norms never are.
+            embeddings are pruned by default; biases and norms never are.
         exclude: all but these layers, in the same form. Frozen weights are always left alone.
         seed: seed of the random selection.
         min_kept: how many weights of each tensor stay at least, whatever the sparsity: a layer

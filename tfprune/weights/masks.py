@@ -13,7 +13,7 @@ import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import check_sparsity
-from tfprune.weights.patterns import Blocks, Layout, NofM, pooled, wanted
+from tfprune.weights.patterns import Blocks, Layout, NofM, score_blocks, surplus
 
 Score: TypeAlias = Callable[[np.ndarray], np.ndarray]
 Select: TypeAlias = Literal["magnitude", "random"] | Score
@@ -273,14 +273,14 @@ def lowest_blocks(score: np.ndarray, size: np.ndarray, need: int) -> np.ndarray:
     """
     order = np.argsort(score, kind="stable")
     order = order[size[order] > 0]
-    held = np.cumsum(size[order])
-    count = int(np.searchsorted(held, need))
-    if count < held.size:
-        before = held[count - 1] if count else 0
-        count += int(held[count] - need <= need - before)
+    covered = np.cumsum(size[order])
+    count = int(np.searchsorted(covered, need))
+    if count < covered.size:
+        before = covered[count - 1] if count else 0
+        count += int(covered[count] - need <= need - before)
     # All that an earlier cut left at zero, which need not be the nearest once it is in a row.
     zeros = int(np.count_nonzero(np.isneginf(score[order])))
-    if zeros > count and held[zeros - 1] - need <= size.max() / 2:
+    if zeros > count and covered[zeros - 1] - need <= size.max() / 2:
         count = zeros
     chosen = np.zeros(score.shape, bool)
     chosen[order[:count]] = True
@@ -317,16 +317,16 @@ def _best(
 ) -> np.ndarray:
     """Where the highest scores are that live: `count` of them, or the blocks that hold so many."""
     if layout is not None and isinstance(layout.pattern, Blocks):
-        units = pooled(score, value == 0, alive, layout)
+        blocks = score_blocks(score, value == 0, alive, layout)
         # Ties die by position, so the last of them is the one that stays.
-        order = np.argsort(units.score, kind="stable")[::-1]
-        order = order[units.alive[order] > 0]
-        held = np.cumsum(units.alive[order])
-        chosen = np.zeros(units.score.shape, bool)
-        chosen[order[: int(np.searchsorted(held, count)) + 1 if count else 0]] = True
-        return alive & units.spread(chosen)
-    # What an N:M pattern wants dead cannot be spared; each of its groups leaves N.
-    among = np.flatnonzero(alive & ~wanted(score, alive, layout))
+        order = np.argsort(blocks.score, kind="stable")[::-1]
+        order = order[blocks.alive[order] > 0]
+        covered = np.cumsum(blocks.alive[order])
+        chosen = np.zeros(blocks.score.shape, bool)
+        chosen[order[: int(np.searchsorted(covered, count)) + 1 if count else 0]] = True
+        return alive & blocks.spread(chosen)
+    # What an N:M pattern has no room for cannot be spared; each of its groups leaves N.
+    among = np.flatnonzero(alive & ~surplus(score, alive, layout))
     flat = np.zeros(score.size, bool)
     order = np.argsort(score.ravel()[among], kind="stable")[::-1]
     flat[among[order[:count]]] = True
@@ -371,12 +371,12 @@ def _groups_die(
     values: Sequence[np.ndarray],
     spared: Sequence[np.ndarray] | None,
 ) -> list[np.ndarray]:
-    """Lets `need` entries die, those first that an N:M pattern wants dead.
+    """Lets `need` entries die, those first that an N:M pattern has no room for.
 
     Args:
         ranked: scores of each tensor.
         need: how many more shall be dead.
-        complete: whether all that the pattern wants dead dies, were it more than `need`.
+        complete: whether all that the pattern has no room for dies, were it more than `need`.
         masks: the masks so far.
         layouts: the pattern of each tensor.
         values: the tensors.
@@ -384,19 +384,19 @@ def _groups_die(
     """
     alive = [np.ones(score.shape, bool) for score in ranked] if masks is None else list(masks)
     rows = zip(ranked, alive, layouts, strict=True)
-    want = _joined([wanted(score, mask, layout) for score, mask, layout in rows])
+    excess = _joined([surplus(score, mask, layout) for score, mask, layout in rows])
     score, left = _joined(ranked), _joined(alive).copy()
     if spared is not None:
         left &= ~_joined(spared)
     # What is zero already must not come back for the sake of a pattern laid on it later.
     zero = _joined([value == 0 for value in values])
     dead = [np.empty(0, np.int64)]
-    for kind in (zero & want, zero & ~want, want & ~zero, ~want & ~zero):
+    for kind in (zero & excess, zero & ~excess, excess & ~zero, ~excess & ~zero):
         chosen = lowest(score, need, kind & left)
         dead.append(chosen)
         need -= chosen.size
     if complete:
-        dead.append(np.flatnonzero(want & left))
+        dead.append(np.flatnonzero(excess & left))
     return _killed(np.concatenate(dead), masks, ranked)
 
 
@@ -410,21 +410,23 @@ def _blocks_die(
 ) -> list[np.ndarray]:
     alive = [np.ones(score.shape, bool) for score in ranked] if masks is None else list(masks)
     safe = [np.zeros(mask.shape, bool) for mask in alive] if spared is None else spared
-    units = [
+    blocks = [
         # A block that is spared has no entry that may die.
-        pooled(score, value == 0, mask & ~kept, layout)
+        score_blocks(score, value == 0, mask & ~kept, layout)
         for score, value, mask, kept, layout in zip(
             ranked, values, alive, safe, layouts, strict=True
         )
         if layout is not None
     ]
     dead = lowest_blocks(
-        np.concatenate([unit.score for unit in units]),
-        np.concatenate([unit.alive for unit in units]),
+        np.concatenate([block.score for block in blocks]),
+        np.concatenate([block.alive for block in blocks]),
         need,
     )
-    parts = np.split(dead, np.cumsum([unit.score.size for unit in units])[:-1])
-    return [mask & ~unit.spread(part) for mask, unit, part in zip(alive, units, parts, strict=True)]
+    parts = np.split(dead, np.cumsum([block.score.size for block in blocks])[:-1])
+    return [
+        mask & ~block.spread(part) for mask, block, part in zip(alive, blocks, parts, strict=True)
+    ]
 
 
 def _killed(

@@ -20,7 +20,7 @@ MOST_BITS = 8
 
 def prune_once(
     model: keras.Model,
-    share: float,
+    prune_rate: float,
     *,
     scope: Scope = "layer",
     select: Select = "magnitude",
@@ -33,19 +33,24 @@ def prune_once(
 ) -> keras.Model:
     """Sets a share of the weights that live to zero.
 
+    Example:
+        ```python
+        pruned = prune_once(model, 0.2)
+        ```
+
     One round of iterative magnitude pruning (Han et al. 2015; Frankle & Carbin 2019): what is
     zero already stays zero and does not count, so pruning 20 % five times leaves 0.8^5 = 33 %.
 
     Args:
         model: a built model.
-        share: of the weights that are not zero, how many die, 0 to 1.
-        scope: "layer" takes the share from each weight tensor, "global" ranks all of them.
+        prune_rate: of the weights that are not zero, the share that dies, 0 to 1.
+        scope: "layer" prunes each weight tensor, "global" ranks all of them.
         select: "magnitude", the smallest die; "random", a seeded choice; or a function from a
             weight's array to scores, of which the lowest die.
         pattern: "2:4" or blocks such as (1, 4), see `PruneWeights`. "2:4" holds throughout once
-            half of all weights are zero; a smaller share goes a part of the way.
-        layers: shares of their own for layers, in place of `share`, by name, path or glob such
-            as `"dense*"`; the first that matches counts. Only with the scope "layer".
+            half of all weights are zero; a smaller rate goes a part of the way.
+        layers: rates of their own for layers, in place of `prune_rate`, by name, path or glob
+            such as `"dense*"`; the first that matches counts. Only with the scope "layer".
         include: only these layers; names, paths, globs or `(layer) -> bool`, see `prunable`.
         exclude: all but these layers, in the same form.
         seed: of the random selection.
@@ -56,21 +61,21 @@ def prune_once(
         A new model.
 
     Raises:
-        UsageError: an unknown scope, selection or pattern, a share outside 0 to 1, shares of
+        UsageError: an unknown scope, selection or pattern, a rate outside 0 to 1, rates of
             layers under the scope "global", or a glob that matches no layer with a kernel.
     """
-    check_sparsity(share, "share")
+    check_sparsity(prune_rate, "prune_rate")
     rule = MaskRule(scope, select, seed, pattern, layers, min_kept)
     pruned = cloning.copy(model)
     chosen = kernels(pruned, include, exclude)
-    shares = rule.per_kernel(chosen, share)
+    rates = rule.per_kernel(chosen, prune_rate)
     values = [keras.ops.convert_to_numpy(kernel.variable) for kernel in chosen]
     sizes = [(int(np.count_nonzero(value)), value.size) for value in values]
     if scope == "global":
         alive, size = (sum(column) for column in zip(*sizes, strict=True)) if sizes else (0, 0)
-        sparsities = [_sparsity(share, alive, size)] * len(chosen)
+        sparsities = [_sparsity(prune_rate, alive, size)] * len(chosen)
     else:
-        sparsities = [_sparsity(own, *counts) for own, counts in zip(shares, sizes, strict=True)]
+        sparsities = [_sparsity(own, *counts) for own, counts in zip(rates, sizes, strict=True)]
     masks, floored = rule.masks(chosen, values, sparsities)
     rule.warn_of_floor("prune_once", [chosen[index].path for index in floored])
     for kernel, value, mask in zip(chosen, values, masks, strict=True):
@@ -78,12 +83,12 @@ def prune_once(
     return pruned
 
 
-def _sparsity(share: float, alive: int, size: int) -> float:
-    """The sparsity at which exactly `share` of what is alive has died as well."""
-    return (size - alive + round(share * alive)) / size if size else 0.0
+def _sparsity(prune_rate: float, alive: int, size: int) -> float:
+    """The sparsity at which exactly `prune_rate` of what is alive has died as well."""
+    return (size - alive + round(prune_rate * alive)) / size if size else 0.0
 
 
-def rounded(
+def round_weights(
     model: keras.Model, bits: int, *, include: Picks = None, exclude: Picks = None
 ) -> keras.Model:
     """Rounds each weight to one of `2^bits - 1` evenly spaced values of its output channel.

@@ -76,7 +76,7 @@ class Layout(NamedTuple):
     axes: Axes
 
 
-class Units(NamedTuple):
+class BlockScores(NamedTuple):
     """The blocks of one kernel, as flat arrays."""
 
     score: np.ndarray
@@ -96,8 +96,8 @@ def parse(pattern: Any) -> Pattern | None:
     """
     if pattern is None:
         return None
-    if isinstance(pattern, str) and (found := re.fullmatch(r"(\d+):(\d+)", pattern)):
-        n, m = map(int, found.groups())
+    if isinstance(pattern, str) and (match := re.fullmatch(r"(\d+):(\d+)", pattern)):
+        n, m = map(int, match.groups())
         if 0 < n < m:
             return NofM(n, m)
     sides = tuple(pattern) if isinstance(pattern, tuple | list) else ()
@@ -138,15 +138,15 @@ def layout_of(pattern: Pattern | None, axes: Axes) -> Layout | None:
     return Layout(pattern, axes)
 
 
-def wanted(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.ndarray:
-    """Finds the entries that an N:M pattern wants dead: the M - N lowest of each group.
+def surplus(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.ndarray:
+    """Finds the entries that an N:M pattern has no room for: the M - N lowest of each group.
 
     A last group of fewer than M entries keeps N too, as if it were filled up with zeros.
 
     Args:
         score: scores in the shape of the kernel, without NaN.
         alive: the mask so far; what is dead counts among the lowest.
-        layout: an N:M pattern, or None, which wants nothing.
+        layout: an N:M pattern, or None, which has room for all.
 
     Returns:
         A bool array in the shape of the kernel.
@@ -169,7 +169,9 @@ def wanted(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.nd
     return _unfolded(chosen.swapaxes(1, 2), score.shape, layout.axes)
 
 
-def pooled(score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layout) -> Units:
+def score_blocks(
+    score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layout
+) -> BlockScores:
     """Scores the blocks of a kernel: each by the mean of its entries.
 
     Blocks at the edges are smaller where the sides do not divide.
@@ -204,7 +206,7 @@ def pooled(score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layou
         return _unfolded(whole, shape, layout.axes)
 
     living = _sums(_folded(alive.astype(np.int64), layout.axes), sides)
-    return Units(mean.ravel(), living.ravel(), spread)
+    return BlockScores(mean.ravel(), living.ravel(), spread)
 
 
 def _sums(array: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
@@ -226,7 +228,7 @@ def _order(rank: int, axes: Axes) -> tuple[int, ...]:
 def _folded(array: np.ndarray, axes: Axes) -> np.ndarray:
     """A kernel as matrices, in the shape (matrices, inputs, outputs)."""
     inputs, outputs = (
-        int(np.prod([array.shape[i] for i in each], dtype=np.int64)) for each in axes[:2]
+        int(np.prod([array.shape[i] for i in side], dtype=np.int64)) for side in axes[:2]
     )
     return array.transpose(_order(array.ndim, axes)).reshape(-1, inputs, outputs)
 

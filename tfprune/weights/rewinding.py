@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -15,8 +15,13 @@ from tfprune.weights.masks import masked
 from tfprune.weights.selection import prunable
 
 
-def rewound(model: keras.Model, origin: keras.Model) -> keras.Model:
-    """A pruned model with the weights of an earlier one, where they live.
+def rewind(model: keras.Model, origin: keras.Model) -> keras.Model:
+    """Gives a pruned model the weights of an earlier one, where they live.
+
+    Example:
+        ```python
+        ticket = rewind(prune_once(trained, 0.2), untrained)
+        ```
 
     Weight rewinding (Frankle et al. 2020, https://arxiv.org/abs/1912.05671): what is zero in a
     prunable weight stays zero, all other variables, biases and BatchNorm's statistics included,
@@ -47,10 +52,15 @@ def rewound(model: keras.Model, origin: keras.Model) -> keras.Model:
     return twin
 
 
-def redrawn(model: keras.Model, seed: int) -> keras.Model:
-    """A model of the same architecture with initial weights of its own.
+def reinitialize(model: keras.Model, seed: int) -> keras.Model:
+    """Makes a model of the same architecture with initial weights of its own.
 
-    The random reinitialisation of Frankle & Carbin 2019 under `rewound`, and of a slim model the
+    Example:
+        ```python
+        scratch = reinitialize(slim, seed=1)
+        ```
+
+    The random reinitialisation of Frankle & Carbin 2019 under `rewind`, and of a slim model the
     training from scratch that Liu et al. 2019 (https://arxiv.org/abs/1810.05270) compare with.
 
     Args:
@@ -63,11 +73,11 @@ def redrawn(model: keras.Model, seed: int) -> keras.Model:
     Raises:
         UsageError: the model is one that no config can make again.
     """
-    found = cloning.config_of(model)
-    for index, initializer in enumerate(_random_initializers(found.config)):
+    made = cloning.config_of(model)
+    for index, initializer in enumerate(_random_initializers(made.config)):
         state = np.random.SeedSequence([seed, index]).generate_state(1)
         initializer["seed"] = int(state[0] >> 1)
-    twin = cloning.from_config(model, found)
+    twin = cloning.from_config(model, made)
     layers = zip(graph.named_layers(model).values(), graph.named_layers(twin).values(), strict=True)
     for old, new in layers:
         if isinstance(old, keras.layers.Normalization):
@@ -88,8 +98,8 @@ def _random_initializers(config: Any) -> Iterator[dict[str, Any]]:
         yield from _random_initializers(inner)
 
 
-def shuffled(arrays: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-    """The entries of each array in another order.
+def shuffle_arrays(arrays: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Puts the entries of each array in another order.
 
     Of masks, this is a random control of equal density in each tensor. Masks that nest still do:
     the same seed moves the same places.
@@ -107,10 +117,13 @@ def shuffled(arrays: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
     ]
 
 
-def scattered(model: keras.Model, seed: int) -> keras.Model:
-    """A model whose prunable weights have changed places, and so its zeros, each tensor on its own.
+def shuffle_weights(model: keras.Model, seed: int) -> keras.Model:
+    """Makes a model whose prunable weights, and so zeros, changed places within their tensors.
 
-    Under `rewound` to another model it is the random control of `tickets`.
+    Example:
+        ```python
+        control = rewind(shuffle_weights(pruned, seed=1), untrained)
+        ```
 
     Args:
         model: a pruned model; it is not changed.
@@ -122,13 +135,46 @@ def scattered(model: keras.Model, seed: int) -> keras.Model:
     twin = cloning.copy(model)
     variables = [variable for _, variable in prunable(twin)]
     values = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    for variable, value in zip(variables, shuffled(values, seed), strict=True):
+    for variable, value in zip(variables, shuffle_arrays(values, seed), strict=True):
         variable.assign(value)
     return twin
 
 
+def control_seed(seed: int) -> int:
+    """The seed of a control's weights, which are those of no other model of a study.
+
+    Args:
+        seed: of the study; these are small.
+    """
+    return seed + 1_000_003
+
+
+def untrained_control(
+    model: keras.Model, method: Literal["reinit", "random"], seed: int
+) -> keras.Model:
+    """Makes what a pruned model is compared with, before it is trained.
+
+    Example:
+        ```python
+        control = untrained_control(pruned, "reinit", seed=0)
+        ```
+
+    Args:
+        model: a pruned model; its zeros are its masks.
+        method: "reinit", its masks over weights drawn anew; "random", masks of as many weights in
+            each tensor, drawn, over weights drawn anew.
+        seed: of the study.
+
+    Returns:
+        A new model.
+    """
+    own = control_seed(seed)
+    masks = shuffle_weights(model, own) if method == "random" else model
+    return rewind(masks, reinitialize(masks, own))
+
+
 @dataclass(frozen=True, eq=False)
-class Early:
+class TrainingState:
     """A training as it was after some of its steps.
 
     Attributes:
@@ -142,11 +188,11 @@ class Early:
     optimizer: list[np.ndarray]
 
 
-class KeepEarly(keras.callbacks.Callback):
-    """Keeps a training as it was after a step.
+class SaveState(keras.callbacks.Callback):
+    """Saves a training as it is after a step.
 
     Args:
-        model: whose weights are kept; the model that trains may be another one that contains it.
+        model: whose weights are saved; the model that trains may be another one that contains it.
         step: counted by the optimizer, from 1.
     """
 
@@ -155,49 +201,49 @@ class KeepEarly(keras.callbacks.Callback):
         self._of = model
         self._step = step
         self._seen = 0
-        self._early: Early | None = None
+        self._state: TrainingState | None = None
 
-    def taken(self) -> Early:
-        """What was kept.
+    def state(self) -> TrainingState:
+        """The training as it was after the step.
 
         Raises:
             UsageError: the training did not come to the step, or passed over it.
         """
-        if self._early is None:
+        if self._state is None:
             raise UsageError(
                 f"train ended after {self._seen} steps, before step {self._step} to rewind to: "
                 "rewind to an earlier one, or give fit the callbacks that train is called with"
             )
-        if self._early.step > self._step:
+        if self._state.step > self._step:
             raise UsageError(
                 f"rewind is step {self._step}, which train passed over on its way to step "
-                f"{self._early.step}: choose a multiple of its steps_per_execution"
+                f"{self._state.step}: choose a multiple of its steps_per_execution"
             )
-        return self._early
+        return self._state
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keeps the step when it is there."""
+        """Saves the training once the step is reached."""
         optimizer = self.model.optimizer
         self._seen = _iterations(optimizer)
-        if self._early is None and self._seen >= self._step:
-            values = [np.array(each) for each in optimizer.variables]
-            self._early = Early(self._seen, self._of.get_weights(), values)
+        if self._state is None and self._seen >= self._step:
+            values = [np.array(variable) for variable in optimizer.variables]
+            self._state = TrainingState(self._seen, self._of.get_weights(), values)
 
 
-class Replay(keras.callbacks.Callback):
-    """Lets a training begin at a step that was kept, and end where it would have ended.
+class RestoreState(keras.callbacks.Callback):
+    """Lets a training begin at a state that was saved, and end where it would have ended.
 
     The optimizer gets its state of that step back: its count of steps, which schedules of the
     learning rate follow, and its slots, without which the bias corrections of Adam (Kingma & Ba
     2015) would be those of averages that have long settled.
 
     Args:
-        early: the step.
+        state: where it begins.
     """
 
-    def __init__(self, early: Early) -> None:
+    def __init__(self, state: TrainingState) -> None:
         super().__init__()
-        self._early = early
+        self._state = state
         self._steps: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -209,13 +255,13 @@ class Replay(keras.callbacks.Callback):
             return
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        shapes = [tuple(each.shape) for each in optimizer.variables]
-        if shapes != [value.shape for value in self._early.optimizer]:
+        shapes = [tuple(variable.shape) for variable in optimizer.variables]
+        if shapes != [value.shape for value in self._state.optimizer]:
             raise UsageError(
                 "train: the optimizer has other variables than in the dense training: compile "
                 "the model with the same one each time"
             )
-        for variable, value in zip(optimizer.variables, self._early.optimizer, strict=True):
+        for variable, value in zip(optimizer.variables, self._state.optimizer, strict=True):
             variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -226,7 +272,7 @@ class Replay(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Learns the length of an epoch where the data did not tell it."""
-        self._steps = self._steps or _iterations(self.model.optimizer) - self._early.step
+        self._steps = self._steps or _iterations(self.model.optimizer) - self._state.step
 
 
 def _iterations(optimizer: Any) -> int:
