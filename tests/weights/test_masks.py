@@ -10,6 +10,7 @@ from tfprune.errors import UsageError
 from tfprune.weights.masks import (
     global_masks,
     layer_masks,
+    lowest,
     magnitude_mask,
     scores,
 )
@@ -166,3 +167,33 @@ def test_the_highest_stay():
     ((mask,), floored) = layer_masks([value], 1.0, min_kept=2)
     assert mask.tolist() == [False, True, False, True]
     assert floored == [0]
+
+
+@given(
+    size=st.integers(1, 20_000),
+    share=st.floats(0, 1),
+    alive=st.floats(0, 1),
+    distinct=st.sampled_from([2, 50, 10**6]),
+    seed=st.integers(0, 99),
+)
+def test_the_lowest_are_those_of_a_stable_sort(size, share, alive, distinct, seed):
+    rng = np.random.default_rng(seed)
+    score = rng.integers(0, distinct, size).astype("float32")
+    # In order, where a sample at regular places can mislead.
+    score = np.sort(score) if seed % 3 == 0 else score
+    among = rng.random(size) < alive if seed % 2 else None
+    candidates = np.arange(size) if among is None else np.flatnonzero(among)
+    count = int(share * (candidates.size + 2))
+    expected = candidates[np.argsort(score[candidates], kind="stable")][:count]
+    np.testing.assert_array_equal(np.sort(lowest(score, count, among)), np.sort(expected))
+
+
+def test_few_candidates_are_looked_at_when_few_die(monkeypatch):
+    looked_at = []
+    partition = np.partition
+    monkeypatch.setattr(
+        np, "partition", lambda a, k: (looked_at.append(a.size), partition(a, k))[1]
+    )
+    score = np.random.default_rng(0).random(100_000, dtype=np.float32)
+    lowest(score, 300, score > 0.5)
+    assert sum(looked_at) < 5_000
