@@ -1,6 +1,6 @@
 """Patterns that hardware can use: N of M along the input axis, and blocks.
 
-A kernel is seen as matrices of inputs by outputs: one for Dense, one a tap for a convolution.
+A kernel is seen as matrices of inputs by outputs: one for Dense, one for each tap of a convolution.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ _TRANSPOSED = (
 )
 
 
+# How far below the least sparsity of an N:M pattern a target still means the pattern.
+_CLOSE = 1e-6
+
+
 @dataclass(frozen=True)
 class NofM:
     """Of each `m` consecutive inputs of an output, at most `n` live.
@@ -36,6 +40,10 @@ class NofM:
     def sparsity(self) -> float:
         """The least sparsity at which the pattern holds throughout."""
         return 1 - self.n / self.m
+
+    def holds_at(self, sparsity: float) -> bool:
+        """Whether a target is high enough; one close to the least means it."""
+        return sparsity >= self.sparsity - _CLOSE
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
@@ -68,12 +76,12 @@ class Layout(NamedTuple):
     axes: Axes
 
 
-class Units(NamedTuple):
+class BlockScores(NamedTuple):
     """The blocks of one kernel, as flat arrays."""
 
     score: np.ndarray
     alive: np.ndarray
-    # From a bool a block to a bool an entry, in the shape of the kernel.
+    # From a bool for each block to a bool for each entry, in the shape of the kernel.
     spread: Callable[[np.ndarray], np.ndarray]
 
 
@@ -88,8 +96,8 @@ def parse(pattern: Any) -> Pattern | None:
     """
     if pattern is None:
         return None
-    if isinstance(pattern, str) and (found := re.fullmatch(r"(\d+):(\d+)", pattern)):
-        n, m = map(int, found.groups())
+    if isinstance(pattern, str) and (match := re.fullmatch(r"(\d+):(\d+)", pattern)):
+        n, m = map(int, match.groups())
         if 0 < n < m:
             return NofM(n, m)
     sides = tuple(pattern) if isinstance(pattern, tuple | list) else ()
@@ -130,15 +138,15 @@ def layout_of(pattern: Pattern | None, axes: Axes) -> Layout | None:
     return Layout(pattern, axes)
 
 
-def wanted(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.ndarray:
-    """Finds the entries that an N:M pattern wants dead: the M - N lowest of each group.
+def surplus(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.ndarray:
+    """Finds the entries that an N:M pattern has no room for: the M - N lowest of each group.
 
     A last group of fewer than M entries keeps N too, as if it were filled up with zeros.
 
     Args:
         score: scores in the shape of the kernel, without NaN.
         alive: the mask so far; what is dead counts among the lowest.
-        layout: an N:M pattern, or None, which wants nothing.
+        layout: an N:M pattern, or None, which has room for all.
 
     Returns:
         A bool array in the shape of the kernel.
@@ -154,14 +162,16 @@ def wanted(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.nd
     kernels, outputs, inputs = folded.shape
     filled = np.pad(folded, ((0, 0), (0, 0), (0, -inputs % pattern.m)), constant_values=-np.inf)
     groups = filled.reshape(-1, pattern.m)
-    lowest = np.argsort(groups, axis=1, kind="stable")[:, : pattern.m - pattern.n]
+    worst = np.argsort(groups, axis=1, kind="stable")[:, : pattern.m - pattern.n]
     chosen = np.zeros(groups.shape, bool)
-    np.put_along_axis(chosen, lowest, True, axis=1)
+    np.put_along_axis(chosen, worst, True, axis=1)
     chosen = chosen.reshape(kernels, outputs, -1)[:, :, :inputs]
     return _unfolded(chosen.swapaxes(1, 2), score.shape, layout.axes)
 
 
-def pooled(score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layout) -> Units:
+def score_blocks(
+    score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layout
+) -> BlockScores:
     """Scores the blocks of a kernel: each by the mean of its entries.
 
     Blocks at the edges are smaller where the sides do not divide.
@@ -196,7 +206,7 @@ def pooled(score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layou
         return _unfolded(whole, shape, layout.axes)
 
     living = _sums(_folded(alive.astype(np.int64), layout.axes), sides)
-    return Units(mean.ravel(), living.ravel(), spread)
+    return BlockScores(mean.ravel(), living.ravel(), spread)
 
 
 def _sums(array: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
@@ -218,7 +228,7 @@ def _order(rank: int, axes: Axes) -> tuple[int, ...]:
 def _folded(array: np.ndarray, axes: Axes) -> np.ndarray:
     """A kernel as matrices, in the shape (matrices, inputs, outputs)."""
     inputs, outputs = (
-        int(np.prod([array.shape[i] for i in each], dtype=np.int64)) for each in axes[:2]
+        int(np.prod([array.shape[i] for i in side], dtype=np.int64)) for side in axes[:2]
     )
     return array.transpose(_order(array.ndim, axes)).reshape(-1, inputs, outputs)
 

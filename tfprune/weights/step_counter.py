@@ -12,7 +12,7 @@ import keras
 _MOVING = ("_iterations", "step_counter", "dynamic_scale")
 
 
-class Steps:
+class StepCounter:
     """Counts the updates of some weights.
 
     A model may have several optimizers, as that of a GAN has, and the one it was compiled with
@@ -36,8 +36,8 @@ class Steps:
         self._checked = (0, True)
         self._start = self._iterations(self._ranked(self._optimizers))
 
-    def batch(self, index: int) -> None:
-        """Hears that the batches of an epoch up to this one are over."""
+    def count_batch(self, index: int) -> None:
+        """Counts the batches of an epoch up to this one, which are over."""
         passed = index - self._last_batch
         self._batches += passed if passed > 0 else index + 1
         self._last_batch = index
@@ -65,7 +65,7 @@ class Steps:
         """
         owners = self._owners()
         if len(owners) != self._checked[0]:
-            owned = {id(each) for optimizer in owners for each in _owned(optimizer)}
+            owned = {id(variable) for optimizer in owners for variable in _owned(optimizer)}
             self._checked = (len(owners), not self._variables <= owned)
         return self._checked[1]
 
@@ -92,11 +92,11 @@ class Steps:
         return [optimizer for optimizer in moved if self._count(optimizer)]
 
     def _count(self, optimizer: Any) -> int:
-        return sum(id(each) in self._variables for each in _owned(optimizer))
+        return sum(id(variable) in self._variables for variable in _owned(optimizer))
 
     def _ranked(self, optimizers: Iterable[Any]) -> list[Any]:
         # Stable: of equals the model's own is the first.
-        return sorted(optimizers, key=lambda each: (-self._count(each), -_iterations(each)))
+        return sorted(optimizers, key=lambda one: (-self._count(one), -_iterations(one)))
 
     @staticmethod
     def _iterations(ranked: Sequence[Any]) -> int:
@@ -108,10 +108,10 @@ def _optimizers(model: Any) -> Iterator[Any]:
     seen: set[int] = set()
     for holder in (model, *model._flatten_layers(include_self=False)):
         for value in (getattr(holder, "optimizer", None), *vars(holder).values()):
-            for each in _flat(value):
-                if isinstance(each, keras.optimizers.Optimizer) and id(each) not in seen:
-                    seen.add(id(each))
-                    yield each
+            for item in _flat(value):
+                if isinstance(item, keras.optimizers.Optimizer) and id(item) not in seen:
+                    seen.add(id(item))
+                    yield item
 
 
 def _flat(value: Any) -> Iterable[Any]:
@@ -124,13 +124,13 @@ def _owned(optimizer: Any) -> list[Any]:
     """The variables that an optimizer moves, once it is built."""
     inner = [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())]
     own = list(getattr(optimizer, "_trainable_variables", ()))
-    return own + [each for one in inner if one is not None for each in _owned(one)]
+    return own + [variable for part in inner if part is not None for variable in _owned(part)]
 
 
 def _state(optimizer: Any) -> tuple[float, ...]:
     parts = (optimizer, getattr(optimizer, "inner_optimizer", None))
-    found = (getattr(part, name, None) for part in parts if part is not None for name in _MOVING)
-    return tuple(float(_number(each)) for each in found if each is not None)
+    values = (getattr(part, name, None) for part in parts if part is not None for name in _MOVING)
+    return tuple(float(_number(value)) for value in values if value is not None)
 
 
 def _iterations(optimizer: Any) -> int:

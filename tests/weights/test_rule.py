@@ -1,46 +1,13 @@
-"""Scores of one's own, targets of layers, and the guess that makes a cut fast."""
+"""Scores of one's own, and targets of layers."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import PruneWeights, prune_once
-from tfprune.weights.lowest import lowest
-
-
-@given(
-    size=st.integers(1, 20_000),
-    share=st.floats(0, 1),
-    alive=st.floats(0, 1),
-    distinct=st.sampled_from([2, 50, 10**6]),
-    seed=st.integers(0, 99),
-)
-def test_the_lowest_are_those_of_a_stable_sort(size, share, alive, distinct, seed):
-    rng = np.random.default_rng(seed)
-    score = rng.integers(0, distinct, size).astype("float32")
-    # In order, where a sample at regular places can mislead.
-    score = np.sort(score) if seed % 3 == 0 else score
-    among = rng.random(size) < alive if seed % 2 else None
-    candidates = np.arange(size) if among is None else np.flatnonzero(among)
-    count = int(share * (candidates.size + 2))
-    expected = candidates[np.argsort(score[candidates], kind="stable")][:count]
-    np.testing.assert_array_equal(np.sort(lowest(score, count, among)), np.sort(expected))
-
-
-def test_few_candidates_are_looked_at_when_few_die(monkeypatch):
-    looked_at = []
-    partition = np.partition
-    monkeypatch.setattr(
-        np, "partition", lambda a, k: (looked_at.append(a.size), partition(a, k))[1]
-    )
-    score = np.random.default_rng(0).random(100_000, dtype=np.float32)
-    lowest(score, 300, score > 0.5)
-    assert sum(looked_at) < 5_000
 
 
 def test_a_score_function_chooses_and_zeros_stay(compiled, data, kernels):
@@ -125,8 +92,8 @@ def test_nothing_is_read_or_written_where_a_mask_cannot_change(compiled):
     changed = []
     with pruner:
         pruner.update(0)
-        change = pruner._held.change
-        pruner._held.change = lambda index, *rest: (changed.append(index), change(index, *rest))
+        change = pruner._attached.change
+        pruner._attached.change = lambda index, *rest: (changed.append(index), change(index, *rest))
         assert not any(pruner.update(step) for step in (1, 2))
         # 0.52 of 48 weights is one weight more than a half, and of 24 none.
         assert pruner.update(3)

@@ -36,7 +36,7 @@ _RECURRENT = (
     keras.layers.ConvLSTM2D,
     keras.layers.ConvLSTM3D,
 )
-# What has as many axes as its input, and is no matrix for all that.
+# Their weights may have as many axes as their input, and are not matrices.
 _NORMS = (
     keras.layers.BatchNormalization,
     keras.layers.GroupNormalization,
@@ -71,11 +71,16 @@ _PRUNABLE: dict[type, tuple[str, ...]] = {
 
 
 def register_prunable(layer_type: type, *names: str) -> None:
-    """Says which weights of a layer type may be pruned, for a layer tfprune does not know.
+    """Names the weights of a layer type that may be pruned, for a layer tfprune does not know.
+
+    Example:
+        ```python
+        register_prunable(MyLayer, "kernel")
+        ```
 
     Args:
         layer_type: a layer class; its subclasses follow unless they are registered themselves.
-        *names: the weights' names, as given to `add_weight`. None of them: nothing to prune.
+        *names: the weights' names, as given to `add_weight`; without any, nothing is pruned.
     """
     _PRUNABLE[layer_type] = names
 
@@ -84,6 +89,12 @@ def prunable(
     model: keras.Model, include: Picks = None, exclude: Picks = None
 ) -> list[tuple[str, keras.Variable]]:
     """Lists the weights of a model that weight pruning may touch.
+
+    Example:
+        ```python
+        for path, kernel in prunable(model, exclude="logits"):
+            print(path, kernel.shape)
+        ```
 
     Kernels of convolutions, Dense, EinsumDense (and so the projections of attention), embeddings
     and recurrent cells, in nested models too. A shared layer or a tied weight comes once.
@@ -102,7 +113,7 @@ def prunable(
     Raises:
         UsageError: a name that is no layer of the model, or an included layer without a kernel.
     """
-    return [(each.path, each.variable) for each in kernels(model, include, exclude)]
+    return [(kernel.path, kernel.variable) for kernel in kernels(model, include, exclude)]
 
 
 def kernels(model: keras.Model, include: Picks = None, exclude: Picks = None) -> list[Kernel]:
@@ -124,19 +135,17 @@ def kernels(model: keras.Model, include: Picks = None, exclude: Picks = None) ->
                 f"include: layer {pick!r} has no kernel to prune; leave it out, "
                 "or name its weights with register_prunable"
             )
-    found: dict[int, Kernel] = {}
+    chosen: dict[int, Kernel] = {}
     for path, layer in owners:
-        if include is not None and not any(_matches(pick, path, layer) for pick in wanted):
-            continue
-        if any(_matches(pick, path, layer) for pick in unwanted):
+        if not _is_picked(path, layer, None if include is None else wanted, unwanted):
             continue
         for variable in _kernels(layer):
-            found.setdefault(id(variable), Kernel(path, variable, axes_of(layer, variable)))
-    return list(found.values())
+            chosen.setdefault(id(variable), Kernel(path, variable, axes_of(layer, variable)))
+    return list(chosen.values())
 
 
 class Unpruned(NamedTuple):
-    """Weights that would be pruned, were it not for a reason that nobody may have thought of.
+    """Weights that stay dense though no pick leaves them out.
 
     Attributes:
         paths: of the layers that hold them.
@@ -152,8 +161,8 @@ class Unpruned(NamedTuple):
 def unpruned(model: keras.Model, include: Picks = None, exclude: Picks = None) -> list[Unpruned]:
     """Finds the matrices of a model that `prunable` passes over, or that do not train.
 
-    Biases, norms and what has one axis at heart are not among them, nor is what the picks leave
-    out.
+    Biases, norms and other weights with a single axis longer than 1 are not among them, nor is
+    what the picks leave out.
 
     Args:
         model: as of `prunable`.
@@ -161,11 +170,11 @@ def unpruned(model: keras.Model, include: Picks = None, exclude: Picks = None) -
         exclude: as of `prunable`.
 
     Returns:
-        What was found, by its reason.
+        The weights, by reason.
     """
     picked = list(_picked(model, include, exclude))
     # A layer may hold a kernel of another one as well, such as a tied embedding.
-    kernel_ids = {id(each) for _, layer in _walk(model) for each in _kernels(layer)}
+    kernel_ids = {id(kernel) for _, layer in _walk(model) for kernel in _kernels(layer)}
     counted: set[int] = set()
     frozen: dict[str, int] = {}
     unknown: dict[str, tuple[type, str, int]] = {}
@@ -181,20 +190,21 @@ def unpruned(model: keras.Model, include: Picks = None, exclude: Picks = None) -
             elif id(variable) not in kernel_ids:
                 before = unknown.get(path, (type(layer), variable.name, 0))
                 unknown[path] = (*before[:2], before[2] + size)
-    found = []
+    parts = []
     if unknown:
-        kind, name, _ = max(unknown.values(), key=lambda each: each[2])
+        kind, name, _ = max(unknown.values(), key=lambda entry: entry[2])
         reason = (
             "of a type that tfprune does not know: register_prunable"
             f"({kind.__name__}, {name!r}) names the weights to prune"
         )
-        found.append(Unpruned(list(unknown), sum(each[2] for each in unknown.values()), reason))
+        size = sum(entry[2] for entry in unknown.values())
+        parts.append(Unpruned(list(unknown), size, reason))
     if frozen:
         reason = "frozen: set trainable=True to prune them"
-        found.append(Unpruned(list(frozen), sum(frozen.values()), reason))
+        parts.append(Unpruned(list(frozen), sum(frozen.values()), reason))
     if unbuilt:
-        found.append(Unpruned(unbuilt, 0, "not built: call the model once on data"))
-    return found
+        parts.append(Unpruned(unbuilt, 0, "not built: call the model once on data"))
+    return parts
 
 
 def unfinished(model: keras.Model, include: Picks = None, exclude: Picks = None) -> bool:
@@ -205,10 +215,9 @@ def unfinished(model: keras.Model, include: Picks = None, exclude: Picks = None)
 
 def _picked(model: keras.Model, include: Picks, exclude: Picks) -> Iterator[tuple[str, Any]]:
     """The model itself and the layers in it, as far as the picks mean them."""
-    wanted, unwanted = _as_list(include), _as_list(exclude)
+    wanted, unwanted = None if include is None else _as_list(include), _as_list(exclude)
     for path, layer in [(model.name, model), *_walk(model)]:
-        chosen = include is None or any(_matches(pick, path, layer) for pick in wanted)
-        if chosen and not any(_matches(pick, path, layer) for pick in unwanted):
+        if _is_picked(path, layer, wanted, unwanted):
             yield path, layer
 
 
@@ -267,6 +276,14 @@ def _kernels(layer: Any) -> list[keras.Variable]:
         for variable in (layer.weights if names else ())
         if variable.name in names and keras.backend.is_float_dtype(variable.dtype)
     ]
+
+
+def _is_picked(
+    path: str, layer: Any, wanted: Sequence[Pick] | None, unwanted: Sequence[Pick]
+) -> bool:
+    if any(_matches(pick, path, layer) for pick in unwanted):
+        return False
+    return wanted is None or any(_matches(pick, path, layer) for pick in wanted)
 
 
 def _matches(pick: Pick, path: str, layer: Any) -> bool:

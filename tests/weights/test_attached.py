@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfprune.weights import MaskConstraint
-from tfprune.weights.held import HeldMasks
+from tfprune.weights.attached import AttachedMasks
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
@@ -24,11 +24,11 @@ def test_dead_entries_become_plus_zero_and_others_keep_their_bits(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
 def test_a_changed_mask_does_the_same_to_a_weight_that_was_read(dtype):
     weight = keras.Variable([[np.nan, np.inf, -1.0], [np.nan, -0.0, 3.0]], dtype=dtype)
-    held = HeldMasks([weight])
+    attached = AttachedMasks([weight])
     before = keras.ops.convert_to_numpy(weight)
     # As a cut out of a larger array, and so not in one piece.
     mask = np.array([[False, False, True, False], [True, True, True, False]])[:, :3]
-    held.change(0, before, mask)
+    attached.change(0, before, mask)
     result = keras.ops.convert_to_numpy(weight)
     assert str(result.dtype) == dtype
     bits = f"uint{8 * result.itemsize}"

@@ -74,13 +74,13 @@ def test_zeros_are_where_masks_are_dead_and_figures_are_those_of_the_model(
     )
     pruners = [each for each in callbacks if isinstance(each, PruneWeights)]
     for pruner in pruners:
-        for kernel, mask in zip(pruner._chosen, pruner._masks, strict=True):
+        for kernel, mask in zip(pruner._nested.kernels, pruner._nested.masks, strict=True):
             value = np.asarray(kernel.variable)
             assert not value[~mask].view(np.uint32).any()
-        values = [np.asarray(kernel.variable) for kernel in pruner._chosen]
+        values = [np.asarray(kernel.variable) for kernel in pruner._nested.kernels]
         assert pruner.sparsity == _share(values)
     if pruners and "learn" not in names:
-        together = {k.path: np.asarray(k.variable) for p in pruners for k in p._chosen}
+        together = {k.path: np.asarray(k.variable) for p in pruners for k in p._nested.kernels}
         # A kept zero that nobody prunes is a zero of the model as well.
         assert history.history["sparsity"][-1] <= _share(together.values()) + 1e-9
         if not {"keep", "stop", "end"} & {*names}:
@@ -89,7 +89,10 @@ def test_zeros_are_where_masks_are_dead_and_figures_are_those_of_the_model(
         assert not np.asarray(model.layers[0].kernel)[:2].any()
     if "save" in names:
         for pruner in pruners:
-            dead = {k.path: ~mask for k, mask in zip(pruner._chosen, pruner._masks, strict=True)}
+            dead = {
+                k.path: ~mask
+                for k, mask in zip(pruner._nested.kernels, pruner._nested.masks, strict=True)
+            }
             model.load_weights(tmp_path / "saved.weights.h5")
             for path, where in dead.items():
                 if "stop" not in names:
