@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfprune.errors import UsageError
+from tfprune.model.layer_table import Axes
 from tfprune.weights.masks import (
     global_masks,
     layer_masks,
@@ -14,7 +15,7 @@ from tfprune.weights.masks import (
     magnitude_mask,
     scores,
 )
-from tfprune.weights.patterns import Axes, Blocks, Layout, NofM
+from tfprune.weights.patterns import Blocks, Layout, NofM
 
 # Few distinct values, so that ties are the rule; and what a diverged training leaves.
 values = hnp.arrays(

@@ -11,10 +11,11 @@ from hypothesis.extra import numpy as hnp
 from keras import layers
 
 from tfprune.errors import UsageError
+from tfprune.model.layer_table import Axes, axes_of
 from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import PruneWeights, prune_once
 from tfprune.weights.masks import global_masks, layer_masks
-from tfprune.weights.patterns import Axes, Blocks, Layout, NofM, axes_of, parse
+from tfprune.weights.patterns import Blocks, Layout, NofM, parse
 
 ROWS = Axes((0,), (1,))
 cuts = pytest.mark.parametrize("cut", [layer_masks, global_masks])

@@ -7,7 +7,7 @@ from keras import layers
 
 from tfprune.errors import UsageError
 from tfprune.weights import prunable, register_prunable
-from tfprune.weights.selection import _PRUNABLE, unfinished, unpruned
+from tfprune.weights.selection import unfinished, unpruned
 
 
 def names(model, **picks):
@@ -101,7 +101,7 @@ def test_a_name_that_picks_nothing_is_a_usage_error(nested, picks, message):
 
 
 def test_a_new_layer_type_can_be_registered(monkeypatch):
-    monkeypatch.setattr("tfprune.weights.selection._PRUNABLE", dict(_PRUNABLE))
+    monkeypatch.setattr("tfprune.weights.selection._REGISTERED", {})
 
     class Scale(layers.Layer):
         def build(self, shape):

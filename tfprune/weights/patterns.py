@@ -10,17 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-
+from tfprune.model.layer_table import Axes
 
 # How far below the least sparsity of an N:M pattern a target still means the pattern.
 _CLOSE = 1e-6
@@ -58,15 +51,6 @@ class Blocks:
 
 
 Pattern: TypeAlias = NofM | Blocks
-
-
-class Axes(NamedTuple):
-    """The axes of a kernel that make up the rows and the columns of its matrices."""
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    # Whether an output is a sum over the inputs.
-    summed: bool = True
 
 
 class Layout(NamedTuple):
@@ -107,28 +91,6 @@ def parse(pattern: Any) -> Pattern | None:
         f"pattern is {pattern!r}; give 'N:M' such as '2:4' for at most 2 living weights of 4, "
         "or the sides of a block such as (1, 4)"
     )
-
-
-def axes_of(layer: Any, variable: keras.Variable) -> Axes:
-    """Tells which axes of a layer's weight are inputs, and which outputs.
-
-    They are the last two but for EinsumDense, whose equation tells, and transposed convolutions,
-    whose outputs come first. A depthwise kernel and an embedding sum over no channel or word.
-    """
-    rank = len(variable.shape)
-    if isinstance(layer, keras.layers.EinsumDense):
-        terms, result = layer.equation.replace(" ", "").replace("...", "").split("->")
-        argument, kernel = terms.split(",")
-        return Axes(
-            tuple(i for i, letter in enumerate(kernel) if letter not in result),
-            tuple(i for i, letter in enumerate(kernel) if letter not in argument),
-        )
-    if rank < 2:
-        return Axes((rank - 1,), (), summed=False)
-    if isinstance(layer, _TRANSPOSED):
-        return Axes((rank - 1,), (rank - 2,))
-    apart = isinstance(layer, keras.layers.Embedding) or _is_depthwise(layer, variable)
-    return Axes((rank - 2,), (rank - 1,), summed=not apart)
 
 
 def layout_of(pattern: Pattern | None, axes: Axes) -> Layout | None:
@@ -236,8 +198,3 @@ def _folded(array: np.ndarray, axes: Axes) -> np.ndarray:
 def _unfolded(folded: np.ndarray, shape: tuple[int, ...], axes: Axes) -> np.ndarray:
     order = _order(len(shape), axes)
     return folded.reshape([shape[i] for i in order]).transpose(np.argsort(order))
-
-
-def _is_depthwise(layer: Any, variable: keras.Variable) -> bool:
-    kinds = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-    return isinstance(layer, kinds) or variable.name == "depthwise_kernel"

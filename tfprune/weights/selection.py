@@ -10,32 +10,11 @@ import keras
 
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.model.graph import named
-from tfprune.weights.patterns import Axes, axes_of
+from tfprune.model.layer_table import LAYER_TABLE, Axes, axes_of
 
 Pick: TypeAlias = "str | Callable[[Any], bool]"
 Picks: TypeAlias = "Pick | Iterable[Pick] | None"
 
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
-_RECURRENT = (
-    keras.layers.SimpleRNNCell,
-    keras.layers.GRUCell,
-    keras.layers.LSTMCell,
-    # The cell of a ConvLSTM is not public; the layer shows the cell's weights as its own.
-    keras.layers.ConvLSTM1D,
-    keras.layers.ConvLSTM2D,
-    keras.layers.ConvLSTM3D,
-)
 # Their weights may have as many axes as their input, and are not matrices.
 _NORMS = (
     keras.layers.BatchNormalization,
@@ -60,14 +39,9 @@ class Kernel(NamedTuple):
         return f"{self.path}/{self.variable.name}"
 
 
-# Attention, Bidirectional, TimeDistributed and RNN are not here: they are walked into.
-_PRUNABLE: dict[type, tuple[str, ...]] = {
-    **dict.fromkeys(_CONVOLUTIONS, ("kernel",)),
-    **dict.fromkeys(_SEPARABLE, ("depthwise_kernel", "pointwise_kernel")),
-    **dict.fromkeys(_DENSE, ("kernel",)),
-    **dict.fromkeys(_RECURRENT, ("kernel", "recurrent_kernel")),
-    keras.layers.Embedding: ("embeddings",),
-}
+# The weights that users name for their own layer types. Attention, Bidirectional, TimeDistributed
+# and RNN have no row in the layer table: the layers inside them do.
+_REGISTERED: dict[type, tuple[str, ...]] = {}
 
 
 def register_prunable(layer_type: type, *names: str) -> None:
@@ -82,7 +56,7 @@ def register_prunable(layer_type: type, *names: str) -> None:
         layer_type: a layer class; its subclasses follow unless they are registered themselves.
         *names: the weights' names, as given to `add_weight`; without any, nothing is pruned.
     """
-    _PRUNABLE[layer_type] = names
+    _REGISTERED[layer_type] = names
 
 
 def prunable(
@@ -227,7 +201,7 @@ def _is_own(layer: Any) -> bool:
 
 def _may_hold(layer: Any) -> bool:
     """Whether a layer that is not built may come to have kernels."""
-    return bool(_names(layer)) or not (_is_own(layer) or type(layer) in _PRUNABLE)
+    return bool(_names(layer)) or not (_is_own(layer) or _is_known(type(layer)))
 
 
 def _strange(layer: Any) -> list[keras.Variable]:
@@ -235,7 +209,7 @@ def _strange(layer: Any) -> list[keras.Variable]:
 
     Those of a layer whose very type is registered are known, named or not.
     """
-    if type(layer) in _PRUNABLE or isinstance(layer, _NORMS):
+    if _is_known(type(layer)) or isinstance(layer, _NORMS):
         return []
     if _is_own(layer) and not _foreign(layer):
         return []
@@ -265,7 +239,17 @@ def _walk(layer: Any, prefix: str = "", seen: set[int] | None = None) -> Iterato
 
 
 def _names(layer: Any) -> tuple[str, ...]:
-    return next((_PRUNABLE[kind] for kind in type(layer).__mro__ if kind in _PRUNABLE), ())
+    base = next((kind for kind in type(layer).__mro__ if _is_known(kind)), None)
+    if base is None:
+        return ()
+    if base in _REGISTERED:
+        return _REGISTERED[base]
+    return tuple(kernel_type.name for kernel_type in LAYER_TABLE[base])
+
+
+def _is_known(layer_type: type) -> bool:
+    """Whether the very type has a row in the layer table, or is registered."""
+    return layer_type in _REGISTERED or layer_type in LAYER_TABLE
 
 
 def _kernels(layer: Any) -> list[keras.Variable]:
