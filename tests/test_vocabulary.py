@@ -10,9 +10,9 @@ from typing import get_args
 import pytest
 
 from tfprune import slimming, vocabulary
-from tfprune.artifacts import FORMATS
 from tfprune.devices import DEVICE_FORMATS
 from tfprune.filters.importance import IMPORTANCE
+from tfprune.formats import FORMATS
 from tfprune.vocabulary import explained, listed, read_pattern
 from tfprune.weights.patterns import parse
 

@@ -158,7 +158,7 @@ def test_what_taylor_hears_are_the_gradients_of_the_training(images: tuple) -> N
     class Watch(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
             # Before the callback after this one plans, and begins to listen anew.
-            heard.append(np.array(learn._heard))
+            heard.append(learn._proximal.progress().gradients)
 
     model.fit(*images, batch_size=32, shuffle=False, verbose=0, callbacks=[Watch(), learn])
     assert "apply" not in vars(model.optimizer)

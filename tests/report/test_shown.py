@@ -7,17 +7,13 @@ from typing import Any
 import pytest
 
 from tests.report.fake import fake_run
-from tfprune.pipeline.forecast import _BYTES
+from tfprune.figures import compared, judged
 from tfprune.pipeline.steps import KINDS, describe
 from tfprune.report import comparison, read_run
-from tfprune.report.budgets.budget import FIGURES
-from tfprune.report.budgets.verdict import Verdict
-from tfprune.report.html import cells
-from tfprune.report.markdown import _step
-from tfprune.report.render import _SHOWN
+from tfprune.report.document import _step
+from tfprune.report.html.comparison import main_columns, more_columns
 from tfprune.report.run import Step
 from tfprune.report.tables import NAMES
-from tfprune.vocabulary import FORMATS
 
 # The least that a step of each kind must be given.
 LEAST: dict[str, dict[str, Any]] = {
@@ -38,6 +34,8 @@ OTHER: dict[str, Any] = {
     "layers": ({"logits": 0.1}, {}),
     "augment": (["flip"], {}),
     "exclude": (["stem"], {}),
+    "include": (["stem"], {}),
+    "pattern": ("2:4", {}),
     "optimizer": ("adamw", {}),
     "schedule": ("constant", {}),
     "importance": ("taylor", {}),
@@ -153,15 +151,9 @@ def test_the_page_tells_every_key_that_a_step_was_given(kind, field):
     assert f"{field} " in told or SAID[field] in told, told
 
 
-def test_formats_are_all_known_to_the_forecast():
-    assert set(_BYTES) == set(FORMATS)
-
-
 def test_every_figure_of_the_comparison_has_a_column_and_a_unit(tmp_path):
     figures = [each for each in comparison(read_run(fake_run(tmp_path))) if each not in NAMES]
-    assert set(figures) <= {column for column, *_ in cells.MAIN + cells.MORE}
-    assert set(figures) <= set(_SHOWN)
-    # What a budget judges is what is compared, and has its words.
-    assert set(FIGURES) <= set(figures)
-    for figure in FIGURES:
-        assert Verdict(1, "a", "b", figure, "min", 0.5, None, "missing").title
+    assert figures == [each.name for each in compared()]
+    assert set(figures) <= {column.name for column in main_columns() + more_columns()}
+    # What a budget judges is what is compared.
+    assert {each.name for each in judged()} <= set(figures)

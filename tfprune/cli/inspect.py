@@ -123,7 +123,8 @@ def _sensitivity(
 ) -> pd.DataFrame:
     from tfprune.data import load as load_data
     from tfprune.filters import sensitivity
-    from tfprune.measure import evaluate, load
+    from tfprune.formats import load
+    from tfprune.measure import evaluate
     from tfprune.report.sensitivity import plot_sensitivity
 
     dataset = load_data(data_name, data_dir)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import cast
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ from tfprune.filters.plan import (
 )
 from tfprune.filters.rebuild import rebuild
 from tfprune.filters.rounds import in_rounds
-from tfprune.vocabulary import MEASURED_TARGETS, TargetName
+from tfprune.vocabulary import MEASURED_TARGETS, Scope, TargetName
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def plan_counted(
     model: keras.Model,
     target: Target,
     *,
-    scope: Literal["layer", "global"] = "layer",
+    scope: Scope = "layer",
     importance: Importance = "l2",
     data: LabelledImages | None = None,
     round_to: int = 1,

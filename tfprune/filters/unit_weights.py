@@ -22,32 +22,6 @@ ADDITIONS = (layers.Add, Add)
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 
 
-class AfterUpdate:
-    """A constraint that lets its variable be, and does something else inside the same step.
-
-    Keras applies constraints after the update, in the order of the trainable variables; on the
-    last of them this is the one place inside the compiled step where all are up to date.
-    """
-
-    def __init__(self, inner: Callable[[Any], Any] | None, action: Callable[[], None]) -> None:
-        self.inner = inner
-        self._action = action
-        self._variable: keras.Variable | None = None
-
-    def on(self, variable: keras.Variable) -> None:
-        """Becomes the variable's constraint."""
-        self._variable = variable
-        variable.constraint = self
-
-    def __call__(self, value: Any) -> Any:
-        """What the variable becomes: what it is after the inner constraint and the action."""
-        assert self._variable is not None
-        if self.inner is not None:
-            self._variable.assign(self.inner(value))
-        self._action()
-        return self._variable.value
-
-
 @dataclass(frozen=True, eq=False)
 class Part:
     """One axis of a weight, and for each of its entries the number of its group, -1 for none."""

@@ -11,7 +11,7 @@ from tfprune.files import MODEL_FILES, write_text
 from tfprune.pipeline.inputs import check_data
 from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import KINDS
-from tfprune.training import Training
+from tfprune.pipeline.steps.training import TrainingStep
 
 _TEMPLATE = """\
 # {data}: a dense {model}, weight pruning, filter pruning.
@@ -116,7 +116,7 @@ def json_schema() -> dict[str, Any]:
     schema = Pipeline.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     for table in KINDS.values():
-        if issubclass(table, Training) and (found := definitions.get(table.__name__)):
+        if issubclass(table, TrainingStep) and (found := definitions.get(table.__name__)):
             # `[training]` may hold it for all.
             found["required"] = [key for key in found["required"] if key != "epochs"]
     return {

@@ -17,7 +17,8 @@ from tfprune import data, training, zoo
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD, write_text
-from tfprune.measure import evaluate, load, parameters, sparsity, time_files
+from tfprune.formats import load
+from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
 from tfprune.model.loading import load as load_model
 from tfprune.pipeline import provenance
@@ -25,10 +26,9 @@ from tfprune.pipeline.forecast import Probe
 from tfprune.pipeline.plan import Task
 from tfprune.pipeline.spec import ModelSpec, Pipeline
 from tfprune.pipeline.steps import Context
-from tfprune.pipeline.steps.training import kept_model
+from tfprune.pipeline.steps.training import TrainingStep, kept_model
 from tfprune.report import render
 from tfprune.report.records import DeliveryRecord, read_record
-from tfprune.training import Training
 
 # Enough rounds for a steady median, little enough to be quick beside the training.
 _LATENCY_ROUNDS = 200
@@ -75,7 +75,7 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
         The seconds that an epoch would take on this machine now, and the model's size.
     """
     model = build_model(pipeline.model, dataset, pipeline.seeds[0])
-    step = next((each for each in pipeline.steps.values() if isinstance(each, Training)), None)
+    step = next((each for each in pipeline.steps.values() if isinstance(each, TrainingStep)), None)
     if step is None:
         return Probe(0.0, model.count_params())
     steps = data.steps_per_epoch(dataset.train, step.batch_size)

@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.pipeline.steps import KINDS
-from tfprune.training import Training
+from tfprune.pipeline.steps.training import TrainingStep
 
 Raw = dict[str, Any]
 
@@ -201,7 +201,7 @@ def with_training(raw: Raw) -> Raw:
         return raw
     augment = {key: value for key, value in common.items() if key == "augment"}
     shared = {
-        kind: common if issubclass(table, Training) else augment
+        kind: common if issubclass(table, TrainingStep) else augment
         for kind, table in KINDS.items()
         if "augment" in table.model_fields
     }

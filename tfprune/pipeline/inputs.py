@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfprune.artifacts.installed import check_installed
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import existing_file, write_json
+from tfprune.formats import check_installed
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DataSpec, Pipeline
 from tfprune.pipeline.store import key

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -79,7 +81,8 @@ class Context:
 
     def accuracy(self, model: keras.Model) -> float | None:
         """The accuracy of a model on the validation images; None without images."""
-        from tfprune.measure import evaluate, load
+        from tfprune.formats import load
+        from tfprune.measure import evaluate
 
         if self.dataset is None:
             return None
@@ -213,7 +216,9 @@ def any_step() -> Any:
     """
     global _union
     if _union is None:
-        _union = Annotated[Union[tuple(KINDS.values())], Field(discriminator="kind")]  # noqa: UP007
+        tables: list[Any] = list(KINDS.values())
+        members = reduce(operator.or_, tables)
+        _union = Annotated[members, Field(discriminator="kind")]  # type: ignore[valid-type]
     return _union
 
 

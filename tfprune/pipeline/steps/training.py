@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from tfprune.training.distillation import Teacher
 
-# Far from the seeds of a study, which are small: the control shares no start with any of them.
-_REINIT_SEED = 1_000_003
-
 
 class TrainingStep(Training, Step):
     """A step that trains, and can have a teacher (Hinton et al. 2015)."""
@@ -124,15 +121,18 @@ class RetrainStep(TrainingStep):
         return super().mistake(name, before, from_file)
 
     def perform(self, model: keras.Model, context: Context) -> Result:
-        """Rewinds the weights, and trains with the zeros held."""
+        """Rewinds the weights, and trains with the zeros held.
+
+        It rewinds to an epoch, where `tfprune.lottery` rewinds to a step: a pipeline resumes its
+        trainings at epochs, from which the order of the data and the learning rate follow; see
+        `tfprune.weights.lottery`.
+        """
         from tfprune import weights
 
         if self.rewind == "weights" and context.origin is not None:
-            model = weights.rewound(model, context.origin(self.epoch, context.seed))
-        if self.rewind == "random":
-            model = weights.scattered(model, context.seed + _REINIT_SEED)
+            model = weights.rewind(model, context.origin(self.epoch, context.seed))
         if self.rewind in ("reinit", "random"):
-            model = weights.rewound(model, weights.redrawn(model, context.seed + _REINIT_SEED))
+            model = weights.untrained_control(model, self.rewind, context.seed)
         return fit(self, model, context, [weights.KeepZeros()], first_epoch=self.epoch)
 
     def describe(self) -> str:

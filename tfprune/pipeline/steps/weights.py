@@ -156,7 +156,7 @@ class QuantizeWeightsStep(Step):
         """Rounds the weights."""
         from tfprune import weights
 
-        rounded = weights.rounded(model, self.bits)
+        rounded = weights.round_weights(model, self.bits)
         return rounded, _accuracies(model, rounded, "rounded", context)
 
     def describe(self) -> str:
