@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from tfprune.cli import options
+from tfprune.cli import options, step_options
 from tfprune.errors import UsageError
+from tfprune.pipeline.steps.weights import QuantizeWeightsStep
 from tfprune.quiet import start_keras
 from tfprune.vocabulary import FORMATS, listed
 
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="What int8 and int16x8 files take and give: integers, or float32.",
 )
-@click.option(
+@step_options.option(
+    QuantizeWeightsStep,
+    "bits",
     "--weight-bits",
-    type=click.IntRange(2, 8),
+    default=None,
     help="First round the weights of each output channel to so many bits: compressed files shrink, "
     "runtimes see nothing of it.",
 )
@@ -66,7 +69,7 @@ def export_command(
     formats: tuple[str, ...],
     out: Path,
     io: Literal["int8", "float"],
-    weight_bits: int | None,
+    bits: int | None,
     labels: Path | None,
     data_name: str | None,
     data_dir: str | None,
@@ -85,8 +88,8 @@ def export_command(
     from tfprune.weights import round_weights
 
     network = load_model(model)
-    if weight_bits is not None:
-        network = round_weights(network, weight_bits)
+    if bits is not None:
+        network = round_weights(network, bits)
     data = load(data_name, data_dir) if data_name else None
     artifacts = export(
         network,

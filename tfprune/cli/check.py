@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tfprune.cli import options
-from tfprune.cli.told import tell
 
 if TYPE_CHECKING:
     from tfprune.report.budgets.budget import Budget
@@ -75,7 +74,7 @@ def check_command(
     this = read_run(run)
     budget, source = _budget(this, budget_file)
     before = read_run(baseline) if baseline else None
-    tell([this])
+    options.print_missing([this])
     verdicts = judge(budget, judged_table(this), judged_table(before) if before else None)
     name = run.resolve().name
     if before:

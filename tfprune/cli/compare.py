@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tfprune.cli.told import tell
+from tfprune.cli import options
 
 
 @click.command("compare")
@@ -40,7 +40,7 @@ def compare_command(runs: tuple[Path, ...], form: str, layers: bool) -> None:
     exact = form in ("csv", "json")
     texts = []
     read = [read_run(run) for run in runs]
-    tell(read)
+    options.print_missing(read)
     if not layers:
         table = pd.concat([planned(run) for run in read], ignore_index=True)
         texts.append(render(table if exact else over_seeds(table), form))

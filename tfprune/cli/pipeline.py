@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options
-from tfprune.cli.told import tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +83,7 @@ def run_command(
         spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say, progress=True
     )
     this = read_run(directory)
-    tell([this])
+    options.print_missing([this])
     table = planned(this)
     if as_json:
         click.echo(render(table, "json"), nl=False)

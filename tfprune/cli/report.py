@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tfprune.cli.told import tell
+from tfprune.cli import options
 
 
 @click.command("report")
@@ -27,7 +27,7 @@ def report_command(run: Path, tracking: str | None) -> None:
 
     click.echo(write_report(run))
     this = read_run(run)
-    tell([this])
+    options.print_missing([this])
     if tracking is not None:
         from tfprune.report.tracking import log_to_mlflow
 

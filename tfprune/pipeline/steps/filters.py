@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tfprune.filters import FoldReport, RemovalPlan
 
 # More images hardly change BatchNorm's statistics.
-_RECALIBRATION_IMAGES = 2048
+RECALIBRATION_IMAGES = 2048
 
 # The targets that are numbers, in the order in which errors name them.
 _COUNTED = tuple(name for name in COUNTED_TARGETS if name != "dead")
@@ -48,8 +48,17 @@ class LearnStep(TrainingStep):
     params: Annotated[Share | None, Field(description=COUNTED_TARGETS["params"])] = None
     importance: Importance = "lasso"
     round_to: Annotated[int, Field(ge=1, description="multiples to shrink to")] = 1
-    begin: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.0
-    end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
+    begin: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="share of the training at which channels begin to go",
+        ),
+    ] = 0.0
+    end: Annotated[
+        float, Field(ge=0, le=1, description="share of the training at which the target is met")
+    ] = 0.5
     frequency: Annotated[int, Field(ge=1, description="steps between plans")] = 100
 
     @model_validator(mode="after")
@@ -102,12 +111,12 @@ class SlimPlan:
     Attributes:
         model: the model that the plan is for; of a dead target, simplified.
         removal: which channels go.
-        simplification: of a dead target, which constants were folded and which were not.
+        report: of a dead target, which constants were folded and which were not.
     """
 
     model: keras.Model
     removal: RemovalPlan
-    simplification: FoldReport | None = None
+    report: FoldReport | None = None
 
 
 class SlimStep(Step):
@@ -151,11 +160,15 @@ class SlimStep(Step):
     ] = 0.0
     recalibrate: Annotated[
         int | None,
-        Field(ge=0, description="training images for BatchNorm's statistics: 2048; 0 for dead"),
+        Field(
+            ge=0,
+            description="training images that set BatchNorm's statistics anew; 2048 if not "
+            "given, and none for dead",
+        ),
     ] = None
     augment: Annotated[
         tuple[Literal["crop", "flip"], ...],
-        Field(description="of these images: as in [training], if not given"),
+        Field(description="random changes of these images, as in the training"),
     ] = ()
 
     @model_validator(mode="after")
@@ -187,44 +200,41 @@ class SlimStep(Step):
         """The share of the model's MACs that is left after it, about; for a forecast."""
         return self.macs or self.params or self.latency or (self.filters or 1.0) ** 2
 
-    def plan(self, model: keras.Model, context: Context) -> SlimPlan:
-        """Decides which channels go; the model is not changed."""
+    def plan(self, model: keras.Model, context: Context, *, simplify: bool = True) -> SlimPlan:
+        """Decides which channels go; the model is not changed.
+
+        Args:
+            model: what to slim.
+            context: its images rank filters, where the importance needs them.
+            simplify: whether a dead target also removes dead branches and folds constants.
+        """
         from tfprune import filters, slimming
 
-        start, simplification = model, None
-        if self.dead:
-            start, simplification = filters.simplified(model, tolerance=self.tolerance)
+        simpler, report = model, None
+        if self.dead and simplify:
+            simpler, report = filters.simplified(model, tolerance=self.tolerance)
         options = self.model_dump(
             exclude={"kind", "recalibrate", "augment", "tolerance"}, exclude_defaults=True
         )
-        removal = slimming.plan(start, **options, data=context.labelled)
-        return SlimPlan(start, removal, simplification)
+        return SlimPlan(simpler, slimming.plan(simpler, **options, data=context.labelled), report)
 
-    def rebuild(self, plan: SlimPlan, context: Context) -> tuple[keras.Model, float | None]:
-        """Makes the smaller model.
-
-        Returns:
-            The model, BatchNorm's statistics taken anew where there are images, and its
-            validation accuracy before they were.
-        """
-        from tfprune import filters
-
-        slim = filters.rebuild(plan.removal)
-        accuracy = context.accuracy(slim)
-        # What is dead takes no part in any statistics.
-        default = 0 if self.dead else _RECALIBRATION_IMAGES
-        return recalibrated(
-            slim, context, default if self.recalibrate is None else self.recalibrate, self.augment
-        ), accuracy
+    @property
+    def recalibration_images(self) -> int:
+        """How many training images set BatchNorm's statistics anew."""
+        if self.recalibrate is None:
+            # What is dead takes no part in any statistics.
+            return 0 if self.dead else RECALIBRATION_IMAGES
+        return self.recalibrate
 
     def perform(self, model: keras.Model, context: Context) -> Result:
         """Plans, removes and recalibrates."""
         from tfprune import devices, filters
 
         plan = self.plan(model, context)
-        slim, removed = self.rebuild(plan, context)
         removal = plan.removal
-        folds = plan.simplification.folds if plan.simplification else ()
+        bare = filters.rebuild(removal)
+        slim = recalibrated(bare, context, self.recalibration_images, self.augment)
+        folds = plan.report.folds if plan.report else ()
         measured = removal.measured if isinstance(removal, devices.MeasuredPlan) else None
         return slim, {
             "removed": {layer: len(indices) for layer, indices in removal.removed.items()},
@@ -235,7 +245,7 @@ class SlimStep(Step):
             "measured": None if measured is None else asdict(measured),
             "validation_accuracy": {
                 "before": context.accuracy(model),
-                "removed": removed,
+                "removed": context.accuracy(bare),
                 "recalibrated": context.accuracy(slim),
             },
         }

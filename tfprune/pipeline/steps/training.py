@@ -26,8 +26,12 @@ class TrainingStep(Training, Step):
     teacher: Annotated[
         str | None, Field(description="an earlier step of the chain, whose model teaches")
     ] = None
-    teacher_weight: Annotated[float, Field(ge=0, le=1, description="its part in the loss")] = 0.5
-    temperature: Annotated[float, Field(gt=0, description="divides the logits of both")] = 4.0
+    teacher_weight: Annotated[
+        float, Field(ge=0, le=1, description="the teacher's part in the loss")
+    ] = 0.5
+    temperature: Annotated[
+        float, Field(gt=0, description="divides the logits of teacher and model")
+    ] = 4.0
 
     @property
     def needs_images(self) -> str | None:

@@ -74,9 +74,15 @@ class PruneStep(TrainingStep, WhichWeights):
 
     kind: Literal["prune"]
     sparsity: Annotated[Sparsity, Field(description="share of the weights that end at zero")]
-    initial: Annotated[Sparsity, Field(description="the same, where the ramp begins")] = 0.0
-    begin: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.0
-    end: Annotated[float, Field(ge=0, le=1, description="share of the training")] = 0.5
+    initial: Annotated[Sparsity, Field(description="sparsity at which the ramp begins")] = 0.0
+    begin: Annotated[
+        float,
+        Field(ge=0, le=1, description="share of the training at which the ramp begins"),
+    ] = 0.0
+    end: Annotated[
+        float,
+        Field(ge=0, le=1, description="share of the training at which the ramp ends"),
+    ] = 0.5
     frequency: Annotated[
         int | None,
         Field(
