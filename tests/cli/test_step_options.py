@@ -39,7 +39,7 @@ def test_a_command_takes_all_that_its_step_takes(kind):
 def test_the_defaults_of_a_command_are_those_of_its_step(kind):
     for parameter in COMMANDS[kind].params:
         field = KINDS[kind].model_fields.get(str(parameter.name))
-        own = parameter.name in ("epochs", "learning_rate", "sparsity", "share")
+        own = parameter.name in ("teacher", "epochs", "learning_rate", "sparsity", "share")
         if field is None or own or parameter.multiple:
             continue
         assert parameter.get_default(click.Context(COMMANDS[kind])) == field.default, parameter.name
