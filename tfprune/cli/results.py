@@ -1,4 +1,4 @@
-"""`tfprune check`."""
+"""`tfprune compare`, `tfprune report` and `tfprune check`: what a run on disk shows."""
 
 from __future__ import annotations
 
@@ -20,6 +20,73 @@ if TYPE_CHECKING:
 _COLOURS = {"kept": "green", "broken": "red", "missing": "yellow"}
 # GitHub shows what is appended to this file on the page of the job.
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="csv and json keep every digit and every seed.",
+)
+@click.option("--layers", is_flag=True, help="Only the table of sparsity per layer.")
+def compare_command(runs: tuple[Path, ...], form: str, layers: bool) -> None:
+    """Compare the artifacts of RUNS, directories such as saved_models/digits.
+
+    Prints one row a variant and artifact, then the sparsity of every layer. csv and json print
+    the first table only, or with --layers the second.
+    """
+    import pandas as pd
+
+    from tfprune.report import (
+        layer_sparsity,
+        over_seeds,
+        per_layer,
+        planned,
+        read_run,
+        render,
+    )
+
+    exact = form in ("csv", "json")
+    texts = []
+    read = [read_run(run) for run in runs]
+    options.print_missing(read)
+    if not layers:
+        table = pd.concat([planned(run) for run in read], ignore_index=True)
+        texts.append(render(table if exact else over_seeds(table), form))
+    if layers or not exact:
+        zeros = pd.concat([layer_sparsity(run) for run in read], ignore_index=True)
+        texts.append(render(zeros if exact else per_layer(zeros), form))
+    click.echo("\n".join(texts), nl=False)
+
+
+@click.command("report")
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--mlflow",
+    "tracking",
+    metavar="URI",
+    help="Also log the run to MLflow: a server, or sqlite:///mlflow.db. Needs tfprune[mlflow].",
+)
+def report_command(run: Path, tracking: str | None) -> None:
+    """Write the report of RUN, a directory such as saved_models/digits, anew.
+
+    report.html is one file that needs no network; report.md, comparison.csv, comparison.json and
+    layers.csv lie beside it. `tfprune run` writes them at its end.
+    """
+    from tfprune.report import read_run, write_report
+
+    click.echo(write_report(run))
+    this = read_run(run)
+    options.print_missing([this])
+    if tracking is not None:
+        from tfprune.report.tracking import log_to_mlflow
+
+        new = log_to_mlflow(this, tracking)
+        click.echo(f"{len(new)} new runs in MLflow at {tracking}", err=True)
 
 
 @click.command("check")
