@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tfprune.errors import TfpruneError, UsageError, one_line
-from tfprune.model.cloning import config_of, from_config, transfer
+from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.model.loading import importable
 
 _TRAINING_ONLY = ("_regularizer", "_constraint")
@@ -41,7 +41,7 @@ def finished(model: keras.Model) -> keras.Model:
     found = config_of(model)
     try:
         copy = from_config(model, replace(found, config=_without_ours(found.config, found.objects)))
-        transfer(model, copy)
+        copy_weights(model, copy)
     except UsageError:
         raise
     # from_config raises whatever a layer's constructor raises.

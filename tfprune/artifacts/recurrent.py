@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tfprune.errors import TfpruneError
-from tfprune.model.cloning import config_of, from_config, transfer
+from tfprune.model.cloning import config_of, copy_weights, from_config
 
 # Each step is a copy of the layer's operators: a second of sound in steps of 10 ms, and some more.
 MOST_STEPS = 256
@@ -50,7 +50,7 @@ def unrolled(model: keras.Model) -> keras.Model:
             )
     found = config_of(model)
     twin = from_config(model, dataclasses.replace(found, config=_with_unroll(found.config)))
-    transfer(model, twin)
+    copy_weights(model, twin)
     return twin
 
 

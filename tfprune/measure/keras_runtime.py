@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfprune.errors import UsageError
 from tfprune.measure.interface import Runner, Runtime
 from tfprune.measure.stored import StoredWeights, stored
-from tfprune.model.counting import work_of
+from tfprune.model.counting import count_macs
 
 
 class KerasRuntime(Runtime):
@@ -60,7 +60,7 @@ class KerasRuntime(Runtime):
     def macs(self) -> int | None:
         """See `tfprune.macs`; None where the model has no graph, an open size or unknown layers."""
         try:
-            return work_of(self.model).whole_macs
+            return count_macs(self.model).whole_macs
         except UsageError:
             return None
 

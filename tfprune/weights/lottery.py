@@ -225,7 +225,7 @@ class _Draw:
         start = cloning.copy(self.origin)
         if early is not None:
             start.set_weights(early.weights)
-            graph.settle(start)
+            graph.finalize_states(start)
         return start
 
     def _redrawn(self) -> keras.Model:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.model.graph import named
+from tfprune.model.graph import path_matches
 from tfprune.weights.patterns import Axes, axes_of
 
 Pick: TypeAlias = "str | Callable[[Any], bool]"
@@ -113,7 +113,7 @@ def kernels(model: keras.Model, include: Picks = None, exclude: Picks = None) ->
     known = {name for path, layer in layers for name in (path, layer.name)}
     for argument, picks in (("include", wanted), ("exclude", unwanted)):
         for pick in picks:
-            if isinstance(pick, str) and not any(named(path, pick) for path, _ in layers):
+            if isinstance(pick, str) and not any(path_matches(path, pick) for path, _ in layers):
                 raise UsageError(
                     f"{argument}: the model {model.name!r} has no layer {pick!r}: "
                     + did_you_mean(pick, sorted(known), "see `tfprune inspect`")
@@ -272,7 +272,7 @@ def _kernels(layer: Any) -> list[keras.Variable]:
 def _matches(pick: Pick, path: str, layer: Any) -> bool:
     if callable(pick):
         return bool(pick(layer))
-    return named(path, pick)
+    return path_matches(path, pick)
 
 
 def _as_list(picks: Picks) -> Sequence[Pick]:
