@@ -22,7 +22,7 @@ from tfprune.formats.runtime import Feeds
 from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
 from tfprune.formats.source import Ends, Source, spread
-from tfprune.model.cloning import config_of, from_config, transfer
+from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.quiet import quiet
 
 # Ranges hardly move after some hundred images, and calibration runs them one by one.
@@ -247,7 +247,7 @@ def unrolled(model: keras.Model) -> keras.Model:
             )
     found = config_of(model)
     twin = from_config(model, dataclasses.replace(found, config=_with_unroll(found.config)))
-    transfer(model, twin)
+    copy_weights(model, twin)
     return twin
 
 

@@ -280,7 +280,7 @@ def described(model: keras.Model) -> dict[str, Any]:
     """What every step records of the model it leaves."""
     counted = parameters(model)
     return {
-        "macs": counting.work_of(model).whole_macs,
+        "macs": counting.count_macs(model).whole_macs,
         "parameters": counted.total,
         "nonzero_parameters": counted.nonzero,
     }

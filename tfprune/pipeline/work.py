@@ -134,7 +134,7 @@ class Shop:
             "variant": task.name,
             "seed": task.seed,
             "steps": [each.folder.name for each in task.before],
-            "macs": counting.work_of(model).whole_macs,
+            "macs": counting.count_macs(model).whole_macs,
             "artifacts": [
                 {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test)}
                 for artifact in artifacts

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfprune.filters.channels import Channels, Trace
-from tfprune.model.activations import acts_alone, means, spreads
+from tfprune.model.activations import is_activation, is_pointwise, mixes_channels
 
 
 def channel_axis(layer: keras.Layer, rank: int) -> int:
@@ -36,12 +36,12 @@ def mapped(function: Callable[..., Any], channels: Channels) -> Channels:
 
 def activated(trace: Trace, activation: Any, channels: Channels) -> Channels:
     """`channels` after an activation function, which may freeze them or be inexact."""
-    if activation is None or means(activation, "linear"):
+    if activation is None or is_activation(activation, "linear"):
         return channels
     channels = replace(channels, linear=None)
-    if acts_alone(activation):
+    if is_pointwise(activation):
         return mapped(activation, channels)
-    if spreads(activation):
+    if mixes_channels(activation):
         # These work along the last axis, which holds no channels where those come first.
         if channels.axis == len(channels.shape) - 1:
             trace.inexact(channels, f"{function_name(activation)} spreads over all channels")

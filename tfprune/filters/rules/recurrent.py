@@ -12,7 +12,7 @@ from keras import layers
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules._common import mapped, not_alone, numpy, silent_or_constant
 from tfprune.filters.rules.registry import channel_rule, frozen
-from tfprune.model.activations import acts_alone
+from tfprune.model.activations import is_pointwise
 from tfprune.model.type_table import TypeTable
 
 _SIZE: TypeTable[str] = TypeTable(
@@ -55,7 +55,7 @@ def _held(trace: Trace, layer: Any, made: Channels) -> None:
     if layer.stateful:
         trace.freeze(made, f"{layer.name} keeps its state between batches")
     for each in (layer.activation, getattr(layer, "recurrent_activation", None)):
-        if not acts_alone(each):
+        if not is_pointwise(each):
             trace.freeze(made, not_alone(each))
 
 
@@ -87,7 +87,7 @@ def _cell(
     silent = ((heard == 0) & (itself == 0)).reshape(gates, -1).all(axis=0)
     # A state of zeros meets a candidate of activation(0), which must be zero too.
     zero = replace(made, constant=np.zeros(len(made)))
-    rests = acts_alone(layer.activation) and (mapped(layer.activation, zero).constant == 0).all()
+    rests = is_pointwise(layer.activation) and (mapped(layer.activation, zero).constant == 0).all()
     known = silent & rests & starts_at_zero
     made = replace(made, constant=np.where(known, 0.0, np.nan), linear=None)
     trace.weight(cell.recurrent_kernel, -2, made, "input")
