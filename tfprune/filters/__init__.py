@@ -4,13 +4,7 @@ from tfprune.filters.depth import remove_dead_blocks, removed_layers
 from tfprune.filters.document import PlanDocument, plan_document, planned
 from tfprune.filters.fold import Fold, FoldReport, constant_units, fold_constants
 from tfprune.filters.groups import ChannelGroup, ChannelGroups, channel_groups
-from tfprune.filters.importance import (
-    IMPORTANCE,
-    IMPORTANCE_NAMES,
-    Importance,
-    ImportanceName,
-    scores,
-)
+from tfprune.filters.importance import IMPORTANCE, Importance, scores
 from tfprune.filters.lasso import GroupLasso
 from tfprune.filters.learn import LearnStructure
 from tfprune.filters.limits import Limits
@@ -31,14 +25,12 @@ from tfprune.filters.targets import Target, plan_counted, remove_filters, simpli
 
 __all__ = [
     "IMPORTANCE",
-    "IMPORTANCE_NAMES",
     "ChannelGroup",
     "ChannelGroups",
     "Fold",
     "FoldReport",
     "GroupLasso",
     "Importance",
-    "ImportanceName",
     "LearnStructure",
     "Limits",
     "PlanDocument",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal, get_args
+from typing import cast
 
 import keras
 import numpy as np
@@ -12,8 +12,8 @@ from tfprune.errors import UsageError
 from tfprune.filters.gradients import LabelledImages, gradients
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.records import Slice
+from tfprune.vocabulary import IMPORTANCES, ImportanceName
 
-ImportanceName = Literal["l1", "l2", "lasso", "bn_gamma", "geometric_median", "taylor", "random"]
 Importance = ImportanceName | str | Callable[[ChannelGroups], np.ndarray]
 
 
@@ -123,7 +123,7 @@ def random(groups: ChannelGroups) -> np.ndarray:
     return np.random.default_rng(0).random(groups.unit_count) + 1e-6
 
 
-IMPORTANCE: dict[str, Callable[..., np.ndarray]] = {
+IMPORTANCE: dict[ImportanceName, Callable[..., np.ndarray]] = {
     "l1": l1,
     "l2": l2,
     "lasso": lasso,
@@ -133,8 +133,6 @@ IMPORTANCE: dict[str, Callable[..., np.ndarray]] = {
     "random": random,
 }
 """By name; functions of the channel groups, and `taylor` of labelled images too."""
-
-IMPORTANCE_NAMES: tuple[str, ...] = get_args(ImportanceName)
 
 
 def scores(
@@ -182,11 +180,12 @@ def scores(
 def _raw(groups: ChannelGroups, importance: Importance, data: LabelledImages | None) -> np.ndarray:
     if callable(importance):
         return importance(groups)
-    if importance not in IMPORTANCE:
-        names = ", ".join(IMPORTANCE)
+    score = IMPORTANCE.get(cast("ImportanceName", importance))
+    if score is None:
+        names = ", ".join(IMPORTANCES)
         raise UsageError(f"unknown importance {importance!r}: choose one of {names}")
     if importance != "taylor":
-        return IMPORTANCE[importance](groups)
+        return score(groups)
     if data is None:
         raise UsageError("importance 'taylor' needs labelled images: give data=(images, labels)")
     return taylor(groups, data)
