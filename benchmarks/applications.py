@@ -96,7 +96,7 @@ def slimmed(model: Any, x: Any, **target: float) -> dict[str, Any]:
     from tests.filters.harness import silenced
 
     begun = time.process_time()
-    plan = tfprune.filters.plan(model, **target)
+    plan = tfprune.plan(model, **target)
     planned = time.process_time()
     slim = tfprune.filters.rebuild(plan)
     rebuilt = time.process_time()

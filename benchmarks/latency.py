@@ -15,9 +15,11 @@ import click
 import numpy as np
 import pandas as pd
 
-from tfprune import devices, export, filters, macs, zoo
+import tfprune
+from tfprune import export, filters, macs, zoo
 from tfprune.files import write_json, write_text
-from tfprune.measure import latency, load
+from tfprune.formats import load
+from tfprune.measure import latency
 from tfprune.pipeline import provenance
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -32,9 +34,9 @@ SHARES = (0.6, 0.55, 0.5)
 def measured(name: str, options: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
     """The rows of one net, its plans and their figures."""
     model = zoo.build(name, (32, 32, 3), 10, seed=0, **options)
-    plans = {"macs=0.5": filters.plan(model, macs=0.5, importance="l2")}
+    plans = {"macs=0.5": tfprune.plan(model, macs=0.5, importance="l2")}
     for share in SHARES:
-        plans[f"latency={share:g}"] = devices.plan(model, latency=share, importance="l2")
+        plans[f"latency={share:g}"] = tfprune.plan(model, latency=share, importance="l2")
     nets = {"dense": model} | {key: filters.rebuild(plan) for key, plan in plans.items()}
     with tempfile.TemporaryDirectory() as folder:
         runtimes = {

@@ -7,7 +7,8 @@ annotations are not evaluated.
 
     python -m benchmarks.mutation weights filters report/budgets pipeline --sample 40
 
-It needs cosmic-ray (the extra `bench`), and takes half a minute or more for each mutant.
+A run that was stopped goes on when the same command is given at the same commit. It
+needs cosmic-ray (the extra `bench`), and takes half a minute or more for each mutant.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import json
 import os
 import random
 import shlex
+import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from typing import Any
 import click
 import pandas as pd
 
-from tfprune.files import write_json, write_text
+from tfprune.files import read_json, write_json, write_text
 from tfprune.pipeline import provenance
 
 ROOT = Path(__file__).parents[1]
@@ -88,15 +89,25 @@ def _sampled(database: Path, clone: Path, sample: int, rng: random.Random) -> tu
     return len(real), len(tried)
 
 
-def _tried(package: str, sample: int, seed: int) -> dict[str, Any]:
-    """Tries a sample of the mutants of one package."""
+def _tried(package: str, sample: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Tries a sample of the mutants of one package, or goes on where that was stopped."""
     from cosmic_ray.work_db import WorkDB, use_db
 
-    with tempfile.TemporaryDirectory(prefix="tfprune-mutants-") as scratch:
-        clone, database = Path(scratch, "clone"), Path(scratch, "session.sqlite")
+    commit = provenance.commit()
+    name = f"{package.replace('/', '-')}-{sample}-{seed}-{commit}"
+    place = (folder / name).absolute()
+    clone, database, config = place / "clone", place / "session.sqlite", place / "config.toml"
+    counts = place / "counts.json"
+    environment = os.environ | {"PYTHONPATH": str(clone), "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+    def run(*command: str) -> None:
+        tool = [sys.executable, "-m", "cosmic_ray.cli", *command, str(config), str(database)]
+        subprocess.run(tool, check=True, cwd=clone, env=environment, stdout=subprocess.DEVNULL)
+
+    if not counts.exists():
+        shutil.rmtree(place, ignore_errors=True)
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         judge = shlex.join([sys.executable, "-m", _MUTANTS, "--judge"])
-        config = Path(scratch, "config.toml")
         config.write_text(
             f'[cosmic-ray]\nmodule-path = "tfprune/{package}"\n'
             f"timeout = {TIMEOUT_SECONDS}\nexcluded-modules = []\n"
@@ -104,18 +115,6 @@ def _tried(package: str, sample: int, seed: int) -> dict[str, Any]:
             '[cosmic-ray.distributor]\nname = "local"\n',
             encoding="utf-8",
         )
-        environment = os.environ | {"PYTHONPATH": str(clone), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        tool = [sys.executable, "-m", "cosmic_ray.cli"]
-
-        def run(*command: str) -> None:
-            subprocess.run(
-                [*tool, *command, str(config), str(database)],
-                check=True,
-                cwd=clone,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-            )
-
         # Otherwise every mutant would count as killed.
         untouched = [sys.executable, "-m", "pytest", "-x", "-q", f"tests/{package}"]
         done = subprocess.run(untouched, cwd=clone, env=environment, stdout=subprocess.DEVNULL)
@@ -123,15 +122,18 @@ def _tried(package: str, sample: int, seed: int) -> dict[str, Any]:
             raise click.ClickException(f"the tests of {package} fail without a mutant")
         run("init")
         total, tried = _sampled(database, clone, sample, random.Random(seed))
-        run("exec")
-        with use_db(database, WorkDB.Mode.open) as db:
-            outcomes = [
-                _told(mutation, result)
-                for item, result in db.completed_work_items
-                for mutation in item.mutations
-                if result.test_outcome is not None
-            ]
-    return {"package": f"tfprune/{package}", "mutants": total, "tried": tried, "tests": outcomes}
+        write_json(counts, {"mutants": total, "tried": tried})
+    # A run that was stopped may have left its mutant behind.
+    subprocess.run(["git", "checkout", "--quiet", "--", "."], check=True, cwd=clone)
+    run("exec")
+    with use_db(database, WorkDB.Mode.open) as db:
+        outcomes = [
+            _told(mutation, result)
+            for item, result in db.completed_work_items
+            for mutation in item.mutations
+            if result.test_outcome is not None
+        ]
+    return {"package": f"tfprune/{package}", **read_json(counts), "tests": outcomes}
 
 
 def _told(mutation: Any, result: Any) -> dict[str, Any]:
@@ -165,18 +167,31 @@ def judge() -> int:
 @click.option("--sample", default=40, show_default=True, help="Mutants to try of each package.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.option("--workers", default=2, show_default=True, help="Packages tried at a time.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("saved_models/mutation"),
+    show_default=True,
+    help="Where clones and outcomes are kept until the end.",
+)
 @click.option("--judge", "judging", is_flag=True, hidden=True)
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("benchmarks/results/mutation")
 )
 def main(
-    packages: tuple[str, ...], sample: int, seed: int, workers: int, judging: bool, output: Path
+    packages: tuple[str, ...],
+    sample: int,
+    seed: int,
+    workers: int,
+    folder: Path,
+    judging: bool,
+    output: Path,
 ) -> None:
     """Try random mutants of packages, such as `weights` or `report/budgets`."""
     if judging:
         raise SystemExit(judge())
     with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(lambda package: _tried(package, sample, seed), packages))
+        found = list(pool.map(lambda package: _tried(package, sample, seed, folder), packages))
     rows, survivors = [], []
     for each in found:
         counted = Counter(test["outcome"] for test in each["tests"])

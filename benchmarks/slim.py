@@ -33,7 +33,8 @@ def keras_turn() -> Callable[[], dict[str, Any]]:
     import keras
 
     import tfprune
-    from tfprune.filters import plan, rebuild
+    from tfprune.filters import rebuild
+    from tfprune.slimming import plan
 
     model = keras.applications.ResNet50(weights=None, input_shape=(SIZE, SIZE, 3))
     params, macs = model.count_params(), tfprune.macs(model)

@@ -197,9 +197,11 @@ def place(tiny_run, tmp_path, monkeypatch):
     # Epochs as the documents say, on few images.
     monkeypatch.setattr(data, "load", functools.partial(data.load, limit=64))
 
-    def untimed(model: keras.Model, latency: float) -> filters.RemovalPlan:
+    def untimed(
+        model: keras.Model, target: filters.Target, **options: object
+    ) -> filters.RemovalPlan:
         """What a machine's speed has no part in."""
-        return filters.plan(model, macs=latency)
+        return filters.plan_counted(model, filters.Target("macs", target.value))
 
     monkeypatch.setattr(devices, "plan", untimed)
     return Place(tmp_path)

@@ -16,9 +16,9 @@ from keras import layers
 
 import tfprune
 from tfprune import devices, zoo
-from tfprune.filters import plan
+from tfprune.filters import plan_counted
 from tfprune.model.graph import named_layers
-from tfprune.slimming import Options
+from tfprune.slimming import plan
 
 from .filters.harness import assert_close, outputs, randomised, run_slim_test
 
@@ -40,15 +40,15 @@ def dense(*units: int) -> list[layers.Layer]:
         ({"filters": 0}, "filters=0 is not a share to keep: give a number in 0..1"),
         ({"macs": 1.5}, "macs=1.5 is not a share to keep: give a number in 0..1"),
         ({"params": -1}, "params=-1 is not a share to keep: give a number in 0..1"),
-        ({}, f"give slim exactly one of {TARGETS}, not none"),
-        ({"filters": None, "dead": False}, f"give slim exactly one of {TARGETS}, not none"),
+        ({}, f"give exactly one target of {TARGETS}, not none"),
+        ({"filters": None, "dead": False}, f"give exactly one target of {TARGETS}, not none"),
         (
             {"filters": 0.5, "dead": True},
-            f"give slim exactly one of {TARGETS}, not filters and dead",
+            f"give exactly one target of {TARGETS}, not filters and dead",
         ),
         (
             {"latency": 0.5, "macs": 0.5},
-            f"give slim exactly one of {TARGETS}, not macs and latency",
+            f"give exactly one target of {TARGETS}, not macs and latency",
         ),
         (
             {"latency": 0.5, "rounds": 2},
@@ -74,7 +74,7 @@ def dense(*units: int) -> list[layers.Layer]:
         ({"filters": 0.5, "rounds": 0}, "rounds=0 is not a number of rounds: give 1 or more"),
         (
             {"dead": True, "rounds": 2},
-            "rounds=2 lead to a share, and dead has none: leave rounds out",
+            "rounds has no meaning for the target dead: leave it out",
         ),
         (
             {"filters": 0.5, "exclude": "densely"},
@@ -100,11 +100,18 @@ def test_a_share_of_the_cost(model: keras.Model, options: dict[str, float]) -> N
     assert 0.3 * cost(model) < cost(slim) <= 0.5 * cost(model)
 
 
-def test_slim_takes_what_the_plans_take() -> None:
-    taken = {name for each in (plan, devices.plan) for name in inspect.signature(each).parameters}
-    assert set(Options.__annotations__) == taken - {"model", "progress"}
+def test_plan_and_slim_take_the_same_arguments() -> None:
+    taken = [inspect.signature(each).parameters for each in (tfprune.plan, tfprune.slim)]
+    assert [*taken[0].values()] == [*taken[1].values()]
+    # What plans take, can be asked for.
+    planners = {name for each in (plan_counted, devices.plan) for name in _parameters(each)}
+    assert planners - {"target", "progress"} <= {*taken[0]}
     with pytest.raises(TypeError, match="unexpected keyword argument 'mac'"):
         tfprune.slim(keras.Model(), mac=0.5)
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    return [*inspect.signature(function).parameters]
 
 
 def test_what_makes_no_channels_cannot_be_excluded() -> None:

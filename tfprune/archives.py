@@ -1,4 +1,4 @@
-"""Opens what somebody else may have packed, and stops where it grows too large.
+"""Packs archives, and opens those of others, and stops where they grow too large.
 
 A few kilobytes can unpack to gigabytes, and what describes the members of an archive is unpacked
 before any limit on members is looked at. So every stream is counted as it is read, and headers
@@ -24,6 +24,8 @@ from typing import IO, Any
 from tfprune.errors import TfpruneError, UsageError, one_line
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar.zst")
+# The highest level that needs no more memory to unpack.
+ZSTD_LEVEL = 19
 # Far above any CNN, far below any disk.
 MOST_BYTES = 8 << 30
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -46,6 +48,48 @@ _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _MOST_HEADERS = 4
 # The decompressor keeps a window of what it wrote; the largest that zstd reads by itself.
 _ZSTD_WINDOW = 1 << 27
+
+
+def pack(directory: Path, archive: Path, root: str) -> None:
+    """Packs a directory, the same bytes for the same files.
+
+    Names are sorted; owners, times and permissions of this machine are left out.
+
+    Args:
+        directory: What to pack.
+        archive: The `.tar.gz` or `.tar.zst` to write; its name decides.
+        root: Name of the top folder inside the archive.
+
+    Raises:
+        UsageError: It is a `.tar.zst` and zstandard is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(archive.open("wb"))
+        compressed = stack.enter_context(_compressing(file, archive.suffix))
+        tar = stack.enter_context(
+            tarfile.open(fileobj=compressed, mode="w|", format=tarfile.PAX_FORMAT)
+        )
+        for path in [directory, *sorted(directory.rglob("*"))]:
+            name = Path(root, path.relative_to(directory)).as_posix()
+            member = tarfile.TarInfo(name)
+            if path.is_dir():
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(member)
+            else:
+                member.size = path.stat().st_size
+                with path.open("rb") as content:
+                    tar.addfile(member, content)
+
+
+def _compressing(file: IO[bytes], suffix: str) -> Any:
+    if suffix != ".zst":
+        # gzip.open cannot leave out the time and the file's name, both of which are in the header.
+        return gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0)
+    try:
+        import zstandard
+    except ImportError:
+        raise UsageError("a .tar.zst needs zstandard: pip install zstandard") from None
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(file, closefd=False)
 
 
 def unpack(archive: Path, directory: Path, most_bytes: int = MOST_BYTES) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.artifacts.small import names, one_line, tiny
-from tfprune.artifacts import FORMATS, export
-from tfprune.artifacts.formats import Format, Source
+from tfprune.artifacts import export
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure import load
+from tfprune.formats import FORMATS, Format, load
+from tfprune.formats.source import Source
 
 
 def write_other(source: Source, path: Path) -> None:

@@ -145,7 +145,7 @@ def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> No
         ),
         (
             ["--plan-only"],
-            "give slim exactly one of filters, macs, params, dead, latency, milliseconds, bytes, "
+            "give exactly one target of filters, macs, params, dead, latency, milliseconds, bytes, "
             "not none",
         ),
         (

@@ -8,8 +8,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
-from tfprune.devices.flatbuffer import single
-from tfprune.devices.operators import Operator, uses
+from tfprune.devices.operators import Operator, single, uses
 from tfprune.model.counting import macs
 
 from .models import residual

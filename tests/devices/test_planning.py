@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 import tfprune
 from tfprune import devices
-from tfprune.devices import bench as benches
-from tfprune.devices.bench import Measured
+from tfprune.devices import cpu
+from tfprune.devices.cpu import Measured
 from tfprune.devices.operators import uses
-from tfprune.devices.planning import planned, target_of
-from tfprune.devices.removals import Removals
+from tfprune.devices.planning import plan_removals, reached
+from tfprune.devices.search import Removals
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.filters import ChannelGroups, rebuild
+from tfprune.filters import ChannelGroups, Target, rebuild
 
 from .models import Times, chain, drawn_scores, residual
 
 
 @dataclass
-class FakeBench:
+class FakeProfiler:
     """A device whose whole models take another time than their operators tell."""
 
     model: keras.Model
@@ -75,38 +75,38 @@ def removals() -> Removals:
 def test_what_is_promised_was_measured(
     removals: Removals, share: float, bias: float, noise: float, name: str
 ) -> None:
-    bench = FakeBench(removals.groups.model, bias=bias, noise=noise)
-    value = share * (bench.fastest() if name == "milliseconds" else 1)
-    target = target_of(**{"latency": None, "milliseconds": None, "bytes": None, name: value})
-    plan = planned(removals, target, bench)  # type: ignore[arg-type]
-    assert target.reached(plan.measured) <= value
-    assert len(bench.asked) <= 5
+    profiler = FakeProfiler(removals.groups.model, bias=bias, noise=noise)
+    value = share * (profiler.fastest() if name == "milliseconds" else 1)
+    target = Target.of(**{name: value})
+    plan = plan_removals(removals, target, profiler)  # type: ignore[arg-type]
+    assert reached(target, plan.measured) <= value
+    assert len(profiler.asked) <= 5
     assert plan.measured.slim_bytes == 1000 + 5 * rebuild(plan).count_params()
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.floats(0.3, 1.2))
 def test_the_file_is_at_most_the_size(removals: Removals, share: float) -> None:
-    bench = FakeBench(removals.groups.model)
-    size = int(share * bench._bytes(bench.model))
-    plan = planned(removals, target_of(None, None, size), bench)  # type: ignore[arg-type]
+    profiler = FakeProfiler(removals.groups.model)
+    size = int(share * profiler._bytes(profiler.model))
+    plan = plan_removals(removals, Target("bytes", size), profiler)  # type: ignore[arg-type]
     assert plan.measured.slim_bytes <= size
     # Whoever asks for more than there is gets all of it.
     assert plan.alive.all() == (share >= 1)
 
 
 def test_the_whole_time_stays_whole(removals: Removals) -> None:
-    bench = FakeBench(removals.groups.model)
-    plan = planned(removals, target_of(1.0, None, None), bench)  # type: ignore[arg-type]
+    profiler = FakeProfiler(removals.groups.model)
+    plan = plan_removals(removals, Target("latency", 1.0), profiler)  # type: ignore[arg-type]
     assert plan.alive.all()
     assert plan.measured.slim_ms == plan.measured.original_ms
 
 
 def test_out_of_reach_says_the_least_that_was_measured(removals: Removals) -> None:
-    bench = FakeBench(removals.groups.model)
+    profiler = FakeProfiler(removals.groups.model)
     with pytest.raises(UsageError) as error:
-        planned(removals, target_of(0.01, None, None), bench)  # type: ignore[arg-type]
-    least = bench.time(bench.asked[-1])
+        plan_removals(removals, Target("latency", 0.01), profiler)  # type: ignore[arg-type]
+    least = profiler.time(profiler.asked[-1])
     assert least.slim_ms and least.original_ms
     assert str(error.value) == (
         "latency=0.01 cannot be reached: the least that was measured is "
@@ -116,27 +116,22 @@ def test_out_of_reach_says_the_least_that_was_measured(removals: Removals) -> No
 
 
 def test_an_unsteady_machine_is_told_of(removals: Removals) -> None:
-    class Unsteady(FakeBench):
+    class Unsteady(FakeProfiler):
         def time(self, slim: keras.Model) -> Measured:
             found = super().time(slim)
             return Measured("tflite", 1, 1, 1, found.original_ms, found.original_ms)
 
-    bench = Unsteady(removals.groups.model)
+    profiler = Unsteady(removals.groups.model)
     with pytest.raises(TfpruneError, match=r"^latency=0.9 was missed 4 times, by at least 11.1%"):
-        planned(removals, target_of(0.9, None, None), bench)  # type: ignore[arg-type]
+        plan_removals(removals, Target("latency", 0.9), profiler)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give exactly one of latency, milliseconds and bytes, not none"),
-        (
-            {"latency": 0.5, "bytes": 9},
-            "give exactly one of latency, milliseconds and bytes, not latency and bytes",
-        ),
         ({"latency": 1.5}, "latency=1.5 is not a share to keep: give a number in 0..1"),
-        ({"milliseconds": 0}, "milliseconds=0 is no target: give a number above 0"),
-        ({"bytes": -1}, "bytes=-1 is no target: give a number above 0"),
+        ({"milliseconds": 0}, "milliseconds=0 is not a target: give a number above 0"),
+        ({"bytes": -1}, "bytes=-1 is not a target: give a number above 0"),
         (
             {"latency": 0.5, "format": "keras"},
             "format 'keras' is none that a device runs: give one of tflite, tflite-int8",
@@ -154,7 +149,7 @@ def test_an_unsteady_machine_is_told_of(removals: Removals) -> None:
 )
 def test_bad_targets(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError) as error:
-        devices.plan(chain(), **options)
+        tfprune.plan(chain(), **options)
     assert str(error.value) == message
 
 
@@ -163,16 +158,16 @@ def test_open_sizes_have_no_latency() -> None:
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
     model = keras.Model(inputs, keras.layers.Dense(2)(x), name="open")
     with pytest.raises(UsageError, match="'open' takes images of any size"):
-        devices.plan(model, latency=0.5)
+        tfprune.plan(model, latency=0.5)
 
 
 def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benches, "_SECONDS", 0.5)
+    monkeypatch.setattr(cpu, "_SECONDS", 0.5)
     # Enough work that its steps stand out of the runtime's own.
     model = chain(size=24, filters=(16, 48))
     said: list[str] = []
     options = {"exclude": ["first"], "minimum": 2, "progress": said.append}
-    plan = devices.plan(model, latency=0.9, **options)
+    plan = devices.plan(model, Target("latency", 0.9), **options)
     slim = rebuild(plan)
     assert slim.get_layer("first").filters == 16
     assert 2 <= slim.get_layer("second").filters < 48
@@ -190,7 +185,7 @@ def test_the_exported_file_is_at_most_the_size(format: str, tmp_path) -> None:
     (before,) = tfprune.export(model, tmp_path, [format], images, comparison_data=images)
     # Half of what is not a fixed part of the file.
     size = before.bytes_raw - model.count_params() * (2 if format == "tflite" else 0.3)
-    plan = devices.plan(model, bytes=int(size), format=format)
+    plan = devices.plan(model, Target("bytes", int(size)), format=format)
     slim = rebuild(plan)
     (after,) = tfprune.export(slim, tmp_path, [format], images, comparison_data=images)
     assert after.bytes_raw == plan.measured.slim_bytes <= size

@@ -13,15 +13,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
-from tfprune.filters import (
-    RemovalPlan,
-    channel_groups,
-    plan,
-    plan_document,
-    planned,
-    rebuild,
-)
+from tfprune.filters import RemovalPlan, channel_groups, plan_document, planned, rebuild
 from tfprune.model.cloning import copy
+from tfprune.slimming import plan
 
 from .harness import asked, random_alive, randomised
 

@@ -56,7 +56,7 @@ def folded(
     before, inputs = model.get_weights(), examples(model)
     wanted = outputs(model, inputs)
     twin, report = fold_constants(model, tolerance=tolerance)
-    assert tfprune.filters.plan(twin, dead=True).removed == dead
+    assert tfprune.plan(twin, dead=True).removed == dead
     slim = tfprune.slim(twin, dead=True)
     assert_close(outputs(slim, inputs), outputs(twin, inputs), 1e-6)
     if not any(fold.error for fold in report.folds):

@@ -6,8 +6,9 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.filters import IMPORTANCE, IMPORTANCE_NAMES, channel_groups, plan, scores
+from tfprune.filters import IMPORTANCE, IMPORTANCE_NAMES, channel_groups, scores
 from tfprune.model.cloning import copy
+from tfprune.slimming import plan
 
 from .harness import randomised
 

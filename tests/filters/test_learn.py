@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.filters import plan
+from tfprune.slimming import plan
 
 from .harness import assert_close, assert_same, outputs, randomised
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
-from tfprune.filters import channel_groups, keeping_cost, plan
+from tfprune.filters import channel_groups, keeping_cost
 from tfprune.filters.cost import Cost
 from tfprune.model.cloning import copy
+from tfprune.slimming import plan
 
 from .harness import randomised
 

@@ -11,16 +11,9 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.filters import (
-    ChannelGroups,
-    channel_groups,
-    in_rounds,
-    keeping_share,
-    plan,
-    rebuild,
-    scores,
-)
+from tfprune.filters import ChannelGroups, channel_groups, in_rounds, keeping_share, rebuild, scores
 from tfprune.filters.cost import Cost
+from tfprune.slimming import plan
 
 from .harness import randomised
 

@@ -15,7 +15,8 @@ import tfprune
 from tfprune.data import load as load_data
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import sha256
-from tfprune.measure import evaluate, load
+from tfprune.formats import load
+from tfprune.measure import evaluate
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.runner import forecast, run
 from tfprune.report import comparison, read_run

@@ -393,11 +393,11 @@ accuracy = {{ min = 0.5 }}
         ),
         (
             'variant = "sparse"\nagainst = "dnse"\nmacs = { max_ratio = 1 }',
-            "budget: rule #1: against = 'dnse' is no variant of the run: did you mean 'dense'?",
+            "budget: rule #1: against = 'dnse' is not a variant of the run: did you mean 'dense'?",
         ),
         (
             'variant = "d*"\nagainst = "dense"\nmacs = { max_ratio = 1 }',
-            "budget: rule #1: 'd*' is no variant but 'dense', which it is compared with",
+            "budget: rule #1: 'd*' matches only 'dense', which it is compared with",
         ),
         (
             'variant = "phone"\nagainst = "dense"\nmacs = { max_ratio = 1 }',

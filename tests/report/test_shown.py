@@ -7,14 +7,13 @@ from typing import Any, get_args
 import pytest
 
 from tests.report.fake import fake_run
+from tfprune.figures import compared, judged
 from tfprune.pipeline.kinds import KINDS, FormatName
 from tfprune.pipeline.outlook import _BYTES
 from tfprune.report import comparison, read_run
-from tfprune.report.budgets.budget import FIGURES
-from tfprune.report.budgets.verdict import Verdict
-from tfprune.report.html import cells, words
-from tfprune.report.markdown import _step
-from tfprune.report.render import _SHOWN
+from tfprune.report.document import _step
+from tfprune.report.html.comparison import main_columns, more_columns
+from tfprune.report.html.description import describe_step
 from tfprune.report.run import QUANTIZED, Step
 from tfprune.report.tables import NAMES
 
@@ -148,7 +147,7 @@ def test_markdown_shows_every_key_that_a_step_was_given(kind, field):
 @pytest.mark.parametrize(("kind", "field"), FIELDS)
 def test_the_page_tells_every_key_that_a_step_was_given(kind, field):
     step = _given(kind, field)
-    told = words.step(step.specification, step.given)
+    told = describe_step(step.specification, step.given)
     assert f"{field} " in told or SAID[field] in told, told
 
 
@@ -160,9 +159,7 @@ def test_formats_are_all_known_to_the_forecast_and_to_quantize():
 
 def test_every_figure_of_the_comparison_has_a_column_and_a_unit(tmp_path):
     figures = [each for each in comparison(read_run(fake_run(tmp_path))) if each not in NAMES]
-    assert set(figures) <= {column for column, *_ in cells.MAIN + cells.MORE}
-    assert set(figures) <= set(_SHOWN)
-    # What a budget judges is what is compared, and has its words.
-    assert set(FIGURES) <= set(figures)
-    for figure in FIGURES:
-        assert Verdict(1, "a", "b", figure, "min", 0.5, None, "missing").title
+    assert figures == [each.name for each in compared()]
+    assert set(figures) <= {column.name for column in main_columns() + more_columns()}
+    # What a budget judges is what is compared.
+    assert {each.name for each in judged()} <= set(figures)

@@ -12,7 +12,7 @@ import pytest
 from tfprune import TfpruneError, UsageError, data, zoo
 from tfprune.training import Training, compile, fit
 from tfprune.training.checkpoint import EpochLog
-from tfprune.training.late import Late
+from tfprune.training.learning_rate import RewoundSchedule
 
 STEPS = 10  # of an epoch: 200 digits in batches of 20
 
@@ -434,7 +434,7 @@ def test_a_late_training_enters_the_schedule_late_with_an_optimizer_that_begins(
 
 def test_a_late_schedule_is_saved_with_its_optimizer():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
-    late = Late(schedule, 30)
+    late = RewoundSchedule(schedule, 30)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(late))
     for step in (0, 20, 70):
         assert float(again(step)) == float(late(step)) == float(schedule(step + 30))

@@ -82,11 +82,11 @@ def export_command(
     from tfprune.artifacts import export, write_manifest
     from tfprune.data import load
     from tfprune.model.loading import load as load_model
-    from tfprune.weights import rounded
+    from tfprune.weights import round_weights
 
     network = load_model(model)
     if weight_bits is not None:
-        network = rounded(network, weight_bits)
+        network = round_weights(network, weight_bits)
     data = load(data_name, data_dir) if data_name else None
     artifacts = export(
         network,

@@ -69,33 +69,31 @@ def check_command(
     figure is missing (or that the command was called wrongly).
     """
     from tfprune.files import write_text
-    from tfprune.report.budgets import junit as xml
-    from tfprune.report.budgets import verdicts as told
-    from tfprune.report.budgets.judging import figures, judge
+    from tfprune.report.budgets import judge, judged_table, verdict
     from tfprune.report.run import read_run
 
     this = read_run(run)
     budget, source = _budget(this, budget_file)
     before = read_run(baseline) if baseline else None
     tell([this])
-    verdicts = judge(budget, figures(this), figures(before) if before else None)
+    verdicts = judge(budget, judged_table(this), judged_table(before) if before else None)
     name = run.resolve().name
     if before:
         _notes(verdicts, this, before)
 
     if as_json:
-        document = told.document(name, source, verdicts, str(baseline) if baseline else None)
+        document = verdict.document(name, source, verdicts, str(baseline) if baseline else None)
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
         _print(verdicts)
-    markdown = told.markdown(name, source, verdicts, str(baseline) if baseline else "")
+    markdown = verdict.markdown_summary(name, source, verdicts, str(baseline) if baseline else "")
     for path in (
-        write_text(junit or run / "budget.xml", xml.junit(name, verdicts)),
+        write_text(junit or run / "budget.xml", verdict.junit_xml(name, verdicts)),
         write_text(summary or run / "budget.md", markdown),
     ):
         click.echo(f"written: {path}", err=True)
     _append(markdown)
-    told.require_kept(name, verdicts)
+    verdict.require_kept(name, verdicts)
 
 
 def _budget(run: Run, file: Path | None) -> tuple[Budget, str]:
@@ -115,22 +113,23 @@ def _budget(run: Run, file: Path | None) -> tuple[Budget, str]:
 
 
 def _print(verdicts: Sequence[Verdict]) -> None:
-    from tfprune.report.budgets import verdicts as told
+    from tfprune.report.budgets.verdict import count_line, missing_lines, table_lines
 
     # `echo` leaves colours out where stdout is no terminal.
     plain = bool(os.environ.get("NO_COLOR"))
-    heading, *lines = told.table_lines(verdicts)
+    heading, *lines = table_lines(verdicts)
     click.echo(heading)
     for verdict, line in zip(verdicts, lines, strict=True):
-        click.echo(line if plain else click.style(line, fg=_COLOURS[verdict.verdict]))
+        click.echo(line if plain else click.style(line, fg=_COLOURS[verdict.outcome]))
     click.echo()
-    for line in told.missing_lines(verdicts):
+    for line in missing_lines(verdicts):
         click.echo(f"missing: {line}")
-    click.echo(told.count_line(verdicts))
+    click.echo(count_line(verdicts))
 
 
 def _notes(verdicts: Sequence[Verdict], run: Run, baseline: Run) -> None:
     """Says what a comparison with a baseline cannot show."""
+    from tfprune.figures import figure
     from tfprune.report.budgets.budget import RELATIVE
 
     compared = [each for each in verdicts if each.limit in RELATIVE and each.against is None]
@@ -140,7 +139,8 @@ def _notes(verdicts: Sequence[Verdict], run: Run, baseline: Run) -> None:
         each.record["sessions"][-1].get("machine") if each.record["sessions"] else None
         for each in (run, baseline)
     ]
-    if machines[0] != machines[1] and any(each.figure == "latency_ms" for each in compared):
+    timed = any(figure(each.figure).source == "latency" for each in compared)
+    if timed and machines[0] != machines[1]:
         click.echo(
             "note: the baseline was timed on another machine, so its latency says little: "
             'compare within the run, with against = "VARIANT"',

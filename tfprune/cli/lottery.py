@@ -136,7 +136,7 @@ def lottery_command(
     options.zoo_model(model, option)
     from tfprune.pipeline.runner import run
     from tfprune.pipeline.study import lottery_study
-    from tfprune.report import read_run, render, tickets, tickets_in_words, tickets_over_seeds
+    from tfprune.report import read_run, render, tickets, tickets_over_seeds, tickets_with_units
 
     study = lottery_study(
         # A run's folder has a plain name, whatever the file is called.
@@ -164,5 +164,5 @@ def lottery_command(
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return
-    click.echo(render(tickets_in_words(tickets_over_seeds(table))), nl=False)
+    click.echo(render(tickets_with_units(tickets_over_seeds(table))), nl=False)
     click.echo(f"\npicture: {directory / 'tickets.svg'}\nreport: {directory / 'report.html'}")

@@ -1,6 +1,6 @@
 """Plans what goes by what a device measures: milliseconds of TFLite, bytes of a file."""
 
-from tfprune.devices.bench import DEVICE_FORMATS, Measured
+from tfprune.devices.cpu import DEVICE_FORMATS, Measured
 from tfprune.devices.planning import MeasuredPlan, plan
 
 __all__ = ["DEVICE_FORMATS", "Measured", "MeasuredPlan", "plan"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import flatbuffers
 import keras
-from keras import layers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
-from tfprune.model.graph import Call, calls, is_graph
-from tfprune.model.type_table import TypeTable
+from tfprune.model.graph import calls, is_graph
+from tfprune.model.layer_table import LAYER_TABLE, KernelType, kernel_of
 
 Size = tuple[int, int]
 
@@ -62,8 +65,8 @@ class Use:
 def uses(model: keras.Model) -> list[Use]:
     """Every use of a kernel whose operator can be timed alone, nested models included.
 
-    Grouped, transposed, recurrent and three-dimensional kernels are left out, and those with
-    channels first, which TFLite transposes.
+    The layer table tells which these are. Grouped, transposed, recurrent and three-dimensional
+    kernels are left out, and those with channels first, which TFLite transposes.
 
     Args:
         model: a functional or built Sequential Keras model.
@@ -72,11 +75,57 @@ def uses(model: keras.Model) -> list[Use]:
     for call in calls(model):
         if is_graph(call.operation):
             found.extend(uses(call.operation))
-        elif rule := _RULES.of(call.operation):
-            shapes = (call.inputs[0].shape[1:], call.outputs[0].shape[1:])
-            if None not in shapes[0] + shapes[1]:
-                found.extend(rule(call, *shapes))
+        elif kernel_types := LAYER_TABLE.of(call.operation):
+            source, target = call.inputs[0].shape[1:], call.outputs[0].shape[1:]
+            first = getattr(call.operation, "data_format", None) == "channels_first"
+            if not first and None not in source + target:
+                found.extend(_uses_of(call.operation, kernel_types, source, target))
     return found
+
+
+def _uses_of(
+    layer: Any, kernel_types: Sequence[KernelType], source: Sequence[int], target: Sequence[int]
+) -> Iterator[Use]:
+    read = source
+    for kernel_type in kernel_types:
+        if kernel_type.operator is None:
+            continue
+        kernel = kernel_of(layer, kernel_type)
+        last = len(kernel.shape) - 1
+        if kernel_type.operator == "dense":
+            rows = (math.prod(source[:-1]), 1)
+            operator = Operator("dense", rows, rows, source[-1], target[-1])
+            yield Use(operator, kernel, last - 1, last)
+        elif kernel_type.operator == "depthwise":
+            made = source[-1] * layer.depth_multiplier
+            operator = _windowed("depthwise", layer, read, (*target[:-1], made))
+            yield Use(operator, kernel, last - 1, last - 1)
+            # What comes next reads what this one makes, as in a separable convolution.
+            read = (*target[:-1], made)
+        elif read is not source:
+            size = _plane(target[:-1])
+            operator = Operator("conv", size, size, read[-1], target[-1])
+            yield Use(operator, kernel, last - 1, last)
+        elif layer.groups == 1:
+            yield Use(_windowed("conv", layer, read, target), kernel, last - 1, last)
+        elif layer.groups == source[-1] == target[-1]:
+            yield Use(_windowed("depthwise", layer, read, target), kernel, last, last)
+
+
+def _windowed(
+    kind: Literal["conv", "depthwise"], layer: Any, source: Sequence[int], target: Sequence[int]
+) -> Operator:
+    return Operator(
+        kind,
+        source=_plane(source[:-1]),
+        target=_plane(target[:-1]),
+        inputs=source[-1],
+        outputs=target[-1],
+        window=_plane(layer.kernel_size),
+        strides=_plane(layer.strides),
+        dilation=_plane(layer.dilation_rate),
+        same=layer.padding != "valid",
+    )
 
 
 def _plane(sizes: Sequence[int]) -> Size:
@@ -85,76 +134,134 @@ def _plane(sizes: Sequence[int]) -> Size:
     return height, width
 
 
-def _geometry(layer: Any, source: Sequence[int], target: Sequence[int]) -> dict[str, Any]:
-    def plane(value: Sequence[int]) -> Size:
-        return _plane([*value])
-
-    return {
-        "source": _plane(source[:-1]),
-        "target": _plane(target[:-1]),
-        "window": plane(layer.kernel_size),
-        "strides": plane(layer.strides),
-        "dilation": plane(layer.dilation_rate),
-        "same": layer.padding != "valid",
-    }
+# Any scale will do: it decides what the numbers mean, not how they are computed.
+_SCALE = 0.05
+_FILE_VERSION = 3
 
 
-def _conv(call: Call, source: Sequence[int], target: Sequence[int]) -> Iterator[Use]:
-    layer: Any = call.operation
-    if layer.data_format == "channels_first":
-        return
-    inputs, outputs = source[-1], target[-1]
-    last = len(layer.kernel.shape) - 1
-    geometry = _geometry(layer, source, target)
-    if layer.groups == 1:
-        operator = Operator("conv", inputs=inputs, outputs=outputs, **geometry)
-        yield Use(operator, layer.kernel, last - 1, last)
-    elif layer.groups == inputs == outputs:
-        operator = Operator("depthwise", inputs=inputs, outputs=outputs, **geometry)
-        yield Use(operator, layer.kernel, last, last)
+def single(operator: Operator, *, int8: bool = False) -> bytes:
+    """The content of a `.tflite` file that holds one operator with a bias and a fused ReLU.
+
+    Args:
+        operator: which; one image, channels last.
+        int8: weights and activations are int8, with a scale for every filter of a convolution;
+            float32 if not.
+    """
+    graph = schema.SubGraphT()
+    graph.tensors = []
+    model = schema.ModelT()
+    model.version = _FILE_VERSION
+    model.subgraphs = [graph]
+    # The first buffer stands for "no data".
+    model.buffers = [schema.BufferT()]
+    writer = _Writer(model, graph, int8)
+    source, kernel, target, filter_axis = _shapes(operator)
+    reads = writer.tensor("source", source)
+    weights = writer.weights("kernel", kernel, filter_axis)
+    bias = writer.bias("bias", operator.outputs, 1 if filter_axis is None else operator.outputs)
+    gives = writer.tensor("target", target)
+
+    node = schema.OperatorT()
+    code, node.builtinOptionsType, node.builtinOptions = _options(operator)
+    node.inputs, node.outputs = [reads, weights, bias], [gives]
+    named = schema.OperatorCodeT()
+    named.builtinCode = named.deprecatedBuiltinCode = code
+    # Versions that know int8 with a scale for every filter.
+    named.version = (4 if operator.kind == "dense" else 3) if int8 else 1
+    graph.inputs, graph.outputs, graph.operators = [reads], [gives], [node]
+    model.operatorCodes = [named]
+    builder = flatbuffers.Builder(1 << 10)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
-def _depthwise(call: Call, source: Sequence[int], target: Sequence[int]) -> Iterator[Use]:
-    layer: Any = call.operation
-    if layer.data_format == "channels_first":
-        return
-    geometry = _geometry(layer, source, target)
-    operator = Operator("depthwise", inputs=source[-1], outputs=target[-1], **geometry)
-    yield Use(operator, layer.kernel, len(layer.kernel.shape) - 2, len(layer.kernel.shape) - 2)
+def _shapes(
+    operator: Operator,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int | None]:
+    """Of what is read, the kernel and what is given out; and the kernel's axis of filters."""
+    inputs, outputs = operator.inputs, operator.outputs
+    if operator.kind == "dense":
+        rows = operator.source[0]
+        return (rows, inputs), (outputs, inputs), (rows, outputs), None
+    source, target = (1, *operator.source, inputs), (1, *operator.target, outputs)
+    if operator.kind == "depthwise":
+        return source, (1, *operator.window, outputs), target, 3
+    return source, (outputs, *operator.window, inputs), target, 0
 
 
-def _separable(call: Call, source: Sequence[int], target: Sequence[int]) -> Iterator[Use]:
-    layer: Any = call.operation
-    if layer.data_format == "channels_first":
-        return
-    deep = source[-1] * layer.depth_multiplier
-    geometry = _geometry(layer, source, target)
-    kernel = layer.depthwise_kernel
-    last = len(kernel.shape) - 1
-    operator = Operator("depthwise", inputs=source[-1], outputs=deep, **geometry)
-    yield Use(operator, kernel, last - 1, last - 1)
-    size = _plane(target[:-1])
-    operator = Operator("conv", source=size, target=size, inputs=deep, outputs=target[-1])
-    yield Use(operator, layer.pointwise_kernel, last - 1, last)
+def _options(operator: Operator) -> tuple[int, int, Any]:
+    """The operator's code, and its settings with their type."""
+    options: Any
+    if operator.kind == "dense":
+        options = schema.FullyConnectedOptionsT()
+        found = (
+            schema.BuiltinOperator.FULLY_CONNECTED,
+            schema.BuiltinOptions.FullyConnectedOptions,
+        )
+    elif operator.kind == "depthwise":
+        options = schema.DepthwiseConv2DOptionsT()
+        options.depthMultiplier = operator.outputs // operator.inputs
+        found = (
+            schema.BuiltinOperator.DEPTHWISE_CONV_2D,
+            schema.BuiltinOptions.DepthwiseConv2DOptions,
+        )
+    else:
+        options = schema.Conv2DOptionsT()
+        found = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOptions.Conv2DOptions)
+    if operator.kind != "dense":
+        options.padding = schema.Padding.SAME if operator.same else schema.Padding.VALID
+        options.strideH, options.strideW = operator.strides
+        options.dilationHFactor, options.dilationWFactor = operator.dilation
+    options.fusedActivationFunction = schema.ActivationFunctionType.RELU
+    return *found, options
 
 
-def _dense(call: Call, source: Sequence[int], target: Sequence[int]) -> Iterator[Use]:
-    layer: Any = call.operation
-    rows = 1
-    for size in source[:-1]:
-        rows *= size
-    operator = Operator("dense", (rows, 1), (rows, 1), source[-1], target[-1])
-    yield Use(operator, layer.kernel, 0, 1)
+class _Writer:
+    """Adds tensors to a graph."""
 
+    def __init__(self, model: Any, graph: Any, int8: bool) -> None:
+        self._model, self._graph, self._int8 = model, graph, int8
 
-_RULES: TypeTable[Any] = TypeTable(
-    {
-        layers.Conv1D: _conv,
-        layers.Conv2D: _conv,
-        layers.Dense: _dense,
-        layers.DepthwiseConv1D: _depthwise,
-        layers.DepthwiseConv2D: _depthwise,
-        layers.SeparableConv1D: _separable,
-        layers.SeparableConv2D: _separable,
-    }
-)
+    def tensor(self, name: str, shape: tuple[int, ...]) -> int:
+        kind = schema.TensorType.INT8 if self._int8 else schema.TensorType.FLOAT32
+        return self._add(name, shape, kind, None, [_SCALE] if self._int8 else [])
+
+    def weights(self, name: str, shape: tuple[int, ...], filter_axis: int | None) -> int:
+        if not self._int8:
+            values = np.ones(shape, np.float32)
+            return self._add(name, shape, schema.TensorType.FLOAT32, values)
+        values = np.ones(shape, np.int8)
+        scales = [_SCALE] * (1 if filter_axis is None else shape[filter_axis])
+        return self._add(name, shape, schema.TensorType.INT8, values, scales, filter_axis or 0)
+
+    def bias(self, name: str, size: int, scales: int) -> int:
+        if not self._int8:
+            values = np.zeros(size, np.float32)
+            return self._add(name, (size,), schema.TensorType.FLOAT32, values)
+        # The scale of a bias is the product of those of what is read and of the kernel.
+        products = [_SCALE * _SCALE] * scales
+        return self._add(name, (size,), schema.TensorType.INT32, np.zeros(size, np.int32), products)
+
+    def _add(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        kind: int,
+        values: np.ndarray | None,
+        scales: list[float] | None = None,
+        axis: int = 0,
+    ) -> int:
+        buffer = schema.BufferT()
+        if values is not None:
+            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        self._model.buffers.append(buffer)
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.type = name, list(shape), kind
+        tensor.buffer = len(self._model.buffers) - 1
+        if scales:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale = scales
+            tensor.quantization.zeroPoint = [0] * len(scales)
+            tensor.quantization.quantizedDimension = axis
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tfprune.devices.bench import Bench, Measured
-from tfprune.devices.prediction import PredictedBytes, PredictedTime
-from tfprune.devices.removals import Removals
-from tfprune.devices.search import Cost, OutOfReachError, lost, search
+from tfprune.devices.cost import PredictedBytes, PredictedTime
+from tfprune.devices.cpu import Measured, Profiler
+from tfprune.devices.search import OutOfReachError, PlanCosts, Removals, lost, search
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
 from tfprune.filters.gradients import LabelledImages
 from tfprune.filters.importance import Importance, scores
 from tfprune.filters.limits import Names
-from tfprune.filters.plan import check_share
+from tfprune.filters.targets import Target
+from tfprune.formats import FORMATS
 
 # A whole model is rebuilt, exported and measured at most so often.
 _ATTEMPTS = 4
@@ -25,7 +25,6 @@ _ATTEMPTS = 4
 _CLOSE = 0.03
 # A correction aims so much lower than it must, since the next measurement has noise, too.
 _MARGIN = 0.005
-_PARAMETER_BYTES = {"tflite": 4.0, "tflite-int8": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +40,8 @@ class MeasuredPlan(RemovalPlan):
 
 def plan(
     model: keras.Model,
+    target: Target,
     *,
-    latency: float | None = None,
-    milliseconds: float | None = None,
-    bytes: int | None = None,
     importance: Importance = "l2",
     data: LabelledImages | None = None,
     round_to: int = 1,
@@ -62,14 +59,10 @@ def plan(
     removals are spent where these times really fall; and the whole model is rebuilt, exported,
     timed in turn with the original and planned again until what was measured meets the target.
 
-    Give exactly one of the three targets.
-
     Args:
         model: a functional or built Sequential Keras model with one input and one output; it is
             not changed.
-        latency: the share of the present latency to keep, 0 to 1.
-        milliseconds: the median time of one image on this machine.
-        bytes: the size of the exported file.
+        target: `latency`, `milliseconds` or `bytes`.
         importance: how filters are ranked; see `tfprune.slim`.
         data: labelled training images, which `taylor` needs; see `tfprune.slim`.
         round_to: sizes become multiples of this where they shrink.
@@ -83,97 +76,63 @@ def plan(
         The plan, for `tfprune.filters.rebuild`, with what was measured of it.
 
     Raises:
-        UsageError: not exactly one target, a number out of range, an unknown layer or format, a
-            target out of reach, or a model without a graph.
+        UsageError: a number is out of range, a layer or format is unknown, the target is out of
+            reach, or the model has no graph.
         TfpruneError: the model cannot be exported, or the machine is too unsteady.
 
     Source:
         Yang et al. 2018, NetAdapt, plans by measured tables of layers and checks the whole model.
     """
-    target = target_of(latency, milliseconds, bytes)
     groups = ChannelGroups(model)
     ranked = scores(groups, importance, data)
     removals = Removals(groups, ranked, round_to=round_to, minimum=minimum, exclude=exclude)
-    with Bench(model, format, threads, progress) as bench:
-        return planned(removals, target, bench)
+    with Profiler(model, format, threads, progress) as profiler:
+        return plan_removals(removals, target, profiler)
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is asked for.
-
-    Attributes:
-        name: `"latency"`, `"milliseconds"` or `"bytes"`.
-        value: how much of it.
-    """
-
-    name: str
-    value: float
-
-    def reached(self, measured: Measured) -> float:
-        """What was measured, in the target's unit."""
-        if self.name == "bytes":
-            return measured.slim_bytes
-        assert measured.slim_ms is not None and measured.original_ms is not None
-        return measured.slim_ms / (measured.original_ms if self.name == "latency" else 1.0)
+def reached(target: Target, measured: Measured) -> float:
+    """What was measured, in the target's unit."""
+    if target.name == "bytes":
+        return measured.slim_bytes
+    assert measured.slim_ms is not None and measured.original_ms is not None
+    return measured.slim_ms / (measured.original_ms if target.name == "latency" else 1.0)
 
 
-def target_of(latency: float | None, milliseconds: float | None, bytes: int | None) -> Target:
-    """The one target that is given.
-
-    Raises:
-        UsageError: it is not one, or out of range.
-    """
-    named = {"latency": latency, "milliseconds": milliseconds, "bytes": bytes}
-    given = {name: value for name, value in named.items() if value is not None}
-    if len(given) != 1:
-        raise UsageError(
-            "give exactly one of latency, milliseconds and bytes, "
-            f"not {' and '.join(given) or 'none'}"
-        )
-    ((name, value),) = given.items()
-    if name == "latency":
-        check_share(name, value)
-    elif not value > 0:
-        raise UsageError(f"{name}={value:g} is no target: give a number above 0")
-    return Target(name, float(value))
-
-
-def planned(removals: Removals, target: Target, bench: Bench) -> MeasuredPlan:
+def plan_removals(removals: Removals, target: Target, profiler: Profiler) -> MeasuredPlan:
     """The plan that loses least of those that were measured to meet a target.
 
     Args:
         removals: what may go.
         target: what is asked for.
-        bench: what measures.
+        profiler: what measures.
 
     Raises:
         UsageError: the target is out of reach.
         TfpruneError: no plan was measured to meet it.
     """
     sized = target.name == "bytes"
-    present = bench.untouched(timed=not sized)
+    present = profiler.untouched(timed=not sized)
     nothing = np.zeros(len(removals.ladders), int)
-    if target.reached(present) <= target.value:
+    if reached(target, present) <= target.value:
         return _measured_plan(removals, nothing, present)
-    cost: Cost
+    cost: PlanCosts
     if sized:
-        each = _PARAMETER_BYTES[present.format]
+        each = FORMATS[present.format].parameter_bytes
         cost = PredictedBytes(removals, each, present.original_bytes)
     else:
-        cost = PredictedTime(removals, bench.times(), bench.fastest())
+        cost = PredictedTime(removals, profiler.times(), profiler.fastest())
 
     def measure(gone: np.ndarray) -> Measured:
         slim = rebuild(removals.plan(gone))
-        return bench.size(slim) if sized else bench.time(slim)
+        return profiler.size(slim) if sized else profiler.time(slim)
 
-    aim = float(cost(nothing[None])[0]) * target.value / target.reached(present)
+    aim = float(cost(nothing[None])[0]) * target.value / reached(target, present)
     return _measured_plan(removals, *corrected(removals, cost, measure, target, aim))
 
 
 def corrected(
     removals: Removals,
-    cost: Cost,
+    cost: PlanCosts,
     measure: Callable[[np.ndarray], Measured],
     target: Target,
     aim: float,
@@ -205,11 +164,11 @@ def corrected(
         if tuple(gone) in tried:
             break
         measured = tried[tuple(gone)] = measure(gone)
-        off = target.reached(measured) / target.value
+        off = reached(target, measured) / target.value
         if 1 - _CLOSE <= off <= 1:
             break
         aim = float(cost(gone[None])[0]) / off * (1 - _MARGIN)
-    met = [gone for gone, each in tried.items() if target.reached(each) <= target.value]
+    met = [gone for gone, each in tried.items() if reached(target, each) <= target.value]
     if not met:
         raise _missed(target, tried, tuple(all_gone) in tried)
     best = min(met, key=lambda gone: lost(ladders, gone))
@@ -219,7 +178,7 @@ def corrected(
 def _missed(
     target: Target, tried: Mapping[tuple[int, ...], Measured], all_gone: bool
 ) -> TfpruneError:
-    least = min(target.reached(each) for each in tried.values())
+    least = min(reached(target, each) for each in tried.values())
     said = f"{target.name}={target.value:g}"
     if all_gone:
         return UsageError(

@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import keras
 import numpy as np
 
 from tfprune.errors import UsageError
+from tfprune.filters import ChannelGroups, RemovalPlan
+from tfprune.filters.limits import Limits, Names
 
 # From how many units of each group are gone, int (plans, groups), to what each plan costs, float
 # (plans,). It must not grow when more are gone.
-Cost = Callable[[np.ndarray], np.ndarray]
+PlanCosts = Callable[[np.ndarray], np.ndarray]
 # A group of many channels is tried at no more sizes than this at first.
 _COARSE = 8
 
@@ -70,7 +73,7 @@ class Ladder:
         return np.flatnonzero(chosen)
 
 
-def search(ladders: Sequence[Ladder], cost: Cost, limit: float) -> np.ndarray:
+def search(ladders: Sequence[Ladder], cost: PlanCosts, limit: float) -> np.ndarray:
     """The plan within a limit that loses least, as far as three searches find it.
 
     The first takes again and again the step, of any length, that saves most for what it loses:
@@ -106,7 +109,7 @@ def lost(ladders: Sequence[Ladder], gone: Sequence[int] | np.ndarray) -> float:
 class _Search:
     """Plans are int (groups,) of rungs."""
 
-    def __init__(self, ladders: Sequence[Ladder], cost: Cost, limit: float) -> None:
+    def __init__(self, ladders: Sequence[Ladder], cost: PlanCosts, limit: float) -> None:
         self._ladders, self._limit = ladders, limit
         self._cost_of_gone = cost
 
@@ -255,3 +258,95 @@ class _Search:
             else:
                 low = middle + 1
         return int(rungs[low])
+
+
+# A weight and one of its axes.
+Axis = tuple[keras.Variable, int]
+
+
+class Removals:
+    """Plans written as how many units of each group are gone, the least important first.
+
+    Args:
+        groups: the channel groups of a model.
+        scores: float (groups.unit_count,), one a unit.
+        round_to: sizes become multiples of this where they shrink.
+        minimum: every group keeps at least so many units.
+        exclude: layers that keep all their channels; see `Limits`.
+
+    Raises:
+        UsageError: a number is below 1, or a layer is unknown.
+    """
+
+    def __init__(
+        self,
+        groups: ChannelGroups,
+        scores: np.ndarray,
+        *,
+        round_to: int = 1,
+        minimum: int = 1,
+        exclude: Names = (),
+    ) -> None:
+        limits = Limits(groups, round_to, minimum, exclude)
+        self.groups = groups
+        self._order: list[np.ndarray] = []
+        self.ladders: list[Ladder] = []
+        for group in groups:
+            free = group.units[limits.free(group)]
+            free = free[np.argsort(scores[free], kind="stable")]
+            sizes = group.size - np.arange(len(free) + 1)
+            allowed = (sizes >= minimum) & (sizes % round_to == 0)
+            allowed[0] = True
+            self._order.append(free)
+            kept = float(scores[group.units].sum() - scores[free].sum())
+            gone = np.flatnonzero(allowed)
+            self.ladders.append(
+                Ladder(group.size, scores[free], max(0.0, kept), gone, len(group.layers))
+            )
+
+    def plan(self, gone: Sequence[int] | np.ndarray) -> RemovalPlan:
+        """The plan where of each group so many units are gone, int (groups,)."""
+        alive = np.ones(self.groups.unit_count, bool)
+        for order, count in zip(self._order, gone, strict=True):
+            alive[order[:count]] = False
+        return RemovalPlan(self.groups, alive)
+
+    def sizes(self, axes: Sequence[Axis]) -> Sizes:
+        """Counts what is left along some axes of the model's weights."""
+        return Sizes(self.groups, self._order, axes)
+
+
+class Sizes:
+    """How long axes of weights are, for many plans at once."""
+
+    def __init__(
+        self, groups: ChannelGroups, order: Sequence[np.ndarray], axes: Sequence[Axis]
+    ) -> None:
+        self._now = np.array([kernel.shape[axis] for kernel, axis in axes], int)
+        self._order = order
+        self._units = [
+            groups.unit[entry.ids]
+            if (entry := groups.trace.slices.get((id(kernel), axis)))
+            else np.empty(0, int)
+            for kernel, axis in axes
+        ]
+        self._unit_count = groups.unit_count
+
+    @cached_property
+    def _shrunk(self) -> list[np.ndarray]:
+        """For each group, int (1 + removable, axes): by how much the axes shrink."""
+        # A unit may lie several times on one axis, as after Flatten.
+        often = np.zeros((len(self._units), self._unit_count), int)
+        for axis, units in enumerate(self._units):
+            np.add.at(often[axis], units, 1)
+        return [
+            np.concatenate([np.zeros((1, len(often)), int), often[:, order].T.cumsum(axis=0)])
+            for order in self._order
+        ]
+
+    def __call__(self, gone: np.ndarray) -> np.ndarray:
+        """Int (plans, axes), where of each group `gone`, int (plans, groups), units are gone."""
+        found = np.repeat(self._now[None], len(gone), axis=0)
+        for shrunk, column in zip(self._shrunk, gone.T, strict=True):
+            found -= shrunk[column]
+        return found

@@ -27,7 +27,7 @@ from tfprune.filters.rounds import in_rounds
 from tfprune.filters.rules import channel_rule
 from tfprune.filters.sensitivity import sensitivity
 from tfprune.filters.table import group_table
-from tfprune.filters.targets import plan, remove_filters, simplified
+from tfprune.filters.targets import Target, plan_counted, remove_filters, simplified
 
 __all__ = [
     "IMPORTANCE",
@@ -43,6 +43,7 @@ __all__ = [
     "Limits",
     "PlanDocument",
     "RemovalPlan",
+    "Target",
     "channel_groups",
     "channel_rule",
     "constant_units",
@@ -51,7 +52,7 @@ __all__ = [
     "in_rounds",
     "keeping_cost",
     "keeping_share",
-    "plan",
+    "plan_counted",
     "plan_document",
     "planned",
     "rebuild",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias, cast
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ from tfprune.filters.importance import Importance
 from tfprune.filters.limits import Limits, Names
 from tfprune.filters.plan import (
     RemovalPlan,
+    check_share,
     keeping_cost,
     keeping_share,
     removing,
@@ -27,6 +29,66 @@ from tfprune.filters.plan import (
 )
 from tfprune.filters.rebuild import rebuild
 from tfprune.filters.rounds import in_rounds
+
+TargetName: TypeAlias = Literal[
+    "filters", "macs", "params", "dead", "latency", "milliseconds", "bytes"
+]
+COUNTED: tuple[TargetName, ...] = ("filters", "macs", "params", "dead")
+"""The targets that are counted in the model."""
+MEASURED: tuple[TargetName, ...] = ("latency", "milliseconds", "bytes")
+"""The targets that are measured on exported files."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The one thing that a removal plan has to reach.
+
+    Attributes:
+        name: which of `COUNTED` or `MEASURED`.
+        value: the share to keep, 0 to 1, of `filters`, `macs`, `params` and `latency`; the time of
+            one example for `milliseconds`; the size of the file for `bytes`; 1 for `dead`.
+    """
+
+    name: TargetName
+    value: float
+
+    @classmethod
+    def of(cls, **targets: float | None) -> Target:
+        """The one target that is given.
+
+        Example:
+            ```python
+            Target.of(filters=None, macs=0.5, dead=False)  # Target(name='macs', value=0.5)
+            ```
+
+        Args:
+            **targets: each possible target by its name; None, or False, where it is not given.
+
+        Raises:
+            UsageError: none or several are given, or the value is out of range.
+        """
+        # Zero equals False, and is a target, if a wrong one.
+        given = {
+            name: value
+            for name, value in targets.items()
+            if value is not None and value is not False
+        }
+        if len(given) != 1:
+            raise UsageError(
+                f"give exactly one target of {', '.join(targets)}, "
+                f"not {' and '.join(given) or 'none'}"
+            )
+        ((name, value),) = given.items()
+        if name in ("filters", "macs", "params", "latency"):
+            check_share(name, value)
+        elif not value > 0:
+            raise UsageError(f"{name}={value:g} is not a target: give a number above 0")
+        return cls(cast(TargetName, name), float(value))
+
+    @property
+    def measured(self) -> bool:
+        """Whether it is measured on exported files, and not counted in the model."""
+        return self.name in MEASURED
 
 
 def remove_filters(model: keras.Model, filters: Mapping[str, Sequence[int]]) -> keras.Model:
@@ -47,13 +109,10 @@ def remove_filters(model: keras.Model, filters: Mapping[str, Sequence[int]]) -> 
     return rebuild(removing(ChannelGroups(model), filters))
 
 
-def plan(
+def plan_counted(
     model: keras.Model,
+    target: Target,
     *,
-    filters: float | None = None,
-    macs: float | None = None,
-    params: float | None = None,
-    dead: bool = False,
     scope: Literal["layer", "global"] = "layer",
     importance: Importance = "l2",
     data: LabelledImages | None = None,
@@ -62,63 +121,35 @@ def plan(
     exclude: Names = (),
     rounds: int = 1,
 ) -> RemovalPlan:
-    """Decides which channels go, and changes nothing.
+    """Plans for a target that is counted in the model; `tfprune.plan` describes the arguments.
 
-    Give exactly one of the four targets `filters`, `macs`, `params` and `dead`.
-
-    Args:
-        model: a functional or built Sequential Keras model; it is not changed.
-        filters: the share of the filters to keep, 0 to 1; of what `scope` says.
-        macs: the share of the multiply-accumulates to keep; filters compete across all layers.
-        params: the share of the parameters to keep; filters compete across all layers.
-        dead: the channels that contribute nothing, which changes no output; `tfprune.slim` also
-            folds constants and removes dead residual blocks, see `simplified`.
-        scope: of `filters`: `"layer"` keeps its share in every channel group, `"global"` keeps it
-            of all removable filters, which compete across all layers.
-        importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE` (`l1`, `l2`,
-            `lasso`, `bn_gamma`, `geometric_median`, `taylor`, `random`), or a function of the
-            `ChannelGroups` that returns one score per unit, float (unit_count,).
-        data: labelled training images, which `taylor` needs: float or uint8 (n, ...) images as the
-            model takes them, and int (n,) labels. A few hundred do.
-        round_to: sizes become multiples of this where they shrink; runtimes work in tiles.
-        minimum: channels that each group keeps at least, where it has so many.
-        exclude: layers that keep all their channels, and so do those coupled with them: names,
-            paths, globs of these such as `"conv*"`, or the name of a nested model.
-        rounds: how often filters are ranked. The share is approached in so many geometric steps,
-            each ranked anew on the model that the one before would leave (Molchanov et al. 2017).
-
-    Returns:
-        The plan, for `tfprune.filters.rebuild`.
+    Example:
+        ```python
+        plan_counted(model, Target("macs", 0.5), importance="l1")
+        ```
 
     Raises:
-        UsageError: not exactly one target, one that is out of range or out of reach, a model of
-            which nothing can be removed or whose MACs cannot be counted, a limit that is none, an
-            unknown layer or importance, missing data, or a model without a graph.
+        UsageError: the target is out of reach or removes nothing, an option is unknown or out of
+            range, or the model has no graph.
     """
-    named = {"filters": filters, "macs": macs, "params": params}
-    shares = [(name, share) for name, share in named.items() if share is not None]
-    given = [name for name, _ in shares] + ["dead"] * dead
-    if len(given) != 1:
-        raise UsageError(
-            "give exactly one of filters, macs, params and dead, "
-            f"not {' and '.join(given) or 'none'}"
-        )
     if scope not in ("layer", "global"):
         raise UsageError(f"scope={scope!r} is unknown: choose one of layer, global")
-    if dead and rounds != 1:
-        raise UsageError(f"rounds={rounds} lead to a share, and dead has none: leave rounds out")
+    if target.name == "dead" and rounds != 1:
+        raise UsageError("rounds has no meaning for the target dead: leave it out")
     groups = ChannelGroups(model)
     # Looked at once: an iterator would be empty the second time.
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
-    if dead:
+    if target.name == "dead":
         return removing_dead(groups, round_to, minimum, exclude)
-    ((name, share),) = shares
+    name, share = target.name, target.value
 
     def choose(ranked: np.ndarray, share: float) -> RemovalPlan:
         limits = (round_to, minimum, exclude)
         if name == "filters" and scope == "layer":
             return keeping_share(groups, ranked, share, *limits)
-        return keeping_cost(groups, ranked, _cost(groups, name, exclude), share, name, *limits)
+        return keeping_cost(
+            groups, ranked, counted_cost(groups, name, exclude), share, name, *limits
+        )
 
     found = in_rounds(groups, choose, share, rounds, importance, data)
     if share < 1 and found.alive.all():
@@ -131,14 +162,29 @@ def _say_nothing_goes(groups: ChannelGroups, target: str, limits: Limits) -> Non
     nothing = f"{target} removes nothing of model {groups.model.name!r}"
     if not limits.removable.size:
         raise UsageError(f"{nothing}, where no channel may go: {limits}")
-    warnings.warn(f"slim: {nothing}: every group is as small as its limits allow", stacklevel=4)
+    warnings.warn(f"slim: {nothing}: every group is as small as its limits allow", stacklevel=5)
 
 
-def _cost(groups: ChannelGroups, name: str, exclude: Names) -> Callable[[np.ndarray], int]:
-    """From the units that live to the cost of that name."""
+def counted_cost(
+    groups: ChannelGroups, name: TargetName, exclude: Names = ()
+) -> Callable[[np.ndarray], int]:
+    """The cost that a target names, as a function of the units that live.
+
+    Args:
+        groups: the channel groups of a model.
+        name: `"filters"`, `"macs"` or `"params"`.
+        exclude: layers whose filters do not count, see `Limits`.
+
+    Returns:
+        From bool (groups.unit_count,) to the cost.
+
+    Raises:
+        UsageError: for `"macs"`, a layer cannot be counted.
+    """
     if name == "filters":
         return partial(_count, Limits(groups, exclude=exclude).removable)
-    return {"macs": Cost(groups).macs, "params": Cost(groups).params}[name]
+    cost = Cost(groups)
+    return cost.macs if name == "macs" else cost.params
 
 
 def _count(units: np.ndarray, alive: np.ndarray) -> int:

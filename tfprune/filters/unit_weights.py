@@ -15,37 +15,11 @@ from keras import layers, ops
 from keras.src.ops.numpy import Add
 
 from tfprune.filters.groups import ChannelGroups
-from tfprune.model.activations import means
+from tfprune.model.activations import is_activation
 from tfprune.model.graph import calls, functional, is_graph
 
 ADDITIONS = (layers.Add, Add)
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
-
-
-class AfterUpdate:
-    """A constraint that lets its variable be, and does something else inside the same step.
-
-    Keras applies constraints after the update, in the order of the trainable variables; on the
-    last of them this is the one place inside the compiled step where all are up to date.
-    """
-
-    def __init__(self, inner: Callable[[Any], Any] | None, action: Callable[[], None]) -> None:
-        self.inner = inner
-        self._action = action
-        self._variable: keras.Variable | None = None
-
-    def on(self, variable: keras.Variable) -> None:
-        """Becomes the variable's constraint."""
-        self._variable = variable
-        variable.constraint = self
-
-    def __call__(self, value: Any) -> Any:
-        """What the variable becomes: what it is after the inner constraint and the action."""
-        assert self._variable is not None
-        if self.inner is not None:
-            self._variable.assign(self.inner(value))
-        self._action()
-        return self._variable.value
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +198,6 @@ def _scale_of(layer: keras.Operation) -> list[keras.Variable]:
         # Without a gamma, beta alone does not silence it.
         return [layer.gamma, *([layer.beta] if layer.center else [])] if layer.scale else []
     if isinstance(layer, (layers.Dense, *CONVOLUTIONS)):
-        plain = layer.activation is None or means(layer.activation, "linear", "relu")
+        plain = layer.activation is None or is_activation(layer.activation, "linear", "relu")
         return [layer.kernel, *([layer.bias] if layer.use_bias else [])] if plain else []
     return []

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
+from tfprune.formats import FORMATS
 from tfprune.pipeline.kinds import RetrainStep, SlimStep
 from tfprune.pipeline.plan import Task
 from tfprune.pipeline.spec import Pipeline
@@ -20,22 +21,6 @@ from tfprune.report.records import Finished, FinishedStep, Record, read_record
 from tfprune.training import Training
 from tfprune.training.backup import epochs_done
 
-# Bytes a parameter in a file of each format, for a forecast.
-_BYTES: dict[str, int] = {
-    "keras": 4,
-    "savedmodel": 4,
-    "savedmodel-zst": 4,
-    "tflite": 4,
-    "tflite-float16": 2,
-    "tflite-dynamic": 1,
-    "tflite-int8": 1,
-    "tflite-int16x8": 1,
-    "tflite-sparse": 4,
-    # Text: "0x12, " for each byte.
-    "c-array": 6,
-    "c-array-float": 24,
-    "onnx": 4,
-}
 # A file's own structure, whatever its size.
 _STRUCTURE = 60_000
 # A step that does not train looks at the validation images a few times and at some training images.
@@ -128,9 +113,10 @@ class Outlook:
         if task.kind == "step":
             record = self._steps.get(task.name)
             parameters = record["parameters"] if record else self._parameters or 0
-            return int(parameters * _BYTES["keras"] + 2 * _STRUCTURE)
+            return int(parameters * FORMATS["keras"].parameter_bytes + 2 * _STRUCTURE)
         formats = self._pipeline.delivered(task.name)[1]
-        return int(sum((self._parameters or 0) * _BYTES[each] + _STRUCTURE for each in formats))
+        count = self._parameters or 0
+        return sum(count * FORMATS[each].parameter_bytes + _STRUCTURE for each in formats)
 
     def table(self, tasks: Iterable[Task]) -> pd.DataFrame:
         """What a run has to do.

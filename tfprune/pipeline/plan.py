@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tfprune.artifacts.installed import EXTRAS
 from tfprune.files import sha256
+from tfprune.formats import FORMATS
 from tfprune.pipeline.chain import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import ModelSpec, Pipeline
@@ -198,7 +198,7 @@ def _delivery(
     """The delivery of a variant, after the last of its steps."""
     chain, formats, images = pipeline.delivered(variant)
     last = steps.along(chain, variant)
-    optional = [package for name in formats for package in EXTRAS.get(name, ())]
+    optional = [package for name in formats for package in FORMATS[name].packages]
     identity = key(
         {
             "after": start if last is None else last.identity,

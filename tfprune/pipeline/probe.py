@@ -7,7 +7,8 @@ import statistics
 import time
 
 from tfprune import data, training
-from tfprune.measure import evaluate, load
+from tfprune.formats import load
+from tfprune.measure import evaluate
 from tfprune.pipeline.outlook import Probe
 from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.steps import build

@@ -9,9 +9,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfprune.artifacts.installed import check_installed
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.files import existing_file
+from tfprune.formats import check_installed
 from tfprune.pipeline.spec import Pipeline
 from tfprune.report.budgets import mistakes
 

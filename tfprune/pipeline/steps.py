@@ -12,7 +12,8 @@ import keras
 
 from tfprune import data, devices, filters, slimming, training, weights, zoo
 from tfprune.artifacts import export
-from tfprune.measure import evaluate, load, parameters
+from tfprune.formats import load
+from tfprune.measure import evaluate, parameters
 from tfprune.model import counting, graph
 from tfprune.model.loading import load as load_model
 from tfprune.pipeline.kinds import (
@@ -32,9 +33,6 @@ from tfprune.training.schedule import polynomial_decay
 
 # Labelled images that an importance may look at, and images for BatchNorm's statistics.
 _RANKED_BY, _RECALIBRATED_BY = 512, 2048
-
-# Far from the seeds of a study, which are small: the control shares no start with any of them.
-_REINIT_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def _prune_once(step: PruneOnceStep, model: keras.Model, bench: Bench) -> Result
 
 
 def _round(step: RoundStep, model: keras.Model, bench: Bench) -> Result:
-    rounded = weights.rounded(model, step.bits)
+    rounded = weights.round_weights(model, step.bits)
     return rounded, _lost(model, rounded, "rounded", bench)
 
 
@@ -197,12 +195,16 @@ def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
 
 
 def _retrain(step: RetrainStep, model: keras.Model, bench: Bench) -> Result:
+    """Trains a pruned model on, from where it is rewound to.
+
+    It rewinds to an epoch, where `tfprune.lottery` rewinds to a step: a pipeline resumes its
+    trainings at epochs, from which the order of the data and the learning rate follow; see
+    `tfprune.weights.lottery`.
+    """
     if step.rewind == "weights" and bench.origin is not None:
-        model = weights.rewound(model, bench.origin(step.epoch, bench.seed))
-    if step.rewind == "random":
-        model = weights.scattered(model, bench.seed + _REINIT_SEED)
+        model = weights.rewind(model, bench.origin(step.epoch, bench.seed))
     if step.rewind in ("reinit", "random"):
-        model = weights.rewound(model, weights.redrawn(model, bench.seed + _REINIT_SEED))
+        model = weights.untrained_control(model, step.rewind, bench.seed)
     return _fitted(step, model, bench, [weights.KeepZeros()], first_epoch=step.epoch)
 
 
@@ -278,7 +280,7 @@ def described(model: keras.Model) -> dict[str, Any]:
     """What every step records of the model it leaves."""
     counted = parameters(model)
     return {
-        "macs": counting.work_of(model).whole_macs,
+        "macs": counting.count_macs(model).whole_macs,
         "parameters": counted.total,
         "nonzero_parameters": counted.nonzero,
     }

@@ -15,7 +15,8 @@ from tfprune import data
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD, write_text
-from tfprune.measure import evaluate, load, parameters, sparsity, time_files
+from tfprune.formats import load
+from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
 from tfprune.pipeline import provenance, steps
 from tfprune.pipeline.plan import Task
@@ -133,7 +134,7 @@ class Shop:
             "variant": task.name,
             "seed": task.seed,
             "steps": [each.folder.name for each in task.before],
-            "macs": counting.work_of(model).whole_macs,
+            "macs": counting.count_macs(model).whole_macs,
             "artifacts": [
                 {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test)}
                 for artifact in artifacts

@@ -17,6 +17,10 @@ _NAMED = 8
 def plot_sensitivity(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Draws accuracy against the share of channels kept, a line a channel group.
 
+    Example:
+        >>> table = sensitivity(model, accuracy)
+        >>> plot_sensitivity(table, "sensitivity.svg")
+
     Args:
         table: what `tfprune.filters.sensitivity` returned.
         path: an .svg, .png or .pdf file.

@@ -223,10 +223,10 @@ def _optimizer(training: Training, steps_per_epoch: int, first_epoch: int) -> ke
 
     rate = _schedule(training, steps_per_epoch)
     if first_epoch and not isinstance(rate, float):
-        from tfprune.training.late import Late
+        from tfprune.training.learning_rate import RewoundSchedule
 
         # The optimizer itself begins at 0: Adam, with fresh moments, corrects them by its steps.
-        rate = Late(rate, first_epoch * steps_per_epoch)
+        rate = RewoundSchedule(rate, first_epoch * steps_per_epoch)
     # None spares a pass over the weights; AdamW insists on a number.
     decay = training.weight_decay or None
     match training.optimizer:

@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import tfprune
-from tfprune.model.activations import acts_alone
+from tfprune.model.activations import is_pointwise
 
 from ..harness import randomised, run_slim_test
 from ..models import chain, conv, head
@@ -55,7 +55,7 @@ def test_pointwise_activations(silent: bool) -> None:
     known = {each for each in vars(keras.activations).values() if callable(each)}
     # It wants two numbers.
     known.discard(keras.activations.threshold)
-    pointwise = [each for each in known if acts_alone(each)]
+    pointwise = [each for each in known if is_pointwise(each)]
     mine = [each for each in pointwise if (float(each(ops.zeros(1))[0]) == 0) == silent]
     assert len(mine) >= 5
     x = keras.Input((4,))
@@ -85,12 +85,12 @@ def test_what_a_softmax_hears_is_not_dead() -> None:
     model = randomised(chain(layers.Dense(4, "softmax"), layers.Dense(3), shape=(4,)))
     reader = model.layers[1].kernel
     reader.assign(np.asarray(reader) * [[0], [1], [1], [1]])
-    assert tfprune.filters.plan(model, dead=True).removed == {}
+    assert tfprune.plan(model, dead=True).removed == {}
 
 
 def test_the_plan_says_what_is_inexact() -> None:
     model = chain(conv(name="a"), conv(name="b", activation="softmax"), conv(name="c"))
-    plans = [tfprune.filters.plan(model, filters=share) for share in (1.0, 0.5)]
+    plans = [tfprune.plan(model, filters=share) for share in (1.0, 0.5)]
     assert plans[0].inexact == {}
     assert plans[1].inexact == {"b": "softmax spreads over all channels"}
 

@@ -81,9 +81,9 @@ def test_inexact(case: str) -> None:
     model = chain(conv(name="free"), INEXACT[case](), conv(3))
     groups = run_slim_test(model, exact=False, dies=None)
     assert list(groups.frozen) == [model.layers[-1].name]
-    found = tfprune.filters.plan(model, filters=0.5)
+    found = tfprune.plan(model, filters=0.5)
     assert found.inexact == {"norm": "norm normalises over all channels"}
-    assert "free" not in tfprune.filters.plan(model, dead=True).removed
+    assert "free" not in tfprune.plan(model, dead=True).removed
 
 
 def test_group_norm_loses_whole_groups() -> None:

@@ -365,12 +365,12 @@ def test_an_addition_makes_a_zero_channel_audible(after: float) -> None:
     made = model.get_layer("made")
     made.kernel.assign(np.asarray(made.kernel) * [0, 1, 1])
     made.bias.assign(np.asarray(made.bias) * [0, 1, 1])
-    found = tfprune.filters.plan(model, dead=True)
+    found = tfprune.plan(model, dead=True)
     assert found.removed == ({} if after else {"made": [0]})
 
 
 def test_a_zero_in_an_array_silences_its_channel() -> None:
     x = keras.Input((4,))
     y = layers.Dense(3, name="made")(x) * np.array([1.0, 0.0, 2.0], np.float32)
-    found = tfprune.filters.plan(randomised(keras.Model(x, layers.Dense(2)(y))), dead=True)
+    found = tfprune.plan(randomised(keras.Model(x, layers.Dense(2)(y))), dead=True)
     assert found.removed == {"made": [1]}

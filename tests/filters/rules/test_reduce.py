@@ -100,7 +100,7 @@ def test_zero_padding_makes_a_constant_vary(padded: bool) -> None:
     norm, bias = model.get_layer("norm"), np.asarray(model.get_layer("made").bias)
     norm.moving_mean.assign(bias)
     norm.beta.assign(np.zeros(4))
-    found = tfprune.filters.plan(model, dead=True)
+    found = tfprune.plan(model, dead=True)
     assert found.removed == ({} if padded else {"made": [0]})
     inputs = examples(model)
     assert_close(outputs(tfprune.filters.rebuild(found), inputs), outputs(model, inputs), 1e-5)

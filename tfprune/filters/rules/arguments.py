@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from tfprune.filters.channels import Channels, Trace
+from tfprune.model import layer_table
 
 
 def operations(module: ModuleType, names: str) -> list[type]:
@@ -24,7 +25,7 @@ def operations(module: ModuleType, names: str) -> list[type]:
 
 def channel_axis(layer: keras.Operation, rank: int) -> int:
     """The channel axis that a layer's `data_format` names, counted from the front."""
-    return 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
+    return layer_table.channel_axis(layer) % rank
 
 
 def axes_of(axis: int | Iterable[int] | None, rank: int) -> list[int]:

@@ -19,7 +19,7 @@ from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules.arguments import arguments, operations, rewritable, rewrite
 from tfprune.filters.rules.reduce import spread
 from tfprune.filters.rules.registry import channel_rule, refuse, refusing
-from tfprune.model.activations import acts_alone, means, spreads
+from tfprune.model.activations import is_activation, is_pointwise, mixes_channels
 from tfprune.model.type_table import TypeTable
 
 # -- one tensor ---------------------------------------------------------------------------------
@@ -60,12 +60,12 @@ def activation(trace: Trace, layer: Any, x: Channels) -> Channels:
 
 def activated(trace: Trace, activation: Any, x: Channels) -> Channels:
     """Channels after an activation function, which may freeze them or be inexact."""
-    if activation is None or means(activation, "linear"):
+    if activation is None or is_activation(activation, "linear"):
         return x
     x = replace(x, linear=None)
-    if acts_alone(activation):
+    if is_pointwise(activation):
         return x.mapped(activation)
-    if spreads(activation):
+    if mixes_channels(activation):
         return spread(trace, x, [len(x.shape) - 1], _function_name(activation))
     trace.freeze(x, not_pointwise(activation))
     return x.varying()

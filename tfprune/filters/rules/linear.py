@@ -13,6 +13,13 @@ from tfprune.filters.channels import Channels, Trace, agreed, float_values
 from tfprune.filters.rules.arguments import channel_axis, operations
 from tfprune.filters.rules.elementwise import activated
 from tfprune.filters.rules.registry import channel_rule, refuse, refusing
+from tfprune.model.layer_table import (
+    CONVOLUTIONS,
+    DEPTHWISE_CONVOLUTIONS,
+    LAYER_TABLE,
+    SEPARABLE_CONVOLUTIONS,
+    TRANSPOSED_CONVOLUTIONS,
+)
 
 
 def silent_or_constant(kernel: np.ndarray, bias: np.ndarray | None, read: np.ndarray) -> np.ndarray:
@@ -33,17 +40,16 @@ def silent_or_constant(kernel: np.ndarray, bias: np.ndarray | None, read: np.nda
     return np.where(silent, values, np.nan)
 
 
-def _linear(
-    trace: Trace, layer: Any, x: Channels, axis: int, size_key: str, transposed: bool = False
-) -> Channels:
+def _linear(trace: Trace, layer: Any, x: Channels, axis: int, size_key: str) -> Channels:
+    """A layer with one kernel, which reads channels along `axis` and makes others there."""
+    (row,) = LAYER_TABLE[type(layer)]
+    assert row.inputs is not None
     x = trace.along(x, axis)
     bias = float_values(layer.bias) if layer.use_bias else None
-    kernel = float_values(layer.kernel)
-    if transposed:
-        kernel = np.swapaxes(kernel, -1, -2)
+    kernel = np.moveaxis(float_values(layer.kernel), (row.inputs, row.outputs), (-2, -1))
     made = trace.produce(axis, silent_or_constant(kernel, bias, x.constant))
-    trace.weight(layer.kernel, -1 if transposed else -2, x, "input")
-    trace.weight(layer.kernel, -2 if transposed else -1, made, "filter")
+    trace.weight(layer.kernel, row.inputs, x, "input")
+    trace.weight(layer.kernel, row.outputs, made, "filter")
     if layer.use_bias:
         trace.weight(layer.bias, 0, made, "filter")
     trace.number(size_key, made)
@@ -56,19 +62,12 @@ def dense(trace: Trace, layer: Any, x: Channels) -> Channels:
     return _linear(trace, layer, x, len(x.shape) - 1, "units")
 
 
-@channel_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+@channel_rule(*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)
 def conv(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Filters are the channels."""
-    if layer.groups > 1:
+    if getattr(layer, "groups", 1) > 1:
         return grouped(trace, layer, x)
     return _linear(trace, layer, x, channel_axis(layer, len(x.shape)), "filters")
-
-
-@channel_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-def conv_transpose(trace: Trace, layer: Any, x: Channels) -> Channels:
-    """As a convolution, but kernels are (..., filters, inputs)."""
-    axis = channel_axis(layer, len(x.shape))
-    return _linear(trace, layer, x, axis, "filters", transposed=True)
 
 
 @channel_rule(layers.Embedding)
@@ -153,7 +152,7 @@ def filtered(trace: Trace, layer: Any, x: Channels, kernel: np.ndarray, bias: An
     )
 
 
-@channel_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+@channel_rule(*DEPTHWISE_CONVOLUTIONS)
 def depthwise(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Each channel is filtered alone, into `depth_multiplier` channels that go with it."""
     x = trace.along(x, channel_axis(layer, len(x.shape)))
@@ -166,7 +165,7 @@ def depthwise(trace: Trace, layer: Any, x: Channels) -> Channels:
     return activated(trace, layer.activation, made)
 
 
-@channel_rule(layers.SeparableConv1D, layers.SeparableConv2D)
+@channel_rule(*SEPARABLE_CONVOLUTIONS)
 def separable(trace: Trace, layer: Any, x: Channels) -> Channels:
     """A depthwise convolution whose channels a convolution of size 1 reads."""
     axis = channel_axis(layer, len(x.shape))

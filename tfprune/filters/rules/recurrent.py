@@ -13,7 +13,7 @@ from tfprune.filters.channels import Channels, Trace, float_values
 from tfprune.filters.rules.elementwise import not_pointwise
 from tfprune.filters.rules.linear import silent_or_constant
 from tfprune.filters.rules.registry import channel_rule, refuse, refusing
-from tfprune.model.activations import acts_alone
+from tfprune.model.activations import is_pointwise
 from tfprune.model.type_table import TypeTable
 
 _SIZE: TypeTable[str] = TypeTable(
@@ -56,7 +56,7 @@ def _held(trace: Trace, layer: Any, made: Channels) -> None:
     if layer.stateful:
         trace.freeze(made, f"{layer.name} keeps its state between batches")
     for each in (layer.activation, getattr(layer, "recurrent_activation", None)):
-        if not acts_alone(each):
+        if not is_pointwise(each):
             trace.freeze(made, not_pointwise(each))
 
 
@@ -88,7 +88,7 @@ def _cell(
     silent = ((heard == 0) & (itself == 0)).reshape(gates, -1).all(axis=0)
     # A state of zeros meets a candidate of activation(0), which must be zero too.
     zero = replace(made, constant=np.zeros(len(made)))
-    rests = acts_alone(layer.activation) and (zero.mapped(layer.activation).constant == 0).all()
+    rests = is_pointwise(layer.activation) and (zero.mapped(layer.activation).constant == 0).all()
     known = silent & rests & starts_at_zero
     made = replace(made, constant=np.where(known, 0.0, np.nan), linear=None)
     trace.weight(cell.recurrent_kernel, -2, made, "input")

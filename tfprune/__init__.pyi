@@ -1,0 +1,20 @@
+# The public names, each beside the module it lives in: `__init__.py` loads it at first use.
+from .artifacts import export as export
+from .errors import TfpruneError as TfpruneError
+from .errors import UsageError as UsageError
+from .filters import GroupLasso as GroupLasso
+from .filters import LearnStructure as LearnStructure
+from .filters import channel_groups as channel_groups
+from .filters import channel_rule as channel_rule
+from .filters import remove_filters as remove_filters
+from .measure.sparsity import sparsity as sparsity
+from .model.activations import register_pointwise as register_pointwise
+from .model.counting import macs as macs
+from .model.loading import load as load
+from .pipeline.lottery import lottery as lottery
+from .slimming import plan as plan
+from .slimming import slim as slim
+from .training.schedule import polynomial_decay as polynomial_decay
+from .weights import PruneWeights as PruneWeights
+
+__version__: str
