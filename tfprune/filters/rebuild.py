@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.filters.channels import Number
 from tfprune.filters.plan import RemovalPlan
-from tfprune.filters.records import Number
 from tfprune.model.cloning import compile_like, config_of, copy_weights, from_config, layer_entries
 from tfprune.model.graph import graph_at_each_step, is_graph
 
