@@ -30,7 +30,7 @@ import tfprune
 from tests.filters.harness import examples, silenced
 from tfprune.files import write_json, write_text
 from tfprune.model.cloning import copy
-from tfprune.model.counting import work_of
+from tfprune.model.counting import count_macs
 from tfprune.pipeline import provenance
 
 MODELS = keras_hub.models
@@ -245,7 +245,7 @@ def tried(build: Callable[[], keras.Model]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "same bits": all((one == other).all() for one, other in zip(wanted, again, strict=True))
     }
-    work = work_of(model)
+    work = count_macs(model)
     row["macs"] = work.whole_macs
     row["not counted"] = ", ".join(sorted(set(work.uncounted.values())))
     groups = tfprune.channel_groups(model)

@@ -13,7 +13,7 @@ import numpy as np
 import tfprune
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
 from tfprune.filters.cost import Cost
-from tfprune.model.graph import settle
+from tfprune.model.graph import finalize_states
 from tfprune.slimming import plan
 
 BATCH = 3
@@ -33,7 +33,7 @@ def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
         else:
             value = rng.normal(scale=0.5, size=shape)
         variable.assign(value)
-    settle(model)
+    finalize_states(model)
     return model
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import pytest
 from keras import layers
 
-from tfprune.errors import UsageError
 from tfprune.filters import ChannelGroups
-from tfprune.filters.planner import Course, KeepTarget, Progress, StagePlanner, keep_target
+from tfprune.filters.planner import Course, Progress, StagePlanner
+from tfprune.filters.targets import Target
 from tfprune.training.schedule import polynomial_decay
 
 
@@ -19,7 +18,7 @@ def planner(importance: str = "l2") -> StagePlanner:
     )
     course = Course(polynomial_decay(0.0, 0.5, begin=10, end=30, frequency=10), per_epoch=8)
     return StagePlanner(
-        ChannelGroups(model), KeepTarget("filters", 0.5), importance, round_to=1, course=course
+        ChannelGroups(model), Target("filters", 0.5), importance, round_to=1, course=course
     )
 
 
@@ -53,12 +52,3 @@ def test_gradients_are_collected_first_and_no_stage_goes_beyond_the_epoch():
     stage = plans.stage(Progress(20, np.ones(10, bool), gradients))
     assert stage.dying.any()
     assert stage.end == 24
-
-
-def test_one_target_is_read():
-    assert keep_target() is None
-    assert keep_target(macs=0.5) == ("macs", 0.5)
-    with pytest.raises(UsageError, match="takes one target, not filters and params"):
-        keep_target(filters=0.5, params=0.5)
-    with pytest.raises(UsageError, match=r"macs=1\.5 is not a share to keep"):
-        keep_target(macs=1.5)

@@ -104,7 +104,7 @@ def test_a_layer_shared_across_nesting() -> None:
     with pytest.raises(tfprune.UsageError) as error:
         copy(model)
     assert str(error.value) == (
-        "model 'mine' shares a layer with a model nested in it, which no config can say: "
+        "model 'mine' shares a layer with a model nested in it, which a config cannot express: "
         "give each its own layer"
     )
 

@@ -10,7 +10,12 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfprune.model import activations
-from tfprune.model.activations import acts_alone, means, register_pointwise, spreads
+from tfprune.model.activations import (
+    is_activation,
+    is_pointwise,
+    mixes_channels,
+    register_pointwise,
+)
 
 PUBLISHED = sorted(
     name
@@ -28,27 +33,27 @@ def test_every_activation_of_keras_is_known_in_every_spelling(name: str) -> None
     found = [getattr(space, name) for space in SPACES if hasattr(space, name)]
     assert found
     for function in found:
-        assert acts_alone(function) == (name not in MIXING | SHAPES)
-        assert spreads(function) == (name in MIXING)
+        assert is_pointwise(function) == (name not in MIXING | SHAPES)
+        assert mixes_channels(function) == (name in MIXING)
 
 
 def test_numbers_given_beforehand_change_nothing() -> None:
     leaky = functools.partial(keras.activations.leaky_relu, negative_slope=0.1)
-    assert acts_alone(leaky)
-    assert acts_alone(functools.partial(leaky, negative_slope=0.2))
-    assert acts_alone(functools.partial(ops.gelu, approximate=False))
-    assert spreads(functools.partial(ops.softmax, axis=-1))
+    assert is_pointwise(leaky)
+    assert is_pointwise(functools.partial(leaky, negative_slope=0.2))
+    assert is_pointwise(functools.partial(ops.gelu, approximate=False))
+    assert mixes_channels(functools.partial(ops.softmax, axis=-1))
     # Whatever an array does, it may do to each channel another thing.
-    assert not acts_alone(functools.partial(keras.activations.leaky_relu, negative_slope=[1, 2]))
-    assert not acts_alone(functools.partial(ops.add, ops.ones((3,))))
+    assert not is_pointwise(functools.partial(keras.activations.leaky_relu, negative_slope=[1, 2]))
+    assert not is_pointwise(functools.partial(ops.add, ops.ones((3,))))
 
 
 def test_layers_as_activations() -> None:
-    assert acts_alone(layers.LeakyReLU())
-    assert acts_alone(layers.Activation("tanh"))
-    assert not acts_alone(layers.Activation("softmax"))
+    assert is_pointwise(layers.LeakyReLU())
+    assert is_pointwise(layers.Activation("tanh"))
+    assert not is_pointwise(layers.Activation("softmax"))
     # Its slopes are weights, one for each channel.
-    assert not acts_alone(layers.PReLU())
+    assert not is_pointwise(layers.PReLU())
 
 
 def test_own_functions_are_not_known_until_they_are_registered(
@@ -58,12 +63,12 @@ def test_own_functions_are_not_known_until_they_are_registered(
         return ops.clip(x, 0.0, 0.5)
 
     monkeypatch.setattr(activations, "_registered", set())
-    assert not acts_alone(relu)
-    assert not means(relu, "relu")
+    assert not is_pointwise(relu)
+    assert not is_activation(relu, "relu")
     register_pointwise(relu)
-    assert acts_alone(relu)
+    assert is_pointwise(relu)
 
 
 def test_none_is_linear() -> None:
-    assert acts_alone(None)
-    assert not means(None, "linear")
+    assert is_pointwise(None)
+    assert not is_activation(None, "linear")

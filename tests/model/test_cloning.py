@@ -16,7 +16,7 @@ from keras import layers, ops
 import tfprune
 from tests.filters.harness import assert_same, examples, outputs, randomised
 from tfprune.formats.source import finished
-from tfprune.model.activations import acts_alone
+from tfprune.model.activations import is_pointwise
 from tfprune.model.cloning import compile_like, config_of, copy, from_config
 
 NAMES = sorted(
@@ -122,7 +122,7 @@ def test_what_is_exported_computes_the_same_bits(spelling: str) -> None:
     assert_same(outputs(finished(model), inputs), outputs(model, inputs))
 
 
-@pytest.mark.parametrize("spelling", [s for s in SPELLINGS if acts_alone(SPELLINGS[s])][::3])
+@pytest.mark.parametrize("spelling", [s for s in SPELLINGS if is_pointwise(SPELLINGS[s])][::3])
 def test_a_slim_model_keeps_its_functions(spelling: str) -> None:
     function = SPELLINGS[spelling]
     model = randomised(
@@ -386,8 +386,8 @@ class Failing(Forgetful):
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
-        (Forgetful, "cannot be made again from its config .*missing 1 required"),
-        (Failing, "no config that it could be made again from .*no attribute 'size'"),
+        (Forgetful, "cannot be rebuilt from its config .*missing 1 required"),
+        (Failing, "no config to rebuild it from .*no attribute 'size'"),
     ],
 )
 def test_layers_without_a_whole_config_are_refused(layer: type, said: str) -> None:

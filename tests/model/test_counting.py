@@ -13,7 +13,7 @@ from keras import layers, ops
 import tfprune
 from benchmarks.macs import profiled_macs
 from tfprune.measure import layer_table
-from tfprune.model.counting import kernel_uses, work_of
+from tfprune.model.counting import count_macs, kernel_uses
 
 
 def single(layer: layers.Layer, *shape: int) -> keras.Model:
@@ -292,7 +292,7 @@ UNCOUNTED: dict[str, tuple[Callable[[], keras.Model], str]] = {
 def test_what_cannot_be_counted_is_named(case: str) -> None:
     build, path = UNCOUNTED[case]
     model = build()
-    work = work_of(model)
+    work = count_macs(model)
     assert set(work.uncounted) == {path}
     assert work.whole_macs is None
     with pytest.warns(UserWarning, match=f"^macs: 1 of the model's layers .*{path} \\(a "):

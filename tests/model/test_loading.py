@@ -333,7 +333,7 @@ def test_a_missing_class_is_named(custom):
     with pytest.raises(UsageError) as error:
         tfprune.load(path)
     assert str(error.value) == (
-        f"{path} needs 'Bare' for layer 'bare', which nothing that was imported "
+        f"{path} needs 'Bare' for layer 'bare', which no imported module "
         "defines: give the Python file or the module that defines it, --import layers_of_mine"
     )
 

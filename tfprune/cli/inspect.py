@@ -72,12 +72,12 @@ def inspect_command(
     from tfprune import channel_groups
     from tfprune.filters import group_table
     from tfprune.measure.sparsity import sparsity
-    from tfprune.model.counting import listed, work_of
+    from tfprune.model.counting import count_macs, describe_layers
     from tfprune.model.loading import load as load_model
     from tfprune.report import render
 
     network = load_model(model)
-    groups, work = channel_groups(network), work_of(network)
+    groups, work = channel_groups(network), count_macs(network)
     table, zeros = group_table(groups), sparsity(network)
     cuts = None
     if data_name is not None and probed:
@@ -95,7 +95,7 @@ def inspect_command(
             document["sensitivity"] = json.loads(render(cuts, "json"))
         click.echo(json.dumps(document, indent=2))
         return
-    without = f" without {listed(work.uncounted)}" if work.uncounted else ""
+    without = f" without {describe_layers(work.uncounted)}" if work.uncounted else ""
     click.echo(
         f"{options.shown(model)}: {work.macs:,} MACs{without}, "
         f"{network.count_params():,} parameters\n"

@@ -17,6 +17,7 @@ from tfprune.filters.gradients import LabelledImages
 from tfprune.filters.importance import Importance, scores
 from tfprune.filters.limits import Names
 from tfprune.filters.targets import Target
+from tfprune.formats import FORMATS
 
 # A whole model is rebuilt, exported and measured at most so often.
 _ATTEMPTS = 4
@@ -24,7 +25,6 @@ _ATTEMPTS = 4
 _CLOSE = 0.03
 # A correction aims so much lower than it must, since the next measurement has noise, too.
 _MARGIN = 0.005
-_PARAMETER_BYTES = {"tflite": 4.0, "tflite-int8": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ def plan_removals(removals: Removals, target: Target, profiler: Profiler) -> Mea
         return _measured_plan(removals, nothing, present)
     cost: PlanCosts
     if sized:
-        each = _PARAMETER_BYTES[present.format]
+        each = FORMATS[present.format].parameter_bytes
         cost = PredictedBytes(removals, each, present.original_bytes)
     else:
         cost = PredictedTime(removals, profiler.times(), profiler.fastest())

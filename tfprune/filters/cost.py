@@ -11,7 +11,7 @@ import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
-from tfprune.model.counting import Work, listed, work_of
+from tfprune.model.counting import MacCount, count_macs, describe_layers
 
 
 class Cost:
@@ -22,9 +22,9 @@ class Cost:
         self._weights = groups.model.weights
 
     @cached_property
-    def _work(self) -> Work:
+    def _work(self) -> MacCount:
         # Only when asked for: a model of open sizes has parameters, but no count of these.
-        return work_of(self._groups.model)
+        return count_macs(self._groups.model)
 
     def macs(self, alive: np.ndarray) -> int:
         """Multiply-accumulates of one example with the units `alive`, bool (unit_count,).
@@ -35,8 +35,8 @@ class Cost:
         if self._work.uncounted:
             raise UsageError(
                 f"model {self._groups.model.name!r} has layers whose multiply-accumulates cannot "
-                f"be counted, so no share of them is known: {listed(self._work.uncounted)}; "
-                "give params= or filters= as the target"
+                "be counted, so no share of them is known: "
+                f"{describe_layers(self._work.uncounted)}; give params= or filters= as the target"
             )
         kernels = [use for use in self._work.uses if use.kernel is not None]
         shapes = self._shapes((use.kernel for use in kernels), alive)

@@ -14,7 +14,7 @@ from keras import layers
 from keras.src.ops.numpy import Add
 
 from tfprune.filters.channels import Trace
-from tfprune.filters.trace import follow
+from tfprune.filters.rules import follow
 from tfprune.model.cloning import compile_like, copy
 from tfprune.model.graph import Call, calls, functional, is_graph, named_layers
 

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
+from tfprune.filters.channels import float_values
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.readers import Reader, readers
-from tfprune.filters.rules._common import numpy
 from tfprune.model.cloning import compile_like, copy
 from tfprune.model.graph import named_layers
 
@@ -174,9 +174,9 @@ def _fold(
     shifts, holder = reader.shifts(chosen), paths[reader.into]
     shift = shifts.reshape(-1, shifts.shape[-1]).sum(axis=0)
     if reader.into == reader.path:
-        holder.bias.assign(numpy(holder.bias) + shift)
+        holder.bias.assign(float_values(holder.bias) + shift)
     else:
-        holder.moving_mean.assign(numpy(holder.moving_mean) - shift)
+        holder.moving_mean.assign(float_values(holder.moving_mean) - shift)
     kernel = np.moveaxis(reader.kernel.copy(), reader.axis, 0)
     kernel[chosen] = 0.0
     reader.variable.assign(np.moveaxis(kernel, 0, reader.axis))

@@ -9,10 +9,9 @@ from typing import Any, overload
 import keras
 import numpy as np
 
-from tfprune.filters.channels import Trace
-from tfprune.filters.records import Role, Slice
-from tfprune.filters.trace import trace
-from tfprune.model.graph import named_layers
+from tfprune.filters.channels import Role, Slice, Trace
+from tfprune.filters.rules import follow
+from tfprune.model.graph import functional, named_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +50,10 @@ class ChannelGroups(Sequence[ChannelGroup]):
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
-        self.trace: Trace = trace(model)
+        self.trace = Trace()
+        inputs = [self.trace.opaque(each.shape) for each in functional(model).inputs]
+        for channels in follow(self.trace, model, inputs):
+            self.trace.freeze(channels, "it is an output of the model")
         self.unit = self.trace.components()
         self.unit_count = int(self.unit.max(initial=-1)) + 1
         paths = {id(layer): path for path, layer in named_layers(model).items()}

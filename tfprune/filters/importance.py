@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
+from tfprune.filters.channels import Slice
 from tfprune.filters.gradients import LabelledImages, gradients
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.records import Slice
 from tfprune.vocabulary import IMPORTANCES, ImportanceName
 
 Importance = ImportanceName | str | Callable[[ChannelGroups], np.ndarray]

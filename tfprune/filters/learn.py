@@ -10,8 +10,9 @@ from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import Importance
 from tfprune.filters.lasso import GroupLasso
-from tfprune.filters.planner import Course, StagePlanner, keep_target
+from tfprune.filters.planner import Course, StagePlanner
 from tfprune.filters.proximal import ProximalStep
+from tfprune.filters.targets import Target
 from tfprune.filters.unit_weights import UnitWeights, of_branches, of_channels, removable_units
 from tfprune.training.schedule import polynomial_decay
 
@@ -93,7 +94,9 @@ class LearnStructure(keras.callbacks.Callback):
                 f"{self.penalty.groups!r} groups: put such a GroupLasso on the kernels as their "
                 "regularizer"
             )
-        self._target = keep_target(filters, macs, params)
+        shares = {"filters": filters, "macs": macs, "params": params}
+        given = any(share is not None for share in shares.values())
+        self._target = Target.of(**shares) if given else None
         if penalty is None and self._target is None:
             raise UsageError("LearnStructure needs a strength, or a target such as macs=0.5")
         if self._target is not None and self.penalty.groups == "depth":
@@ -214,7 +217,7 @@ class LearnStructure(keras.callbacks.Callback):
         total = self.params["epochs"] * per_epoch
         begin, end = (first + round(part * total) for part in (self._begin, self._end))
         schedule = polynomial_decay(
-            0.0, 1 - self._target.keep, begin, max(end, begin + 1), self._frequency
+            0.0, 1 - self._target.value, begin, max(end, begin + 1), self._frequency
         )
         course = Course(schedule, per_epoch)
         return StagePlanner(self._groups, self._target, self._importance, self._round_to, course)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.filters.groups import ChannelGroup, ChannelGroups
-from tfprune.model.graph import named, named_layers
+from tfprune.model.graph import named_layers, path_matches
 
 Names = str | Iterable[str]
 
@@ -89,10 +89,10 @@ class Limits:
 
 def _units(groups: ChannelGroups, pattern: str) -> np.ndarray:
     """The units of the layers that a name or glob means."""
-    found = [units for path, units in groups.producers.items() if named(path, pattern)]
+    found = [units for path, units in groups.producers.items() if path_matches(path, pattern)]
     if found:
         return np.concatenate(found)
-    if any(named(path, pattern) for path in named_layers(groups.model)):
+    if any(path_matches(path, pattern) for path in named_layers(groups.model)):
         raise UsageError(
             f"exclude: {pattern!r} names no layer that makes channels: name the one before it that "
             "does"

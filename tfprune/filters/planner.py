@@ -2,61 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfprune.errors import UsageError
-from tfprune.filters.cost import Cost
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import Importance, scores
-from tfprune.filters.plan import check_share, keeping_cost
+from tfprune.filters.plan import keeping_cost
+from tfprune.filters.targets import Target, counted_cost
 from tfprune.filters.unit_weights import removable_units
 from tfprune.training.schedule import Schedule, sparsity_at
 
 _NEVER = int(np.iinfo(np.int32).max)
-
-
-class KeepTarget(NamedTuple):
-    """How much of a model shall be left.
-
-    Attributes:
-        cost: what is counted: "filters", "macs" or "params".
-        keep: the share of it to keep, 0 to 1.
-    """
-
-    cost: str
-    keep: float
-
-
-def keep_target(
-    filters: float | None = None, macs: float | None = None, params: float | None = None
-) -> KeepTarget | None:
-    """The one target that is given, or None.
-
-    Example:
-        ```python
-        keep_target(macs=0.5)  # KeepTarget(cost='macs', keep=0.5)
-        ```
-
-    Args:
-        filters: the share of the removable channels to keep.
-        macs: the share of the multiply-accumulates to keep.
-        params: the share of the parameters to keep.
-
-    Raises:
-        UsageError: two targets, or one out of range.
-    """
-    arguments = {"filters": filters, "macs": macs, "params": params}
-    targets = [KeepTarget(cost, keep) for cost, keep in arguments.items() if keep is not None]
-    if len(targets) > 1:
-        names = " and ".join(target.cost for target in targets)
-        raise UsageError(f"LearnStructure takes one target, not {names}")
-    for target in targets:
-        check_share(*target)
-    return targets[0] if targets else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +71,7 @@ class StagePlanner:
 
     Args:
         groups: the channel groups of the model; its weights are looked at when a stage begins.
-        target: how much shall be left.
+        target: the share to keep of `filters`, `macs` or `params`.
         importance: what is removed first, see `tfprune.slim`.
         round_to: the sizes of groups become multiples of this where they shrink.
         course: how the training runs.
@@ -122,7 +80,7 @@ class StagePlanner:
     def __init__(
         self,
         groups: ChannelGroups,
-        target: KeepTarget,
+        target: Target,
         importance: Importance,
         round_to: int,
         course: Course,
@@ -175,15 +133,10 @@ class StagePlanner:
         ranked = self._scores(progress.gradients)
         # What is dead goes first, whatever it scores: it will not come back.
         ranked[self._units[~progress.alive]] = -1.0
-        cost = Cost(self._groups)
-        counts: dict[str, Callable[[np.ndarray], int]] = {
-            "macs": cost.macs,
-            "params": cost.params,
-            "filters": lambda living: int(living[self._units].sum()),
-        }
-        name, _ = self._target
+        name = self._target.name
+        cost = counted_cost(self._groups, name)
         keep = 1 - sparsity_at(self._course.schedule, end)
-        plan = keeping_cost(self._groups, ranked, counts[name], keep, name, self._round_to)
+        plan = keeping_cost(self._groups, ranked, cost, keep, name, self._round_to)
         return ~plan.alive[self._units] & progress.alive
 
     def _scores(self, gradients: np.ndarray) -> np.ndarray:

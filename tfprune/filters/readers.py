@@ -11,10 +11,10 @@ import numpy as np
 from keras import layers
 
 from tfprune.filters.borders import border_error
-from tfprune.filters.channels import Channels, Read
+from tfprune.filters.channels import Channels, Read, agreed, float_values
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.rules._common import agreed, channel_axis, numpy
-from tfprune.model.activations import means
+from tfprune.filters.rules.arguments import channel_axis
+from tfprune.model.activations import is_activation
 from tfprune.model.graph import calls, functional, is_graph, named_layers
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
@@ -92,7 +92,7 @@ def _reader(
     groups: ChannelGroups, path: str, layer: Any, reads: Sequence[Read], norms: dict[str, str]
 ) -> Reader:
     variable, axis = reads[0].variable, reads[0].axis
-    kernel = numpy(variable)
+    kernel = float_values(variable)
     inputs = tuple(read.channels for read in reads)
     constants = np.stack([each.constant for each in inputs])
     others = tuple(each for each in range(kernel.ndim) if each != axis)
@@ -142,7 +142,7 @@ def _norms(model: keras.Model, prefix: str = "") -> dict[str, str]:
     for operation in functional(model).operations:
         if is_graph(operation):
             found |= _norms(operation, f"{prefix}{operation.name}/")
-        if not means(getattr(operation, "activation", None), "linear"):
+        if not is_activation(getattr(operation, "activation", None), "linear"):
             continue
         made = [call.outputs[0] for call in level if call.operation is operation]
         reading = [call for call in level if any(each is made[0] for each in call.inputs)]

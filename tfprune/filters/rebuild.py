@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.filters.channels import Number
 from tfprune.filters.plan import RemovalPlan
-from tfprune.filters.records import Number
-from tfprune.model.cloning import compile_like, config_of, entries, from_config, transfer
+from tfprune.model.cloning import compile_like, config_of, copy_weights, from_config, layer_entries
 from tfprune.model.graph import graph_at_each_step, is_graph
 
 
@@ -35,7 +35,7 @@ def rebuild(plan: RemovalPlan) -> keras.Model:
         numbers.setdefault(id(number.layer), []).append(number)
     _edit(plan, model, found.config, numbers)
     slim = from_config(model, found)
-    transfer(model, slim, lambda weight: _sliced(plan, weight))
+    copy_weights(model, slim, lambda weight: _sliced(plan, weight))
     compile_like(model, slim)
     return slim
 
@@ -46,7 +46,7 @@ def _edit(
     config.pop("build_input_shape", None)
     for entry in config["layers"]:
         _unbuild(entry)
-    for entry, layer in entries(model, config):
+    for entry, layer in layer_entries(model, config):
         if is_graph(layer):
             _edit(plan, layer, entry["config"], numbers)
         elif repeated := graph_at_each_step(layer):

@@ -140,7 +140,9 @@ def plan_counted(
         limits = (round_to, minimum, exclude)
         if name == "filters" and scope == "layer":
             return keeping_share(groups, ranked, share, *limits)
-        return keeping_cost(groups, ranked, _cost(groups, name, exclude), share, name, *limits)
+        return keeping_cost(
+            groups, ranked, counted_cost(groups, name, exclude), share, name, *limits
+        )
 
     found = in_rounds(groups, choose, share, rounds, importance, data)
     if share < 1 and found.alive.all():
@@ -156,11 +158,26 @@ def _say_nothing_goes(groups: ChannelGroups, target: str, limits: Limits) -> Non
     warnings.warn(f"slim: {nothing}: every group is as small as its limits allow", stacklevel=5)
 
 
-def _cost(groups: ChannelGroups, name: str, exclude: Names) -> Callable[[np.ndarray], int]:
-    """From the units that live to the cost of that name."""
+def counted_cost(
+    groups: ChannelGroups, name: TargetName, exclude: Names = ()
+) -> Callable[[np.ndarray], int]:
+    """The cost that a target names, as a function of the units that live.
+
+    Args:
+        groups: the channel groups of a model.
+        name: `"filters"`, `"macs"` or `"params"`.
+        exclude: layers whose filters do not count, see `Limits`.
+
+    Returns:
+        From bool (groups.unit_count,) to the cost.
+
+    Raises:
+        UsageError: for `"macs"`, a layer cannot be counted.
+    """
     if name == "filters":
         return partial(_count, Limits(groups, exclude=exclude).removable)
-    return {"macs": Cost(groups).macs, "params": Cost(groups).params}[name]
+    cost = Cost(groups)
+    return cost.macs if name == "macs" else cost.params
 
 
 def _count(units: np.ndarray, alive: np.ndarray) -> int:

@@ -15,7 +15,7 @@ from keras import layers, ops
 from keras.src.ops.numpy import Add
 
 from tfprune.filters.groups import ChannelGroups
-from tfprune.model.activations import means
+from tfprune.model.activations import is_activation
 from tfprune.model.graph import calls, functional, is_graph
 
 ADDITIONS = (layers.Add, Add)
@@ -198,6 +198,6 @@ def _scale_of(layer: keras.Operation) -> list[keras.Variable]:
         # Without a gamma, beta alone does not silence it.
         return [layer.gamma, *([layer.beta] if layer.center else [])] if layer.scale else []
     if isinstance(layer, (layers.Dense, *CONVOLUTIONS)):
-        plain = layer.activation is None or means(layer.activation, "linear", "relu")
+        plain = layer.activation is None or is_activation(layer.activation, "linear", "relu")
         return [layer.kernel, *([layer.bias] if layer.use_bias else [])] if plain else []
     return []

@@ -17,8 +17,8 @@ from tfprune.errors import UsageError
 from tfprune.formats.runtime import Feeds, Runtime, StoredWeights, described, stored
 from tfprune.formats.signature import plain_names, tensor_names
 from tfprune.model import loading
-from tfprune.model.counting import work_of
-from tfprune.model.graph import functional, own_code
+from tfprune.model.counting import count_macs
+from tfprune.model.graph import functional, overrides
 
 if TYPE_CHECKING:
     from tfprune.formats.source import Source
@@ -87,7 +87,7 @@ class KerasRuntime(Runtime):
         # 0 where it was not set: TensorFlow chooses.
         self.threads = tf.config.threading.get_intra_op_parallelism_threads()
         # A call of its own may compute something else than the graph: it is called as it is.
-        own = own_code(type(model), "call") and len(model.inputs) == 1
+        own = overrides(type(model), "call") and len(model.inputs) == 1
         self._nested = None if own else functional(model).input
         with contextlib.nullcontext() if own else plain_names(model):
             # Without jit: XLA compiles for seconds and was slower than this on CPU.
@@ -107,7 +107,7 @@ class KerasRuntime(Runtime):
     def macs(self) -> int | None:
         """See `tfprune.macs`; None where the model has no graph, an open size or unknown layers."""
         try:
-            return work_of(self.model).whole_macs
+            return count_macs(self.model).whole_macs
         except UsageError:
             return None
 

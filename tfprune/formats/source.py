@@ -13,7 +13,7 @@ import numpy as np
 
 from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.formats.runtime import Feeds
-from tfprune.model.cloning import config_of, from_config, transfer
+from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.model.loading import importable
 
 Ends = Literal["int8", "float"]
@@ -92,7 +92,7 @@ def finished(model: keras.Model) -> keras.Model:
     found = config_of(model)
     try:
         copy = from_config(model, replace(found, config=_without_ours(found.config, found.objects)))
-        transfer(model, copy)
+        copy_weights(model, copy)
     except UsageError:
         raise
     # from_config raises whatever a layer's constructor raises.

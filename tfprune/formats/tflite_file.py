@@ -21,6 +21,17 @@ _INTEGERS = {
     _TYPES.INT32: np.int32,
     _TYPES.INT64: np.int64,
 }
+# Bytes of one number of an activation.
+ITEM_BYTES = {
+    _TYPES.FLOAT32: 4,
+    _TYPES.FLOAT16: 2,
+    _TYPES.INT32: 4,
+    _TYPES.UINT8: 1,
+    _TYPES.INT64: 8,
+    _TYPES.BOOL: 1,
+    _TYPES.INT16: 2,
+    _TYPES.INT8: 1,
+}
 _CODES = schema.BuiltinOperator
 # Where their kernel stands among the inputs, and whose positions it is applied at.
 _KERNELS = {
@@ -30,7 +41,7 @@ _KERNELS = {
     _CODES.FULLY_CONNECTED: (1, "output"),
     _CODES.TRANSPOSE_CONV: (1, "input"),
 }
-# They repeat what other subgraphs or their own steps do, so nobody can say how often.
+# They repeat what other subgraphs or their own steps do, and how often is not known.
 _UNKNOWN = {
     _CODES.WHILE,
     _CODES.IF,
@@ -113,9 +124,7 @@ class TFLiteFile:
             if np.any(np.asarray(signature)[1:] == -1):
                 return None
         for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
-            code = self._model.OperatorCodes(operator.OpcodeIndex())
-            # Files of old converters know the deprecated field only.
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            number = operator_code(self._model, operator)
             if number in _UNKNOWN:
                 return None
             if number in _KERNELS:
@@ -124,9 +133,8 @@ class TFLiteFile:
 
     def activation_bytes(self) -> int:
         """Bytes of all tensors that are computed, one image's part; none of them reuses memory."""
-        sizes = {_TYPES.FLOAT32: 4, _TYPES.INT32: 4, _TYPES.INT64: 8, _TYPES.INT8: 1}
         return sum(
-            sizes.get(tensor.Type(), 2) * math.prod(_shape(tensor)[1:])
+            ITEM_BYTES.get(tensor.Type(), 2) * math.prod(_shape(tensor)[1:])
             for tensor in self._tensors()
             if not self._model.Buffers(tensor.Buffer()).DataLength()
         )
@@ -134,6 +142,18 @@ class TFLiteFile:
     def _tensors(self) -> Iterator[Any]:
         for graph in (self._model.Subgraphs(i) for i in range(self._model.SubgraphsLength())):
             yield from (graph.Tensors(i) for i in range(graph.TensorsLength()))
+
+
+def operator_code(model: Any, operator: Any) -> int:
+    """The number of an operator among TFLite's builtin ones.
+
+    Args:
+        model: The flatbuffer's root.
+        operator: One of its operators.
+    """
+    code = model.OperatorCodes(operator.OpcodeIndex())
+    # Files of old converters have the deprecated field only.
+    return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
 
 
 def _quantized(tensor: Any) -> bool:

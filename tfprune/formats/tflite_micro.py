@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfprune.errors import TfpruneError
 from tfprune.formats.runtime import Memory
+from tfprune.formats.tflite_file import ITEM_BYTES, operator_code
 
 # TFLite Micro aligns every buffer so.
 _ALIGNMENT = 16
@@ -41,16 +42,6 @@ _ODD = {"PADV2": "PadV2", "CUMSUM": "CumSum", "BATCH_MATMUL": "BatchMatMul"}
 
 _NAMES = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
-}
-_ITEM_BYTES = {
-    schema.TensorType.FLOAT32: 4,
-    schema.TensorType.FLOAT16: 2,
-    schema.TensorType.INT32: 4,
-    schema.TensorType.UINT8: 1,
-    schema.TensorType.INT64: 8,
-    schema.TensorType.BOOL: 1,
-    schema.TensorType.INT16: 2,
-    schema.TensorType.INT8: 1,
 }
 
 
@@ -98,7 +89,7 @@ def memory(content: bytes) -> Memory:
         tensor = graph.Tensors(int(i))
         if tensor.ShapeSignatureLength() and -1 in tensor.ShapeSignatureAsNumpy()[1:]:
             raise TfpruneError(
-                "TFLite Micro knows no images of any size: "
+                "TFLite Micro does not take images of any size: "
                 "leave the C array out, or build the model with the size of its images"
             )
     operators = list(dict.fromkeys(_operators(model, graph)))
@@ -155,9 +146,7 @@ def _operators(model: Any, graph: Any) -> Iterator[str]:
 
 
 def _name(model: Any, operator: Any) -> str:
-    code = model.OperatorCodes(operator.OpcodeIndex())
-    # Files of before the code was widened keep it in the deprecated field.
-    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    number = operator_code(model, operator)
     return _NAMES.get(number, f"operator {number}")
 
 
@@ -181,8 +170,8 @@ def _activations(model: Any, graph: Any) -> Iterator[Buffer]:
         if model.Buffers(tensor.Buffer()).DataLength():
             continue
         shape = tensor.ShapeAsNumpy() if tensor.ShapeLength() else np.ones(1, int)
-        size = int(np.prod(shape)) * _ITEM_BYTES.get(tensor.Type(), 8)
-        # What nobody reads still needs a place while it is written.
+        size = int(np.prod(shape)) * ITEM_BYTES.get(tensor.Type(), 8)
+        # An output that is not read still needs a place while it is written.
         yield Buffer(_aligned(size), begun, last.get(i, begun))
 
 

@@ -135,10 +135,10 @@ def layer_table(model: keras.Model) -> pd.DataFrame:
     Raises:
         UsageError: The model has no graph, or a spatial size is open.
     """
-    from tfprune.model.counting import work_of
+    from tfprune.model.counting import count_macs
     from tfprune.model.graph import named_layers
 
-    work = work_of(model)
+    work = count_macs(model)
     macs: dict[int, int] = defaultdict(int)
     operations = {}
     for use in work.uses:

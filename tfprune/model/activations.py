@@ -1,7 +1,7 @@
-"""What is known of activation functions, whichever namespace they were taken from.
+"""Which activation functions work on each number alone, and which mix channels.
 
-`keras.activations.relu`, `keras.ops.relu` and `tf.nn.relu` are three functions that mean the same.
-They are known by the names under which Keras and TensorFlow publish them.
+`keras.activations.relu`, `keras.ops.relu` and `tf.nn.relu` are three functions that compute the
+same. This module identifies a function by the names under which Keras and TensorFlow publish it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-# Each maps every number by itself.
+# Functions of one number: each output depends on one input only.
 _POINTWISE = [
     "linear",
     "relu",
@@ -71,19 +71,16 @@ _POINTWISE = [
     "ceil",
     "round",
 ]
-# Each spreads over the last axis.
+# Functions of the last axis: each output depends on all channels.
 _MIXING = ["softmax", "log_softmax", "sparsemax"]
 _NAMESPACES = ("activations", "ops", "ops.nn", "ops.numpy")
-_OF_TENSORFLOW = ("", "nn", "math")
+_TENSORFLOW_NAMESPACES = ("", "nn", "math")
 
 _registered: set[Callable[..., Any]] = set()
 
 
 def register_pointwise(*functions: Callable[..., Any]) -> None:
-    """Says that activation functions map every number by itself, so that channels may go.
-
-    tfprune knows Keras' and TensorFlow's own functions. It cannot look into others, and keeps the
-    channels that meet them.
+    """Declares that activation functions work on each number alone.
 
     Example:
         ```python
@@ -93,45 +90,66 @@ def register_pointwise(*functions: Callable[..., Any]) -> None:
         tfprune.register_pointwise(capped)
         ```
 
+    tfprune knows the functions of Keras and TensorFlow. It cannot look into other functions, so it
+    removes no channel that passes through one of them until the function is registered.
+
     Args:
-        *functions: each from a tensor to one of the same shape, `f(x)[i] == f(x[i])` for every
-            index; anything else gives wrong slim models.
+        *functions: each maps a tensor to a tensor of the same shape, with `f(x)[i] == f(x[i])` for
+            every index. A function without this property makes slim models that compute something
+            else.
     """
     _registered.update(functions)
 
 
-def acts_alone(activation: Any) -> bool:
-    """Whether an activation is known to map every number by itself; None counts as linear.
+def is_pointwise(activation: Any) -> bool:
+    """Whether an activation is known to work on each number alone.
+
+    Example:
+        ```python
+        is_pointwise(keras.ops.relu)  # True
+        is_pointwise(keras.activations.softmax)  # False
+        ```
 
     Args:
-        activation: what a layer holds: a function, a `functools.partial` of one with numbers, or a
-            layer such as `LeakyReLU`.
+        activation: the activation of a layer: a function, a `functools.partial` that binds numbers
+            to a function, a layer such as `LeakyReLU`, or None, which is linear.
     """
     if isinstance(activation, keras.layers.Activation):
         activation = activation.activation
     if type(activation) in (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU):
         return True
-    function = _with_numbers(activation)
-    return function is None or means(function, *_POINTWISE) or function in _registered
+    function = _unwrap_partial(activation)
+    return function is None or is_activation(function, *_POINTWISE) or function in _registered
 
 
-def spreads(activation: Any) -> bool:
-    """Whether an activation is known to work along the last axis, as softmax does."""
-    return means(_with_numbers(activation), *_MIXING)
+def mixes_channels(activation: Any) -> bool:
+    """Whether an activation is known to compute along the last axis, as softmax does.
+
+    Example:
+        ```python
+        mixes_channels(keras.ops.softmax)  # True
+        ```
+    """
+    return is_activation(_unwrap_partial(activation), *_MIXING)
 
 
-def means(activation: Any, *names: str) -> bool:
-    """Whether a function is one that Keras or TensorFlow publish under some name.
+def is_activation(activation: Any, *names: str) -> bool:
+    """Whether an object is a function that Keras or TensorFlow publishes under one of the names.
+
+    Example:
+        ```python
+        is_activation(tf.nn.relu, "linear", "relu")  # True
+        ```
 
     Args:
         activation: any object.
-        *names: such as "relu".
+        *names: names of functions, such as "relu".
     """
-    return any(activation is each for name in names for each in _spellings(name))
+    return any(activation is function for name in names for function in _functions_named(name))
 
 
-def _with_numbers(activation: Any) -> Any:
-    """The function itself where numbers are given to it beforehand."""
+def _unwrap_partial(activation: Any) -> Any:
+    """The function inside a `functools.partial` that binds numbers; any other object as it is."""
     while isinstance(activation, functools.partial):
         numbers = activation.keywords.values()
         if activation.args or not all(value is None or np.isscalar(value) for value in numbers):
@@ -141,17 +159,17 @@ def _with_numbers(activation: Any) -> Any:
 
 
 @functools.cache
-def _spellings(name: str) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(_published(name)))
+def _functions_named(name: str) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(_find_published(name)))
 
 
-def _published(name: str) -> Iterable[Any]:
+def _find_published(name: str) -> Iterable[Any]:
     roots: list[tuple[Any, tuple[str, ...]]] = [(keras, _NAMESPACES)]
-    # Not imported for this: where it is not there, no function of it is given.
+    # While TensorFlow is not imported, no layer holds one of its functions.
     if tensorflow := sys.modules.get("tensorflow"):
-        roots.append((tensorflow, _OF_TENSORFLOW))
+        roots.append((tensorflow, _TENSORFLOW_NAMESPACES))
     for root, namespaces in roots:
         for path in namespaces:
             space = functools.reduce(getattr, filter(None, path.split(".")), root)
-            if found := getattr(space, name, None):
-                yield found
+            if function := getattr(space, name, None):
+                yield function

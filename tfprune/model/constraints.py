@@ -1,4 +1,4 @@
-"""Chains of constraints on one weight: masks, proximal steps and the user's own, one in another."""
+"""Chains of constraints on one weight: each constraint holds the next one as its `inner`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import keras
 
 
 def unlink(variable: keras.Variable, constraint: Any) -> None:
-    """Takes one constraint off a weight, from wherever it is in a chain of them.
+    """Takes one constraint off a weight, wherever it is in the chain.
+
+    Example:
+        ```python
+        kernel.constraint = mask = Mask(inner=kernel.constraint)
+        unlink(kernel, mask)  # the former constraint is back
+        ```
 
     Args:
-        variable: the weight. Each constraint on it may have one below, its `inner`.
-        constraint: the one to take off; if it is not there, nothing happens.
+        variable: the weight. Each constraint on it may hold the next one as its `inner`.
+        constraint: the constraint to take off. If it is not in the chain, nothing happens.
     """
     if variable.constraint is constraint:
         variable.constraint = constraint.inner

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a Keras model, and what of it cannot be counted."""
+"""Multiply-accumulates (MACs) of a Keras model, and the layers that cannot be counted."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tfprune.model.type_table import TypeTable
 
 @dataclass(frozen=True)
 class KernelUse:
-    """One kernel multiplied at a number of positions, or one product of two activations.
+    """One kernel that is applied at a number of positions, or one product of two activations.
 
     Attributes:
-        layer: the layer or raw operation of the graph that does it.
-        kernel: the weight; each of its entries does one multiply-accumulate a position. None for a
-            product of activations, such as queries with keys.
-        positions: how often the whole kernel is applied for one example; without a kernel, the
-            multiply-accumulates.
+        layer: the layer or raw operation of the graph that multiplies.
+        kernel: the weight; each entry costs one multiply-accumulate per position. None for a
+            product of two activations, such as queries with keys.
+        positions: how often the whole kernel is applied for one example. Without a kernel, the
+            number of multiply-accumulates.
     """
 
     layer: keras.Operation
@@ -40,12 +40,12 @@ class KernelUse:
         return self.positions * (1 if self.kernel is None else math.prod(self.kernel.shape))
 
 
-class Work(NamedTuple):
-    """What a model multiplies for one example.
+class MacCount(NamedTuple):
+    """The multiplications of a model for one example.
 
     Attributes:
-        uses: its kernels and products, a shared layer once a call.
-        uncounted: the path of each layer whose multiplications cannot be counted, to its type.
+        uses: the kernels and products; a shared layer is in it once per call.
+        uncounted: layers that cannot be counted: path to name of the type.
     """
 
     uses: list[KernelUse]
@@ -53,92 +53,118 @@ class Work(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of all that can be counted."""
+        """Multiply-accumulates of the layers that can be counted."""
         return sum(use.macs for use in self.uses)
 
     @property
     def whole_macs(self) -> int | None:
-        """Multiply-accumulates of the model; None where something cannot be counted."""
+        """Multiply-accumulates of the model; None if a layer cannot be counted."""
         return None if self.uncounted else self.macs
 
 
 def macs(model: keras.Model) -> int:
-    """Multiply-accumulates of one example through a model.
+    """Counts the multiply-accumulates of a model for one example.
 
     Example:
         ```python
-        tfprune.macs(model)  # 9_876_480
+        model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+        tfprune.macs(model)  # 3888 = 6 * 6 positions * 3 * 3 * 3 * 4 entries of the kernel
         ```
 
-    Kernels of convolutions, dense and recurrent layers count, and products of activations, as in
-    attention; nested models, wrappers (times their steps) and what custom layers are made of, too.
-    Biases, normalisation, pooling, activations and additions count as zero, as in He et al. 2016
-    and Li et al. 2017.
+    The count includes kernels of convolutions, dense and recurrent layers, and products of
+    activations, as in attention. It includes the layers inside nested models, wrappers (times the
+    number of steps) and custom layers. Biases, normalisation, pooling, activations and additions
+    count as zero.
 
     Args:
         model: a functional or built Sequential Keras model whose input sizes are fixed.
 
     Returns:
-        The count. A warning names the layers that are not in it because they cannot be counted:
-        those whose `call` is written in another library than Keras, and loops.
+        The number of multiply-accumulates. A warning names the layers that cannot be counted and
+        are not included: loops, and layers whose `call` uses another library than Keras.
 
     Raises:
         UsageError: the model is subclassed or not built, or a size is open.
+
+    Source:
+        The convention of He et al. 2016, https://arxiv.org/abs/1512.03385, and Li et al. 2017,
+        https://arxiv.org/abs/1608.08710.
     """
-    work = work_of(model)
-    if work.uncounted:
+    count = count_macs(model)
+    if count.uncounted:
         warnings.warn(
-            f"macs: {len(work.uncounted)} of the model's layers are not in the count, since what "
-            f"they multiply is not known: {listed(work.uncounted)}",
+            f"macs: {len(count.uncounted)} of the model's layers are not in the count, since what "
+            f"they multiply is not known: {describe_layers(count.uncounted)}",
             stacklevel=2,
         )
-    return work.macs
+    return count.macs
 
 
-def listed(uncounted: dict[str, str]) -> str:
-    """Layers and their types in a few words, such as "block (a Block) and 2 more"."""
+def describe_layers(uncounted: dict[str, str]) -> str:
+    """Names up to three layers with their types.
+
+    Example:
+        ```python
+        describe_layers({"block": "Block", "fft": "FFT"})  # "block (a Block), fft (a FFT)"
+        ```
+    """
     names = [f"{path} (a {kind})" for path, kind in uncounted.items()]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def work_of(model: keras.Model) -> Work:
-    """Every use of a kernel in a model, every product, and what cannot be counted.
+def count_macs(model: keras.Model) -> MacCount:
+    """Lists the kernels and products of a model, and the layers that cannot be counted.
+
+    Example:
+        ```python
+        for use in count_macs(model).uses:
+            print(use.layer.name, use.macs)
+        ```
+
+    Args:
+        model: a functional or built Sequential Keras model whose input sizes are fixed.
 
     Raises:
         UsageError: the model has no graph, or a size is open.
     """
-    return _of_graph(model, "")
+    return _count_graph(model, "")
 
 
 def kernel_uses(model: keras.Model) -> list[KernelUse]:
-    """The uses of kernels alone, without products of activations."""
-    return [use for use in work_of(model).uses if use.kernel is not None]
+    """The uses of kernels in a model, without products of activations.
+
+    Example:
+        ```python
+        [use.kernel.path for use in kernel_uses(model)]  # ["conv/kernel", "dense/kernel"]
+        ```
+    """
+    return [use for use in count_macs(model).uses if use.kernel is not None]
 
 
-def _of_graph(model: keras.Model, prefix: str) -> Work:
-    found = Work([], {})
+def _count_graph(model: keras.Model, prefix: str) -> MacCount:
+    count = MacCount([], {})
     for call in calls(model):
-        uses, uncounted = _of_call(call, f"{prefix}{call.operation.name}")
-        found.uses.extend(uses)
-        found.uncounted.update(uncounted)
-    return found
+        uses, uncounted = _count_call(call, f"{prefix}{call.operation.name}")
+        count.uses.extend(uses)
+        count.uncounted.update(uncounted)
+    return count
 
 
-def _of_call(call: Call, path: str) -> Work:
+def _count_call(call: Call, path: str) -> MacCount:
     operation: Any = call.operation
     if is_graph(operation):
-        return _of_graph(operation, f"{path}/")
+        return _count_graph(operation, f"{path}/")
     source, target = (tuple(ends[0].shape) if ends else () for ends in (call.inputs, call.outputs))
     kernels = kernels_at_positions(operation, source, target)
     if kernels is not None:
-        return Work([KernelUse(operation, *kernel) for kernel in kernels], {})
+        return MacCount([KernelUse(operation, *kernel) for kernel in kernels], {})
     if products := _PRODUCTS.of(operation):
-        return Work([KernelUse(operation, None, products(call))], {})
+        return MacCount([KernelUse(operation, None, products(call))], {})
     if wrapper := _WRAPPERS.of(operation):
         return wrapper(call, path)
     if _is_free(operation):
-        return Work([], {})
-    return _unfolded(call, path)
+        return MacCount([], {})
+    return _count_inside(call, path)
 
 
 # -- products of two activations ----------------------------------------------------------------
@@ -148,26 +174,26 @@ def _shape(value: Any) -> Shape:
     return tuple(getattr(value, "shape", ()))
 
 
-def _given(call: Call) -> dict[str, Any]:
-    """The arguments of a call by the names of the parameters."""
+def _arguments(call: Call) -> dict[str, Any]:
+    """The arguments of a call by parameter name."""
     bound = inspect.signature(call.operation.call).bind(*call.args, **call.kwargs)
     return dict(bound.arguments)
 
 
 def _of_matmul(call: Call) -> int:
-    """Of `ops.dot`, `inner` and `vdot` too: the last axis of the first tensor is summed up."""
-    first, *_ = (_shape(each) for each in _given(call).values())
+    """For `ops.dot`, `inner` and `vdot` too: each output sums over the last axis of the first."""
+    first, *_ = (_shape(value) for value in _arguments(call).values())
     return product(tuple(call.outputs[0].shape)) * product((None, first[-1]))
 
 
 def _of_tensordot(call: Call) -> int:
-    first = _shape(next(iter(_given(call).values())))
+    first = _shape(next(iter(_arguments(call).values())))
     axes = call.operation.axes
     if isinstance(axes, int):
         summed = first[len(first) - axes :] if axes else ()
     else:
-        one = axes[0] if isinstance(axes[0], list | tuple) else [axes[0]]
-        summed = tuple(first[axis] for axis in one)
+        first_axes = axes[0] if isinstance(axes[0], list | tuple) else [axes[0]]
+        summed = tuple(first[axis] for axis in first_axes)
     return product(tuple(call.outputs[0].shape)) * product((None, *summed))
 
 
@@ -178,9 +204,9 @@ def _of_dot_layer(call: Call) -> int:
 
 
 def _of_einsum_op(call: Call) -> int:
-    """All labels together: each combination is one multiplication; the batch is one label."""
+    """The product of the sizes of all labels except the batch."""
     subscripts = call.operation.subscripts
-    operands = [_shape(each) for each in _flat(call)]
+    operands = [_shape(tensor) for tensor in _tensors(call)]
     sizes: dict[str, int | None] = {}
     for labels, shape in zip(subscripts.split("->")[0].split(","), operands, strict=True):
         named = labels.replace(" ", "")
@@ -188,44 +214,41 @@ def _of_einsum_op(call: Call) -> int:
         axes = [*before, *(f".{i}" for i in range(len(shape) - len(before) - len(after)))]
         for label, size in zip([*axes, *after] if dots else [*named], shape, strict=True):
             sizes[label] = size if sizes.get(label) in (None, 1) else sizes[label]
-    # The batch, whose size is open, counts once.
+    # The first open size is the batch.
     opened = [label for label, size in sizes.items() if size is None]
     known = [size for label, size in sizes.items() if label not in opened[:1]]
     return product((None, *known))
 
 
-def _flat(call: Call) -> list[Any]:
-    given = keras.tree.flatten((call.args, dict(call.kwargs)))
-    return [each for each in given if hasattr(each, "shape")]
+def _tensors(call: Call) -> list[Any]:
+    arguments = keras.tree.flatten((call.args, dict(call.kwargs)))
+    return [argument for argument in arguments if hasattr(argument, "shape")]
 
 
 def _of_conv_op(call: Call) -> int:
-    given = list(_given(call).values())
-    kernel = _shape(given[1])
+    _, kernel, *_ = map(_shape, _arguments(call).values())
     return product(tuple(call.outputs[0].shape)) * math.prod(kernel[:-1])  # type: ignore[arg-type]
 
 
 def _of_transposed_op(call: Call) -> int:
-    given = list(_given(call).values())
-    kernel = _shape(given[1])
+    _, kernel, *_ = map(_shape, _arguments(call).values())
     source = product(tuple(call.inputs[0].shape))
     return source * math.prod(kernel[:-1])  # type: ignore[arg-type]
 
 
 def _of_depthwise_op(call: Call) -> int:
-    given = list(_given(call).values())
-    kernel = _shape(given[1])
+    _, kernel, *_ = map(_shape, _arguments(call).values())
     return product(tuple(call.outputs[0].shape)) * math.prod(kernel[:-2])  # type: ignore[arg-type]
 
 
 def _of_attention_op(call: Call) -> int:
-    given = _given(call)
-    (_, steps, heads, size), key = _shape(given["query"]), _shape(given["key"])
+    arguments = _arguments(call)
+    (_, steps, heads, size), key = _shape(arguments["query"]), _shape(arguments["key"])
     return 2 * product((None, steps, heads, size)) * product((None, key[1]))
 
 
 def _of_attention_layer(call: Call) -> int:
-    query, value, *rest = (_shape(each) for each in call.inputs)
+    query, value, *rest = (_shape(tensor) for tensor in call.inputs)
     key = rest[0] if rest and len(rest[0]) == 3 else value
     both = product((None, query[1])) * product((None, key[1]))
     return both * (product((None, query[-1])) + product((None, value[-1])))
@@ -268,68 +291,74 @@ _PRODUCTS: TypeTable[Callable[[Call], int]] = TypeTable(
 # -- layers made of layers ------------------------------------------------------------------------
 
 
-def _at_each_step(call: Call, path: str) -> Work:
-    """What the wrapped layer or model does, times the steps."""
+def _at_each_step(call: Call, path: str) -> MacCount:
+    """The MACs of the wrapped layer or model, times the steps."""
     layer: Any = call.operation
     steps = product((None, call.inputs[0].shape[1]))
     inner = Call(layer.layer, tuple(map(one_step, call.inputs)), tuple(map(one_step, call.outputs)))
     inner = replace(inner, args=inner.inputs)
-    work = _of_call(inner, f"{path}/{layer.layer.name}")
-    # Of a layer that the graph does not show, the wrapper has the work.
-    shown = is_graph(layer.layer)
-    return Work(
+    count = _count_call(inner, f"{path}/{layer.layer.name}")
+    # A wrapped layer is not in the graph, so its uses belong to the wrapper.
+    in_graph = is_graph(layer.layer)
+    return MacCount(
         [
-            replace(use, positions=use.positions * steps, layer=use.layer if shown else layer)
-            for use in work.uses
+            replace(use, positions=use.positions * steps, layer=use.layer if in_graph else layer)
+            for use in count.uses
         ],
-        work.uncounted,
+        count.uncounted,
     )
 
 
 def one_step(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """A tensor like another one, without its second axis."""
+    """A symbolic tensor without the second axis of another one, which counts the steps.
+
+    Example:
+        ```python
+        one_step(keras.Input((10, 8))).shape  # (None, 8)
+        ```
+    """
     return keras.KerasTensor((tensor.shape[0], *tensor.shape[2:]), dtype=tensor.dtype)
 
 
-def _both_ways(call: Call, path: str) -> Work:
+def _both_ways(call: Call, path: str) -> MacCount:
     layer: Any = call.operation
-    found = Work([], {})
-    for way in (layer.forward_layer, layer.backward_layer):
-        work = _of_call(replace(call, operation=way), f"{path}/{way.name}")
-        found.uses.extend(replace(use, layer=layer) for use in work.uses)
-        found.uncounted.update(work.uncounted)
-    return found
+    both = MacCount([], {})
+    for direction in (layer.forward_layer, layer.backward_layer):
+        count = _count_call(replace(call, operation=direction), f"{path}/{direction.name}")
+        both.uses.extend(replace(use, layer=layer) for use in count.uses)
+        both.uncounted.update(count.uncounted)
+    return both
 
 
-def _of_cells(call: Call, path: str) -> Work:
-    """What the cell of an RNN does, times the steps."""
+def _of_cells(call: Call, path: str) -> MacCount:
+    """The MACs of the cells of an RNN, times the steps."""
     layer: Any = call.operation
     steps = product((None, call.inputs[0].shape[1]))
     cells = layer.cell.cells if isinstance(layer.cell, layers.StackedRNNCells) else [layer.cell]
-    found = Work([], {})
+    count = MacCount([], {})
     for cell in cells:
         kernels = kernels_at_positions(cell, (), ())
         if kernels is None:
-            found.uncounted[f"{path}/{cell.name}"] = type(cell).__name__
+            count.uncounted[f"{path}/{cell.name}"] = type(cell).__name__
         else:
-            found.uses.extend(KernelUse(layer, kernel, steps) for kernel, _ in kernels)
-    return found
+            count.uses.extend(KernelUse(layer, kernel, steps) for kernel, _ in kernels)
+    return count
 
 
-def _of_heads(call: Call, path: str) -> Work:
-    """The projections, queries with keys, and the weights with values."""
+def _of_heads(call: Call, path: str) -> MacCount:
+    """The projections, the products of queries with keys, and of attention weights with values."""
     layer: Any = call.operation
-    given = _given(call)
-    query, value = _shape(given["query"]), _shape(given["value"])
-    asking, answering = product(query, -1), product(value, -1)
+    arguments = _arguments(call)
+    query, value = _shape(arguments["query"]), _shape(arguments["value"])
+    queries, values = product(query, -1), product(value, -1)
     gate = getattr(layer, "_gate_dense", None)
     projections = [
-        *((dense, asking) for dense in (layer._query_dense, layer._output_dense)),
-        *([(gate, asking)] if gate else []),
-        *((dense, answering) for dense in (layer._key_dense, layer._value_dense)),
+        *((dense, queries) for dense in (layer._query_dense, layer._output_dense)),
+        *([(gate, queries)] if gate else []),
+        *((dense, values) for dense in (layer._key_dense, layer._value_dense)),
     ]
     axes = getattr(layer, "_attention_axes", None) or range(1, len(query) - 1)
-    looked_at = product((None, *(value[axis] for axis in axes)))
+    attended = product((None, *(value[axis] for axis in axes)))
     if isinstance(layer, layers.GroupQueryAttention):
         size = 2 * layer.num_query_heads * layer.head_dim
     else:
@@ -337,10 +366,10 @@ def _of_heads(call: Call, path: str) -> Work:
         keys = getattr(layer, "key_dim", None) or layer._key_dim
         size = heads * (keys + (getattr(layer, "value_dim", None) or layer._value_dim or keys))
     uses = [KernelUse(layer, dense.kernel, positions) for dense, positions in projections]
-    return Work([*uses, KernelUse(layer, None, asking * looked_at * size)], {})
+    return MacCount([*uses, KernelUse(layer, None, queries * attended * size)], {})
 
 
-_WRAPPERS: TypeTable[Callable[[Call, str], Work]] = TypeTable(
+_WRAPPERS: TypeTable[Callable[[Call, str], MacCount]] = TypeTable(
     {
         layers.TimeDistributed: _at_each_step,
         layers.Bidirectional: _both_ways,
@@ -350,7 +379,7 @@ _WRAPPERS: TypeTable[Callable[[Call, str], Work]] = TypeTable(
 )
 
 
-# -- what multiplies nothing, by convention -----------------------------------------------------
+# -- layers that count as zero by convention ----------------------------------------------------
 
 _NORMS = (
     layers.BatchNormalization,
@@ -360,7 +389,7 @@ _NORMS = (
     layers.UnitNormalization,
 )
 _LOOKUPS = (layers.Embedding, layers.PReLU)
-# They compute with matrices or Fourier transforms, or something that they are given.
+# These multiply matrices, compute Fourier transforms, or call a function that they receive.
 _NOT_FREE = [
     "MelSpectrogram",
     "STFTSpectrogram",
@@ -396,7 +425,7 @@ _NOT_FREE = [
 
 
 def _is_free(operation: Any) -> bool:
-    """Whether it is Keras' own and counts as zero, as normalisation and pooling do."""
+    """Whether an operation is part of Keras and counts as zero, like normalisation and pooling."""
     kind = type(operation)
     if kind.__module__.partition(".")[0] != "keras" or kind.__name__ in _NOT_FREE:
         return False
@@ -410,44 +439,45 @@ def _is_free(operation: Any) -> bool:
     return not matrices and not operation._flatten_layers(include_self=False)
 
 
-# -- layers of other kinds ----------------------------------------------------------------------
+# -- custom layers ------------------------------------------------------------------------------
 
 
-def _unfolded(call: Call, path: str) -> Work:
-    """The work of a layer that is made of Keras layers and operations, told by calling it.
+def _count_inside(call: Call, path: str) -> MacCount:
+    """Counts a layer that is made of Keras layers and operations.
 
-    Its `call` is given symbolic tensors, as by a functional model. Where it is written in another
-    library, or loops, that fails and the layer is not counted.
+    The function calls the layer on symbolic tensors, as a functional model does, and counts the
+    resulting graph. This fails for a `call` that loops or uses another library; such a layer is
+    uncounted.
     """
     operation: Any = call.operation
-    unknown = Work([], {path: type(operation).__name__})
+    unknown = MacCount([], {path: type(operation).__name__})
     inputs = {
         id(tensor): keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
         for tensor in call.inputs
     }
     args, kwargs = keras.tree.map_structure(
-        lambda each: inputs.get(id(each), each), (call.args, dict(call.kwargs))
+        lambda argument: inputs.get(id(argument), argument), (call.args, dict(call.kwargs))
     )
-    with _unseen(operation):
+    with _restore_nodes(operation):
         try:
             outputs = keras.tree.flatten(operation.call(*args, **kwargs))
             graph = keras.Model(list(inputs.values()), outputs)
             functional(graph)
-            work = _of_graph(graph, f"{path}/")
-        # A `call` in another library raises what it likes for a tensor without numbers; where it
-        # goes through, its own reshaping may leave sizes open.
+            count = _count_graph(graph, f"{path}/")
+        # A `call` in another library may raise anything for a symbolic tensor. If it does not
+        # raise, its reshaping may leave sizes open.
         except Exception:
             return unknown
-    if any(type(each).__module__.partition(".")[0] != "keras" for each in graph.operations) and (
-        operation in graph.operations
+    if operation in graph.operations and any(
+        type(member).__module__.partition(".")[0] != "keras" for member in graph.operations
     ):
         return unknown
-    return Work([replace(use, layer=operation) for use in work.uses], work.uncounted)
+    return MacCount([replace(use, layer=operation) for use in count.uses], count.uncounted)
 
 
 @contextmanager
-def _unseen(operation: Any) -> Iterator[None]:
-    """Takes away the traces that calls leave in the layers inside an operation."""
+def _restore_nodes(operation: Any) -> Iterator[None]:
+    """Removes the nodes that calls within the context add to the layers of an operation."""
     inner: Sequence[Any] = getattr(operation, "_flatten_layers", lambda **_: [])(include_self=False)
     before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in inner]
     try:

@@ -1,4 +1,4 @@
-"""A Keras model as a graph: its calls in order, its layers by name."""
+"""A Keras model as a graph: its calls in order, and its layers by path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from tfprune.errors import UsageError
-from tfprune.model.activations import means
+from tfprune.model.activations import is_activation
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Call:
         operation: the layer, nested model or raw `keras.ops` operation that is called.
         inputs: the Keras tensors it reads, in the order of its arguments.
         outputs: the Keras tensors it returns.
-        args: the positional arguments it was called with, tensors and others.
-        kwargs: the arguments it was called with by name.
+        args: the positional arguments of the call, tensors and others.
+        kwargs: the keyword arguments of the call.
     """
 
     operation: keras.Operation
@@ -33,52 +33,65 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def own_code(layer_type: type, name: str) -> bool:
-    """Whether a class, or one between it and Keras' own, defines a method itself."""
-    home = next((each for each in layer_type.__mro__ if name in vars(each)), object)
+def overrides(layer_type: type, name: str) -> bool:
+    """Whether a class or one of its bases outside Keras defines a method itself."""
+    home = next((base for base in layer_type.__mro__ if name in vars(base)), object)
     return home.__module__.partition(".")[0] != "keras"
 
 
 def is_graph(operation: object) -> bool:
-    """Whether `operation` is a model that computes what its graph says, and can be walked."""
-    made = isinstance(operation, keras.Sequential) or hasattr(operation, "_nodes_by_depth")
-    return made and not own_code(type(operation), "call")
+    """Whether an operation is a model that computes exactly its graph.
+
+    Example:
+        ```python
+        is_graph(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))  # True
+        is_graph(keras.layers.Dense(2))  # False
+        ```
+    """
+    has_nodes = isinstance(operation, keras.Sequential) or hasattr(operation, "_nodes_by_depth")
+    return has_nodes and not overrides(type(operation), "call")
 
 
-def revives(model: keras.Model) -> bool:
-    """Whether the class of a model can be made from the config of its graph."""
+def has_graph_config(model: keras.Model) -> bool:
+    """Whether the class of a model can be built from the config of its graph."""
     parameters = inspect.signature(type(model).__init__).parameters.values()
-    kinds = {each.kind for each in parameters}
-    return not own_code(type(model), "__init__") or kinds >= {
+    kinds = {parameter.kind for parameter in parameters}
+    return not overrides(type(model), "__init__") or kinds >= {
         inspect.Parameter.VAR_POSITIONAL,
         inspect.Parameter.VAR_KEYWORD,
     }
 
 
 def graph_at_each_step(operation: object) -> keras.Model | None:
-    """The model with a graph that a `TimeDistributed` applies to each step, if it is one."""
+    """The model with a graph that a `TimeDistributed` layer applies to each step; else None."""
     if isinstance(operation, keras.layers.TimeDistributed):
         inner: keras.Model = operation.layer
-        if is_graph(inner) and revives(inner) and inner.built:
+        if is_graph(inner) and has_graph_config(inner) and inner.built:
             return inner
     return None
 
 
 def functional(model: keras.Model) -> Any:
-    """The functional model behind `model`.
+    """The functional model behind a model.
+
+    Example:
+        ```python
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        functional(model).operations  # the input layer and the Dense layer
+        ```
 
     Args:
         model: a functional or built Sequential Keras model.
 
     Raises:
-        UsageError: the model is subclassed or not yet built, so it has no graph.
+        UsageError: the model is subclassed or is not built, so it has no graph.
     """
     if not isinstance(model, keras.Model):
         raise UsageError(f"expected a Keras model, got {type(model).__name__}")
-    if own_code(type(model), "call") and getattr(model, "inputs", None):
+    if overrides(type(model), "call") and getattr(model, "inputs", None):
         raise UsageError(
             f"model {model.name!r} is a {type(model).__name__}, whose own `call` may compute "
-            "something else than its graph: make keras.Model(inputs, outputs) of it"
+            "something else than its graph: build keras.Model(inputs, outputs) from it"
         )
     if isinstance(model, keras.Sequential):
         if not model.built or model._functional is None:
@@ -96,49 +109,77 @@ def functional(model: keras.Model) -> Any:
 
 
 def calls(model: keras.Model) -> Iterator[Call]:
-    """Every call of one level of a model's graph, producers before consumers."""
+    """Every call in a model's graph, producers before consumers.
+
+    Example:
+        ```python
+        for call in calls(model):
+            print(call.operation.name, [tensor.shape for tensor in call.inputs])
+        ```
+
+    A nested model is one call; `calls` of the nested model gives the calls inside it.
+
+    Args:
+        model: a functional or built Sequential Keras model.
+
+    Raises:
+        UsageError: the model has no graph.
+    """
     graph = functional(model)
     for _, nodes in sorted(graph._nodes_by_depth.items(), reverse=True):
         for node in nodes:
             if not node.is_input:
-                given = node.arguments
+                arguments = node.arguments
                 yield Call(
                     node.operation,
                     tuple(node.input_tensors),
                     tuple(node.outputs),
-                    tuple(given.args),
-                    dict(given.kwargs),
+                    tuple(arguments.args),
+                    dict(arguments.kwargs),
                 )
 
 
 def named_layers(model: keras.Model, prefix: str = "") -> dict[str, keras.Layer]:
-    """Every layer that is not itself a graph, by its path; also of those applied at each step.
+    """The layers of a model and of the models nested in it, by path.
+
+    Example:
+        ```python
+        list(named_layers(model))  # ["image", "backbone/conv_1", "backbone/conv_2", "logits"]
+        ```
 
     Args:
         model: a functional or built Sequential Keras model.
-        prefix: what every path begins with.
+        prefix: the beginning of every path.
 
     Returns:
-        Layers in the order of the model. A layer inside a nested model is named `outer/inner`.
+        Layers in the order of the model. A layer inside a nested model, or inside a model that
+        `TimeDistributed` applies to each step, has the path `outer/inner`. Nested models themselves
+        are left out.
     """
-    found: dict[str, keras.Layer] = {}
+    layers: dict[str, keras.Layer] = {}
     for layer in model.layers:
         path = f"{prefix}{layer.name}"
         if is_graph(layer):
-            found.update(named_layers(layer, f"{path}/"))
+            layers.update(named_layers(layer, f"{path}/"))
         elif inner := graph_at_each_step(layer):
-            found.update(named_layers(inner, f"{path}/{inner.name}/"))
+            layers.update(named_layers(inner, f"{path}/{inner.name}/"))
         else:
-            found[path] = layer
-    return found
+            layers[path] = layer
+    return layers
 
 
-def named(path: str, pattern: str) -> bool:
-    """Whether a name, a path or a glob of these means a layer or a model that it lies in.
+def path_matches(path: str, pattern: str) -> bool:
+    """Whether a pattern selects a layer, or a nested model that contains the layer.
+
+    Example:
+        ```python
+        path_matches("backbone/conv_1", "conv*")  # True
+        path_matches("backbone/conv_1", "backbone")  # True
+        ```
 
     Args:
-        path: of the layer, as in "backbone/conv_1".
-        pattern: such as "backbone", "conv_1", "backbone/conv_1" or "conv*".
+        path: the path of the layer, as in "backbone/conv_1".
+        pattern: a name, a path or a glob: "backbone", "conv_1", "backbone/conv_1" or "conv*".
     """
     parts = path.split("/")
     paths = ("/".join(parts[: end + 1]) for end in range(len(parts)))
@@ -146,16 +187,25 @@ def named(path: str, pattern: str) -> bool:
 
 
 def ends_in_softmax(model: keras.Model) -> bool:
-    """Whether a classifier with one output gives probabilities; otherwise it gives logits."""
+    """Whether a classifier with one output returns probabilities; otherwise it returns logits."""
     last: Any = model
     while isinstance(last, keras.Model):
-        # A functional model lists raw ops, such as `keras.ops.softmax`, among its operations only.
+        # Raw operations, such as `keras.ops.softmax`, are in `operations` and not in `layers`.
         last = getattr(last, "operations", last.layers)[-1]
-    return type(last).__name__ == "Softmax" or means(getattr(last, "activation", None), "softmax")
+    return type(last).__name__ == "Softmax" or is_activation(
+        getattr(last, "activation", None), "softmax"
+    )
 
 
-def settle(model: keras.Model) -> None:
-    """Lets layers that derive constants from their weights do so, after weights were set."""
+def finalize_states(model: keras.Model) -> None:
+    """Calls `finalize_state` of all layers that have one, after weights were assigned.
+
+    Example:
+        ```python
+        model.set_weights(weights)
+        finalize_states(model)
+        ```
+    """
     for layer in named_layers(model).values():
         # Normalization computes with copies of its mean and variance.
         if hasattr(layer, "finalize_state"):

@@ -1,7 +1,7 @@
 """The table of layer types: which kernels a layer has, their axes, and where it multiplies them.
 
-Weight pruning, multiply-accumulates, timed operators and channel rules read it. A new layer type
-gets its row here; attention, wrappers and RNNs are made of layers that have rows.
+Weight pruning, MAC counts, timed operators and channel rules read this table. A new layer type gets
+one row here. Attention, wrappers and RNNs need none, since the layers inside them have rows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tfprune.errors import UsageError
 from tfprune.model.type_table import TypeTable
 
 Shape: TypeAlias = tuple[int | None, ...]
-# Of a layer and the shapes of its first input and output, batch first: at how many positions the
-# whole kernel is applied for one example.
+# Maps a layer and the shapes of its first input and first output, batch first, to the number of
+# positions at which the whole kernel is applied for one example.
 Positions: TypeAlias = Callable[[Any, Shape, Shape], int]
 
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
@@ -31,12 +31,12 @@ RECURRENT_CELLS = (layers.SimpleRNNCell, layers.GRUCell, layers.LSTMCell)
 
 
 class Axes(NamedTuple):
-    """The axes of a kernel that make up the rows and the columns of its matrices.
+    """The input and output axes of a kernel.
 
     Attributes:
-        inputs: axes that meet what the layer reads, counted from the front.
-        outputs: axes that make what it gives out.
-        summed: whether an output is a sum over the inputs.
+        inputs: axes of the channels that the layer reads, counted from the front.
+        outputs: axes of the channels that the layer returns, counted from the front.
+        summed: whether each output is a sum over the inputs.
     """
 
     inputs: tuple[int, ...]
@@ -49,13 +49,14 @@ class KernelType:
     """One kernel of a layer type.
 
     Attributes:
-        name: the weight's name, as given to `add_weight`.
-        inputs: its axis of inputs, from the end; None where an equation tells the axes.
-        outputs: its axis of outputs, from the end.
-        summed: whether an output is a sum over the inputs; a depthwise kernel and an embedding sum
-            over no channel or word.
-        positions: where it is applied; None for a lookup table, which multiplies nothing.
-        operator: the operator of a runtime that multiplies it and can be timed alone, if any.
+        name: the name of the weight, which is also the attribute of the layer.
+        inputs: the input axis, counted from the end; None if the layer's equation defines the axes.
+        outputs: the output axis, counted from the end.
+        summed: whether each output is a sum over the inputs. It is not for a depthwise kernel and
+            an embedding.
+        positions: counts the positions at which the kernel is applied; None for a lookup table,
+            which multiplies nothing.
+        operator: the operator of a runtime that multiplies by the kernel and can be timed alone.
     """
 
     name: str
@@ -67,10 +68,16 @@ class KernelType:
 
 
 def product(shape: Shape, *without: int) -> int:
-    """The product of all sizes but the batch and the axes `without`.
+    """The product of the sizes of a tensor, except the batch and the axes in `without`.
+
+    Example:
+        ```python
+        product((None, 8, 8, 3))  # 192
+        product((None, 8, 8, 3), -1)  # 64
+        ```
 
     Raises:
-        UsageError: one of these sizes is open.
+        UsageError: one of the multiplied sizes is open.
     """
     left_out = {0, *(axis % len(shape) for axis in without)}
     sizes = [size for axis, size in enumerate(shape) if axis not in left_out]
@@ -83,7 +90,13 @@ def product(shape: Shape, *without: int) -> int:
 
 
 def channel_axis(layer: Any) -> int:
-    """The axis of a layer's tensors that holds channels: 1 or -1."""
+    """The channel axis of a layer's input and output: 1 or -1.
+
+    Example:
+        ```python
+        channel_axis(keras.layers.Conv2D(8, 3, data_format="channels_first"))  # 1
+        ```
+    """
     return 1 if getattr(layer, "data_format", "channels_last") == "channels_first" else -1
 
 
@@ -100,7 +113,7 @@ def _once(layer: Any, source: Shape, target: Shape) -> int:
 
 
 def _at_outputs_of_every_step(layer: Any, source: Shape, target: Shape) -> int:
-    # Batch first, then the steps where all of them are given out.
+    # The first axis is the batch; the second is the steps if the layer returns all of them.
     image = target[1 + layer.return_sequences :]
     return product((None, source[1])) * product((None, *image), channel_axis(layer))
 
@@ -145,7 +158,7 @@ LAYER_TABLE: TypeTable[tuple[KernelType, ...]] = TypeTable(
                 KernelType("recurrent_kernel", positions=_once),
             ),
         ),
-        # Their cell is not public: they show its weights as their own.
+        # The cell of these layers is not public, so the row belongs to the layer.
         **dict.fromkeys(
             CONVOLUTIONAL_LSTMS,
             (
@@ -159,7 +172,13 @@ LAYER_TABLE: TypeTable[tuple[KernelType, ...]] = TypeTable(
 
 
 def kernel_of(layer: Any, kernel_type: KernelType) -> keras.Variable:
-    """The weight of a layer that a row of the table means."""
+    """The weight of a layer that belongs to a kernel type.
+
+    Example:
+        ```python
+        [kernel_of(layer, kernel_type) for kernel_type in kernel_types(layer)]
+        ```
+    """
     holder = layer.cell if isinstance(layer, CONVOLUTIONAL_LSTMS) else layer
     return getattr(holder, kernel_type.name)
 
@@ -167,15 +186,23 @@ def kernel_of(layer: Any, kernel_type: KernelType) -> keras.Variable:
 def kernels_at_positions(
     layer: Any, source: Shape, target: Shape
 ) -> Iterator[tuple[keras.Variable, int]] | None:
-    """Each kernel of a layer that follows the table, and at how many positions it is applied.
+    """Each kernel of a layer, with the number of positions at which it is applied.
+
+    Example:
+        ```python
+        conv = keras.layers.Conv2D(4, 3)
+        conv.build((None, 8, 8, 3))
+        list(kernels_at_positions(conv, (None, 8, 8, 3), (None, 6, 6, 4)))  # [(conv.kernel, 36)]
+        ```
 
     Args:
         layer: a layer or raw operation.
-        source: shape of its first input, batch first.
-        target: shape of its first output.
+        source: the shape of its first input, batch first.
+        target: the shape of its first output, batch first.
 
     Returns:
-        The kernels, None where the table does not hold for what the layer computes.
+        The kernels with their positions; None if the table has no row that describes what the layer
+        computes.
     """
     kernel_types = LAYER_TABLE.of(layer)
     if kernel_types is None:
@@ -188,18 +215,21 @@ def kernels_at_positions(
 
 
 def axes_of(layer: Any, variable: keras.Variable) -> Axes:
-    """Tells which axes of a layer's weight are inputs, and which outputs.
-
-    The row of the nearest base class tells, whatever the layer computes. Without a row, the last
-    two axes are inputs and outputs.
+    """The input and output axes of a layer's weight.
 
     Example:
         ```python
-        axes_of(dense, dense.kernel)  # Axes(inputs=(0,), outputs=(1,))
+        dense = keras.layers.Dense(2)
+        dense.build((None, 3))
+        axes_of(dense, dense.kernel)  # Axes(inputs=(0,), outputs=(1,), summed=True)
         ```
+
+    The row of the nearest base class defines the axes, even if the layer overrides `call`. Without
+    a row, the last two axes are inputs and outputs.
     """
     rank = len(variable.shape)
-    row = next((each for each in kernel_types(layer) if each.name == variable.name), None)
+    rows = {kernel_type.name: kernel_type for kernel_type in kernel_types(layer)}
+    row = rows.get(variable.name)
     if row is not None and row.inputs is None:
         terms, result = layer.equation.replace(" ", "").replace("...", "").split("->")
         argument, kernel = terms.split(",")
@@ -216,5 +246,14 @@ def axes_of(layer: Any, variable: keras.Variable) -> Axes:
 
 
 def kernel_types(layer: Any) -> Sequence[KernelType]:
-    """The row of a layer's type, or of its nearest base class, whatever `call` does; else none."""
+    """The kernel types of a layer or of its nearest base class, even if it overrides `call`.
+
+    Example:
+        ```python
+        [kernel_type.name for kernel_type in kernel_types(keras.layers.Dense(2))]  # ["kernel"]
+        ```
+
+    Returns:
+        The kernel types; empty if no base class has a row.
+    """
     return next((LAYER_TABLE[kind] for kind in type(layer).__mro__ if kind in LAYER_TABLE), ())

@@ -1,4 +1,4 @@
-"""Loads Keras models from files: `.keras` and legacy `.h5`, of Keras 3 and of Keras 2."""
+"""Loads Keras models from `.keras` and legacy `.h5` files, written by Keras 3 or Keras 2."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tfprune.files import existing
 from tfprune.model import graph, keras2
 
 IMPORTS = "TFPRUNE_IMPORT"
-"""The environment variable that lists what to import before a model is loaded, here and in every
-process that this one starts; separated as `PATH` is."""
+"""The environment variable that lists modules to import before a model is loaded, in this process
+and in every process that it starts. It is separated like `PATH`."""
 
 _ZIP = b"PK"
-# Enough of a file to see what it is.
+# The first bytes of a file, which identify its type.
 _HEAD = 512
 _CONVERT = (
     "in a Python with tf_keras, convert it by "
@@ -41,29 +41,30 @@ _CONVERT = (
 def load(path: str | os.PathLike[str], *, imports: Sequence[str] = ()) -> keras.Model:
     """Loads a Keras model from a file, without its optimizer.
 
-    A model of Keras 2 comes back as one of Keras 3: what Keras 3 no longer knows is left out where
-    it has no effect. Code in the file, as of a Lambda layer, is not run.
-
     Example:
         ```python
-        model = tfprune.load("net.h5", imports=["my_layers.py"])
+        model = tfprune.load("net.keras")
+        model = tfprune.load("net.h5", imports=["my_layers.py"])  # with custom layers
         ```
 
+    A model of Keras 2 becomes a model of Keras 3; settings that Keras 3 does not have are dropped
+    if they have no effect. Code in the file, such as that of a Lambda layer, is not run.
+
     Args:
-        path: a `.keras` file or an `.h5` file that holds a whole model.
+        path: a `.keras` or `.h5` file that holds a whole model.
         imports: modules, or paths of Python files, with the custom layers of the model; see
-            `import_layers`. Those that the environment variable TFPRUNE_IMPORT lists are imported
-            as well.
+            `import_layers`. The modules in the environment variable TFPRUNE_IMPORT are imported
+            too.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        UsageError: it is another kind of file, or needs a class or a function that nobody imported,
-            or something that only Keras 2 has; the message says what to do.
-        TfpruneError: it is missing, damaged, or would grow too large.
+        UsageError: the file is of another type, or needs a class or a function that is not
+            imported, or something that only Keras 2 has.
+        TfpruneError: the file is missing, is damaged, or would become too large when unpacked.
     """
-    import_layers(*_listed(), *imports)
+    import_layers(*_modules_to_import(), *imports)
     path = existing(path)
     check_size(path)
     if _head(path).startswith(_ZIP):
@@ -73,18 +74,18 @@ def load(path: str | os.PathLike[str], *, imports: Sequence[str] = ()) -> keras.
     old = version.startswith(("0", "1", "2"))
     if old:
         try:
-            config = keras2.modern(config)
+            config = keras2.to_keras3(config)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
-        # What nobody can write for the shape of any config.
+        # The config does not have the structure of any that Keras writes.
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(path, error) from error
-        _explain(path, config)
+        _refuse_unknown(path, config)
     try:
         model = _read(path, config if old else None)
-    # Keras raises whatever the damaged part raises: KeyError, OSError, ValueError, BadZipFile, …
+    # A damaged file makes Keras raise KeyError, OSError, ValueError, BadZipFile and others.
     except Exception as error:
-        _explain(path, config)
+        _refuse_unknown(path, config)
         raise TfpruneError(
             f"{path} cannot be loaded ({_innermost(error)}): save it again, or give the modules of "
             "its custom layers with --import"
@@ -92,15 +93,20 @@ def load(path: str | os.PathLike[str], *, imports: Sequence[str] = ()) -> keras.
     if not isinstance(model, keras.Model):
         raise UsageError(f"{path} holds a {type(model).__name__}: give the file of a whole model")
     if graph.is_graph(model) and model.built:
-        graph.settle(model)
+        graph.finalize_states(model)
     return model
 
 
 def import_layers(*modules: str) -> None:
-    """Imports modules, so that models which name their classes can be loaded.
+    """Imports modules that define custom layers, so that models which use these can be loaded.
 
-    What a module registers with Keras is found by its registered name; its other layers, models and
-    functions by their own.
+    Example:
+        ```python
+        import_layers("my_package.layers", "more_layers.py")
+        ```
+
+    An object that a module registers with Keras is found by its registered name; other layers,
+    models and functions of the module by their own names.
 
     Args:
         *modules: names such as `my_package.layers`, or paths of Python files.
@@ -110,38 +116,53 @@ def import_layers(*modules: str) -> None:
     """
     for name in modules:
         try:
-            module = _imported(name)
-        # A module's own code raises what it likes, and a script may leave.
+            module = _import_module(name)
+        # A user's module may raise anything, and a script may exit.
         except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{name} cannot be imported ({type(error).__name__}: {one_line(error)}): give a "
                 "Python file, or a module that Python finds"
             ) from error
-        for each, value in _offered(module).items():
-            keras.saving.get_custom_objects().setdefault(each, value)
+        for key, value in _named_objects(module).items():
+            keras.saving.get_custom_objects().setdefault(key, value)
 
 
 def importable(module: str) -> str:
-    """What `import_layers` takes, in another Python too, to import a module of this one.
+    """The argument with which `import_layers` imports a module in another Python process.
+
+    Example:
+        ```python
+        import_layers("src/my_layers.py")
+        importable("my_layers")  # "/home/me/src/my_layers.py"
+        importable("json")  # "json"
+        ```
 
     Args:
-        module: its name; a file that `import_layers` imported has no other home than its path.
+        module: the name of an imported module.
+
+    Returns:
+        The path if `import_layers` imported a file, else the name itself.
     """
     return _files().get(module, module)
 
 
 def check_size(path: Path) -> None:
-    """Refuses a file that is no Keras model, or would grow too large when it is unpacked.
+    """Refuses a file that is not a Keras model, or would become too large when unpacked.
+
+    Example:
+        ```python
+        check_size(Path("net.keras"))  # raises before anything is unpacked
+        ```
 
     Args:
-        path: what is to be loaded; nothing of it has been unpacked yet.
+        path: the file to load.
 
     Raises:
-        UsageError: it is another kind of file.
-        TfpruneError: it is empty or damaged, or too large.
+        UsageError: the file is of another type.
+        TfpruneError: the file is empty, damaged or too large.
     """
-    if said := _other_kind(path):
-        raise UsageError(f"{path} {said}")
+    if problem := _describe_other_kind(path):
+        raise UsageError(f"{path} {problem}")
     if path.stat().st_size == 0:
         raise TfpruneError(f"{path} is empty: save or copy the model again")
     check_archive(path)
@@ -152,15 +173,15 @@ def check_size(path: Path) -> None:
 
 @functools.cache
 def _files() -> dict[str, str]:
-    """The paths of the files that were imported, by the names of their modules."""
+    """The paths of imported files, by module name."""
     return {}
 
 
-def _listed() -> list[str]:
-    return [each for each in os.environ.get(IMPORTS, "").split(os.pathsep) if each]
+def _modules_to_import() -> list[str]:
+    return [name for name in os.environ.get(IMPORTS, "").split(os.pathsep) if name]
 
 
-def _imported(name: str) -> ModuleType:
+def _import_module(name: str) -> ModuleType:
     if not (name.endswith(".py") or os.sep in name):
         return importlib.import_module(name)
     path = Path(name).resolve()
@@ -170,33 +191,33 @@ def _imported(name: str) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file")
     known = sys.modules.get(module)
-    there = importlib.util.find_spec(module) if known is None else known.__spec__
-    if there is not None or known is not None:
-        if there is not None and there.origin and Path(there.origin).resolve() == path:
+    other = importlib.util.find_spec(module) if known is None else known.__spec__
+    if other is not None or known is not None:
+        if other is not None and other.origin and Path(other.origin).resolve() == path:
             _files()[module] = str(path)
             return importlib.import_module(module)
         raise ImportError(f"there is another module called {module}: rename the file")
     specification = importlib.util.spec_from_file_location(module, path)
     if specification is None or specification.loader is None:
         raise ImportError("it is not a Python file")
-    found = importlib.util.module_from_spec(specification)
-    sys.modules[module] = found
+    loaded = importlib.util.module_from_spec(specification)
+    sys.modules[module] = loaded
     try:
-        # What lies beside it may be imported by it, as in a script; later names stay free.
+        # As in a script, the file may import its neighbours. Afterwards they are off the path.
         sys.path.append(str(path.parent))
         try:
-            specification.loader.exec_module(found)
+            specification.loader.exec_module(loaded)
         finally:
             sys.path.remove(str(path.parent))
     except BaseException:
         del sys.modules[module]
         raise
     _files()[module] = str(path)
-    return found
+    return loaded
 
 
-def _offered(module: ModuleType) -> dict[str, Any]:
-    """What a config may name of a module: what it defines, and no registered name stands for."""
+def _named_objects(module: ModuleType) -> dict[str, Any]:
+    """Public callables that a module defines and does not register with Keras, by name."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -211,7 +232,7 @@ def _offered(module: ModuleType) -> dict[str, Any]:
 
 
 def _read(path: Path, config: dict[str, Any] | None) -> keras.Model:
-    """Reads a model as Keras does, or one of this config with the weights that the file has."""
+    """Reads a model from a file; with a config, reads only the weights from the file."""
     with _suffixed(path) as file:
         if config is None:
             return keras.saving.load_model(file, compile=False)
@@ -221,14 +242,14 @@ def _read(path: Path, config: dict[str, Any] | None) -> keras.Model:
 
 
 def _innermost(error: Exception) -> str:
-    """What went wrong in the part that failed; Keras tells it last, after all that contains it."""
+    """The innermost error of a message of Keras, which stands after those of the outer objects."""
     *_, last = str(error).rpartition("Exception encountered: ")
     return one_line(Exception(last)) if last.strip() else type(error).__name__
 
 
 @contextlib.contextmanager
 def _suffixed(path: Path) -> Iterator[Path]:
-    """The file under a name that Keras goes by."""
+    """The file under a name with the suffix that Keras expects."""
     suffix = ".keras" if _head(path).startswith(_ZIP) else ".h5"
     if path.suffix in (suffix, ".hdf5" if suffix == ".h5" else suffix) and _plain(path):
         yield path
@@ -240,12 +261,13 @@ def _suffixed(path: Path) -> Iterator[Path]:
 
 
 def _plain(path: Path) -> bool:
-    """Whether libraries that want UTF-8 can open it by its name."""
+    """Whether Keras and HDF5 can open a whole model under this name."""
+    # HDF5 needs a name in UTF-8.
     try:
         str(path).encode()
     except UnicodeEncodeError:
         return False
-    # Keras takes this ending for weights alone.
+    # For Keras, this suffix means a file of weights only.
     return not path.name.endswith(".weights.h5")
 
 
@@ -269,20 +291,20 @@ def _hdf5_config(path: Path) -> tuple[dict[str, Any], str]:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _damaged(path, error) from error
     if config is None:
-        held = "the weights of a model without its layers" if weights else "no Keras model"
         raise UsageError(
-            f"{path} holds {held}: build the model in Python, model.load_weights(...), and "
-            "model.save('model.keras')"
+            f"{path} holds the weights of a model without its layers: build the model in Python, "
+            "call model.load_weights(...), then model.save('model.keras')"
             if weights
-            else f"{path} is an HDF5 file that holds {held}: give the .keras or .h5 file of one"
+            else f"{path} is an HDF5 file that holds no Keras model: give a .keras or .h5 file of "
+            "a model"
         )
     try:
-        found = json.loads(config)
+        model_config = json.loads(config)
     except ValueError as error:
         raise _damaged(path, error) from error
-    if not isinstance(found, dict):
+    if not isinstance(model_config, dict):
         raise _damaged(path, ValueError("model_config is not a table"))
-    return found, version.decode() if isinstance(version, bytes) else str(version)
+    return model_config, version.decode() if isinstance(version, bytes) else str(version)
 
 
 def _damaged(path: Path, error: Exception) -> TfpruneError:
@@ -291,36 +313,36 @@ def _damaged(path: Path, error: Exception) -> TfpruneError:
     )
 
 
-# -- what is refused ----------------------------------------------------------------------------
+# -- refused files ------------------------------------------------------------------------------
 
 
-def _explain(path: Path, config: dict[str, Any]) -> None:
-    """Refuses a config by the part of it that cannot be made here, if there is one."""
+def _refuse_unknown(path: Path, config: dict[str, Any]) -> None:
+    """Refuses a config with Python code, or with a class or function that is not known."""
     for entry, layer in keras2.named_classes(config):
         name = str(entry["class_name"])
         if keras2.is_code(entry):
             raise UsageError(
-                f"{path}: layer {layer!r} is a Lambda, whose Python code lies in the file and is "
-                "not run, since it could be anything: replace it by a layer, or by a function "
+                f"{path}: layer {layer!r} is a Lambda, whose Python code is in the file and is "
+                "not run, since it could do anything: replace it by a layer, or by a function "
                 "in a module that is registered with keras.saving.register_keras_serializable"
             )
         if name.startswith("__") or not _missing(entry):
             continue
         if name in ("function", "builtin_function_or_method"):
             name = str(entry["config"])
-        said = f"{path} needs {name!r}" + (f" for layer {layer!r}" if layer else "")
-        if do := keras2.advice(name):
-            raise UsageError(f"{said}: {do}")
+        problem = f"{path} needs {name!r}" + (f" for layer {layer!r}" if layer else "")
+        if advice := keras2.advice(name):
+            raise UsageError(f"{problem}: {advice}")
         home = str(entry.get("module") or "")
-        what = "FILE.py" if home in ("", "custom", "__main__", "builtins") else home
+        source = "FILE.py" if home in ("", "custom", "__main__", "builtins") else home
         raise UsageError(
-            f"{said}, which nothing that was imported defines: give the Python file or the module "
-            f"that defines it, --import {what}"
+            f"{problem}, which no imported module defines: give the Python file or the module "
+            f"that defines it, --import {source}"
         )
 
 
 def _missing(entry: dict[str, Any]) -> bool:
-    """Whether no class or function is known by the name in a config."""
+    """Whether Keras knows no class or function for the name in a config."""
     name, module = str(entry["class_name"]), str(entry.get("module") or "")
     if module == "builtins" and name in ("function", "builtin_function_or_method"):
         name = str(entry["config"])
@@ -339,8 +361,8 @@ def _missing(entry: dict[str, Any]) -> bool:
     return keras.saving.get_registered_object(name) is None
 
 
-def _other_kind(path: Path) -> str | None:
-    """What a path is that is no file of a Keras model, and what to do; None where it may be one."""
+def _describe_other_kind(path: Path) -> str | None:
+    """What a path is that is not a Keras model, and what to do; None if it may be a model."""
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
@@ -351,7 +373,7 @@ def _other_kind(path: Path) -> str | None:
     if head.startswith(_ZIP):
         return _other_zip(path)
     if head.startswith(b"version https://git-lfs"):
-        return "is a pointer of git-lfs and not the file itself: run `git lfs pull`"
+        return "is a Git LFS pointer and not the file itself: run `git lfs pull`"
     if head[4:8] == b"TFL3":
         return _compiled("a TFLite file")
     if suffix in (".pt", ".pth") or head.startswith((b"\x80\x02", b"\x80\x04", b"\x80\x05")):
@@ -361,18 +383,18 @@ def _other_kind(path: Path) -> str | None:
     if suffix == ".pb":
         return (
             "is a graph of TensorFlow without Keras layers: give the .keras or .h5 file of the "
-            "model, or save it again from the code that built it"
+            "model, or save the model again from the code that built it"
         )
     if head.lstrip()[:1] == b"<":
         return "is a web page: download the file itself"
     if head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"7z")):
         return "is a packed archive: unpack it, and give the .keras or .h5 file in it"
     if head.lstrip()[:1] == b"{":
-        return "is a JSON text, which may say a model's layers, without its weights: save it whole"
+        return "is a JSON text, which holds no weights: save the whole model as a .keras file"
     if head and suffix not in (".keras", ".h5", ".hdf5"):
         return "is not a file that Keras writes: give a .keras or .h5 file"
     if head and not _ZIP.startswith(head[:2]):
-        return "is not a Keras model, whatever its name: give a .keras or .h5 file"
+        return "is not a Keras model, despite its name: give a .keras or .h5 file"
     return None
 
 
@@ -384,7 +406,7 @@ def _folder(path: Path) -> str:
             f"2 wrote it, {_CONVERT.format(path=str(path), target=target)}"
         )
     if (path / "config.json").exists() and (path / "metadata.json").exists():
-        return "is the content of a .keras file, unpacked: zip it again, without compression"
+        return "is an unpacked .keras file: zip its content again, without compression"
     return "is a directory: give a .keras or .h5 file"
 
 
@@ -405,15 +427,15 @@ def _other_zip(path: Path) -> str | None:
 
 def _compiled(what: str) -> str:
     return (
-        f"is {what}, which `tfprune measure` runs and nothing turns back into a Keras model: give "
-        "the .keras or .h5 file that it was made from"
+        f"is {what}, which `tfprune measure` runs but which cannot become a Keras model again: "
+        "give the .keras or .h5 file that it was made from"
     )
 
 
 def _torch() -> str:
     return (
         "is a file of PyTorch, and tfprune prunes Keras models: build the model in Keras, copy the "
-        "weights over, and give its .keras file"
+        "weights, and give its .keras file"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is known of layer types, and which classes it holds for."""
+"""A table by layer type that also covers subclasses which compute the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# What a subclass may define without another computation: how it is made, described and saved.
+# Methods that a subclass may define without changing what it computes: they build, describe and
+# save the layer.
 _HARMLESS = {
     "build",
     "build_from_config",
@@ -21,20 +22,21 @@ _HARMLESS = {
 
 
 class TypeTable(dict[type, T]):
-    """A table by layer or operation type, which holds for subclasses that compute the same.
-
-    A class that derives from one of the table follows it as long as neither it nor a class between
-    them defines `call`, or anything else of the base but how it is made, described and saved.
+    """A table by layer or operation type, which also covers subclasses that compute the same.
 
     Example:
         ```python
         table = TypeTable({keras.layers.Conv2D: "convolution"})
-        table.of(MyConv(8, 3))  # "convolution" where MyConv only has an __init__ of its own
+        table.of(keras.layers.Conv2D(8, 3))  # "convolution"
+        table.of(MyConv(8, 3))  # "convolution" if MyConv overrides only __init__ of Conv2D
         ```
+
+    A subclass has the entry of its base class if no class between the two overrides `call` or
+    another method of the base, except methods that build, describe or save the layer.
     """
 
     def of(self, operation: object) -> T | None:
-        """The entry that holds for an operation, None where there is none."""
+        """The entry for an operation; None if the table has none."""
         if "call" in vars(operation):
             return None
         try:
@@ -55,11 +57,11 @@ def computes_like(layer_type: type, base: type) -> bool:
     """Whether a class computes what its base class computes.
 
     Args:
-        layer_type: the class itself or one that derives from it.
-        base: the class that is known.
+        layer_type: the base class itself or a subclass of it.
+        base: a class of the table.
     """
     between = layer_type.__mro__[: layer_type.__mro__.index(base)]
-    names = {name for each in between for name in vars(each)} - _HARMLESS
+    names = {name for subclass in between for name in vars(subclass)} - _HARMLESS
     return not any(
         hasattr(base, name)
         for name in names

@@ -173,7 +173,7 @@ class Executor:
             "set": sorted(step.model_dump(exclude_defaults=True)),
             "seed": task.seed,
             "before": task.before[-1].folder.name if task.before else None,
-            "macs": counting.work_of(model).whole_macs,
+            "macs": counting.count_macs(model).whole_macs,
             "parameters": counted.total,
             "nonzero_parameters": counted.nonzero,
             **record,
@@ -212,7 +212,7 @@ class Executor:
             "variant": task.name,
             "seed": task.seed,
             "steps": [each.folder.name for each in task.before],
-            "macs": counting.work_of(model).whole_macs,
+            "macs": counting.count_macs(model).whole_macs,
             "artifacts": [
                 {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test)}
                 for artifact in artifacts

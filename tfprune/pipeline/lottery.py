@@ -220,7 +220,7 @@ def _load(path: Path, like: keras.Model) -> keras.Model:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         raise TfpruneError(f"{path} is damaged: delete its folder and run again") from error
-    graph.settle(model)
+    graph.finalize_states(model)
     return model
 
 

@@ -250,7 +250,7 @@ class _Run:
         start = cloning.copy(self.origin)
         if state is not None:
             start.set_weights(state.weights)
-            graph.settle(start)
+            graph.finalize_states(start)
         return start
 
     def _reinitialize(self) -> keras.Model:

@@ -82,7 +82,7 @@ def reinitialize(model: keras.Model, seed: int) -> keras.Model:
     for old, new in layers:
         if isinstance(old, keras.layers.Normalization):
             new.set_weights(old.get_weights())
-    graph.settle(twin)
+    graph.finalize_states(twin)
     return twin
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.model.graph import named
+from tfprune.model.graph import path_matches
 from tfprune.training.schedule import check_sparsity
 from tfprune.vocabulary import Scope
 from tfprune.weights.masks import Masks, Select, global_masks, layer_masks
@@ -79,10 +79,10 @@ class MaskRule:
         """
         own = self.layers or {}
         for pattern in own:
-            if not any(named(kernel.path, pattern) for kernel in kernels):
+            if not any(path_matches(kernel.path, pattern) for kernel in kernels):
                 raise UsageError(f"layers: {pattern!r} matches no layer with a kernel to prune")
         return [
-            next((own[pattern] for pattern in own if named(kernel.path, pattern)), common)
+            next((own[pattern] for pattern in own if path_matches(kernel.path, pattern)), common)
             for kernel in kernels
         ]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.model.graph import named
+from tfprune.model.graph import path_matches
 from tfprune.model.layer_table import LAYER_TABLE, Axes, axes_of
 
 Pick: TypeAlias = "str | Callable[[Any], bool]"
@@ -98,7 +98,7 @@ def kernels(model: keras.Model, include: Picks = None, exclude: Picks = None) ->
     known = {name for path, layer in layers for name in (path, layer.name)}
     for argument, picks in (("include", wanted), ("exclude", unwanted)):
         for pick in picks:
-            if isinstance(pick, str) and not any(named(path, pick) for path, _ in layers):
+            if isinstance(pick, str) and not any(path_matches(path, pick) for path, _ in layers):
                 raise UsageError(
                     f"{argument}: the model {model.name!r} has no layer {pick!r}: "
                     + did_you_mean(pick, sorted(known), "see `tfprune inspect`")
@@ -207,7 +207,7 @@ def _may_hold(layer: Any) -> bool:
 def _strange(layer: Any) -> list[keras.Variable]:
     """Matrices of a layer of no type of Keras' own, trainable or frozen since.
 
-    Those of a layer whose very type is registered are known, named or not.
+    Those of a layer whose very type is registered are known, path_matches or not.
     """
     if _is_known(type(layer)) or isinstance(layer, _NORMS):
         return []
@@ -273,7 +273,7 @@ def _is_picked(
 def _matches(pick: Pick, path: str, layer: Any) -> bool:
     if callable(pick):
         return bool(pick(layer))
-    return named(path, pick)
+    return path_matches(path, pick)
 
 
 def _as_list(picks: Picks) -> Sequence[Pick]:

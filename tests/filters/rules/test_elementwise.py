@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import tfprune
-from tfprune.model.activations import acts_alone
+from tfprune.model.activations import is_pointwise
 
 from ..harness import randomised, run_slim_test
 from ..models import chain, conv, head
@@ -55,7 +55,7 @@ def test_pointwise_activations(silent: bool) -> None:
     known = {each for each in vars(keras.activations).values() if callable(each)}
     # It wants two numbers.
     known.discard(keras.activations.threshold)
-    pointwise = [each for each in known if acts_alone(each)]
+    pointwise = [each for each in known if is_pointwise(each)]
     mine = [each for each in pointwise if (float(each(ops.zeros(1))[0]) == 0) == silent]
     assert len(mine) >= 5
     x = keras.Input((4,))

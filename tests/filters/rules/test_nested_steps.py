@@ -27,6 +27,14 @@ def test_a_layer_at_every_step() -> None:
     assert [group.size for group in groups] == [4, 5, 3, 2]
 
 
+def test_steps_of_steps() -> None:
+    """The sizes are found in the config of the outermost wrapper."""
+    inner = layers.TimeDistributed(layers.Dense(4), name="inner")
+    model = chain(layers.TimeDistributed(inner, name="outer"), layers.Dense(3), shape=(2, 3, 5))
+    groups = run_slim_test(model)
+    assert groups[0].layers == ("outer",)
+
+
 def per_frame() -> keras.Model:
     """A small net of two paths, as a model that is no Sequential."""
     x = keras.Input((5, 5, 3))

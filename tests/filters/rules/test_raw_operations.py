@@ -11,10 +11,10 @@ from keras import layers, ops
 from keras.src.ops.numpy import Arccosh, Maximum
 
 import tfprune
-from tfprune.filters.rules.ops_math import _ALONE
-from tfprune.filters.rules.ops_shape import reshaped
+from tfprune.filters.rules.axes import place_after_reshape
+from tfprune.filters.rules.elementwise import _POINTWISE
 
-from .harness import outputs, randomised, run_slim_test
+from ..harness import outputs, randomised, run_slim_test
 
 Tensor = keras.KerasTensor
 
@@ -148,6 +148,16 @@ FOLLOWED: dict[str, Callable[[], keras.Model]] = {
     "reshape inside": lambda: between(
         lambda x: rows(ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (-1, 4, 16)), 1), last=False
     ),
+    "reshape splits channels": lambda: between(
+        lambda x: ops.reshape(x, (-1, 4, 4, 2, 3)), filters=6, last=False
+    ),
+    "reshape shuffles channels": lambda: between(
+        lambda x: ops.reshape(ops.swapaxes(ops.reshape(x, (-1, 4, 4, 2, 3)), 3, 4), (-1, 4, 4, 6)),
+        filters=6,
+    ),
+    "reshape to other rows": lambda: between(
+        lambda x: ops.reshape(x, (-1, 32, 3)), filters=6, last=False
+    ),
     # Joining and parts.
     "concatenate": lambda: joined(lambda *xs: ops.concatenate(xs, axis=-1), 4, 3, 2),
     "concatenate elsewhere": lambda: merged(lambda *xs: ops.concatenate(xs, axis=1)),
@@ -180,7 +190,9 @@ def test_each_number_alone() -> None:
     """What maps single numbers passes all channels on, whatever it maps zero to."""
     x = keras.Input((4,))
     found = []
-    for each in _ALONE:
+    for each in _POINTWISE:
+        if issubclass(each, layers.Layer):
+            continue
         try:
             operation = each()
         except TypeError:
@@ -233,13 +245,9 @@ FROZEN: dict[str, tuple[Callable[[], keras.Model], str]] = {
         lambda: between(lambda x: ops.roll(x, 1, axis=3)),
         "roll is a Roll over all channels",
     ),
-    "cut apart by reshape": (
-        lambda: between(lambda x: ops.reshape(x, (-1, 4, 4, 2, 2)), last=False),
-        "reshape cuts the axis of the channels apart",
-    ),
     "mixed by reshape": (
-        lambda: between(lambda x: ops.reshape(x, (-1, 32, 3)), last=False, filters=6),
-        "reshape cuts the axis of the channels apart",
+        lambda: between(lambda x: ops.reshape(x, (-1, 20, 4)), last=False, filters=5),
+        "reshape mixes them with other axes",
     ),
     "squeeze without an axis": (
         lambda: between(lambda x: ops.squeeze(ops.mean(x, (1, 2), keepdims=True)), last=False),
@@ -338,7 +346,7 @@ def test_where_channels_are_found_after_a_reshape(
     new: tuple[int | None, ...],
     found: tuple[int, int, int] | None,
 ) -> None:
-    assert reshaped(old, axis, new) == found
+    assert place_after_reshape(old, axis, new) == found
     if found is not None:
         sizes = [2 if size is None else size for size in old]
         position = np.indices(sizes)[axis]

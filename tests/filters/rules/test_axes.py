@@ -70,7 +70,11 @@ def test_a_reshape_of_an_open_size() -> None:
     slim = tfprune.remove_filters(model, {"a": [1]})
     assert slim(np.ones((2, 6, 5, 2))).shape == (2, 2)
     x = keras.Input((None, 4, 2))
-    y = layers.Reshape((-1, 8), name="mine")(conv(name="held")(x))
+    y = layers.Reshape((-1, 8))(conv(name="a")(x))
+    model = keras.Model(x, layers.Dense(2)(layers.GlobalMaxPooling1D()(y)))
+    slim = tfprune.remove_filters(model, {"a": [1]})
+    assert slim(np.ones((2, 6, 4, 2))).shape == (2, 2)
+    y = layers.Reshape((-1, 6), name="mine")(conv(name="held")(x))
     model = keras.Model(x, layers.GlobalMaxPooling1D()(y))
     assert tfprune.channel_groups(model).frozen["held"] == "mine reshapes a tensor of open size"
 
