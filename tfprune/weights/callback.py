@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.training.schedule import Schedule, arrival, due, jump
+from tfprune.training.schedule import Schedule, final_update, last_update, single_cut_reason
 from tfprune.weights import guard
 from tfprune.weights.cut import Cut, listed
 from tfprune.weights.held import HeldMasks
@@ -69,7 +69,7 @@ class PruneWeights(Holding):
 
     Args:
         schedule: tfmot's `PolynomialDecay` or `ConstantSparsity`, or any callable from a step
-            (int) to (prune now?, sparsity 0 to 1); see `tfprune.training.schedule.due`.
+            (int) to (prune now?, sparsity 0 to 1); see `tfprune.training.schedule.last_update`.
         scope: "layer" prunes each weight tensor to the schedule's sparsity; "global" ranks all
             of them together, and only their total has it.
         select: which weights die; "magnitude", the smallest; "random", drawn with `seed`; or a
@@ -125,7 +125,7 @@ class PruneWeights(Holding):
         self.include = include
         self.exclude = exclude
         self._cut = Cut(scope, select, seed, pattern, layers, min_kept)
-        self._arrival = arrival(schedule)
+        self._arrival = final_update(schedule)
         if layers and not (self._arrival and self._arrival.sparsity):
             raise UsageError(
                 "PruneWeights: layers have targets in place of the schedule's, and this one does "
@@ -204,7 +204,7 @@ class PruneWeights(Holding):
         self._start(chosen, targets)
         if left:
             self._warn(f"{'; '.join(left)}; or leave them out by exclude, if they shall stay dense")
-        if single := jump(self.schedule):
+        if single := single_cut_reason(self.schedule):
             self._warn(single)
         # A step traced earlier does not know of the masks.
         self.model.train_function = None
@@ -272,7 +272,7 @@ class PruneWeights(Holding):
 
     def _advance(self, step: int) -> bool:
         """Changes the masks to those of a step."""
-        now, first = due(self.schedule, self._last_step, step), self._last_step < 0
+        now, first = last_update(self.schedule, self._last_step, step), self._last_step < 0
         self._last_step = max(step, self._last_step)
         # Masks nest: the same sparsity or less cannot change them.
         if now is None or now.sparsity <= self._target:
@@ -441,7 +441,7 @@ class PruneWeights(Holding):
         if end >= arrival.step:
             return
         self._told_late = True
-        reached = due(self.schedule, -1, end)
+        reached = last_update(self.schedule, -1, end)
         self._warn(
             f"the training will end at step {end}, before the schedule arrives at step "
             f"{arrival.step}: sparsity will be {reached.sparsity if reached else 0:.3g} of "
