@@ -239,7 +239,7 @@ def _plan(
     from tfprune.files import read_json
 
     if plan_file is not None:
-        return filters.planned(
+        return filters.read_plan(
             filters.channel_groups(original), read_json(plan_file), str(plan_file)
         )
     data = None
@@ -276,7 +276,7 @@ def _write(
 
     slim = filters.rebuild(plan)
     if seen is not None:
-        slim = filters.recalibrated(slim, seen)
+        slim = filters.recalibrate(slim, seen)
     compared = None if images is None else images.validation.images
     export(slim, output.parent, ["keras"], compared, name=output.stem)
     document = _counted(filters.plan_document(plan), slim)

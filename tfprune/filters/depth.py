@@ -18,7 +18,7 @@ from tfprune.filters.rules import follow
 from tfprune.model.cloning import compile_like, copy
 from tfprune.model.graph import Call, calls, functional, is_graph, named_layers
 
-_ADDITIONS = (layers.Add, Add)
+ADDITIONS = (layers.Add, Add)
 
 
 def remove_dead_blocks(model: keras.Model) -> keras.Model:
@@ -112,7 +112,7 @@ def _rewired(model: keras.Model, known: dict[int, keras.Model]) -> keras.Model:
 def _additions(model: keras.Model) -> list[Call]:
     """The calls of one level that add tensors to each other."""
     return [
-        call for call in calls(model) if type(call.operation) in _ADDITIONS and len(call.inputs) > 1
+        call for call in calls(model) if type(call.operation) in ADDITIONS and len(call.inputs) > 1
     ]
 
 

@@ -12,14 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
-from keras.src.ops.numpy import Add
 
+from tfprune.filters.depth import ADDITIONS
 from tfprune.filters.groups import ChannelGroups
 from tfprune.model.activations import is_activation
 from tfprune.model.graph import calls, functional, is_graph
-
-ADDITIONS = (layers.Add, Add)
-CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+from tfprune.model.layer_table import CONVOLUTIONS
 
 
 @dataclass(frozen=True, eq=False)

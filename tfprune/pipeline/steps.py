@@ -178,7 +178,7 @@ def _slim(step: SlimStep, model: keras.Model, bench: Bench) -> Result:
         count = 0 if step.dead else _RECALIBRATED_BY
     if count:
         seen = data.seen(train, count, seed=bench.seed, augment=step.augment)
-        slim = filters.recalibrated(slim, seen)
+        slim = filters.recalibrate(slim, seen)
     return slim, {
         "removed": {layer: len(indices) for layer, indices in plan.removed.items()},
         "folds": [asdict(fold) for fold in folds],
