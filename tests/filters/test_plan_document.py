@@ -87,11 +87,14 @@ def test_what_is_coupled_need_not_be_named(model: keras.Model, document: dict[st
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"removed": {"a": [0, -1]}}, "p.json is no removal plan: removed.a#2 = -1: "),
-        ({"removed": {"a": [True]}}, "p.json is no removal plan: removed.a#1 = True: "),
-        ({"removed": [1]}, "p.json is no removal plan: removed = [1] is no table: "),
-        ({"macs": [1]}, "p.json is no removal plan: macs = [1]: "),
-        ({"remove": {}}, "p.json is no removal plan: remove is unknown: did you mean 'removed'?"),
+        ({"removed": {"a": [0, -1]}}, "p.json is not a removal plan: removed.a#2 = -1: "),
+        ({"removed": {"a": [True]}}, "p.json is not a removal plan: removed.a#1 = True: "),
+        ({"removed": [1]}, "p.json is not a removal plan: removed = [1] is no table: "),
+        ({"macs": [1]}, "p.json is not a removal plan: macs = [1]: "),
+        (
+            {"remove": {}},
+            "p.json is not a removal plan: remove is unknown: did you mean 'removed'?",
+        ),
         (
             {"removed": {"a": [6]}},
             "p.json: layer 'a' has filters 0..5: 6 is out of range",
@@ -136,7 +139,7 @@ def test_damaged_and_foreign_plans_are_refused(
 
 @pytest.mark.parametrize("document", [None, 3, "x", [], {}, {"removed": {}}, {"model": 3}])
 def test_what_is_no_plan_at_all(model: keras.Model, document: Any) -> None:
-    with pytest.raises(tfprune.UsageError, match=r"^the plan is no removal plan: ") as error:
+    with pytest.raises(tfprune.UsageError, match=r"^the plan is not a removal plan: ") as error:
         read_plan(channel_groups(model), document)
     assert "\n" not in str(error.value)
 

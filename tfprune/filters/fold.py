@@ -71,6 +71,12 @@ def constant_units(groups: ChannelGroups) -> np.ndarray:
 def fold_constants(model: keras.Model, *, tolerance: float = 0.0) -> tuple[keras.Model, FoldReport]:
     """Moves the constants that channels emit into the biases of the layers that read them.
 
+    Example:
+        ```python
+        folded, report = fold_constants(model)
+        slim = tfprune.slim(folded, dead=True)
+        ```
+
     The readers' weights for these channels become zero, so that `slim(dead=True)` then removes
     the channels and changes nothing. What a layer makes of constants alone is constant in turn and
     is folded as well. A layer without a bias whose output a BatchNorm alone reads has constants
@@ -105,11 +111,11 @@ def fold_constants(model: keras.Model, *, tolerance: float = 0.0) -> tuple[keras
     folds: dict[str, Fold] = {}
     while True:
         groups = ChannelGroups(twin)
-        found = readers(groups)
-        units, refused = _chosen(groups, found, folds, tolerance)
+        model_readers = readers(groups)
+        units, refused = _chosen(groups, model_readers, folds, tolerance)
         if not units.any():
             break
-        for reader in found:
+        for reader in model_readers:
             chosen = reader.heard & units[reader.units]
             if chosen.any():
                 folds[reader.path] = _fold(reader, chosen, paths, folds.get(reader.path))
@@ -117,9 +123,9 @@ def fold_constants(model: keras.Model, *, tolerance: float = 0.0) -> tuple[keras
     return twin, FoldReport(tuple(folds[path] for path in paths if path in folds), refused)
 
 
-def _constant(groups: ChannelGroups, found: Sequence[Reader]) -> np.ndarray:
+def _constant(groups: ChannelGroups, model_readers: Sequence[Reader]) -> np.ndarray:
     heard, varying = np.zeros((2, groups.unit_count), bool)
-    for reader in found:
+    for reader in model_readers:
         heard[reader.units[reader.heard]] = True
         varying[reader.units[reader.heard & np.isnan(reader.constant)]] = True
     for remark in groups.trace.inexactness:
@@ -128,31 +134,34 @@ def _constant(groups: ChannelGroups, found: Sequence[Reader]) -> np.ndarray:
 
 
 def _chosen(
-    groups: ChannelGroups, found: Sequence[Reader], folds: Mapping[str, Fold], tolerance: float
+    groups: ChannelGroups,
+    model_readers: Sequence[Reader],
+    folds: Mapping[str, Fold],
+    tolerance: float,
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Which units can be folded at all their readers, and which readers refuse others.
 
     Args:
         groups: the channel groups of the model as it is now.
-        found: its readers.
+        model_readers: its readers.
         folds: what was folded so far, by the reader's path.
         tolerance: the most that any reader may be off.
 
     Returns:
         Bool (unit_count,), and path to reason.
     """
-    constant = _constant(groups, found)
+    constant = _constant(groups, model_readers)
     candidates = constant.copy()
     refused: dict[str, str] = {}
-    for reader in found:
+    for reader in model_readers:
         units = reader.units[reader.heard]
         if reader.into is None and constant[units].any():
             refused[reader.path] = reader.refusal
             candidates[units] = False
-    errors = {unit: _errors(found, unit) for unit in np.flatnonzero(candidates).tolist()}
+    errors = {unit: _errors(model_readers, unit) for unit in np.flatnonzero(candidates).tolist()}
     spent = {path: fold.error for path, fold in folds.items()}
     # The smallest first, so that the tolerance goes far; several add up to their sum at most.
-    for unit in sorted(errors, key=lambda each: max(errors[each].values())):
+    for unit in sorted(errors, key=lambda unit: max(errors[unit].values())):
         after = {path: spent.get(path, 0.0) + error for path, error in errors[unit].items()}
         over = [path for path in after if errors[unit][path] > 0 and after[path] > tolerance]
         for path in over:
@@ -164,9 +173,9 @@ def _chosen(
     return candidates, refused
 
 
-def _errors(found: Sequence[Reader], unit: int) -> dict[str, float]:
+def _errors(model_readers: Sequence[Reader], unit: int) -> dict[str, float]:
     """Path of each reader of a unit to the error of folding that unit alone."""
-    at = [(reader, reader.heard & (reader.units == unit)) for reader in found]
+    at = [(reader, reader.heard & (reader.units == unit)) for reader in model_readers]
     return {reader.path: reader.error(chosen) for reader, chosen in at if chosen.any()}
 
 
@@ -243,7 +252,7 @@ class Reader:
         if type(self.layer) not in CONVOLUTIONS:
             return 0.0
         shifts = self.shifts(chosen)
-        return max(border_error(self.layer, _sizes(each), shifts) for each in self.inputs)
+        return max(border_error(self.layer, _sizes(channels), shifts) for channels in self.inputs)
 
 
 def readers(groups: ChannelGroups) -> list[Reader]:
@@ -258,7 +267,7 @@ def readers(groups: ChannelGroups) -> list[Reader]:
         for variable in layer.weights
     }
     norms = _norms(groups.model)
-    return [_reader(groups, *owners[key], found, norms) for key, found in reads.items()]
+    return [_reader(groups, *owners[key], meetings, norms) for key, meetings in reads.items()]
 
 
 def _reader(
@@ -267,8 +276,8 @@ def _reader(
     variable, axis = reads[0].variable, reads[0].axis
     kernel = float_values(variable)
     inputs = tuple(read.channels for read in reads)
-    constants = np.stack([each.constant for each in inputs])
-    others = tuple(each for each in range(kernel.ndim) if each != axis)
+    constants = np.stack([channels.constant for channels in inputs])
+    others = tuple(other for other in range(kernel.ndim) if other != axis)
     into = path if getattr(layer, "use_bias", False) else norms.get(path)
     refusal = ""
     if type(layer) not in (layers.Dense, *CONVOLUTIONS):
@@ -311,21 +320,21 @@ def _norms(model: keras.Model, prefix: str = "") -> dict[str, str]:
     """
     level = list(calls(model))
     returned = {id(tensor) for tensor in functional(model).outputs}
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for operation in functional(model).operations:
         if is_graph(operation):
-            found |= _norms(operation, f"{prefix}{operation.name}/")
+            paths |= _norms(operation, f"{prefix}{operation.name}/")
         if not is_activation(getattr(operation, "activation", None), "linear"):
             continue
         made = [call.outputs[0] for call in level if call.operation is operation]
-        reading = [call for call in level if any(each is made[0] for each in call.inputs)]
+        reading = [call for call in level if any(tensor is made[0] for tensor in call.inputs)]
         if len(made) != 1 or len(reading) != 1 or id(made[0]) in returned:
             continue
         norm, rank = reading[0].operation, len(made[0].shape)
         alone = type(norm) is layers.BatchNormalization and len(norm._inbound_nodes) == 1
         if alone and norm.axis % rank == channel_axis(operation, rank):
-            found[prefix + operation.name] = prefix + norm.name
-    return found
+            paths[prefix + operation.name] = prefix + norm.name
+    return paths
 
 
 # -- borders of padded images -------------------------------------------------------------------
@@ -348,8 +357,8 @@ def border_error(layer: Any, sizes: Sequence[int], shifts: np.ndarray) -> float:
     """
     if layer.padding == "valid":
         return 0.0
-    along = zip(sizes, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
-    met = [_met(*each, causal=layer.padding == "causal") for each in along]
+    axes = zip(sizes, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
+    met = [_met(*axis, causal=layer.padding == "causal") for axis in axes]
     return max(float(np.abs(missed).max()) for missed in _missed(met, shifts))
 
 

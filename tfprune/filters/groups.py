@@ -56,7 +56,7 @@ class ChannelGroups(Sequence[ChannelGroup]):
     def __init__(self, model: keras.Model) -> None:
         self.model = model
         self.trace = Trace()
-        inputs = [self.trace.opaque(each.shape) for each in functional(model).inputs]
+        inputs = [self.trace.opaque(tensor.shape) for tensor in functional(model).inputs]
         for channels in follow(self.trace, model, inputs):
             self.trace.freeze(channels, "it is an output of the model")
         self.unit = self.trace.components()
@@ -77,27 +77,27 @@ class ChannelGroups(Sequence[ChannelGroup]):
         for remark in self.trace.frozen:
             for unit in self.unit[remark.ids]:
                 reason.setdefault(int(unit), remark.reason)
-        found: dict[str, str] = {}
+        frozen: dict[str, str] = {}
         for path, units in self.producers.items():
-            said = [reason[int(unit)] for unit in units if int(unit) in reason]
-            if said:
-                partly = "" if len(said) == len(units) else f"{len(said)} of {len(units)}: "
-                found[path] = partly + "; ".join(dict.fromkeys(said))
-        return found | self._unfollowed()
+            reasons = [reason[int(unit)] for unit in units if int(unit) in reason]
+            if reasons:
+                partly = "" if len(reasons) == len(units) else f"{len(reasons)} of {len(units)}: "
+                frozen[path] = partly + "; ".join(dict.fromkeys(reasons))
+        return frozen | self._unfollowed()
 
     def _unfollowed(self) -> dict[str, str]:
         """The layers with a kernel that no rule followed: nothing of them is removed."""
         followed = {variable for variable, _ in self.trace.slices}
         reasons = {remark.layer: remark.reason for remark in self.trace.frozen}
-        found = {}
+        unfollowed = {}
         for path, layer in named_layers(self.model).items():
-            kernels = [each for each in layer.weights if len(each.shape) > 1]
-            if kernels and not any(id(each) in followed for each in kernels):
+            kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
+            if kernels and not any(id(kernel) in followed for kernel in kernels):
                 kind = type(layer).__name__
-                found[path] = reasons.get(
+                unfollowed[path] = reasons.get(
                     layer.name, f"{layer.name} is a {kind}, which has no rule"
                 )
-        return found
+        return unfollowed
 
     def _partition(self) -> list[ChannelGroup]:
         makers: dict[int, list[str]] = {}
@@ -167,6 +167,11 @@ class ChannelGroups(Sequence[ChannelGroup]):
 def channel_groups(model: keras.Model) -> ChannelGroups:
     """The groups of channels that can only be removed together.
 
+    Example:
+        ```python
+        [group.layers for group in tfprune.channel_groups(model)]  # [("conv", "shortcut"), ...]
+        ```
+
     Args:
         model: a functional or built Sequential Keras model.
 
@@ -226,15 +231,15 @@ class ModelSize:
 
     def _shapes(self, variables: Iterable[keras.Variable], alive: np.ndarray) -> list[list[int]]:
         slices = self._groups.trace.slices
-        found = []
+        shapes = []
         for variable in variables:
             shape = list(variable.shape)
             for axis in range(len(shape)):
                 entry = slices.get((id(variable), axis))
                 if entry is not None:
                     shape[axis] = int(self._groups.kept(alive, entry.ids).sum())
-            found.append(shape)
-        return found
+            shapes.append(shape)
+        return shapes
 
 
 def group_table(groups: ChannelGroups) -> pd.DataFrame:

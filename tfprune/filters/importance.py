@@ -177,7 +177,7 @@ def scores(
 
     Raises:
         UsageError: the name is not known, data are missing or do not fit the model, or the function
-            returns another shape or what is no number.
+            returns another shape or a value that is not finite.
     """
     raw = np.asarray(_raw(groups, importance, data), np.float64)
     if raw.shape != (groups.unit_count,):
@@ -311,8 +311,8 @@ def gradients(
 def _checked(model: keras.Model, data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output_shape) != 2:
         raise UsageError(
-            f"model {model.name!r} is no classifier with one input and one output, one number a "
-            "class: gradients of the cross entropy need one"
+            f"model {model.name!r} is not a classifier with one input, and one output of one "
+            "number for each class: gradients of the cross entropy need one"
         )
     images, labels = map(np.asarray, data)
     classes, shape = model.output_shape[-1], tuple(model.input_shape[1:])

@@ -54,6 +54,11 @@ class RemovalPlan:
 def removing(groups: ChannelGroups, filters: Mapping[str, Sequence[int]]) -> RemovalPlan:
     """The plan that removes the named filters and the channels coupled with them.
 
+    Example:
+        ```python
+        rebuild(removing(channel_groups(model), {"conv": [0, 3]}))
+        ```
+
     Args:
         groups: the channel groups of a model.
         filters: layer path to the indices of its filters or units that go.
@@ -98,7 +103,12 @@ def _without_filters(groups: ChannelGroups, path: str) -> str:
 def removing_dead(
     groups: ChannelGroups, round_to: int = 1, minimum: int = 1, exclude: Names = ()
 ) -> RemovalPlan:
-    """The plan that removes every unit that contributes nothing; one a group always stays.
+    """The plan that removes every unit that contributes nothing; one of each group always stays.
+
+    Example:
+        ```python
+        removing_dead(channel_groups(model)).removed  # {"conv": [3]}
+        ```
 
     Args:
         groups: the channel groups of a model.
@@ -121,6 +131,12 @@ def keeping_share(
     exclude: Names = (),
 ) -> RemovalPlan:
     """The plan that keeps the best units of every group, by a share of those that are removable.
+
+    Example:
+        ```python
+        groups = channel_groups(model)
+        keeping_share(groups, scores(groups, "l1"), 0.5)
+        ```
 
     Args:
         groups: the channel groups of a model.
@@ -154,6 +170,12 @@ def keeping_cost(
     exclude: Names = (),
 ) -> RemovalPlan:
     """The plan that removes the lowest scores of all groups until a cost fits.
+
+    Example:
+        ```python
+        groups = channel_groups(model)
+        keeping_cost(groups, scores(groups, "l1"), ModelSize(groups).macs, 0.5, "macs")
+        ```
 
     Args:
         groups: the channel groups of a model.
@@ -238,11 +260,17 @@ class PlanDocument(pydantic.BaseModel):
 
 
 def plan_document(plan: RemovalPlan) -> PlanDocument:
-    """What a file holds of a plan; `.model_dump()` gives a JSON document."""
-    groups, cost = plan.groups, ModelSize(plan.groups)
+    """What a file holds of a plan.
+
+    Example:
+        ```python
+        path.write_text(plan_document(plan).model_dump_json())
+        ```
+    """
+    groups, size = plan.groups, ModelSize(plan.groups)
     before = np.ones(groups.unit_count, bool)
     try:
-        macs = [cost.macs(before), cost.macs(plan.alive)]
+        macs = [size.macs(before), size.macs(plan.alive)]
     except UsageError:
         # A model of open sizes has no count of these.
         macs = None
@@ -250,7 +278,7 @@ def plan_document(plan: RemovalPlan) -> PlanDocument:
     return PlanDocument(
         model=groups.model.name,
         macs=macs,
-        parameters=[cost.params(before), cost.params(plan.alive)],
+        parameters=[size.params(before), size.params(plan.alive)],
         channels={path: len(units) for path, units in producers},
         kept={path: int(plan.alive[units].sum()) for path, units in producers},
         removed=plan.removed,
@@ -261,6 +289,11 @@ def plan_document(plan: RemovalPlan) -> PlanDocument:
 
 def read_plan(groups: ChannelGroups, document: Any, name: str = "the plan") -> RemovalPlan:
     """The plan that a document holds, for a model that has the layers it was made for.
+
+    Example:
+        ```python
+        plan = read_plan(channel_groups(model), json.loads(path.read_text()))
+        ```
 
     Args:
         groups: the channel groups of the model.
@@ -276,7 +309,7 @@ def read_plan(groups: ChannelGroups, document: Any, name: str = "the plan") -> R
             document = PlanDocument.model_validate(document)
         except pydantic.ValidationError as error:
             reasons = one_line(error, PlanDocument)
-            raise UsageError(f"{name} is no removal plan: {reasons.lstrip()}") from error
+            raise UsageError(f"{name} is not a removal plan: {reasons.lstrip()}") from error
     present = {path: len(units) for path, units in groups.producers.items()}
     for path in document.channels | present:
         expected, actual = document.channels.get(path, 0), present.get(path, 0)

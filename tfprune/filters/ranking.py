@@ -25,7 +25,7 @@ def plan_in_rounds(
 ) -> RemovalPlan:
     """One plan that reaches a target in geometric steps, each scored on what the last would leave.
 
-    What one round removes, no later one brings back.
+    What a round removes stays away in later rounds.
 
     Args:
         groups: the channel groups of a model.

@@ -24,6 +24,11 @@ from tfprune.model.graph import graph_at_each_step, is_graph, named_layers
 def rebuild(plan: RemovalPlan) -> keras.Model:
     """The slim model of a plan.
 
+    Example:
+        ```python
+        slim = rebuild(tfprune.plan(model, macs=0.5))
+        ```
+
     Args:
         plan: which channels of which model live.
 
@@ -37,12 +42,12 @@ def rebuild(plan: RemovalPlan) -> keras.Model:
         UsageError: the model is one that no config can make again.
     """
     model = plan.groups.model
-    found = config_of(model)
+    model_config = config_of(model)
     numbers: dict[int, list[Number]] = {}
     for number in plan.groups.trace.numbers.values():
         numbers.setdefault(id(number.layer), []).append(number)
-    _edit(plan, model, found.config, numbers)
-    slim = from_config(model, found)
+    _edit(plan, model, model_config.config, numbers)
+    slim = from_config(model, model_config)
     copy_weights(model, slim, lambda weight: _sliced(plan, weight))
     compile_like(model, slim)
     return slim
@@ -100,6 +105,11 @@ def _sliced(plan: RemovalPlan, variable: keras.Variable) -> np.ndarray:
 
 def recalibrate(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> keras.Model:
     """A copy whose BatchNorm statistics are those of `images`.
+
+    Example:
+        ```python
+        slim = recalibrate(tfprune.slim(model, macs=0.5), images[:5000])
+        ```
 
     After a removal the moving statistics still describe the activations of the larger model.
 
