@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import keras
 
 from tfprune import devices
@@ -12,6 +10,7 @@ from tfprune.filters import Importance, RemovalPlan, rebuild, simplified
 from tfprune.filters.importance import LabelledImages
 from tfprune.filters.limits import Names
 from tfprune.filters.targets import Target, plan_counted
+from tfprune.vocabulary import Scope
 
 
 def plan(
@@ -24,7 +23,7 @@ def plan(
     latency: float | None = None,
     milliseconds: float | None = None,
     bytes: int | None = None,
-    scope: Literal["layer", "global"] = "layer",
+    scope: Scope = "layer",
     importance: Importance = "l2",
     data: LabelledImages | None = None,
     round_to: int = 1,
@@ -135,7 +134,7 @@ def slim(
     latency: float | None = None,
     milliseconds: float | None = None,
     bytes: int | None = None,
-    scope: Literal["layer", "global"] = "layer",
+    scope: Scope = "layer",
     importance: Importance = "l2",
     data: LabelledImages | None = None,
     round_to: int = 1,

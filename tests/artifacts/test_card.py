@@ -45,7 +45,7 @@ def test_a_failed_write_keeps_the_old_manifest(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "artifacts.json").write_text(content)
     with pytest.raises(
-        TfpruneError, match=r"artifacts\.json is (no artifact list, or is )?damaged"
+        TfpruneError, match=r"artifacts\.json is (not an artifact list, or is )?damaged"
     ):
         read_manifest(tmp_path)
 

@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_loaded_does_not_count(
     monkeypatch.setitem(FORMATS, "tflite", Format(".tflite", write))
     with pytest.raises(TfpruneError) as error:
         export(model, tmp_path, ["tflite"])
-    assert "no TFLite model" in one_line(error)
+    assert "not a TFLite model" in one_line(error)
     assert ".partial" not in one_line(error)
     assert names(tmp_path) == []
 

@@ -80,9 +80,9 @@ def test_every_format_passes(verdicts: dict[str, Verdict], exported: list[Artifa
     [
         ("a.keras", "is cut short or damaged"),
         ("b.tar.gz", "cannot be unpacked"),
-        ("c.tflite", "is no TFLite model"),
+        ("c.tflite", "is not a TFLite model"),
         ("d.cc", "holds no C array"),
-        ("e.exe", "is no artifact"),
+        ("e.exe", "is not an artifact"),
         ("nan.keras", "gives NaN or infinite outputs"),
     ],
 )
@@ -124,7 +124,7 @@ def replace_by_link(path: Path) -> None:
         (flip, "is not what was exported (other SHA-256): copy it again"),
         (rename, "is missing: it is now called other.bin, rename it back"),
         (Path.unlink, "is missing: export again"),
-        (replace_by_folder, "is no file"),
+        (replace_by_folder, "is not a file"),
         (replace_by_link, "leads out of"),
     ],
 )
@@ -212,7 +212,7 @@ def test_a_list_of_another_kind_is_one_line(small: Path, change: dict) -> None:
     document = json.loads(path.read_text())
     document["artifacts"][0] |= change
     path.write_text(json.dumps(document))
-    with pytest.raises(TfpruneError, match="is no artifact list, or is damaged") as error:
+    with pytest.raises(TfpruneError, match="is not an artifact list, or is damaged") as error:
         verify(small)
     assert "\n" not in str(error.value)
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from keras import layers
 
 from tfprune.cli import main
-from tfprune.filters import IMPORTANCE_NAMES
+from tfprune.vocabulary import IMPORTANCES
 
 
 def _run(*arguments: str | Path) -> Result:
@@ -112,7 +112,7 @@ def test_what_is_said_is_done(model: Path, tmp_path: Path) -> None:
     assert sum(_filters(out).values()) == 7
 
 
-@pytest.mark.parametrize("name", [*IMPORTANCE_NAMES])
+@pytest.mark.parametrize("name", IMPORTANCES)
 def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> None:
     assert f" {name}" in " ".join(_run("slim", "--help").stdout.split())
     data = ["--data", "digits"] if name == "taylor" else []

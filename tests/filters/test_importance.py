@@ -6,16 +6,10 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.filters import (
-    IMPORTANCE,
-    IMPORTANCE_NAMES,
-    ChannelGroups,
-    Criterion,
-    channel_groups,
-    scores,
-)
+from tfprune import plan
+from tfprune.filters import IMPORTANCE, ChannelGroups, Criterion, channel_groups, scores
 from tfprune.model.cloning import copy
-from tfprune.slimming import plan
+from tfprune.vocabulary import IMPORTANCES
 
 from .harness import randomised
 
@@ -69,10 +63,10 @@ def test_coupled_layers_count_together() -> None:
 
 
 def test_every_name_has_its_function() -> None:
-    assert tuple(IMPORTANCE) == IMPORTANCE_NAMES
+    assert tuple(IMPORTANCE) == tuple(IMPORTANCES)
 
 
-@pytest.mark.parametrize("name", IMPORTANCE_NAMES)
+@pytest.mark.parametrize("name", IMPORTANCES)
 def test_scores_compare_between_groups(
     model: keras.Model, data: tuple[np.ndarray, np.ndarray], name: str
 ) -> None:
@@ -86,7 +80,7 @@ def test_scores_compare_between_groups(
         assert found[group.units].mean() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", [name for name in IMPORTANCE_NAMES if name != "random"])
+@pytest.mark.parametrize("name", [name for name in IMPORTANCES if name != "random"])
 def test_permuted_channels_have_permuted_scores(
     model: keras.Model, data: tuple[np.ndarray, np.ndarray], name: str
 ) -> None:

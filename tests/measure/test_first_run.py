@@ -130,7 +130,7 @@ def test_a_missing_file_and_an_unknown_kind_are_one_line(tmp_path: Path) -> None
     (tmp_path / "model.bin").touch()
     with pytest.raises(UsageError) as usage:
         first_run(tmp_path / "model.bin")
-    assert "is no artifact" in one_line(usage, tmp_path / "model.bin")
+    assert "is not an artifact" in one_line(usage, tmp_path / "model.bin")
 
 
 def test_modules_beside_the_file_are_not_imported(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from tests.report.fake import fake_run
 from tfprune.figures import compared, judged
-from tfprune.pipeline.kinds import KINDS, FormatName
-from tfprune.pipeline.outlook import _BYTES
+from tfprune.pipeline.steps import KINDS, describe
 from tfprune.report import comparison, read_run
 from tfprune.report.document import _step
 from tfprune.report.html.comparison import main_columns, more_columns
-from tfprune.report.html.description import describe_step
-from tfprune.report.run import QUANTIZED, Step
+from tfprune.report.run import Step
 from tfprune.report.tables import NAMES
 
 # The least that a step of each kind must be given.
@@ -22,7 +20,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "train": {"epochs": 4},
     "prune": {"epochs": 4, "sparsity": 0.5},
     "prune-once": {"share": 0.2},
-    "round": {},
+    "quantize-weights": {},
     "learn": {"epochs": 4, "strength": 0.001},
     "slim": {"filters": 0.75},
     "retrain": {"epochs": 4, "rewind": "lr"},
@@ -36,6 +34,8 @@ OTHER: dict[str, Any] = {
     "layers": ({"logits": 0.1}, {}),
     "augment": (["flip"], {}),
     "exclude": (["stem"], {}),
+    "include": (["stem"], {}),
+    "pattern": ("2:4", {}),
     "optimizer": ("adamw", {}),
     "schedule": ("constant", {}),
     "importance": ("taylor", {}),
@@ -147,14 +147,8 @@ def test_markdown_shows_every_key_that_a_step_was_given(kind, field):
 @pytest.mark.parametrize(("kind", "field"), FIELDS)
 def test_the_page_tells_every_key_that_a_step_was_given(kind, field):
     step = _given(kind, field)
-    told = describe_step(step.specification, step.given)
+    told = describe(step.specification, step.given)
     assert f"{field} " in told or SAID[field] in told, told
-
-
-def test_formats_are_all_known_to_the_forecast_and_to_quantize():
-    assert set(_BYTES) == set(get_args(FormatName))
-    assert set(QUANTIZED) == set(get_args(KINDS["quantize"].model_fields["to"].annotation))
-    assert set(QUANTIZED.values()) <= set(get_args(FormatName))
 
 
 def test_every_figure_of_the_comparison_has_a_column_and_a_unit(tmp_path):

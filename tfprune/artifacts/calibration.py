@@ -108,7 +108,7 @@ def _other_range(data: Feeds, given: Feeds) -> Iterator[str]:
 
 
 def _statistics(model: keras.Model, data: Feeds) -> Iterator[str | None]:
-    """What each layer that knows its training data says of these: None where they are alike."""
+    """A doubt for each layer that holds statistics of its training data; None where they fit."""
     seen: list[tuple[keras.Layer, np.ndarray]] = []
     with _recorded(model, lambda layer, x: seen.append((layer, x))):
         flat = flattened(model)
@@ -226,7 +226,7 @@ def _odd_outputs(
         what = "the model" if len(outputs) == 1 else f"output {name} of the model"
         if np.ptp(y, axis=0).max() <= _SAME * np.abs(y).max():
             yield f"{what} gives the same for all of representative_data: {_SCALE}"
-        # An untrained net knows no classes, whatever it sees.
+        # An untrained net has not learned any classes.
         elif y.ndim == 2 and _is_trained(model):
             if name in sigmoids:
                 yield from () if scaled else _odd_sides(what, y)

@@ -190,7 +190,9 @@ def read_manifest(directory: str | os.PathLike[str], name: str = MANIFEST) -> li
         return [Artifact.from_dict(values, directory) for values in document["artifacts"]]
     # RecursionError: a list that nests too deeply.
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise TfpruneError(f"{path} is no artifact list, or is damaged: export again") from error
+        raise TfpruneError(
+            f"{path} is not an artifact list, or is damaged: export again"
+        ) from error
 
 
 def write_run_manifest(

@@ -51,6 +51,12 @@ def export(
 ) -> list[Artifact]:
     """Exports a model for delivery, and proves every file by running it.
 
+    Example:
+        ```python
+        artifacts = tfprune.export(model, "out", ["tflite-int8"], train_images[:500])
+        artifacts[0].agreement
+        ```
+
     Every file is written under a temporary name, loaded in a Python of its own and compared with
     the Keras model, on up to 256 examples that did not calibrate it: those of `comparison_data`,
     or else every fourth representative one, which is then held back from calibration. (With fewer
@@ -63,8 +69,8 @@ def export(
     model computes in mixed precision: the files compute in float32). A quantized file is refused
     only when it is clearly broken: its agreement is below one half *and* some output is off by
     more than 10 % of the range; whether its accuracy is enough, measure on labelled images.
-    Warnings tell of calibration data that are few, constant, or do not look like those that the
-    model was trained on. Files get their final names, replacing older ones, after all formats
+    A warning is given for calibration data that are few, constant, or do not look like those that
+    the model was trained on. Files get their final names, replacing older ones, after all formats
     passed; when one fails nothing has changed. The files carry no optimizer state and no tfprune
     object, and exporting the same weights again gives the same bytes.
 

@@ -14,7 +14,7 @@ from tfprune.errors import TfpruneError
 from tfprune.files import sha256
 from tfprune.formats.sandbox import Sandbox, run_file
 
-# A file that takes longer on two random images is no classifier.
+# No classifier takes so long for two random images.
 TIMEOUT_SECONDS = 300.0
 
 
@@ -38,9 +38,14 @@ class Verdict:
 def verify(directory: str | os.PathLike[str]) -> list[Verdict]:
     """Checks every artifact that a directory lists: its hash, and that it loads and runs.
 
+    Example:
+        ```python
+        all(verdict.passed for verdict in verify("out"))
+        ```
+
     A file whose hash differs is not loaded. Each is loaded in a Python of its own, which a file
     may crash, and runs on random pixels; it must give finite numbers of the listed shape. Hashes
-    find damage, not malice, for whoever changes a file can change the list too: a SavedModel is a
+    find damage, not malice: a person who changes a file can change the list too. A SavedModel is a
     program, so verify only what you would also run.
 
     Args:
@@ -103,7 +108,7 @@ def _check_file(path: Path, digest: str, size: int, directory: Path) -> None:
         hint = f"it is now called {elsewhere}, rename it back" if elsewhere else "export again"
         raise TfpruneError(f"{path.name} is missing: {hint}")
     if not path.is_file():
-        raise TfpruneError(f"{path.name} is no file: export again")
+        raise TfpruneError(f"{path.name} is not a file: export again")
     found = path.stat().st_size
     if found != size:
         raise TfpruneError(

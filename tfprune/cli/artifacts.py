@@ -11,6 +11,7 @@ import click
 from tfprune.cli import options
 from tfprune.errors import UsageError
 from tfprune.quiet import start_keras
+from tfprune.vocabulary import FORMATS, listed
 
 if TYPE_CHECKING:
     from tfprune.artifacts import Artifact
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=("keras", "savedmodel", "tflite"),
     show_default=True,
-    help="keras, savedmodel, savedmodel-zst, tflite, tflite-float16, tflite-dynamic, tflite-int8, "
-    "tflite-int16x8, tflite-sparse, c-array, c-array-float or onnx; repeatable.",
+    help=f"{listed(FORMATS)}; repeatable.",
 )
 @click.option(
     "-o",

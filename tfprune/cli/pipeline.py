@@ -122,6 +122,7 @@ def pipeline_command() -> None:
 @click.argument("files", nargs=-1, required=True, type=_FILE)
 @options.data_dir
 @_settings
+@options.imports
 def check(files: tuple[Path, ...], data_dir: str | None, settings: tuple[str, ...]) -> None:
     """Check FILES without running them: every key, name, value and chain of steps.
 
@@ -129,7 +130,7 @@ def check(files: tuple[Path, ...], data_dir: str | None, settings: tuple[str, ..
     """
     from tfprune.errors import TfpruneError
     from tfprune.pipeline import load_pipeline
-    from tfprune.pipeline.requirements import check_budget, check_requirements
+    from tfprune.pipeline.inputs import check_budget, check_requirements
 
     for file in files:
         spec = load_pipeline(file, settings)
@@ -154,6 +155,7 @@ def _some(names: Collection[Any]) -> str:
 
 
 @pipeline_command.command("schema")
+@options.imports
 def schema() -> None:
     """Print the JSON Schema of pipeline files, with which editors complete and check them."""
     from tfprune.pipeline import json_schema

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from tfprune.cli import options
 from tfprune.quiet import start_keras
+from tfprune.vocabulary import IMPORTANCES, listed
 
 if TYPE_CHECKING:
     import keras
@@ -60,8 +61,7 @@ _TARGETS = (
         default="l2",
         show_default=True,
         metavar="NAME",
-        help="Which filters stay: l1, l2, lasso, bn_gamma, geometric_median, taylor (needs "
-        "--data) or random.",
+        help=f"Which filters stay: {listed(IMPORTANCES)}; taylor needs --data.",
     ),
     click.option(
         "--round-to",

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 def _specified(step: str, given: dict[str, Any]) -> Any:
     """The step of a pipeline that options ask for, checked."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     from tfprune.errors import UsageError
     from tfprune.files import existing
-    from tfprune.pipeline.kinds import Step
+    from tfprune.pipeline.steps import KINDS
 
     given = {name: value for name, value in given.items() if value is not None}
     if "teacher" in given:
         # A pipeline's teacher is a step; here it is a file.
         given["teacher"] = str(existing(given["teacher"]))
     try:
-        return TypeAdapter(Step).validate_python({"kind": step, **given})
+        return KINDS[step].model_validate({"kind": step, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        if not isinstance(first["loc"][-1], str) or first["loc"][-1] not in given:
+        if not first["loc"] or first["loc"][-1] not in given:
             said = first["msg"].removeprefix("Value error, ")
             raise UsageError(f"tfprune {step}: {said}") from error
-        name = first["loc"][-1].replace("_", "-")
+        name = str(first["loc"][-1]).replace("_", "-")
         raise UsageError(f"--{name} {first['input']}: {first['msg']}") from error
 
 
@@ -48,21 +48,21 @@ def _fitted(
     from tfprune import training
     from tfprune.artifacts import export
     from tfprune.model.loading import load as load_model
-    from tfprune.pipeline.steps import Bench, perform
+    from tfprune.pipeline.steps import Context
 
     training.check(model, dataset, step.batch_size)
     images = dataset.validation.images
     with TemporaryDirectory(prefix="tfprune-") as scratch:
         # What cannot be exported now cannot be after the last epoch either.
         export(model, scratch, ["keras"], images[:2])
-        bench = Bench(
+        context = Context(
             dataset,
             seed,
             Path(scratch),
             options.shown(output.stem),
             earlier=lambda teacher: load_model(teacher),
         )
-        model, record = perform(step, model, bench)
+        model, record = step.perform(model, context)
     try:
         export(model, output.parent, ["keras"], images, name=output.stem)
     except Exception as error:
@@ -119,13 +119,13 @@ def train_command(
     start_keras()
     from tfprune.data import load
     from tfprune.model.loading import load as load_model
+    from tfprune.pipeline.execution import build_model
     from tfprune.pipeline.spec import ModelSpec
-    from tfprune.pipeline.steps import build
 
     start = None if path is None else load_model(path)
     dataset = load(data_name, data_dir, seed=seed)
     if start is None:
-        start = build(ModelSpec(name=model, options=option), dataset, seed)
+        start = build_model(ModelSpec(name=model, options=option), dataset, seed)
     _fitted(step, start, dataset, output, seed, as_json)
 
 

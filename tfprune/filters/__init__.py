@@ -3,14 +3,7 @@
 from tfprune.filters.depth import remove_dead_blocks, removed_layers
 from tfprune.filters.fold import Fold, FoldReport, constant_units, fold_constants
 from tfprune.filters.groups import ChannelGroup, ChannelGroups, channel_groups, group_table
-from tfprune.filters.importance import (
-    IMPORTANCE,
-    IMPORTANCE_NAMES,
-    Criterion,
-    Importance,
-    ImportanceName,
-    scores,
-)
+from tfprune.filters.importance import IMPORTANCE, Criterion, Importance, scores
 from tfprune.filters.lasso import GroupLasso
 from tfprune.filters.learn import LearnStructure
 from tfprune.filters.limits import Limits
@@ -31,7 +24,6 @@ from tfprune.filters.targets import Target, plan_counted, remove_filters, simpli
 
 __all__ = [
     "IMPORTANCE",
-    "IMPORTANCE_NAMES",
     "ChannelGroup",
     "ChannelGroups",
     "Criterion",
@@ -39,7 +31,6 @@ __all__ = [
     "FoldReport",
     "GroupLasso",
     "Importance",
-    "ImportanceName",
     "LearnStructure",
     "Limits",
     "PlanDocument",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,8 +15,8 @@ from tfprune.filters.channels import Slice, float_values
 from tfprune.filters.groups import ChannelGroups
 from tfprune.model.cloning import copy
 from tfprune.model.graph import ends_in_softmax
+from tfprune.vocabulary import ImportanceName
 
-ImportanceName = Literal["l1", "l2", "lasso", "bn_gamma", "geometric_median", "taylor", "random"]
 Importance = ImportanceName | str | Callable[[ChannelGroups], np.ndarray]
 
 
@@ -147,9 +147,7 @@ IMPORTANCE: dict[str, Criterion] = {
     "taylor": Criterion(taylor, needs_data=True),
     "random": Criterion(random),
 }
-"""All importances by name. A new one is a function here, its row, and its name's type."""
-
-IMPORTANCE_NAMES: tuple[str, ...] = get_args(ImportanceName)
+"""All importances by name; a new one is a function and a row here, and a name in the vocabulary."""
 
 
 def scores(
@@ -202,10 +200,10 @@ def scores(
 def _raw(groups: ChannelGroups, importance: Importance, data: LabelledImages | None) -> np.ndarray:
     if callable(importance):
         return importance(groups)
-    if importance not in IMPORTANCE:
+    criterion = IMPORTANCE.get(importance)
+    if criterion is None:
         names = ", ".join(IMPORTANCE)
         raise UsageError(f"unknown importance {importance!r}: choose one of {names}")
-    criterion = IMPORTANCE[importance]
     if not criterion.needs_data:
         return criterion.score(groups)
     if data is None:

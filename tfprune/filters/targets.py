@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import keras
 import numpy as np
@@ -27,14 +27,7 @@ from tfprune.filters.plan import (
 )
 from tfprune.filters.ranking import plan_in_rounds
 from tfprune.filters.rebuild import rebuild
-
-TargetName: TypeAlias = Literal[
-    "filters", "macs", "params", "dead", "latency", "milliseconds", "bytes"
-]
-COUNTED: tuple[TargetName, ...] = ("filters", "macs", "params", "dead")
-"""The targets that are counted in the model."""
-MEASURED: tuple[TargetName, ...] = ("latency", "milliseconds", "bytes")
-"""The targets that are measured on exported files."""
+from tfprune.vocabulary import MEASURED_TARGETS, Scope, TargetName
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Target:
     """The one thing that a removal plan has to reach.
 
     Attributes:
-        name: which of `COUNTED` or `MEASURED`.
+        name: a name in `COUNTED_TARGETS` or `MEASURED_TARGETS`.
         value: the share to keep, 0 to 1, of `filters`, `macs`, `params` and `latency`; the time of
             one example for `milliseconds`; the size of the file for `bytes`; 1 for `dead`.
     """
@@ -86,7 +79,7 @@ class Target:
     @property
     def measured(self) -> bool:
         """Whether it is measured on exported files, and not counted in the model."""
-        return self.name in MEASURED
+        return self.name in MEASURED_TARGETS
 
 
 def remove_filters(model: keras.Model, filters: Mapping[str, Sequence[int]]) -> keras.Model:
@@ -111,7 +104,7 @@ def plan_counted(
     model: keras.Model,
     target: Target,
     *,
-    scope: Literal["layer", "global"] = "layer",
+    scope: Scope = "layer",
     importance: Importance = "l2",
     data: LabelledImages | None = None,
     round_to: int = 1,

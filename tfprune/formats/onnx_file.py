@@ -40,7 +40,7 @@ def write(source: Source, path: Path) -> None:
     """Exports to ONNX through tf2onnx.
 
     Of a model with loops, such as a SimpleRNN's, the same weights may give other bytes: tf2onnx
-    orders the nodes in a loop as it likes.
+    has no fixed order for the nodes in a loop.
 
     Args:
         source: The model.
@@ -278,7 +278,7 @@ class OnnxFile:
             ) from error
 
     def constants(self) -> Iterator[StoredWeights]:
-        """Stored floats with an axis; single factors, shapes and whole numbers are no weights."""
+        """Stored floats with an axis; single factors, shapes and whole numbers are not weights."""
         for tensor in self._graph.initializer:
             values = numpy_helper.to_array(tensor)
             if values.ndim and np.issubdtype(values.dtype, np.floating):

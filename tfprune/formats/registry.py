@@ -202,7 +202,7 @@ def file_type(path: Path) -> FileType:
     suffixes = [suffix for each in FILE_TYPES.values() for suffix in each.suffixes]
     folders = [f", or a {each.folder}" for each in FILE_TYPES.values() if each.folder]
     raise UsageError(
-        f"{path} is no artifact tfprune can run: "
+        f"{path} is not an artifact that tfprune can run: "
         f"give a {', '.join(suffixes[:-1])} or {suffixes[-1]} file{''.join(folders)}"
     )
 

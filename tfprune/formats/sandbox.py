@@ -254,7 +254,7 @@ def _begin(parent: int) -> None:
     """Prepares the child."""
     # loky replaces a process that grew by 300 MB since its first call, and what it loaded is gone.
     process_executor._USE_PSUTIL = False
-    # Libraries print as they like; what goes wrong comes back as an exception.
+    # Libraries print here too; what goes wrong comes back as an exception.
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)

@@ -97,7 +97,7 @@ def holds_loop(directory: Path) -> bool:
 
 def _make_reproducible(directory: Path) -> None:
     """Takes out what differs between two exports of one model: a random id and running numbers."""
-    # TensorFlow's fingerprint is a random uuid and checksums, which nothing needs for loading.
+    # TensorFlow's fingerprint is a random uuid and checksums, which loading does not need.
     (directory / "fingerprint.pb").unlink(missing_ok=True)
     path = directory / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())

@@ -20,7 +20,7 @@ def tensor_names(model: keras.Model) -> tuple[list[str], list[str]]:
 
     Args:
         model: A Sequential or Functional model. One input is `image`, one output `output_0`, as
-            serving clients expect; several go by the names that Keras knows them by.
+            serving clients expect; where there are several, they have their names in Keras.
     """
     inputs = [x.name for x in model.inputs] if len(model.inputs) > 1 else [INPUT_NAME]
     outputs = model.output_names if len(model.outputs) > 1 else [OUTPUT_NAME]
@@ -33,14 +33,14 @@ def flattened(model: keras.Model) -> keras.Model:
 
 
 def layers_in(model: keras.Model, names: Iterable[str]) -> str:
-    """Words for the layers of a model that names of operations in its graph tell of.
+    """The layers of a model that operations in its graph belong to, as words for a message.
 
     Args:
         model: A Sequential or Functional model.
         names: Such as `"functional/conv2d/convolution"`.
 
     Returns:
-        Such as `" in layer 'conv2d'"`; empty where no name tells, as with raw operations.
+        Such as `" in layer 'conv2d'"`; empty where no layer has such a name.
     """
     parts = {part for name in names for part in name.split("/")}
     # Where a layer is called once more, TensorFlow counts behind its name.

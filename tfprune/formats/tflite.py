@@ -89,7 +89,7 @@ class TFLiteRuntime(Runtime):
         # A flatbuffer's identifier follows the 4-byte offset of its root.
         if content[4:8] != b"TFL3":
             raise TfpruneError(
-                f"{path} is no TFLite model: give a .tflite file, or export it again"
+                f"{path} is not a TFLite model: give a .tflite file, or export it again"
             )
         self.name = path.name
         self.threads = threads

@@ -31,7 +31,7 @@ _MISSING = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 _PLACE = re.compile(r'"([\w/.-]+)(?:@|")')
 # Each step is a copy of the layer's operators: a second of sound in steps of 10 ms, and some more.
 MOST_STEPS = 256
-# Formats that calibrate, and for the two what their activations are.
+# Kinds that calibrate, and the type of their activations.
 INTEGER = {
     "int8": (tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.int8),
     "int16x8": (
@@ -82,7 +82,7 @@ def converted(source: Source, kind: str) -> bytes:
     model = source.model
     saved_model = source.saved_model
     if has_loops(model):
-        saved_model = _without_batch(source, unroll=kind in INTEGER)
+        saved_model = _one_at_a_time(source, unroll=kind in INTEGER)
     if kind in INTEGER and holds_loop(saved_model):
         raise TfpruneError(
             f"model '{model.name}' computes in a loop, and TFLite cannot calibrate "
@@ -101,7 +101,7 @@ def converted(source: Source, kind: str) -> bytes:
     return content
 
 
-def _without_batch(source: Source, unroll: bool) -> Path:
+def _one_at_a_time(source: Source, unroll: bool) -> Path:
     """A SavedModel of a recurrent model for one example at a time."""
     directory = source.scratch / ("unrolled" if unroll else "looping")
     if not directory.exists():

@@ -89,7 +89,7 @@ def memory(content: bytes) -> Memory:
         tensor = graph.Tensors(int(i))
         if tensor.ShapeSignatureLength() and -1 in tensor.ShapeSignatureAsNumpy()[1:]:
             raise TfpruneError(
-                "TFLite Micro knows no images of any size: "
+                "TFLite Micro does not take images of any size: "
                 "leave the C array out, or build the model with the size of its images"
             )
     operators = list(dict.fromkeys(_operators(model, graph)))

@@ -48,7 +48,12 @@ def first_run(
     modules: Sequence[str] = (),
     timeout: float = TIMEOUT_SECONDS,
 ) -> FirstRun:
-    """Loads a file and runs it in a fresh Python, which may crash without taking ours along.
+    """Loads a file and runs it in a fresh Python, which may crash while this one goes on.
+
+    Example:
+        ```python
+        first_run("model.tflite").memory_bytes
+        ```
 
     Args:
         path: A file or directory that `load` takes.

@@ -107,6 +107,11 @@ class Floor:
 def floor(weights: Iterable[StoredWeights]) -> Floor:
     """The floors of an artifact's weights, summed over its tensors (Shannon 1948).
 
+    Example:
+        ```python
+        floor(tfprune.formats.load("model.tflite").weights()).mask_bytes
+        ```
+
     Every tensor has its own density and its own statistics, as far as a coder could know them;
     so the sum is never above the formula at the mean density.
 

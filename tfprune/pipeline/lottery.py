@@ -18,9 +18,9 @@ from tfprune.files import RECORD, read_json
 from tfprune.formats.keras_file import write_keras
 from tfprune.model import cloning, graph
 from tfprune.pipeline.store import Store, finished, key
+from tfprune.vocabulary import Scope
 from tfprune.weights.lottery import Lottery, Memoize, Method, Ticket, Train, Trained, tickets
 from tfprune.weights.rewinding import TrainingState
-from tfprune.weights.rule import Scope
 
 _MODEL, _STATE = "model.keras", "early.npz"
 # What directories call a setting, where it is not its name.

@@ -12,18 +12,16 @@ from typing import Any, Literal
 
 from tfprune.files import sha256
 from tfprune.formats import FORMATS
-from tfprune.pipeline.chain import Chain
+from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import ModelSpec, Pipeline
 from tfprune.pipeline.store import finished, key
 
 # Change whenever a task would give another result for the same specification: the first for all
-# tasks, the next two for deliveries and latencies, the last for the steps of a kind and what comes
-# after them.
+# tasks, the others for deliveries and latencies. Each kind of step has a revision of its own.
 _REVISION = 2
 _DELIVERY_REVISION = 1
 _LATENCY_REVISION = 1
-_REVISIONS = {"learn": 1, "slim": 2, "prune": 1, "prune-once": 1}
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class _Steps:
         # Without defaults: a release that adds an option does not undo what was done before.
         self._said = {
             name: step.model_dump(mode="json", exclude_defaults=True)
-            | ({"revision": _REVISIONS[step.kind]} if step.kind in _REVISIONS else {})
+            | ({"revision": step.revision} if step.revision else {})
             for name, step in pipeline.steps.items()
         }
 

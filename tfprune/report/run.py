@@ -9,6 +9,7 @@ from typing import Any
 
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
+from tfprune.pipeline.steps import is_empty, read_step
 from tfprune.report.records import (
     DeliveryRecord,
     LatencyRecord,
@@ -22,14 +23,6 @@ RUN = "run.json"
 LATENCY = "latency"
 # Of more missing variants only the number is given.
 _NOTED = 8
-
-QUANTIZED = {
-    "float16": "tflite-float16",
-    "dynamic": "tflite-dynamic",
-    "int8": "tflite-int8",
-    "int16x8": "tflite-int16x8",
-}
-"""The format of each `to` of a step `quantize`."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +57,6 @@ class Step:
             for key, value in self.specification.items()
             if key != "kind" and (not is_empty(value) if known is None else key in known)
         )
-
-
-def is_empty(value: Any) -> bool:
-    """Whether a value of a specification stands for "not set"; 0 is a number like others."""
-    return value is None or value is False or value in ("", [], {})
 
 
 @dataclass(frozen=True)
@@ -218,12 +206,8 @@ def own_formats(last: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     Returns:
         The formats; None where the step changes the model, and the pipeline's own formats hold.
     """
-    match (last or {}).get("kind"):
-        case "quantize":
-            return (QUANTIZED[str((last or {}).get("to", "int8"))],)
-        case "export":
-            return tuple((last or {})["formats"])
-    return None
+    step = None if last is None else read_step(last)
+    return None if step is None else step.delivered_formats
 
 
 def planned_formats(pipeline: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -13,9 +13,10 @@ import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import Schedule, arrival, due, jump
+from tfprune.vocabulary import Scope
 from tfprune.weights.attached import AttachedMasks, MaskingCallback, detach_leftovers
 from tfprune.weights.masks import Select
-from tfprune.weights.rule import ChangedMask, MaskRule, NestedMasks, Scope, listed
+from tfprune.weights.rule import ChangedMask, MaskRule, NestedMasks, listed
 from tfprune.weights.selection import Kernel, Picks, kernels, unfinished, unpruned
 from tfprune.weights.step_counter import StepCounter
 

@@ -27,6 +27,7 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.model import cloning, graph
 from tfprune.training.schedule import check_sparsity
+from tfprune.vocabulary import Scope
 from tfprune.weights.attached import KeepMasks
 from tfprune.weights.masks import masked
 from tfprune.weights.rewinding import (
@@ -37,7 +38,7 @@ from tfprune.weights.rewinding import (
     reinitialize,
     shuffle_arrays,
 )
-from tfprune.weights.rule import MaskRule, Scope
+from tfprune.weights.rule import MaskRule
 from tfprune.weights.selection import Kernel, kernels
 
 Train: TypeAlias = Callable[[keras.Model, list[keras.callbacks.Callback]], Any]

@@ -7,16 +7,17 @@ sparsity asks, and settle ties by position, so that the same weights always give
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import check_sparsity
+from tfprune.vocabulary import Selection
 from tfprune.weights.patterns import Blocks, Layout, NofM, score_blocks, surplus
 
 Score: TypeAlias = Callable[[np.ndarray], np.ndarray]
-Select: TypeAlias = Literal["magnitude", "random"] | Score
+Select: TypeAlias = Selection | Score
 
 # Odd, and prime to the widths that layers have, so that a sample runs through all channels.
 _STRIDE = 61

@@ -10,9 +10,10 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.model import cloning
 from tfprune.training.schedule import check_sparsity
+from tfprune.vocabulary import Scope
 from tfprune.weights.masks import Select, masked
 from tfprune.weights.patterns import Axes
-from tfprune.weights.rule import MaskRule, Scope
+from tfprune.weights.rule import MaskRule
 from tfprune.weights.selection import Picks, kernels
 
 MOST_BITS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -13,11 +13,10 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.model.graph import path_matches
 from tfprune.training.schedule import check_sparsity
+from tfprune.vocabulary import Scope
 from tfprune.weights.masks import Masks, Select, global_masks, layer_masks
 from tfprune.weights.patterns import Layout, NofM, layout_of, parse
 from tfprune.weights.selection import Kernel
-
-Scope: TypeAlias = Literal["layer", "global"]
 
 _LISTED = 5
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.fake import PRUNE, SLIM, TRAIN
 from tfprune.report.html.description import (
     describe_against,
     describe_change,
     describe_removal,
-    describe_step,
     duration,
     percent,
     timestamp,
@@ -43,61 +41,6 @@ def test_a_variant_is_told_against_the_first():
         describe_against(row, first)
         == "loses 0.50 points at 25.0% of the compressed size and 100% of the MACs"
     )
-
-
-@pytest.mark.parametrize(
-    ("specification", "said"),
-    [
-        (
-            TRAIN,
-            "trains 4 epochs at learning rate 0.05, sgd, cosine schedule, batches of 64, "
-            "the first 1 to warm up, weight decay 0.001, augmented by flip",
-        ),
-        (
-            PRUNE,
-            "sets 80% of the weights of every layer to zero, from 0% to 50% of its training; "
-            "trains 4 epochs at learning rate 0.05, sgd, cosine schedule, batches of 64, "
-            "weight decay 0.001, augmented by flip",
-        ),
-        (SLIM, "removes channels until 50% of the MACs are left, the least important by l2 first"),
-        (
-            SLIM | {"macs": None, "dead": True, "round_to": 8},
-            "removes all channels that contribute nothing, the least important by l2 first, "
-            "in multiples of 8",
-        ),
-        (
-            {
-                "kind": "prune-once",
-                "share": 0.2,
-                "scope": "layer",
-                "select": "magnitude",
-                "layers": {"logits": 0.1},
-            },
-            "sets 20% of the living weights of every layer to zero, the smallest; 10% in logits",
-        ),
-        (
-            {"kind": "round", "bits": 5},
-            "rounds the weights of each output channel to 31 values",
-        ),
-        (
-            TRAIN | {"kind": "retrain", "rewind": "weights", "epoch": 2, "warmup_epochs": 0},
-            "puts the living weights back to epoch 2 and replays from there, its zeros held; "
-            "trains 4 epochs at learning rate 0.05, sgd, cosine schedule, batches of 64, "
-            "weight decay 0.001, augmented by flip",
-        ),
-        (
-            TRAIN | {"kind": "retrain", "rewind": "random", "epoch": 0},
-            "draws anew which weights of each tensor live, and the weights, its zeros held; "
-            "trains 4 epochs at learning rate 0.05, sgd, cosine schedule, batches of 64, "
-            "the first 1 to warm up, weight decay 0.001, augmented by flip",
-        ),
-        ({"kind": "rewind", "to": 3, "masks": None}, "rewind: to 3"),
-        ({"kind": "slim", "quite": "other"}, "slim: quite other"),
-        ({}, "step"),
-    ],
-)
-def test_a_step_is_told_with_its_parameters(specification, said):
-    assert describe_step(specification) == said
 
 
 def test_what_a_removal_found():

@@ -1,15 +1,18 @@
-"""Sentences of the report: changes, steps, removals, and where a run comes from."""
+"""Sentences of the report: changes, removals, and where a run comes from.
+
+What a step does is described by its kind, in `tfprune.pipeline.steps`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from tfprune import figures
-from tfprune.report.run import Run, is_empty
+from tfprune.report.run import Run
 
 
 def describe_change(points: float) -> str:
@@ -49,148 +52,6 @@ def describe_against(row: Mapping[Any, Any], first: Mapping[Any, Any]) -> str:
     if len(shares) > 1:
         shares[-1] = f"and {shares[-1]}"
     return text + (" at " + (", " if len(shares) > 2 else " ").join(shares) if shares else "")
-
-
-def describe_step(specification: Mapping[str, Any], given: Collection[str] | None = None) -> str:
-    """What a step does, with every parameter that it was given.
-
-    Args:
-        specification: as the step's record holds it.
-        given: the keys that were set; those that are not empty, if not given. A key that the
-            sentence of its kind does not use is listed behind it.
-    """
-    describe = _KINDS.get(str(specification.get("kind")), _listed)
-    values = _ReadKeys(specification)
-    try:
-        sentence = describe(values)
-    except (KeyError, TypeError, ValueError):
-        # A record of another version: its keys are listed as they are.
-        return _listed(specification)
-    if given is None:
-        given = [key for key, value in specification.items() if not is_empty(value)]
-    left = {key: specification[key] for key in given if key in specification}
-    left = {key: value for key, value in left.items() if key not in values.read and key != "kind"}
-    return sentence + (f" ({key_values(left)})" if left else "")
-
-
-class _ReadKeys(dict[str, Any]):
-    """A specification that notes which of its keys a sentence used."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self.read: set[str] = set()
-
-    def __getitem__(self, key: str) -> Any:
-        self.read.add(key)
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.read.add(key)
-        return super().get(key, default)
-
-    def items(self) -> Any:
-        self.read |= set(self)
-        return super().items()
-
-
-def _trains(step: Mapping[str, Any]) -> str:
-    parts = [
-        f"trains {step['epochs']} epochs at learning rate {step['learning_rate']:g}",
-        f"{step['optimizer']}, {step['schedule']} schedule, batches of {step['batch_size']}",
-    ]
-    if step.get("warmup_epochs"):
-        parts.append(f"the first {step['warmup_epochs']:g} to warm up")
-    if step.get("weight_decay"):
-        parts.append(f"weight decay {step['weight_decay']:g}")
-    if step.get("augment"):
-        parts.append(f"augmented by {' and '.join(step['augment'])}")
-    if step.get("teacher"):
-        parts.append(f"taught by {step['teacher']} for {step['teacher_weight']:.0%} of the loss")
-    return ", ".join(parts)
-
-
-def _prunes(step: Mapping[str, Any]) -> str:
-    where = "all layers together" if step["scope"] == "global" else "every layer"
-    return (
-        f"sets {100 * step['sparsity']:.4g}% of the weights of {where} to zero, from "
-        f"{step['begin']:.0%} to {step['end']:.0%} of its training; {_trains(step)}"
-    )
-
-
-def _learns(step: Mapping[str, Any]) -> str:
-    over = " over residual branches" if step.get("groups") == "depth" else ""
-    parts = [f"group lasso of strength {step['strength']:g}{over}"] if step["strength"] else []
-    if any(step.get(key) is not None for key, _ in _SHARES):
-        parts.append(
-            f"shrinks {_until(step)} to zero, the least important by {step['importance']} first, "
-            f"from {step['begin']:.0%} to {step['end']:.0%} of its training"
-        )
-    return f"{', and '.join(parts)}; {_trains(step)}"
-
-
-def _slims(step: Mapping[str, Any]) -> str:
-    target = "all channels that contribute nothing" if step["dead"] else _until(step)
-    rounding = f", in multiples of {step['round_to']}" if step["round_to"] > 1 else ""
-    return f"removes {target}, the least important by {step['importance']} first{rounding}"
-
-
-_SHARES = (
-    ("filters", "filters are"),
-    ("macs", "MACs are"),
-    ("params", "parameters are"),
-    ("latency", "measured latency is"),
-)
-
-
-def _until(step: Mapping[str, Any]) -> str:
-    for key, title in _SHARES:
-        if step.get(key) is not None:
-            return f"channels until {100 * step[key]:.4g}% of the {title} left"
-    if step.get("milliseconds") is not None:
-        return f"channels until one image takes {step['milliseconds']:g} ms"
-    return f"channels until the file has {step['bytes']:,} bytes"
-
-
-def _listed(step: Mapping[str, Any]) -> str:
-    values = ", ".join(
-        f"{key} {value}" for key, value in step.items() if key != "kind" and not is_empty(value)
-    )
-    return f"{step.get('kind', 'step')}: {values}" if values else str(step.get("kind", "step"))
-
-
-def _prunes_once(step: Mapping[str, Any]) -> str:
-    where = "all layers together" if step["scope"] == "global" else "every layer"
-    which = "drawn by chance" if step["select"] == "random" else "the smallest"
-    sentence = f"sets {100 * step['share']:.4g}% of the living weights of {where} to zero, {which}"
-    own = ", ".join(f"{100 * share:.4g}% in {layer}" for layer, share in step["layers"].items())
-    return f"{sentence}; {own}" if own else sentence
-
-
-def _rounds(step: Mapping[str, Any]) -> str:
-    return f"rounds the weights of each output channel to {2 ** step['bits'] - 1} values"
-
-
-def _retrains(step: Mapping[str, Any]) -> str:
-    start = {
-        "finetune": "goes on from the weights as they are",
-        "lr": f"keeps the weights and replays the learning rate from epoch {step['epoch']}",
-        "weights": f"puts the living weights back to epoch {step['epoch']} and replays from there",
-        "reinit": "draws the living weights anew",
-        "random": "draws anew which weights of each tensor live, and the weights",
-    }[step["rewind"]]
-    return f"{start}, its zeros held; {_trains(step)}"
-
-
-# A kind of step that is not here lists its values.
-_KINDS = {
-    "train": _trains,
-    "prune": _prunes,
-    "prune-once": _prunes_once,
-    "round": _rounds,
-    "learn": _learns,
-    "slim": _slims,
-    "retrain": _retrains,
-}
 
 
 def describe_removal(record: Mapping[str, Any]) -> str:

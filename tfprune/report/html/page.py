@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from tfprune.files import RECORD
+from tfprune.pipeline.steps import describe
 from tfprune.report.budgets import judge, judged_table, recorded_budget
 from tfprune.report.budgets.verdict import count_line, missing_lines
 from tfprune.report.html import comparison, curves, layers, tradeoff
 from tfprune.report.html.description import (
     describe_removal,
-    describe_step,
     duration,
     provenance,
 )
@@ -130,7 +130,7 @@ def _made(run: Run, deliveries: Sequence[Delivery]) -> dict[str, Any]:
         steps.append(
             {
                 "name": step.record["step"],
-                "does": describe_step(step.specification, step.given),
+                "does": describe(step.specification, step.given),
                 # Seeds differ in what they remove; the first one's stands for them.
                 "found": (f"Seed {first.seed}: " if len(same) > 1 else "")
                 + describe_removal(step.record)

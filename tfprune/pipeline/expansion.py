@@ -1,7 +1,7 @@
-"""From what a pipeline file says in short to the steps and variants that it means.
+"""From the short forms of a pipeline file to the steps and chains that they stand for.
 
-All of it works on plain tables, before they are checked: a mistake in a short form is told by the
-same checks as one in the long form.
+The functions work on plain tables, before these are checked: a mistake in a short form is told by
+the same checks as one in the long form.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ import itertools
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.pipeline.chain import Chain
-from tfprune.pipeline.kinds import TRAINING
+from tfprune.pipeline.steps import KINDS
+from tfprune.pipeline.steps.training import TrainingStep
 
 Raw = dict[str, Any]
 
@@ -25,8 +29,109 @@ MOST_VARIANTS = 10_000
 _SHOWN = 200
 
 
+@dataclass(frozen=True, eq=False)
+class Chain(Sequence[str]):
+    """The names of a variant's steps: `start`, then `times` times `repeat`, then `end`.
+
+    A list of thousands of rounds would hold all rounds before each of them, which is quadratic.
+
+    Attributes:
+        start: the first steps; all of them, where nothing repeats.
+        repeat: what repeats.
+        times: how often.
+        end: the last steps.
+    """
+
+    start: tuple[str, ...] = ()
+    repeat: tuple[str, ...] = ()
+    times: int = 0
+    end: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.start) + len(self.repeat) * self.times + len(self.end)
+
+    def __iter__(self) -> Iterator[str]:
+        repeated = itertools.repeat(self.repeat, self.times)
+        return itertools.chain(self.start, itertools.chain.from_iterable(repeated), self.end)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if isinstance(place, int) and -len(self.end) <= place < 0:
+            return self.end[place]
+        return list(self)[place]
+
+    def __contains__(self, step: object) -> bool:
+        return step in self.parts
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Chain) and self._key == other._key:
+            return True
+        return isinstance(other, Chain | list | tuple) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        return self.start, self.repeat, self.times, self.end
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The steps, each once."""
+        repeated = self.repeat if self.times else ()
+        return frozenset((*self.start, *repeated, *self.end))
+
+    @property
+    def last(self) -> str | None:
+        """The last step; None where there is none."""
+        for part in (self.end, self.repeat if self.times else (), self.start):
+            if part:
+                return part[-1]
+        return None
+
+    def without_last(self) -> Chain:
+        """The chain without its last step."""
+        if self.end:
+            return Chain(self.start, self.repeat, self.times, self.end[:-1])
+        if self.repeat and self.times:
+            return Chain(self.start, self.repeat, self.times - 1, self.repeat[:-1])
+        return Chain(self.start[:-1])
+
+    def map(self, names: Mapping[str, str]) -> Chain:
+        """The chain with other names for some of its steps."""
+        start, repeat, end = (
+            tuple(names.get(step, step) for step in part)
+            for part in (self.start, self.repeat, self.end)
+        )
+        return Chain(start, repeat, self.times, end)
+
+    def short(self) -> Chain:
+        """A chain in which the same steps follow each other, and nothing comes more than twice.
+
+        What holds of the order of its steps holds of this one's: a step of the third round has
+        the same steps before it as one of the second.
+        """
+        return Chain(self.start, self.repeat, min(self.times, 2), self.end)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        lists = handler.generate_schema(list[str])
+
+        def validated(value: Any, inner: Callable[[Any], list[str]]) -> Chain:
+            return value if isinstance(value, Chain) else Chain(tuple(inner(value)))
+
+        return core_schema.no_info_wrap_validator_function(
+            validated,
+            lists,
+            serialization=core_schema.plain_serializer_function_ser_schema(list),
+        )
+
+
 def override(raw: Raw, settings: Sequence[str], tables: Sequence[str]) -> Raw:
-    """A pipeline with some of its values replaced.
+    """Replaces some values of a pipeline.
 
     Args:
         raw: what the file says.
@@ -89,13 +194,17 @@ def _places(raw: Raw, path: list[str], tables: Sequence[str], setting: str) -> I
 def with_training(raw: Raw) -> Raw:
     """Gives every step that trains what `[training]` says and the step does not.
 
-    A slim step takes what it says of augmentation, for the images that it recalibrates with.
+    A step that does not train, and yet looks at augmented images, takes their augmentation.
     """
     common, steps = raw.get("training", {}), raw.get("steps")
     if not isinstance(common, dict) or not isinstance(steps, dict):
         return raw
     augment = {key: value for key, value in common.items() if key == "augment"}
-    shared = dict.fromkeys(TRAINING, common) | {"slim": augment}
+    shared = {
+        kind: common if issubclass(table, TrainingStep) else augment
+        for kind, table in KINDS.items()
+        if "augment" in table.model_fields
+    }
     given = {
         name: {**shared.get(str(step.get("kind")), {}), **step} if isinstance(step, dict) else step
         for name, step in steps.items()

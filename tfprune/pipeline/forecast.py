@@ -1,4 +1,4 @@
-"""How long a run will take and how much disk: from what was done before, and from a probe."""
+"""How long a run will take and how much disk: from records of earlier runs, or from a probe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import pandas as pd
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
 from tfprune.formats import FORMATS
-from tfprune.pipeline.kinds import RetrainStep, SlimStep
 from tfprune.pipeline.plan import Task
 from tfprune.pipeline.spec import Pipeline
-from tfprune.pipeline.store import SCRATCH, partial
+from tfprune.pipeline.steps import SCRATCH
+from tfprune.pipeline.store import partial
 from tfprune.report.records import Finished, FinishedStep, Record, read_record
-from tfprune.training import Training
 from tfprune.training.backup import epochs_done
 
 # A file's own structure, whatever its size.
@@ -42,7 +41,7 @@ class Probe:
     parameters: int
 
 
-class Outlook:
+class Forecast:
     """Forecasts the tasks of a run.
 
     What was recorded by the same step of another seed or another setting says most; next comes the
@@ -149,11 +148,8 @@ class Outlook:
 
     def _epochs(self, task: Task) -> int:
         """Epochs that are left to train; 0 for a step that does not train."""
-        step = self._pipeline.steps[task.name]
-        if not isinstance(step, Training):
-            return 0
-        first = step.epoch if isinstance(step, RetrainStep) else 0
-        return max(1, step.epochs - first - _done(task))
+        epochs = self._pipeline.steps[task.name].epochs_to_train
+        return max(1, epochs - _done(task)) if epochs else 0
 
     def _share(self, task: Task) -> float:
         """The share of the model's MACs that earlier steps of the chain keep, about."""
@@ -164,9 +160,7 @@ class Outlook:
             step = step.after
         share = 1.0 if step is None else self._shares[step.identity]
         for each in reversed(passed):
-            known = self._pipeline.steps[each.name]
-            if isinstance(known, SlimStep):
-                share *= known.macs or known.params or known.latency or (known.filters or 1.0) ** 2
+            share *= self._pipeline.steps[each.name].macs_kept
             self._shares[each.identity] = share
         return share
 

@@ -8,7 +8,7 @@ import pytest
 
 from tfprune.errors import UsageError
 from tfprune.pipeline import Pipeline
-from tfprune.pipeline.expand import override, with_rounds, with_sweep, with_training
+from tfprune.pipeline.expansion import override, with_rounds, with_sweep, with_training
 
 RAW = {
     "name": "tiny",

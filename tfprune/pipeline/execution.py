@@ -1,7 +1,9 @@
-"""Does the tasks of a run. Importing it loads TensorFlow; planning does not."""
+"""Does the tasks of a run, and times a few steps for a forecast. Importing it loads TensorFlow."""
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,26 +13,98 @@ from typing import Any
 
 import keras
 
-from tfprune import data
+from tfprune import data, training, zoo
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD, write_text
 from tfprune.formats import load
 from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
-from tfprune.pipeline import provenance, steps
+from tfprune.model.loading import load as load_model
+from tfprune.pipeline import provenance
+from tfprune.pipeline.forecast import Probe
 from tfprune.pipeline.plan import Task
-from tfprune.pipeline.spec import Pipeline
+from tfprune.pipeline.spec import ModelSpec, Pipeline
+from tfprune.pipeline.steps import Context
+from tfprune.pipeline.steps.training import TrainingStep, kept_model
 from tfprune.report import render
 from tfprune.report.records import DeliveryRecord, read_record
 
 # Enough rounds for a steady median, little enough to be quick beside the training.
 _LATENCY_ROUNDS = 200
+# Of a probe: the first steps trace and allocate.
+_PROBE_WARMUP_STEPS = 3
+_PROBE_TIMED_STEPS = 12
+_PROBE_VALIDATION_IMAGES = 512
+
+
+def build_model(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Model:
+    """The model that a pipeline starts from.
+
+    Args:
+        spec: a name of the zoo, whose normalisation is taken from the training images, or a file.
+        dataset: the images.
+        seed: of the initial weights.
+
+    Raises:
+        UsageError: an option is unknown or impossible.
+        TfpruneError: the file cannot be read, or pretrained weights cannot be fetched.
+    """
+    if spec.path is not None:
+        return load_model(spec.path)
+    mean, std = data.statistics(dataset.train)
+    return zoo.build(
+        spec.name,
+        dataset.image_shape,
+        len(dataset.classes),
+        mean=mean.tolist(),
+        std=std.tolist(),
+        seed=seed,
+        **spec.options,
+    )
+
+
+def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
+    """Builds the model of a pipeline, and times its first training a little.
+
+    Args:
+        pipeline: what would be run.
+        dataset: its images.
+
+    Returns:
+        The seconds that an epoch would take on this machine now, and the model's size.
+    """
+    model = build_model(pipeline.model, dataset, pipeline.seeds[0])
+    step = next((each for each in pipeline.steps.values() if isinstance(each, TrainingStep)), None)
+    if step is None:
+        return Probe(0.0, model.count_params())
+    steps = data.steps_per_epoch(dataset.train, step.batch_size)
+    training.compile(model, step, steps)
+    batches = data.batches(
+        dataset.train,
+        step.batch_size,
+        seed=pipeline.seeds[0],
+        epochs=_PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS,
+        augment=step.augment,
+    )
+    seconds = []
+    for images, labels in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
+        begun = time.perf_counter()
+        model.train_on_batch(images, labels)
+        seconds.append(time.perf_counter() - begun)
+    some = dataset.validation.images[:_PROBE_VALIDATION_IMAGES]
+    labels = dataset.validation.labels[:_PROBE_VALIDATION_IMAGES]
+    evaluated = evaluate(load(model), some, labels).seconds
+    return Probe(
+        statistics.median(seconds[_PROBE_WARMUP_STEPS:]) * steps
+        + evaluated * len(dataset.validation) / len(some),
+        model.count_params(),
+    )
 
 
 @dataclass(frozen=True)
-class Shop:
-    """What tasks are done with.
+class Executor:
+    """Does the tasks of one run.
 
     Attributes:
         pipeline: what is run.
@@ -80,7 +154,7 @@ class Shop:
         after: Callable[[float], float] | None,
     ) -> dict[str, Any]:
         model = self._model(task)
-        bench = steps.Bench(
+        context = Context(
             self.dataset,
             task.seed,
             folder,
@@ -89,32 +163,36 @@ class Shop:
             partial(self._origin, task),
             partial(self._earlier, task),
         )
-        model, record = steps.perform(self.pipeline.steps[task.name], model, bench)
+        step = self.pipeline.steps[task.name]
+        model, record = step.perform(model, context)
         export(model, folder, ["keras"])
+        counted = parameters(model)
         return {
             "step": task.name,
-            "specification": self.pipeline.steps[task.name].model_dump(mode="json"),
-            "set": sorted(self.pipeline.steps[task.name].model_dump(exclude_defaults=True)),
+            "specification": step.model_dump(mode="json"),
+            "set": sorted(step.model_dump(exclude_defaults=True)),
             "seed": task.seed,
             "before": task.before[-1].folder.name if task.before else None,
-            **steps.described(model),
+            "macs": counting.count_macs(model).whole_macs,
+            "parameters": counted.total,
+            "nonzero_parameters": counted.nonzero,
             **record,
         }
 
     def _model(self, task: Task) -> keras.Model:
         """The model as the task before leaves it."""
         if task.before:
-            return _kept(task.before[-1].folder / "model.keras")
-        return steps.build(self.pipeline.model, self.dataset, task.seed)
+            return _read_model(task.before[-1].folder / "model.keras")
+        return build_model(self.pipeline.model, self.dataset, task.seed)
 
     def _earlier(self, task: Task, step: str) -> keras.Model:
         folder = next(each.folder for each in task.before if each.name == step)
-        return _kept(folder / "model.keras")
+        return _read_model(folder / "model.keras")
 
     def _origin(self, task: Task, epoch: int, seed: int) -> keras.Model:
         if epoch:
-            return _kept(steps.kept(task.before[0].folder, epoch))
-        return steps.build(self.pipeline.model, self.dataset, seed)
+            return _read_model(kept_model(task.before[0].folder, epoch))
+        return build_model(self.pipeline.model, self.dataset, seed)
 
     def _deliver(self, task: Task, folder: Path) -> dict[str, Any]:
         _, formats, images = self.pipeline.delivered(task.name)
@@ -157,7 +235,7 @@ class Shop:
         return {"latency": table.to_dict("records"), "machine": provenance.machine()}
 
 
-def _kept(path: Path) -> keras.Model:
+def _read_model(path: Path) -> keras.Model:
     """A model that an earlier step left."""
     if not path.is_file():
         raise TfpruneError(f"{path} is missing: delete its folder {path.parent} and run again")

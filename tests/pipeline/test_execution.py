@@ -6,9 +6,9 @@ import keras
 import pytest
 
 from tfprune.errors import TfpruneError
-from tfprune.pipeline import Pipeline, work
+from tfprune.pipeline import Pipeline, execution
+from tfprune.pipeline.execution import Executor, _read_model
 from tfprune.pipeline.plan import plan
-from tfprune.pipeline.work import Shop, _kept
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_calibration_sees_as_many_training_images_as_the_step_says(
         return []
 
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
-    monkeypatch.setattr(work, "export", export)
-    monkeypatch.setattr(Shop, "_model", lambda self, task: model)
+    monkeypatch.setattr(execution, "export", export)
+    monkeypatch.setattr(Executor, "_model", lambda self, task: model)
     delivery = next(task for task in plan(pipeline, tmp_path, "x") if task.kind == "delivery")
-    Shop(pipeline, tmp_path, digits, "commit").do(delivery, None, None, tmp_path)
+    Executor(pipeline, tmp_path, digits, "commit").do(delivery, None, None, tmp_path)
     ((formats, found),) = seen.items()
     assert formats == tuple(pipeline.delivered("it")[1])
     assert len(found) == images
@@ -58,7 +58,7 @@ def test_calibration_sees_as_many_training_images_as_the_step_says(
 def test_a_model_that_an_earlier_step_left_and_that_is_gone_or_damaged(tmp_path):
     path = tmp_path / "model.keras"
     with pytest.raises(TfpruneError, match=r"model\.keras is missing: delete its folder"):
-        _kept(path)
+        _read_model(path)
     path.write_bytes(b"PK")
     with pytest.raises(TfpruneError, match=r"model\.keras is damaged .*: delete its folder"):
-        _kept(path)
+        _read_model(path)

@@ -1,14 +1,17 @@
-"""A pipeline file to begin with."""
+"""What helps to write a pipeline file: one to begin with, and the JSON Schema for editors."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tfprune import zoo
 from tfprune.errors import UsageError
 from tfprune.files import MODEL_FILES, write_text
-from tfprune.pipeline.requirements import check_data
-from tfprune.pipeline.spec import DataSpec, ModelSpec
+from tfprune.pipeline.inputs import check_data
+from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
+from tfprune.pipeline.steps import KINDS
+from tfprune.pipeline.steps.training import TrainingStep
 
 _TEMPLATE = """\
 # {data}: a dense {model}, weight pruning, filter pruning.
@@ -102,3 +105,40 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
         half=rate / 2,
     )
     return write_text(file, text)
+
+
+def json_schema() -> dict[str, Any]:
+    """What a pipeline file may hold, as JSON Schema (draft 2020-12).
+
+    It is looser than `load_pipeline` where one table speaks of another: names of steps in chains,
+    and keys that `[training]` provides for all steps.
+    """
+    schema = Pipeline.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    for table in KINDS.values():
+        if issubclass(table, TrainingStep) and (found := definitions.get(table.__name__)):
+            # `[training]` may hold it for all.
+            found["required"] = [key for key in found["required"] if key != "epochs"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A pipeline of tfprune",
+        **{key: _without_null(value) for key, value in schema.items() if key != "title"},
+    }
+
+
+def _without_null(node: Any) -> Any:
+    """A schema without null, which TOML does not have: what is not said is left out."""
+    if isinstance(node, list):
+        return [_without_null(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    node = {
+        key: _without_null(value)
+        for key, value in node.items()
+        if not (key == "default" and value is None)
+    }
+    some = [each for each in node.get("anyOf", []) if each != {"type": "null"}]
+    if len(some) == 1:
+        del node["anyOf"]
+        return {**some[0], **node}
+    return {**node, "anyOf": some} if some else node
