@@ -13,8 +13,7 @@ from tfprune.devices.cpu import Measured, Profiler
 from tfprune.devices.search import OutOfReachError, PlanCosts, Removals, lost, search
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
-from tfprune.filters.gradients import LabelledImages
-from tfprune.filters.importance import Importance, scores
+from tfprune.filters.importance import Importance, LabelledImages, scores
 from tfprune.filters.limits import Names
 from tfprune.filters.targets import Target
 from tfprune.formats import FORMATS
