@@ -13,7 +13,7 @@ from tfprune import slimming, vocabulary
 from tfprune.devices import DEVICE_FORMATS
 from tfprune.filters.importance import IMPORTANCE
 from tfprune.formats import FORMATS
-from tfprune.vocabulary import explained, listed, read_pattern
+from tfprune.vocabulary import explained, read_pattern
 from tfprune.weights.patterns import parse
 
 TABLES = {
@@ -41,9 +41,7 @@ def test_the_library_has_what_is_named():
     assert get_args(vocabulary.MeasuredFormat) == DEVICE_FORMATS
 
 
-def test_names_are_listed_in_a_sentence():
-    assert listed(["one"]) == "one"
-    assert listed(["one", "two", "three"]) == "one, two or three"
+def test_names_are_explained_in_a_sentence():
     assert explained({"a": "the first", "b": "the last"}) == "a (the first), b (the last)"
 
 

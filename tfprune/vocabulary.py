@@ -5,18 +5,18 @@ tables. The module imports nothing heavy, so all of them answer without Keras.
 
 Example:
     ```python
-    from tfprune.vocabulary import FORMATS, listed
+    from tfprune.vocabulary import FORMATS, SCOPES, explained
 
     FORMATS["tflite-int8"]  # "TFLite with int8 weights and activations"
-    listed(FORMATS)  # "keras, savedmodel, ... or onnx"
+    explained(SCOPES)  # "layer (each layer), global (all layers together)"
     ```
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 FormatName: TypeAlias = Literal[
     "keras",
@@ -91,14 +91,14 @@ MeasuredFormat: TypeAlias = Literal["tflite", "tflite-int8"]
 
 Scope: TypeAlias = Literal["layer", "global"]
 SCOPES: dict[Scope, str] = {
-    "layer": "every layer reaches the share",
-    "global": "all layers together reach the share",
+    "layer": "each layer",
+    "global": "all layers together",
 }
 
 Selection: TypeAlias = Literal["magnitude", "random"]
 SELECTIONS: dict[Selection, str] = {
-    "magnitude": "the smallest weights become zero",
-    "random": "weights drawn by chance become zero",
+    "magnitude": "the smallest weights",
+    "random": "weights drawn by chance",
 }
 
 PATTERNS: dict[str, str] = {
@@ -107,14 +107,8 @@ PATTERNS: dict[str, str] = {
 }
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names in a sentence: `listed(["l1", "l2", "random"])` is "l1, l2 or random"."""
-    *most, last = names
-    return f"{', '.join(most)} or {last}" if most else last
-
-
-def explained(table: Mapping[str, str]) -> str:
-    """Names with their sentences, for a help text: "layer (every layer ...), global (...)"."""
+def explained(table: Mapping[Any, str]) -> str:
+    """Names with their sentences, for a help text: "layer (each layer), global (...)"."""
     return ", ".join(f"{name} ({sentence})" for name, sentence in table.items())
 
 

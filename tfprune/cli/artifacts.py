@@ -13,7 +13,7 @@ from tfprune.cli import options, step_options
 from tfprune.errors import UsageError
 from tfprune.pipeline.steps.weights import QuantizeWeightsStep
 from tfprune.quiet import start_keras
-from tfprune.vocabulary import FORMATS, listed
+from tfprune.vocabulary import FORMATS, explained
 
 if TYPE_CHECKING:
     from tfprune.artifacts import Artifact
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=("keras", "savedmodel", "tflite"),
     show_default=True,
-    help=f"{listed(FORMATS)}; repeatable.",
+    help=f"{explained(FORMATS)}; repeatable.",
 )
 @click.option(
     "-o",

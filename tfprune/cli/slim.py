@@ -14,7 +14,7 @@ from tfprune.pipeline.steps.filters import (
     RECALIBRATION_IMAGES,
     SlimPlan,
     SlimStep,
-    recalibrated,
+    recalibrate_model,
 )
 from tfprune.quiet import start_keras
 
@@ -95,7 +95,7 @@ def slim_command(
         _show(plan.removal, as_json)
         return
     assert output is not None
-    slim = recalibrated(filters.rebuild(plan.removal), context, count, given["augment"])
+    slim = recalibrate_model(filters.rebuild(plan.removal), context, count, given["augment"])
     _write(plan.removal, slim, output, context, as_json)
 
 

@@ -155,7 +155,7 @@ def _by_layer(number: click.ParamType) -> Callable[..., dict[str, float]]:
     return read
 
 
-def trained(kind: str, **defaults: Any) -> options.Decorator:
+def training_options(kind: str, **defaults: Any) -> options.Decorator:
     """The options of a step that trains, its teacher and its seed.
 
     Args:

@@ -85,7 +85,7 @@ def _rescued(model: Any, output: Path, error: Exception) -> TfpruneError:
 @click.argument("model", metavar="MODEL")
 @options.data(required=True, why="what to train on")
 @options.zoo_option
-@step_options.trained("train", epochs=10, learning_rate=0.1)
+@step_options.training_options("train", epochs=10, learning_rate=0.1)
 @options.output
 @options.imports
 @options.as_json
@@ -118,7 +118,7 @@ def train_command(
 @click.command("prune")
 @click.argument("model", type=options.KERAS_FILE)
 @options.data(required=True, why="what to train on while pruning")
-@step_options.trained("prune", epochs=5, learning_rate=0.02, sparsity=0.8)
+@step_options.training_options("prune", epochs=5, learning_rate=0.02, sparsity=0.8)
 @options.output
 @options.imports
 @options.as_json
@@ -133,7 +133,7 @@ def prune_command(**given: Any) -> None:
 @click.command("learn")
 @click.argument("model", type=options.KERAS_FILE)
 @options.data(required=True, why="what to train on while learning")
-@step_options.trained("learn", epochs=10, learning_rate=0.05)
+@step_options.training_options("learn", epochs=10, learning_rate=0.05)
 @options.output
 @options.imports
 @options.as_json

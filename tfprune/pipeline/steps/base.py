@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast, get_a
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tfprune.vocabulary import IMPORTANCES, ImportanceName, listed
+from tfprune.vocabulary import IMPORTANCES, ImportanceName, explained
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Importance = Annotated[
-    ImportanceName, Field(description=f"how filters are ranked: {listed(IMPORTANCES)}")
+    ImportanceName, Field(description=f"how filters are ranked: {explained(IMPORTANCES)}")
 ]
 
 

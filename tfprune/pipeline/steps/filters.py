@@ -10,7 +10,14 @@ from pydantic import Field, model_validator
 
 from tfprune.pipeline.steps.base import Context, Importance, Result, Share, Step
 from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
-from tfprune.vocabulary import COUNTED_TARGETS, MEASURED_TARGETS, MeasuredFormat, Scope
+from tfprune.vocabulary import (
+    COUNTED_TARGETS,
+    MEASURED_TARGETS,
+    SCOPES,
+    MeasuredFormat,
+    Scope,
+    explained,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -141,9 +148,9 @@ class SlimStep(Step):
     bytes: Annotated[int | None, Field(gt=0, description=MEASURED_TARGETS["bytes"])] = None
     threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter that is timed")] = 1
     format: Annotated[MeasuredFormat, Field(description="of the file that is measured")] = "tflite"
-    scope: Annotated[Scope, Field(description="of filters: a share of each layer, or of all")] = (
-        "layer"
-    )
+    scope: Annotated[
+        Scope, Field(description=f"of filters, what reaches the share: {explained(SCOPES)}")
+    ] = "layer"
     importance: Importance = "l2"
     round_to: Annotated[int, Field(ge=1, description="multiples to shrink to")] = 1
     minimum: Annotated[int, Field(ge=1, description="channels that a layer keeps at least")] = 1
@@ -233,7 +240,7 @@ class SlimStep(Step):
         plan = self.plan(model, context)
         removal = plan.removal
         bare = filters.rebuild(removal)
-        slim = recalibrated(bare, context, self.recalibration_images, self.augment)
+        slim = recalibrate_model(bare, context, self.recalibration_images, self.augment)
         folds = plan.report.folds if plan.report else ()
         measured = removal.measured if isinstance(removal, devices.MeasuredPlan) else None
         return slim, {
@@ -256,7 +263,7 @@ class SlimStep(Step):
         return f"removes {_goal(self)}, the least important by {self.importance} first{rounding}"
 
 
-def recalibrated(
+def recalibrate_model(
     model: keras.Model, context: Context, count: int, augment: Sequence[str]
 ) -> keras.Model:
     """A model with BatchNorm's statistics of some training images, where there are any."""

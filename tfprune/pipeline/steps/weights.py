@@ -9,7 +9,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tfprune.pipeline.steps.base import Context, Result, Step, Table
 from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
-from tfprune.vocabulary import PATTERNS, Scope, Selection, read_pattern
+from tfprune.vocabulary import (
+    PATTERNS,
+    SCOPES,
+    SELECTIONS,
+    Scope,
+    Selection,
+    explained,
+    read_pattern,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -25,15 +33,15 @@ def _is_pattern(text: str) -> str:
 class WhichWeights(Table):
     """Which weights become zero; see `tfprune.PruneWeights`."""
 
-    scope: Annotated[
-        Scope, Field(description="the share of every layer, or of all layers together")
-    ] = "layer"
-    select: Annotated[
-        Selection, Field(description="the smallest weights become zero, or some drawn by chance")
-    ] = "magnitude"
+    scope: Annotated[Scope, Field(description=f"what reaches the share: {explained(SCOPES)}")] = (
+        "layer"
+    )
+    select: Annotated[Selection, Field(description=f"which go: {explained(SELECTIONS)}")] = (
+        "magnitude"
+    )
     pattern: Annotated[
         Annotated[str, AfterValidator(_is_pattern)] | None,
-        Field(description="; ".join(f"{name}: {says}" for name, says in PATTERNS.items())),
+        Field(description=f"what hardware can use: {explained(PATTERNS)}"),
     ] = None
     layers: dict[str, Sparsity] = Field(
         {}, description="shares of their own for layers, by name or glob"
