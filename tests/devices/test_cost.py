@@ -10,8 +10,8 @@ from keras import Sequential, layers
 
 import tfprune
 from tfprune.devices.cost import PredictedBytes, PredictedTime
-from tfprune.devices.operators import uses
-from tfprune.devices.search import Removals, lost, search
+from tfprune.devices.operators import operator_calls
+from tfprune.devices.search import Removals, search, total_loss
 from tfprune.filters import ChannelGroups, rebuild
 from tfprune.filters.cost import Cost
 from tfprune.filters.plan import keeping_cost
@@ -28,18 +28,18 @@ def removals() -> Removals:
 
 def _plans(removals: Removals, count: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return np.stack([rng.choice(each.gone, count) for each in removals.ladders], axis=1)
+    return np.stack([rng.choice(each.removed, count) for each in removals.ladders], axis=1)
 
 
 def test_time_is_that_of_the_operators_of_the_slim_model_and_a_rest(removals: Removals) -> None:
     times = Times(4)
-    operators = [use.operator for use in uses(removals.groups.model)]
+    operators = [use.operator for use in operator_calls(removals.groups.model)]
     predicted = PredictedTime(removals, times, times(operators).sum() + 7.0)
     plans = _plans(removals, 5)
     for plan, milliseconds in zip(plans, predicted(plans), strict=True):
         slim = rebuild(removals.plan(plan))
         assert milliseconds == pytest.approx(
-            times([use.operator for use in uses(slim)]).sum() + 7.0
+            times([use.operator for use in operator_calls(slim)]).sum() + 7.0
         )
 
 
@@ -50,7 +50,7 @@ def test_all_that_is_asked_in_one_batch_is_timed_once(removals: Removals) -> Non
     asked.clear()
     predicted(np.repeat(_plans(removals, 2), 10, axis=0))
     (operators,) = asked
-    assert len(operators) <= 2 * len(uses(removals.groups.model))
+    assert len(operators) <= 2 * len(operator_calls(removals.groups.model))
 
 
 def test_kernels_that_are_not_timed_share_the_rest() -> None:
@@ -91,9 +91,9 @@ def test_never_more_lost_than_by_a_macs_plan_of_the_same_time(
     alive = keeping_cost(groups, scores, Cost(groups).macs, share, "macs").alive
     by_macs = np.array([group.size - int(alive[group.units].sum()) for group in groups])
     limit = float(predicted(by_macs[None])[0])
-    gone = search(removals.ladders, predicted, limit)
-    assert predicted(gone[None])[0] <= limit
-    assert lost(removals.ladders, gone) <= lost(removals.ladders, by_macs) + 1e-9
+    removed = search(removals.ladders, predicted, limit)
+    assert predicted(removed[None])[0] <= limit
+    assert total_loss(removals.ladders, removed) <= total_loss(removals.ladders, by_macs) + 1e-9
 
 
 def test_on_stairs_more_time_falls_for_the_same_loss(removals: Removals) -> None:
@@ -107,9 +107,9 @@ def test_on_stairs_more_time_falls_for_the_same_loss(removals: Removals) -> None
     least = by_macs
     for share in np.linspace(1, 0.3, 36):
         limit = float(share * predicted(by_macs[None])[0])
-        gone = search(removals.ladders, predicted, limit)
-        if lost(removals.ladders, gone) > lost(removals.ladders, by_macs):
+        removed = search(removals.ladders, predicted, limit)
+        if total_loss(removals.ladders, removed) > total_loss(removals.ladders, by_macs):
             break
-        least = gone
+        least = removed
     assert predicted(least[None])[0] < 0.95 * predicted(by_macs[None])[0]
     assert tfprune.macs(rebuild(removals.plan(least))) > 0
