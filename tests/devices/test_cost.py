@@ -1,4 +1,4 @@
-"""What is predicted of a plan against the model that is rebuilt."""
+"""Predictions for a plan against the rebuilt model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def removals() -> Removals:
 
 def _plans(removals: Removals, count: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return np.stack([rng.choice(each.removed, count) for each in removals.ladders], axis=1)
+    return np.stack([rng.choice(ladder.removed, count) for ladder in removals.ladders], axis=1)
 
 
 def test_time_is_that_of_the_operators_of_the_slim_model_and_a_rest(removals: Removals) -> None:
@@ -44,12 +44,14 @@ def test_time_is_that_of_the_operators_of_the_slim_model_and_a_rest(removals: Re
 
 
 def test_all_that_is_asked_in_one_batch_is_timed_once(removals: Removals) -> None:
-    asked = []
+    batches = []
     times = Times(4)
-    predicted = PredictedTime(removals, lambda each: (asked.append(each), times(each))[1], 1.0)
-    asked.clear()
+    predicted = PredictedTime(
+        removals, lambda operators: (batches.append(operators), times(operators))[1], 1.0
+    )
+    batches.clear()
     predicted(np.repeat(_plans(removals, 2), 10, axis=0))
-    (operators,) = asked
+    (operators,) = batches
     assert len(operators) <= 2 * len(operator_calls(removals.groups.model))
 
 
@@ -66,7 +68,7 @@ def test_kernels_that_are_not_timed_share_the_rest() -> None:
     )
     groups = ChannelGroups(model)
     removals = Removals(groups, drawn_scores(groups, 0))
-    predicted = PredictedTime(removals, lambda each: np.zeros(len(each)), 8.0)
+    predicted = PredictedTime(removals, lambda operators: np.zeros(len(operators)), 8.0)
     plan = [2 if "up" in group.layers else 0 for group in groups]
     assert predicted(np.array([plan]))[0] == pytest.approx(6.0)
 
@@ -81,7 +83,7 @@ def test_bytes_follow_the_parameters(removals: Removals) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 99), st.floats(0.2, 0.9), st.sampled_from([1, 3, 4, 8, 16]))
-def test_never_more_lost_than_by_a_macs_plan_of_the_same_time(
+def test_the_loss_is_at_most_that_of_a_macs_plan_of_the_same_time(
     removals: Removals, seed: int, share: float, tile: int
 ) -> None:
     groups = removals.groups
@@ -97,7 +99,7 @@ def test_never_more_lost_than_by_a_macs_plan_of_the_same_time(
 
 
 def test_on_stairs_more_time_falls_for_the_same_loss(removals: Removals) -> None:
-    """What the planner is for: a smooth cost lands between the steps."""
+    """A plan for a smooth cost ends between the steps."""
     groups = removals.groups
     scores = drawn_scores(groups, 0)
     removals = Removals(groups, scores)

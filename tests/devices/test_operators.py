@@ -52,19 +52,19 @@ OPERATORS = [
 ]
 
 
-@pytest.mark.parametrize("operator", OPERATORS, ids=lambda each: each.kind)
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.kind)
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_file_computes_the_operator(operator: Operator, int8: bool) -> None:
     interpreter = Interpreter(model_content=operator_file(operator, int8=int8))
     interpreter.allocate_tensors()
-    (reads,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert (reads["dtype"] == np.int8) == int8
-    interpreter.set_tensor(reads["index"], np.ones(reads["shape"], reads["dtype"]))
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (source["dtype"] == np.int8) == int8
+    interpreter.set_tensor(source["index"], np.ones(source["shape"], source["dtype"]))
     interpreter.invoke()
-    y = interpreter.get_tensor(gives["index"])
+    y = interpreter.get_tensor(target["index"])
     rows = operator.target[:1] if operator.kind == "dense" else (1, *operator.target)
     assert y.shape == (*rows, operator.outputs)
-    # Ones times ones: as many as an output reads, away from the borders.
+    # Ones times ones sum to the number of inputs of an output, away from the borders.
     read = 1 if operator.kind == "depthwise" else operator.inputs
     inside = y[0, 1, 1] if y.ndim == 4 else y[0]
     terms = read * np.prod(operator.window)

@@ -15,7 +15,7 @@ from tfprune.devices.search import Ladder, OutOfReachError, search, total_loss
 
 @dataclass
 class Chain:
-    """Layers in a row: each reads what the one before makes, and makes it in tiles."""
+    """Layers in a row: each layer reads the output of the one before, in tiles."""
 
     ladders: list[Ladder]
     weights: np.ndarray
@@ -23,7 +23,7 @@ class Chain:
     smooth: bool
 
     def cost(self, removed: np.ndarray) -> np.ndarray:
-        sizes = np.array([each.size for each in self.ladders]) - removed
+        sizes = np.array([ladder.size for ladder in self.ladders]) - removed
         tiles = -(-sizes // self.tile) * self.tile
         ends = np.full((len(removed), 1), 4)
         read = np.concatenate([ends, sizes if self.smooth else tiles], axis=1)
@@ -31,7 +31,7 @@ class Chain:
 
     @property
     def extremes(self) -> tuple[float, float]:
-        last = [each.removed[-1] for each in self.ladders]
+        last = [ladder.removed[-1] for ladder in self.ladders]
         low, high = self.cost(np.array([last, [0] * len(last)]))
         return float(low), float(high)
 
@@ -43,7 +43,7 @@ def chains(draw: st.DrawFn, most: int = 3) -> tuple[Chain, float]:
     for _ in range(draw(st.integers(1, most))):
         size = draw(st.integers(2, 24))
         free = draw(st.integers(1, size - 1))
-        # No two scores are alike, as those of trained filters.
+        # All scores differ, as those of trained filters do.
         scores = np.sort(draw(st.permutations(range(1, 60)))[:free]) / 30
         layers = draw(st.integers(1, 3))
         ladders.append(Ladder(size, scores, size - free, np.arange(free + 1), layers))
@@ -64,7 +64,7 @@ def test_the_limit_is_met(drawn: tuple[Chain, float]) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(chains())
-def test_nothing_that_went_could_have_stayed(drawn: tuple[Chain, float]) -> None:
+def test_no_removed_unit_could_be_kept(drawn: tuple[Chain, float]) -> None:
     chain, limit = drawn
     removed = search(chain.ladders, chain.cost, limit)
     for group in np.flatnonzero(removed):
@@ -91,10 +91,10 @@ def test_removing_the_lowest_scores_of_all_never_loses_less(
     drawn: tuple[Chain, float], bar: int
 ) -> None:
     chain, _ = drawn
-    ranked = np.array([np.searchsorted(each.scores, bar / 30) for each in chain.ladders])
+    ranked = np.array([np.searchsorted(ladder.scores, bar / 30) for ladder in chain.ladders])
     limit = float(chain.cost(ranked[None])[0])
-    found = search(chain.ladders, chain.cost, limit)
-    assert total_loss(chain.ladders, found) <= total_loss(chain.ladders, ranked) + 1e-9
+    plan = search(chain.ladders, chain.cost, limit)
+    assert total_loss(chain.ladders, plan) <= total_loss(chain.ladders, ranked) + 1e-9
 
 
 @settings(max_examples=40, deadline=None)
@@ -102,10 +102,10 @@ def test_removing_the_lowest_scores_of_all_never_loses_less(
 def test_a_lower_limit_never_costs_more_nor_loses_less(
     drawn: tuple[Chain, float], share: float
 ) -> None:
-    # Of one group the answer is the best there is; of several a search may miss it.
+    # For one group the search finds the best plan; for several it may miss it.
     chain, limit = drawn
     lower = chain.extremes[0] + share * (limit - chain.extremes[0])
-    more, less = (search(chain.ladders, chain.cost, each) for each in (limit, lower))
+    more, less = (search(chain.ladders, chain.cost, bound) for bound in (limit, lower))
     assert chain.cost(less[None])[0] <= chain.cost(more[None])[0]
     assert total_loss(chain.ladders, less) >= total_loss(chain.ladders, more)
 
@@ -121,14 +121,14 @@ def test_close_to_the_best_of_all_plans() -> None:
         chain = Chain(ladders, rng.uniform(0.5, 4, 4), int(rng.choice([1, 4, 8])), True)
         low, high = chain.extremes
         limit = low + rng.uniform(0.1, 0.9) * (high - low)
-        every = np.array(list(itertools.product(*[range(each.size) for each in ladders])))
+        every = np.array(list(itertools.product(*[range(ladder.size) for ladder in ladders])))
         best = min(total_loss(ladders, plan) for plan in every[chain.cost(every) <= limit])
         ratios.append(total_loss(ladders, search(ladders, chain.cost, limit)) / best)
     assert np.mean(ratios) < 1.05
     assert np.max(ratios) < 1.3
 
 
-def test_what_is_out_of_reach_says_the_least() -> None:
+def test_an_error_has_the_least_cost() -> None:
     ladder = Ladder(4, np.ones(3), 1.0, np.arange(4))
     with pytest.raises(OutOfReachError) as error:
         search([ladder], lambda removed: 4.0 - removed.sum(axis=1), 0.5)

@@ -23,7 +23,7 @@ def groups() -> ChannelGroups:
 def test_lengths_are_those_of_the_slim_model(groups: ChannelGroups, data: st.DataObject) -> None:
     removals = Removals(groups, drawn_scores(groups, 0))
     removed = np.array(
-        [data.draw(st.sampled_from(each.removed.tolist())) for each in removals.ladders]
+        [data.draw(st.sampled_from(ladder.removed.tolist())) for ladder in removals.ladders]
     )
     weights = groups.model.weights
     axes = [(weight, axis) for weight in weights for axis in range(len(weight.shape))]
