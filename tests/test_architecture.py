@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -89,3 +90,26 @@ def test_only_the_command_line_knows_click_and_only_edges_know_tensorflow(path):
 
 def test_every_part_has_a_level():
     assert {_part(path) for path in MODULES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_module_that_the_map_names_exists(document):
+    root = PACKAGE.parent
+    names = re.findall(r"`([\w./]+(?:\.py|/))`", root.joinpath(document).read_text())
+    assert len(names) > 20
+    for name in names:
+        places = (
+            [root / name, PACKAGE / name]
+            if "/" in name.rstrip("/")
+            else [*PACKAGE.rglob(name.rstrip("/"))]
+        )
+        assert any(place.exists() for place in places), f"{document} names {name}"
+
+
+def test_the_map_has_every_part_in_its_place():
+    text = PACKAGE.parent.joinpath("docs/architecture.md").read_text()
+    (drawn,) = re.findall(r"```text\n(cli .*?)```", text, re.S)
+    rows = [{name.strip() for name in row.split(",")} for row in drawn.split("→")]
+    levels = [{LEVEL[name] for name in row} for row in rows]
+    assert {name for row in rows for name in row} == set(LEVEL)
+    assert all(min(above) > max(below) for above, below in pairwise(levels))

@@ -6,18 +6,6 @@ epoch), so that a killed training reads the same batches when it resumes.
 
 from __future__ import annotations
 
-from tfprune.data.batching import AUGMENTATIONS, batches, plain_batches, seen, steps_per_epoch
-from tfprune.data.loading import load
-from tfprune.data.splits import Dataset, Split, statistics
+import lazy_loader
 
-__all__ = [
-    "AUGMENTATIONS",
-    "Dataset",
-    "Split",
-    "batches",
-    "load",
-    "plain_batches",
-    "seen",
-    "statistics",
-    "steps_per_epoch",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from tfprune.data.sources import digits, from_tfds
+from tfprune.data.sources import open_source
 from tfprune.data.splits import Dataset, Split
 from tfprune.errors import UsageError
 
@@ -53,7 +53,7 @@ def load(
         raise UsageError(f"image_size={image_size} must be (height, width), such as (32, 32)")
     if limit is not None and limit < 1:
         raise UsageError(f"limit={limit} must be 1 image or more")
-    source = digits() if name == "digits" else from_tfds(name, data_dir)
+    source = open_source(name, data_dir)
     # With so many images, each split can reach the limit, and stratification finds each class
     # twice.
     count = limit and math.ceil(

@@ -1,4 +1,7 @@
-"""Sources of images: scikit-learn's digits, or a data set of tensorflow_datasets."""
+"""Sources of images: embedded ones, or the data sets of tensorflow_datasets.
+
+Importing it loads no TensorFlow, so that pipeline files are checked without it.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _DIGITS_TEST_SHARE = 0.2
 
@@ -70,6 +75,26 @@ def digits() -> Source:
 
     classes = tuple(str(name) for name in digits.target_names)
     return Source(f"digits, embedded in scikit-learn {sklearn.__version__}", classes, read)
+
+
+EMBEDDED: dict[str, Callable[[], Source]] = {"digits": digits}
+"""The sources that need no download, by the names that users write. Other names are those of
+tensorflow_datasets."""
+
+
+def open_source(name: str, data_dir: str | os.PathLike[str] | None) -> Source:
+    """The source of a name: an embedded one, or a data set of tensorflow_datasets.
+
+    Example:
+        ```python
+        open_source("digits", None).origin  # "digits, embedded in scikit-learn 1.9.0"
+        ```
+
+    Raises:
+        UsageError: there is no such data set.
+        TfpruneError: it is missing and cannot be fetched.
+    """
+    return EMBEDDED[name]() if name in EMBEDDED else from_tfds(name, data_dir)
 
 
 def from_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Source:
@@ -159,7 +184,7 @@ def from_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Source:
 def _unknown(name: str, error: Exception) -> str:
     import tensorflow_datasets as tfds
 
-    known = [*tfds.list_builders(with_community_datasets=False), "digits"]
+    known = [*tfds.list_builders(with_community_datasets=False), *EMBEDDED]
     if name.partition(":")[0].partition("/")[0] in known:
         # The data set exists, but not its version or config.
         return f"data set {name!r} cannot be opened: {_line(error.__cause__ or error)}"
@@ -189,6 +214,8 @@ def _check_features(name: str, info: Any) -> Any:
 
 def _resize(images: Any, size: tuple[int, int]) -> tf.Tensor:
     """Resizes uint8 images bilinearly; antialiasing uses all pixels when images shrink."""
+    import tensorflow as tf
+
     return tf.cast(tf.round(tf.image.resize(images, size, antialias=True)), tf.uint8)
 
 

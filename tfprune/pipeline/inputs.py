@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfprune.data.sources import EMBEDDED
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import existing_file, write_json
 from tfprune.formats import check_installed
@@ -27,7 +28,6 @@ from tfprune.report.records import Record, read_record
 if TYPE_CHECKING:
     from tfprune.data import Dataset
 
-_BUILT_IN = "digits"
 _CACHE = "data.json"
 
 
@@ -104,7 +104,7 @@ def check_data(name: str, data_dir: str | None = None) -> None:
     base = base_name(name)
     # What is prepared in the directory needs no code in tensorflow-datasets; what has a namespace
     # is a community's, whose names only the network knows.
-    if name == _BUILT_IN or (":" in name and not name.partition(":")[2][:1].isdigit()):
+    if name in EMBEDDED or (":" in name and not name.partition(":")[2][:1].isdigit()):
         return
     plain = base.isidentifier()
     if plain and len(base) < 128 and (data_root(data_dir) / base).is_dir():
@@ -114,7 +114,7 @@ def check_data(name: str, data_dir: str | None = None) -> None:
     known = tensorflow_datasets.list_builders(with_community_datasets=False)
     if base not in known:
         hint = did_you_mean(
-            base[:128].lower(), [*known, _BUILT_IN], "see tensorflow_datasets' catalog for names"
+            base[:128].lower(), [*known, *EMBEDDED], "see tensorflow_datasets' catalog for names"
         )
         shown = name if len(name) <= 60 else f"{name[:57]}..."
         raise UsageError(f"unknown data set {shown!r}: {hint}")
@@ -204,7 +204,7 @@ class Images:
                 for name in ("tensorflow", "tensorflow-datasets", "scikit-learn")
             },
         }
-        if self._spec.name == _BUILT_IN:
+        if self._spec.name in EMBEDDED:
             return key(about)
         name, root = base_name(self._spec.name), data_root(self._data_dir)
         files = sorted(path for path in (root / name).rglob("*") if path.is_file())

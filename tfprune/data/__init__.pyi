@@ -1,0 +1,9 @@
+from .batching import AUGMENTATIONS as AUGMENTATIONS
+from .batching import batches as batches
+from .batching import plain_batches as plain_batches
+from .batching import seen as seen
+from .batching import steps_per_epoch as steps_per_epoch
+from .loading import load as load
+from .splits import Dataset as Dataset
+from .splits import Split as Split
+from .splits import statistics as statistics
