@@ -99,11 +99,7 @@ def test_every_module_that_the_map_names_exists(document):
     names = re.findall(r"`([\w./]+(?:\.py|/))`", root.joinpath(document).read_text())
     assert len(names) > 20
     for name in names:
-        places = (
-            [root / name, PACKAGE / name]
-            if "/" in name.rstrip("/")
-            else [*PACKAGE.rglob(name.rstrip("/"))]
-        )
+        places = [root / name, PACKAGE / name, *PACKAGE.rglob(name.rstrip("/"))]
         assert any(place.exists() for place in places), f"{document} names {name}"
 
 
