@@ -7,7 +7,7 @@ import keras
 from tfprune import devices
 from tfprune.errors import UsageError
 from tfprune.filters import Importance, RemovalPlan, rebuild, simplified
-from tfprune.filters.gradients import LabelledImages
+from tfprune.filters.importance import LabelledImages
 from tfprune.filters.limits import Names
 from tfprune.filters.targets import Target, plan_counted
 from tfprune.vocabulary import Scope

@@ -195,7 +195,7 @@ UNFIT: dict[str, tuple[Callable[[], keras.Model], str, int]] = {
     "classes": (lambda: net(image(), 5), "gives (None, 5), and digits has 10 classes", 2),
     "map": (
         lambda: keras.Sequential([image(), layers.Conv2D(10, 1)]),
-        "it needs one output with one logit a class",
+        "build it with one output and one logit for each class",
         2,
     ),
     "outputs": (two_outputs, "has 2 outputs, and a classifier of images has one", 2),
@@ -204,11 +204,11 @@ UNFIT: dict[str, tuple[Callable[[], keras.Model], str, int]] = {
     "identity": (identity, "gives (None, 8, 8, 1), and digits has 10 classes", 2),
     "batch": (
         lambda: net(keras.Input(batch_shape=(32, 8, 8, 1))),
-        "takes batches of 32 alone",
+        "takes only batches of 32",
         2,
     ),
-    "frozen": (frozen, "has no weights that train", 2),
-    "quantized": (quantized, "is quantized, and integers do not train", 2),
+    "frozen": (frozen, "has no trainable weights", 2),
+    "quantized": (quantized, "is quantized, and integers cannot be trained", 2),
     "nan": (not_a_number, "gives NaN or infinite outputs", 1),
 }
 # These stand in the way of training alone.

@@ -186,7 +186,7 @@ def test_plans_that_are_none(model: Path, plan: Path, tmp_path: Path) -> None:
     )
     file.write_text("{}")
     assert _fails(2, model, "--plan", file, "-o", out) == (
-        f"{file} is no removal plan: model is missing: add it (and 7 more)"
+        f"{file} is not a removal plan: model is missing: add it (and 7 more)"
     )
     wider = _saved(tmp_path / "wider.keras", width=9)
     assert _fails(2, wider, "--plan", plan, "-o", out) == (

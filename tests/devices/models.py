@@ -1,4 +1,4 @@
-"""Small models, and operator times made up."""
+"""Small models, and invented operator times."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Times:
         self.tile = tile
 
     def __call__(self, operators: Sequence[Operator]) -> np.ndarray:
-        return np.array([self._of(each) for each in operators])
+        return np.array([self._milliseconds(operator) for operator in operators])
 
-    def _of(self, operator: Operator) -> float:
+    def _milliseconds(self, operator: Operator) -> float:
         read = 1 if operator.kind == "depthwise" else operator.inputs
         tiles = -(-operator.outputs // self.tile)
         pixels = operator.target[0] * operator.target[1]
@@ -61,5 +61,5 @@ class Times:
 
 
 def drawn_scores(groups: ChannelGroups, seed: int) -> np.ndarray:
-    """Scores of which no two are alike."""
+    """Different scores for all units."""
     return np.random.default_rng(seed).permutation(groups.unit_count) / groups.unit_count + 0.2

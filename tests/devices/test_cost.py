@@ -1,4 +1,4 @@
-"""What is predicted of a plan against the model that is rebuilt."""
+"""Predictions for a plan against the rebuilt model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keras import Sequential, layers
 
 import tfprune
 from tfprune.devices.cost import PredictedBytes, PredictedTime
-from tfprune.devices.operators import uses
-from tfprune.devices.search import Removals, lost, search
+from tfprune.devices.operators import operator_calls
+from tfprune.devices.search import Removals, search, total_loss
 from tfprune.filters import ChannelGroups, rebuild
-from tfprune.filters.cost import Cost
+from tfprune.filters.groups import ModelSize
 from tfprune.filters.plan import keeping_cost
 
 from ..filters.harness import randomised
@@ -28,29 +28,31 @@ def removals() -> Removals:
 
 def _plans(removals: Removals, count: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return np.stack([rng.choice(each.gone, count) for each in removals.ladders], axis=1)
+    return np.stack([rng.choice(ladder.removed, count) for ladder in removals.ladders], axis=1)
 
 
 def test_time_is_that_of_the_operators_of_the_slim_model_and_a_rest(removals: Removals) -> None:
     times = Times(4)
-    operators = [use.operator for use in uses(removals.groups.model)]
+    operators = [use.operator for use in operator_calls(removals.groups.model)]
     predicted = PredictedTime(removals, times, times(operators).sum() + 7.0)
     plans = _plans(removals, 5)
     for plan, milliseconds in zip(plans, predicted(plans), strict=True):
         slim = rebuild(removals.plan(plan))
         assert milliseconds == pytest.approx(
-            times([use.operator for use in uses(slim)]).sum() + 7.0
+            times([use.operator for use in operator_calls(slim)]).sum() + 7.0
         )
 
 
 def test_all_that_is_asked_in_one_batch_is_timed_once(removals: Removals) -> None:
-    asked = []
+    batches = []
     times = Times(4)
-    predicted = PredictedTime(removals, lambda each: (asked.append(each), times(each))[1], 1.0)
-    asked.clear()
+    predicted = PredictedTime(
+        removals, lambda operators: (batches.append(operators), times(operators))[1], 1.0
+    )
+    batches.clear()
     predicted(np.repeat(_plans(removals, 2), 10, axis=0))
-    (operators,) = asked
-    assert len(operators) <= 2 * len(uses(removals.groups.model))
+    (operators,) = batches
+    assert len(operators) <= 2 * len(operator_calls(removals.groups.model))
 
 
 def test_kernels_that_are_not_timed_share_the_rest() -> None:
@@ -66,7 +68,7 @@ def test_kernels_that_are_not_timed_share_the_rest() -> None:
     )
     groups = ChannelGroups(model)
     removals = Removals(groups, drawn_scores(groups, 0))
-    predicted = PredictedTime(removals, lambda each: np.zeros(len(each)), 8.0)
+    predicted = PredictedTime(removals, lambda operators: np.zeros(len(operators)), 8.0)
     plan = [2 if "up" in group.layers else 0 for group in groups]
     assert predicted(np.array([plan]))[0] == pytest.approx(6.0)
 
@@ -81,35 +83,35 @@ def test_bytes_follow_the_parameters(removals: Removals) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 99), st.floats(0.2, 0.9), st.sampled_from([1, 3, 4, 8, 16]))
-def test_never_more_lost_than_by_a_macs_plan_of_the_same_time(
+def test_the_loss_is_at_most_that_of_a_macs_plan_of_the_same_time(
     removals: Removals, seed: int, share: float, tile: int
 ) -> None:
     groups = removals.groups
     scores = drawn_scores(groups, seed)
     removals = Removals(groups, scores)
     predicted = PredictedTime(removals, Times(tile), 0.0)
-    alive = keeping_cost(groups, scores, Cost(groups).macs, share, "macs").alive
+    alive = keeping_cost(groups, scores, ModelSize(groups).macs, share, "macs").alive
     by_macs = np.array([group.size - int(alive[group.units].sum()) for group in groups])
     limit = float(predicted(by_macs[None])[0])
-    gone = search(removals.ladders, predicted, limit)
-    assert predicted(gone[None])[0] <= limit
-    assert lost(removals.ladders, gone) <= lost(removals.ladders, by_macs) + 1e-9
+    removed = search(removals.ladders, predicted, limit)
+    assert predicted(removed[None])[0] <= limit
+    assert total_loss(removals.ladders, removed) <= total_loss(removals.ladders, by_macs) + 1e-9
 
 
 def test_on_stairs_more_time_falls_for_the_same_loss(removals: Removals) -> None:
-    """What the planner is for: a smooth cost lands between the steps."""
+    """A plan for a smooth cost ends between the steps."""
     groups = removals.groups
     scores = drawn_scores(groups, 0)
     removals = Removals(groups, scores)
     predicted = PredictedTime(removals, Times(4), 0.0)
-    alive = keeping_cost(groups, scores, Cost(groups).macs, 0.7, "macs").alive
+    alive = keeping_cost(groups, scores, ModelSize(groups).macs, 0.7, "macs").alive
     by_macs = np.array([group.size - int(alive[group.units].sum()) for group in groups])
     least = by_macs
     for share in np.linspace(1, 0.3, 36):
         limit = float(share * predicted(by_macs[None])[0])
-        gone = search(removals.ladders, predicted, limit)
-        if lost(removals.ladders, gone) > lost(removals.ladders, by_macs):
+        removed = search(removals.ladders, predicted, limit)
+        if total_loss(removals.ladders, removed) > total_loss(removals.ladders, by_macs):
             break
-        least = gone
+        least = removed
     assert predicted(least[None])[0] < 0.95 * predicted(by_macs[None])[0]
     assert tfprune.macs(rebuild(removals.plan(least))) > 0

@@ -27,18 +27,18 @@ def test_every_distinct_operator_is_timed_once() -> None:
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_more_work_takes_longer(int8: bool) -> None:
-    # By a thousand: no load on the machine turns that round.
+    # A factor of a thousand, which no other load on the machine reverses.
     large = Operator("conv", (32, 32), (32, 32), 32, 32, window=(3, 3))
     small, long = OperatorTimes(int8=int8)([SMALL, large])
     assert long > small
 
 
 class Machine:
-    """A clock on which the work of whatever is called passes, at a speed that drifts."""
+    """A clock that advances by the work of each call, at a speed that drifts."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.slowness = 0, 1
-        monkeypatch.setattr(OperatorTimes, "_prepared", lambda _, each: self.work(each))
+        monkeypatch.setattr(OperatorTimes, "_prepared", lambda _, operator: self.work(operator))
 
     def work(self, operator: Operator):
         def call() -> None:

@@ -8,7 +8,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
-from tfprune.devices.operators import Operator, single, uses
+from tfprune.devices.operators import Operator, operator_calls, operator_file
 from tfprune.model.counting import macs
 
 from .models import residual
@@ -22,14 +22,14 @@ def _work(operator: Operator) -> int:
 
 def test_operators_do_all_multiply_accumulates() -> None:
     model = residual()
-    assert sum(_work(use.operator) for use in uses(model)) == macs(model)
+    assert sum(_work(use.operator) for use in operator_calls(model)) == macs(model)
 
 
 def test_nested_and_shared_layers_count_once_a_call() -> None:
     shared = layers.Conv1D(3, 3, padding="same")
     inner = keras.Sequential([keras.Input((9, 3)), shared, shared, layers.Conv1D(3, 3, groups=3)])
     model = keras.Sequential([keras.Input((9, 3)), inner, layers.Dense(2)])
-    kinds = [use.operator.kind for use in uses(model)]
+    kinds = [use.operator.kind for use in operator_calls(model)]
     assert kinds == ["conv", "conv", "depthwise", "dense"]
 
 
@@ -41,7 +41,7 @@ def test_nested_and_shared_layers_count_once_a_call() -> None:
     ],
 )
 def test_what_cannot_be_timed_alone_is_left_out(layer: layers.Layer) -> None:
-    assert uses(keras.Sequential([keras.Input((6, 6, 2)), layer])) == []
+    assert operator_calls(keras.Sequential([keras.Input((6, 6, 2)), layer])) == []
 
 
 OPERATORS = [
@@ -52,19 +52,19 @@ OPERATORS = [
 ]
 
 
-@pytest.mark.parametrize("operator", OPERATORS, ids=lambda each: each.kind)
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.kind)
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_file_computes_the_operator(operator: Operator, int8: bool) -> None:
-    interpreter = Interpreter(model_content=single(operator, int8=int8))
+    interpreter = Interpreter(model_content=operator_file(operator, int8=int8))
     interpreter.allocate_tensors()
-    (reads,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert (reads["dtype"] == np.int8) == int8
-    interpreter.set_tensor(reads["index"], np.ones(reads["shape"], reads["dtype"]))
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (source["dtype"] == np.int8) == int8
+    interpreter.set_tensor(source["index"], np.ones(source["shape"], source["dtype"]))
     interpreter.invoke()
-    y = interpreter.get_tensor(gives["index"])
+    y = interpreter.get_tensor(target["index"])
     rows = operator.target[:1] if operator.kind == "dense" else (1, *operator.target)
     assert y.shape == (*rows, operator.outputs)
-    # Ones times ones: as many as an output reads, away from the borders.
+    # Ones times ones sum to the number of inputs of an output, away from the borders.
     read = 1 if operator.kind == "depthwise" else operator.inputs
     inside = y[0, 1, 1] if y.ndim == 4 else y[0]
     terms = read * np.prod(operator.window)

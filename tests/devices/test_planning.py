@@ -14,8 +14,8 @@ import tfprune
 from tfprune import devices
 from tfprune.devices import cpu
 from tfprune.devices.cpu import Measured
-from tfprune.devices.operators import uses
-from tfprune.devices.planning import plan_removals, reached
+from tfprune.devices.operators import operator_calls
+from tfprune.devices.planning import measured_value, plan_removals
 from tfprune.devices.search import Removals
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, Target, rebuild
@@ -25,7 +25,7 @@ from .models import Times, chain, drawn_scores, residual
 
 @dataclass
 class FakeProfiler:
-    """A device whose whole models take another time than their operators tell."""
+    """A device on which whole models take another time than the sum of their operators."""
 
     model: keras.Model
     tile: int = 4
@@ -46,14 +46,14 @@ class FakeProfiler:
         self.asked.append(slim)
         present = self._ms(self.model)
         slowness = 1 + self.noise * (-1) ** len(self.asked)
-        # The more is gone, the more the prediction is off.
-        found = present * (self._ms(slim) / present) ** self.bias * slowness
-        return Measured("tflite", 1, self._bytes(self.model), self._bytes(slim), present, found)
+        # The prediction is the more wrong, the more is removed.
+        slim_ms = present * (self._ms(slim) / present) ** self.bias * slowness
+        return Measured("tflite", 1, self._bytes(self.model), self._bytes(slim), present, slim_ms)
 
     size = time
 
     def _ms(self, model: keras.Model) -> float:
-        return float(self.times()([use.operator for use in uses(model)]).sum()) + 1.0
+        return float(self.times()([use.operator for use in operator_calls(model)]).sum()) + 1.0
 
     def _bytes(self, model: keras.Model) -> int:
         return 1000 + 5 * model.count_params()
@@ -72,14 +72,14 @@ def removals() -> Removals:
     noise=st.floats(0, 0.01),
     name=st.sampled_from(["latency", "milliseconds"]),
 )
-def test_what_is_promised_was_measured(
+def test_the_measured_value_meets_the_target(
     removals: Removals, share: float, bias: float, noise: float, name: str
 ) -> None:
     profiler = FakeProfiler(removals.groups.model, bias=bias, noise=noise)
     value = share * (profiler.fastest() if name == "milliseconds" else 1)
     target = Target.of(**{name: value})
     plan = plan_removals(removals, target, profiler)  # type: ignore[arg-type]
-    assert reached(target, plan.measured) <= value
+    assert measured_value(target, plan.measured) <= value
     assert len(profiler.asked) <= 5
     assert plan.measured.slim_bytes == 1000 + 5 * rebuild(plan).count_params()
 
@@ -91,7 +91,7 @@ def test_the_file_is_at_most_the_size(removals: Removals, share: float) -> None:
     size = int(share * profiler._bytes(profiler.model))
     plan = plan_removals(removals, Target("bytes", size), profiler)  # type: ignore[arg-type]
     assert plan.measured.slim_bytes <= size
-    # Whoever asks for more than there is gets all of it.
+    # A target above the present size removes nothing.
     assert plan.alive.all() == (share >= 1)
 
 
@@ -102,24 +102,24 @@ def test_the_whole_time_stays_whole(removals: Removals) -> None:
     assert plan.measured.slim_ms == plan.measured.original_ms
 
 
-def test_out_of_reach_says_the_least_that_was_measured(removals: Removals) -> None:
+def test_an_error_names_the_smallest_measured_value(removals: Removals) -> None:
     profiler = FakeProfiler(removals.groups.model)
     with pytest.raises(UsageError) as error:
         plan_removals(removals, Target("latency", 0.01), profiler)  # type: ignore[arg-type]
     least = profiler.time(profiler.asked[-1])
     assert least.slim_ms and least.original_ms
     assert str(error.value) == (
-        "latency=0.01 cannot be reached: the least that was measured is "
-        f"{least.slim_ms / least.original_ms:.3g}, with all gone that may go (see "
-        "`tfprune inspect`): ask for more than that, or exclude less"
+        "latency=0.01 cannot be reached: with all removable channels removed (see `tfprune "
+        f"inspect`), {least.slim_ms / least.original_ms:.3g} is measured: "
+        "give a larger target, or exclude less"
     )
 
 
-def test_an_unsteady_machine_is_told_of(removals: Removals) -> None:
+def test_an_unsteady_machine_is_reported(removals: Removals) -> None:
     class Unsteady(FakeProfiler):
         def time(self, slim: keras.Model) -> Measured:
-            found = super().time(slim)
-            return Measured("tflite", 1, 1, 1, found.original_ms, found.original_ms)
+            original_ms = super().time(slim).original_ms
+            return Measured("tflite", 1, 1, 1, original_ms, original_ms)
 
     profiler = Unsteady(removals.groups.model)
     with pytest.raises(TfpruneError, match=r"^latency=0.9 was missed 4 times, by at least 11.1%"):
@@ -134,7 +134,7 @@ def test_an_unsteady_machine_is_told_of(removals: Removals) -> None:
         ({"bytes": -1}, "bytes=-1 is not a target: give a number above 0"),
         (
             {"latency": 0.5, "format": "keras"},
-            "format 'keras' is none that a device runs: give one of tflite, tflite-int8",
+            "format 'keras' cannot be measured on a device: give one of tflite, tflite-int8",
         ),
         ({"latency": 0.5, "threads": 0}, "threads is 0: give at least 1"),
         (
@@ -163,10 +163,10 @@ def test_open_sizes_have_no_latency() -> None:
 
 def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_SECONDS", 0.5)
-    # Enough work that its steps stand out of the runtime's own.
+    # The model is large enough that its steps exceed the constant time of the runtime.
     model = chain(size=24, filters=(16, 48))
-    said: list[str] = []
-    options = {"exclude": ["first"], "minimum": 2, "progress": said.append}
+    messages: list[str] = []
+    options = {"exclude": ["first"], "minimum": 2, "progress": messages.append}
     plan = devices.plan(model, Target("latency", 0.9), **options)
     slim = rebuild(plan)
     assert slim.get_layer("first").filters == 16
@@ -175,7 +175,7 @@ def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured.slim_ms and measured.original_ms
     assert measured.slim_ms <= 0.9 * measured.original_ms
     assert measured.format == "tflite"
-    assert any(each.startswith("timed") for each in said)
+    assert any(message.startswith("timed") for message in messages)
 
 
 @pytest.mark.parametrize("format", ["tflite", "tflite-int8"])
@@ -183,7 +183,7 @@ def test_the_exported_file_is_at_most_the_size(format: str, tmp_path) -> None:
     model = chain()
     images = np.random.default_rng(0).uniform(0, 255, (20, 6, 6, 2)).astype(np.float32)
     (before,) = tfprune.export(model, tmp_path, [format], images, comparison_data=images)
-    # Half of what is not a fixed part of the file.
+    # Half of the bytes of the parameters.
     size = before.bytes_raw - model.count_params() * (2 if format == "tflite" else 0.3)
     plan = devices.plan(model, Target("bytes", int(size)), format=format)
     slim = rebuild(plan)

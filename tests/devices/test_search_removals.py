@@ -22,12 +22,14 @@ def groups() -> ChannelGroups:
 @given(st.data())
 def test_lengths_are_those_of_the_slim_model(groups: ChannelGroups, data: st.DataObject) -> None:
     removals = Removals(groups, drawn_scores(groups, 0))
-    gone = np.array([data.draw(st.sampled_from(each.gone.tolist())) for each in removals.ladders])
+    removed = np.array(
+        [data.draw(st.sampled_from(ladder.removed.tolist())) for ladder in removals.ladders]
+    )
     weights = groups.model.weights
     axes = [(weight, axis) for weight in weights for axis in range(len(weight.shape))]
-    slim = rebuild(removals.plan(gone))
+    slim = rebuild(removals.plan(removed))
     expected = [length for weight in slim.weights for length in weight.shape]
-    assert removals.sizes(axes)(gone[None])[0].tolist() == expected
+    assert removals.sizes(axes)(removed[None])[0].tolist() == expected
 
 
 def test_the_least_important_go_first(groups: ChannelGroups) -> None:
@@ -36,9 +38,9 @@ def test_the_least_important_go_first(groups: ChannelGroups) -> None:
     for index, group in enumerate(groups):
         if not group.removable.any():
             continue
-        gone = [0] * len(groups)
-        gone[index] = 2
-        alive = removals.plan(gone).alive
+        removed = [0] * len(groups)
+        removed[index] = 2
+        alive = removals.plan(removed).alive
         assert set(np.flatnonzero(~alive)) == set(group.units[np.argsort(scores[group.units])[:2]])
 
 
@@ -46,7 +48,7 @@ def test_sizes_are_rounded_and_bounded_and_some_layers_excluded() -> None:
     groups = ChannelGroups(chain())
     removals = Removals(groups, drawn_scores(groups, 0), round_to=8, minimum=4, exclude=["second"])
     sizes = {
-        group.layers[0]: group.size - ladder.gone
+        group.layers[0]: group.size - ladder.removed
         for group, ladder in zip(groups, removals.ladders, strict=True)
     }
     assert sizes["first"].tolist() == [12, 8]
@@ -57,4 +59,4 @@ def test_sizes_are_rounded_and_bounded_and_some_layers_excluded() -> None:
 def test_a_group_without_importance_loses_nothing() -> None:
     groups = ChannelGroups(chain())
     for ladder in Removals(groups, np.zeros(groups.unit_count)).ladders:
-        assert not ladder.lost.any()
+        assert not ladder.losses.any()

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.training.distillation import Teacher, taught
+from tfprune.training.distillation import Teacher, distilling
 
 X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
@@ -40,23 +40,23 @@ def test_the_loss_is_the_labels_and_the_teachers(softmax: bool) -> None:
     teacher, student = classifier(1, softmax), compiled(classifier(2, softmax), softmax)
     outputs = [np.asarray(model(X), np.float64) for model in (teacher, student)]
     if softmax:
-        outputs = [np.log(each) for each in outputs]
+        outputs = [np.log(probabilities) for probabilities in outputs]
     labels = student.evaluate(X, Y, verbose=0)[0]
-    # Without a learning rate the training loss is that of the weights as they are.
+    # With a learning rate of 0, the training loss is that of the present weights.
     student.optimizer.learning_rate = 0.0
-    with taught(student, Teacher(teacher, 0.3, 2.0, softmax)):
-        found = student.fit(X, Y, batch_size=32, verbose=0).history["loss"][0]
-    wanted = 0.7 * labels + 0.3 * divergence(*outputs, 2.0)
-    assert found == pytest.approx(wanted, rel=1e-4)
+    with distilling(student, Teacher(teacher, 0.3, 2.0, softmax)):
+        loss = student.fit(X, Y, batch_size=32, verbose=0).history["loss"][0]
+    expected = 0.7 * labels + 0.3 * divergence(*outputs, 2.0)
+    assert loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_student_of_nothing_but_the_teacher_becomes_the_teacher() -> None:
-    """The labels, which say the opposite, do not count."""
+def test_with_weight_1_a_student_learns_only_from_the_teacher() -> None:
+    """The labels are the opposite of those of the teacher."""
     teacher = compiled(classifier(1))
     teacher.fit(X, Y, epochs=30, verbose=0)
-    before = [np.array(each) for each in teacher.get_weights()]
+    before = [np.array(weight) for weight in teacher.get_weights()]
     student = compiled(classifier(2))
-    with taught(student, Teacher(teacher, 1.0)):
+    with distilling(student, Teacher(teacher, 1.0)):
         student.fit(X, 1 - Y, epochs=60, verbose=0)
     agreement = np.mean(np.argmax(student(X), -1) == np.argmax(teacher(X), -1))
     assert agreement > 0.9
@@ -64,11 +64,11 @@ def test_a_student_of_nothing_but_the_teacher_becomes_the_teacher() -> None:
         np.testing.assert_array_equal(old, new)
 
 
-def test_nothing_of_it_stays() -> None:
+def test_a_student_is_unchanged_after_the_context() -> None:
     models = [compiled(classifier(2)), compiled(classifier(2))]
-    with taught(models[0], Teacher(classifier(1))):
+    with distilling(models[0], Teacher(classifier(1))):
         pass
-    with taught(models[1], None):
+    with distilling(models[1], None):
         pass
     for model in models:
         assert "compute_loss" not in vars(model)
@@ -79,11 +79,11 @@ def test_nothing_of_it_stays() -> None:
     assert len(models[0].variables) == len(models[1].variables)
 
 
-def test_validation_is_the_students_own() -> None:
+def test_the_validation_loss_does_not_contain_the_teacher() -> None:
     student = compiled(classifier(2))
     student.optimizer.learning_rate = 0.0
     own = student.evaluate(X, Y, verbose=0)[0]
-    with taught(student, Teacher(classifier(1), 0.9)):
+    with distilling(student, Teacher(classifier(1), 0.9)):
         history = student.fit(X, Y, verbose=0, validation_data=(X, Y)).history
     assert history["val_loss"][0] == pytest.approx(own, rel=1e-5)
     assert history["loss"][0] != pytest.approx(own, rel=1e-2)
@@ -92,6 +92,9 @@ def test_validation_is_the_students_own() -> None:
 def test_a_teacher_of_other_classes_is_refused() -> None:
     teacher, student = classifier(1, outputs=3), compiled(classifier(2))
     teacher.name, student.name = "big", "small"
-    with pytest.raises(tfprune.UsageError) as error, taught(student, Teacher(teacher)):
+    with pytest.raises(tfprune.UsageError) as error, distilling(student, Teacher(teacher)):
         pass
-    assert str(error.value) == "big gives (None, 3) and cannot teach small, which gives (None, 2)"
+    assert str(error.value) == (
+        "teacher 'big' returns (None, 3), and student 'small' returns (None, 2): "
+        "give a teacher with equal outputs"
+    )

@@ -21,7 +21,7 @@ def vgg(**changes) -> keras.Model:
     return zoo.build("vgg", (8, 8, 1), 10, **{"width": 4, "blocks": (1, 1), **changes})
 
 
-def asked(**changes) -> Training:
+def settings(**changes) -> Training:
     return Training(
         **{"epochs": 3, "batch_size": 20, "augment": ("crop", "flip"), "warmup_epochs": 0.5}
         | changes
@@ -40,15 +40,15 @@ def assert_same_state(left: keras.Model, right: keras.Model) -> None:
 def rates(training: Training, steps_per_epoch: int = STEPS) -> np.ndarray:
     model = vgg()
     compile(model, training, steps_per_epoch)
-    found = []
+    learning_rates = []
     for step in range(training.epochs * steps_per_epoch):
         model.optimizer.iterations.assign(step)
-        found.append(float(model.optimizer.learning_rate))
-    return np.array(found)
+        learning_rates.append(float(model.optimizer.learning_rate))
+    return np.array(learning_rates)
 
 
 class Kill(keras.callbacks.Callback):
-    """Stops a training the hard way, at an epoch's end or within one."""
+    """Interrupts a training at the end of an epoch or within one."""
 
     def __init__(self, *, epoch: int, batch: int | None = None) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Kill(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-# What is asked for
+# Settings
 
 
 def test_a_training_is_checked_without_keras():
@@ -90,41 +90,43 @@ def test_a_training_is_checked_without_keras():
         ({"warmup_epochs": 3}, r"warmup_epochs \(3\) must be fewer than epochs \(3\)"),
     ],
 )
-def test_what_cannot_be_asked_for_is_said(changes, message):
+def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(pydantic.ValidationError, match=message):
-        asked(**changes)
+        settings(**changes)
 
 
 def test_augmentations_are_those_of_the_data():
     for name in data.AUGMENTATIONS:
-        assert asked(augment=(name,)).augment == (name,)
+        assert settings(augment=(name,)).augment == (name,)
 
 
 # Schedules
 
 
-def test_cosine_falls_to_nothing():
-    found = rates(asked(learning_rate=0.4, warmup_epochs=0))
+def test_a_cosine_falls_to_0():
+    learning_rates = rates(settings(learning_rate=0.4, warmup_epochs=0))
     steps = np.arange(3 * STEPS)
-    np.testing.assert_allclose(found, 0.2 * (1 + np.cos(np.pi * steps / (3 * STEPS))), rtol=1e-5)
+    np.testing.assert_allclose(
+        learning_rates, 0.2 * (1 + np.cos(np.pi * steps / (3 * STEPS))), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_warmup_rises_in_a_line_to_the_learning_rate(schedule):
-    found = rates(asked(learning_rate=0.4, warmup_epochs=1.5, schedule=schedule))
-    np.testing.assert_allclose(found[:15], 0.4 * np.arange(15) / 15, atol=1e-7)
-    assert found[15] == pytest.approx(0.4)
-    end = found[15:]
+    learning_rates = rates(settings(learning_rate=0.4, warmup_epochs=1.5, schedule=schedule))
+    np.testing.assert_allclose(learning_rates[:15], 0.4 * np.arange(15) / 15, atol=1e-7)
+    assert learning_rates[15] == pytest.approx(0.4)
+    end = learning_rates[15:]
     assert (np.diff(end) < 0).all() if schedule == "cosine" else np.ptp(end) < 1e-7
 
 
 def test_constant_stays():
-    assert set(rates(asked(warmup_epochs=0, schedule="constant"))) == {np.float32(0.1)}
+    assert set(rates(settings(warmup_epochs=0, schedule="constant"))) == {np.float32(0.1)}
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(4, 10), (2, 2), (3, 7)])
 def test_steps_fall_at_half_and_three_quarters(epochs, steps):
-    training = asked(epochs=epochs, schedule="step", warmup_epochs=0)
+    training = settings(epochs=epochs, schedule="step", warmup_epochs=0)
     total = epochs * steps
     expected = [0.1] * (total // 2)
     expected += [0.01] * (total * 3 // 4 - len(expected))
@@ -136,10 +138,10 @@ def test_steps_fall_at_half_and_three_quarters(epochs, steps):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_weight_decay_shrinks_kernels_and_nothing_else(optimizer):
+def test_weight_decay_shrinks_only_kernels(optimizer):
     model = vgg()
     model.get_layer("logits").kernel.regularizer = keras.regularizers.L2(0.1)
-    training = asked(optimizer=optimizer, schedule="constant", weight_decay=0.5, warmup_epochs=0)
+    training = settings(optimizer=optimizer, schedule="constant", weight_decay=0.5, warmup_epochs=0)
     compile(model, training, STEPS)
     for weight in model.trainable_weights:
         weight.assign(keras.ops.ones_like(weight))
@@ -154,7 +156,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(optimizer):
 def test_no_weight_decay_is_the_default():
     for optimizer in ("sgd", "adam", "adamw"):
         model = vgg()
-        compile(model, asked(optimizer=optimizer), STEPS)
+        compile(model, settings(optimizer=optimizer), STEPS)
         assert not model.optimizer.weight_decay
 
 
@@ -188,9 +190,9 @@ def functional(tensor: keras.KerasTensor, end) -> keras.Model:
         (lambda: keras.Sequential([image(), keras.Sequential(flat())]), True),
     ],
 )
-def test_a_softmax_at_the_end_is_seen(build, from_logits):
+def test_the_loss_fits_logits_or_a_softmax(build, from_logits):
     model = build()
-    compile(model, asked(), STEPS)
+    compile(model, settings(), STEPS)
     assert model.loss.from_logits is from_logits
 
 
@@ -199,7 +201,7 @@ def test_a_softmax_at_the_end_is_seen(build, from_logits):
 )
 def test_steps_per_execution_divide_the_epoch(wanted, steps, given):
     model = vgg()
-    compile(model, asked(steps_per_execution=wanted), steps)
+    compile(model, settings(steps_per_execution=wanted), steps)
     assert model.steps_per_execution == given
 
 
@@ -209,10 +211,10 @@ def test_steps_per_execution_divide_the_epoch(wanted, steps, given):
 @pytest.fixture(scope="module")
 def whole(digits) -> tuple[keras.Model, pd.DataFrame]:
     model = vgg()
-    return model, fit(model, digits, asked(), seed=7).history
+    return model, fit(model, digits, settings(), seed=7).history
 
 
-def test_history_has_a_row_an_epoch(whole):
+def test_history_has_one_row_for_each_epoch(whole):
     _, history = whole
     assert list(history["epoch"]) == [1, 2, 3]
     assert set(history.columns) == {
@@ -222,33 +224,33 @@ def test_history_has_a_row_an_epoch(whole):
     assert (history["seconds"] > 0).all()
 
 
-def test_digits_are_learnt_and_the_history_tells_the_truth(digits):
+def test_digits_are_learnt_and_the_history_is_correct(digits):
     model = vgg(width=8)
-    found = fit(model, digits, asked(epochs=6, augment=()), seed=0)
-    assert found.history["val_accuracy"].iloc[-1] > 0.8
+    result = fit(model, digits, settings(epochs=6, augment=()), seed=0)
+    assert result.history["val_accuracy"].iloc[-1] > 0.8
     guessed = model.predict(digits.validation.images.astype(np.float32), verbose=0).argmax(1)
-    assert found.history["val_accuracy"].iloc[-1] == pytest.approx(
+    assert result.history["val_accuracy"].iloc[-1] == pytest.approx(
         (guessed == digits.validation.labels).mean()
     )
-    assert found.seconds_per_epoch == found.history["seconds"].median()
+    assert result.seconds_per_epoch == result.history["seconds"].median()
 
 
 def test_same_seed_same_weights_and_another_seed_others(digits, whole):
     again = vgg()
-    fit(again, digits, asked(), seed=7)
+    fit(again, digits, settings(), seed=7)
     assert_same_state(again, whole[0])
     other = vgg()
-    fit(other, digits, asked(), seed=8)
+    fit(other, digits, settings(), seed=8)
     assert (other.get_layer("logits").kernel.numpy() != again.get_layer("logits").kernel).any()
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_what_is_held_out_decides_no_weight(digits, whole, split):
+def test_held_out_data_has_no_effect_on_the_weights(digits, whole, split):
     held_out = getattr(digits, split)
     garbage = data.Split(255 - held_out.images, (held_out.labels + 1) % 10)
     changed = data.Dataset(**{**vars(digits), split: garbage})
     model = vgg()
-    fit(model, changed, asked(), seed=7)
+    fit(model, changed, settings(), seed=7)
     assert_same_state(model, whole[0])
 
 
@@ -259,10 +261,10 @@ def test_what_is_held_out_decides_no_weight(digits, whole, split):
 )
 def test_killed_and_run_again_gives_the_same_bits(digits, whole, tmp_path, kill):
     with pytest.raises(KeyboardInterrupt):
-        fit(vgg(), digits, asked(), seed=7, callbacks=[kill], backup_dir=tmp_path)
+        fit(vgg(), digits, settings(), seed=7, callbacks=[kill], backup_dir=tmp_path)
     # The next process starts from whatever weights; those of the backup count.
     resumed = vgg(seed=99) if kill.epoch else vgg()
-    history = fit(resumed, digits, asked(), seed=7, backup_dir=tmp_path).history
+    history = fit(resumed, digits, settings(), seed=7, backup_dir=tmp_path).history
     assert_same_state(resumed, whole[0])
     pd.testing.assert_frame_equal(
         history.drop(columns="seconds"), whole[1].drop(columns="seconds"), check_exact=True
@@ -276,7 +278,7 @@ def test_dropout_and_the_slots_of_adam_resume(digits, tmp_path):
         model.layers[-1].kernel.assign(np.full((64, 10), 1e-3))
         return model
 
-    training = asked(optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, epochs=2)
+    training = settings(optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, epochs=2)
     straight, resumed = dropout(), dropout()
     fit(straight, digits, training, seed=0)
     with pytest.raises(KeyboardInterrupt):
@@ -293,7 +295,7 @@ def test_dropout_and_the_slots_of_adam_resume(digits, tmp_path):
 
 
 def test_a_finished_training_is_not_done_twice(digits, tmp_path):
-    training = asked(epochs=1)
+    training = settings(epochs=1)
     first, second = vgg(), vgg(seed=99)
     before = fit(first, digits, training, seed=7, backup_dir=tmp_path).history
     killer = Kill(epoch=0, batch=0)
@@ -306,7 +308,7 @@ def test_a_backup_is_one_file_that_is_whole_or_absent(digits, tmp_path, monkeypa
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    training = asked(epochs=2)
+    training = settings(epochs=2)
     fit(vgg(), digits, training, seed=7, backup_dir=tmp_path)
     (backup,) = tmp_path.iterdir()
     before = backup.read_bytes()
@@ -322,13 +324,13 @@ def test_a_backup_is_one_file_that_is_whole_or_absent(digits, tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     "other",
-    [{"seed": 8}, {"training": asked(learning_rate=0.2)}, {"model": vgg(width=5)}],
+    [{"seed": 8}, {"training": settings(learning_rate=0.2)}, {"model": vgg(width=5)}],
     ids=["seed", "settings", "model"],
 )
 def test_another_trainings_backup_is_refused(digits, tmp_path, other):
     with pytest.raises(KeyboardInterrupt):
-        fit(vgg(), digits, asked(), seed=7, callbacks=[Kill(epoch=1)], backup_dir=tmp_path)
-    given = {"model": vgg(), "dataset": digits, "training": asked(), "seed": 7, **other}
+        fit(vgg(), digits, settings(), seed=7, callbacks=[Kill(epoch=1)], backup_dir=tmp_path)
+    given = {"model": vgg(), "dataset": digits, "training": settings(), "seed": 7, **other}
     with pytest.raises(TfpruneError, match="belongs to a training of another model or with other"):
         fit(**given, backup_dir=tmp_path)
 
@@ -336,14 +338,14 @@ def test_another_trainings_backup_is_refused(digits, tmp_path, other):
 def test_a_damaged_backup_is_named(digits, tmp_path):
     (tmp_path / "training.npz").write_bytes(b"no archive")
     with pytest.raises(TfpruneError, match=r"training.npz cannot be read .*: delete it") as error:
-        fit(vgg(), digits, asked(), seed=7, backup_dir=tmp_path)
+        fit(vgg(), digits, settings(), seed=7, backup_dir=tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_steps_per_execution_change_no_weight(digits, whole):
     model = vgg()
     # 4 does not divide the 10 steps of an epoch.
-    fit(model, digits, asked(steps_per_execution=4), seed=7)
+    fit(model, digits, settings(steps_per_execution=4), seed=7)
     assert_same_state(model, whole[0])
 
 
@@ -353,15 +355,17 @@ def test_callbacks_log_into_the_history_and_their_work_is_saved(digits, tmp_path
             self.model.get_layer("logits").kernel.assign(np.zeros((8, 10)))
             logs["sparsity"] = epoch / 10
 
-    history = fit(vgg(), digits, asked(), seed=0, callbacks=[Zero()], backup_dir=tmp_path).history
+    history = fit(
+        vgg(), digits, settings(), seed=0, callbacks=[Zero()], backup_dir=tmp_path
+    ).history
     assert list(history["sparsity"]) == [0.0, 0.1, 0.2]
     restored = vgg()
-    fit(restored, digits, asked(), seed=0, backup_dir=tmp_path)
+    fit(restored, digits, settings(), seed=0, backup_dir=tmp_path)
     assert not restored.get_layer("logits").kernel.numpy().any()
 
 
-def test_a_loss_that_is_no_number_ends_the_training(digits, tmp_path):
-    training = asked(learning_rate=1e30, warmup_epochs=0)
+def test_a_loss_that_is_not_finite_ends_the_training(digits, tmp_path):
+    training = settings(learning_rate=1e30, warmup_epochs=0)
     with pytest.raises(TfpruneError, match=r"the loss became (nan|inf) in epoch \d") as error:
         fit(vgg(), digits, training, seed=0, backup_dir=tmp_path)
     assert "\n" not in str(error.value)
@@ -369,7 +373,7 @@ def test_a_loss_that_is_no_number_ends_the_training(digits, tmp_path):
 
 
 def test_silence_is_the_default_and_progress_goes_to_stderr(digits, capsys):
-    training = asked(epochs=1, warmup_epochs=0)
+    training = settings(epochs=1, warmup_epochs=0)
     fit(vgg(), digits, training, seed=0)
     assert capsys.readouterr() == ("", "")
     fit(vgg(), digits, training, seed=0, progress="dense")
@@ -383,15 +387,18 @@ def test_silence_is_the_default_and_progress_goes_to_stderr(digits, capsys):
     [
         (lambda: zoo.build("conv2", (9, 8, 1), 10, width=2), "takes .*9, 8, 1.*, and digits has"),
         (lambda: zoo.build("conv2", (8, 8, 1), 9, width=2), "and digits has 10 classes"),
-        (lambda: keras.Sequential([image(), keras.layers.Conv2D(10, 1)]), "one logit a class"),
+        (
+            lambda: keras.Sequential([image(), keras.layers.Conv2D(10, 1)]),
+            "one logit for each class",
+        ),
     ],
 )
 def test_a_model_that_does_not_fit_the_data_is_refused(digits, model, message):
     with pytest.raises(UsageError, match=message):
-        fit(model(), digits, asked(), seed=0)
+        fit(model(), digits, settings(), seed=0)
 
 
-def test_a_training_that_begins_late_is_the_end_of_one_that_began_early(digits):
+def test_a_rewound_training_equals_the_end_of_a_whole_one(digits):
     """The same weights, schedule, order of data and augmentation, from the first epoch on."""
     whole, late = vgg(), vgg()
     kept = []
@@ -402,7 +409,7 @@ def test_a_training_that_begins_late_is_the_end_of_one_that_began_early(digits):
                 kept.extend(self.model.get_weights())
 
     # Without momentum the optimizer has no state but its step.
-    training = asked(momentum=0.0, nesterov=False)
+    training = settings(momentum=0.0, nesterov=False)
     fit(whole, digits, training, seed=3, callbacks=[Keep()])
     late.set_weights(kept)
     history = fit(late, digits, training, seed=3, first_epoch=1).history
@@ -411,10 +418,10 @@ def test_a_training_that_begins_late_is_the_end_of_one_that_began_early(digits):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_late_training_enters_the_schedule_late_with_an_optimizer_that_begins(digits):
+def test_a_rewound_training_enters_the_schedule_late_with_a_new_optimizer(digits):
     """Adam's first step is one learning rate long: its moments are corrected for being fresh."""
     model = vgg()
-    training = asked(
+    training = settings(
         optimizer="adam", learning_rate=0.01, schedule="cosine", warmup_epochs=0, epochs=4
     )
     moved = []
@@ -432,7 +439,7 @@ def test_a_late_training_enters_the_schedule_late_with_an_optimizer_that_begins(
     np.testing.assert_allclose(np.abs(moved[0]), 0.005, rtol=1e-2)
 
 
-def test_a_late_schedule_is_saved_with_its_optimizer():
+def test_a_rewound_schedule_is_saved_with_its_optimizer():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
     late = RewoundSchedule(schedule, 30)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(late))
@@ -440,20 +447,20 @@ def test_a_late_schedule_is_saved_with_its_optimizer():
         assert float(again(step)) == float(late(step)) == float(schedule(step + 30))
 
 
-def test_a_late_training_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path):
+def test_a_killed_rewound_training_resumes_to_the_same_weights(digits, tmp_path):
     whole, killed = vgg(), vgg()
-    expected = fit(whole, digits, asked(), seed=3, first_epoch=1).history
+    expected = fit(whole, digits, settings(), seed=3, first_epoch=1).history
     with pytest.raises(KeyboardInterrupt):
         fit(
             killed,
             digits,
-            asked(),
+            settings(),
             seed=3,
             first_epoch=1,
             callbacks=[Kill(epoch=2, batch=3)],
             backup_dir=tmp_path,
         )
     again = vgg()
-    history = fit(again, digits, asked(), seed=3, first_epoch=1, backup_dir=tmp_path).history
+    history = fit(again, digits, settings(), seed=3, first_epoch=1, backup_dir=tmp_path).history
     assert_same_state(again, whole)
     assert history["epoch"].tolist() == expected["epoch"].tolist() == [2, 3]

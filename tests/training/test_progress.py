@@ -44,7 +44,7 @@ def terminal() -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=120)
 
 
-def test_one_plain_line_an_epoch_where_there_is_no_terminal(model):
+def test_one_plain_line_for_each_epoch_without_a_terminal(model):
     console = plain()
     fit(model, Progress("toy [red]", console=console))
     lines = console.file.getvalue().splitlines()
@@ -71,7 +71,7 @@ def test_a_bar_on_a_terminal_shows_the_state_and_goes_away(model):
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
 
 
-def test_the_bar_is_full_at_the_end_whatever_the_first_epoch(model):
+def test_the_bar_is_full_at_the_end_for_any_first_epoch(model):
     for first in (0, 1):
         progress = Progress("toy", first_epoch=first, console=terminal())
         fit(model, progress, initial_epoch=first)
@@ -99,7 +99,7 @@ def test_progress_is_on_stderr(model, capsys):
     assert captured.err.count("toy: epoch") == 3
 
 
-def test_what_comes_after_is_counted_in(model):
+def test_the_time_of_the_run_includes_the_work_after(model):
     console = plain()
     fit(model, Progress("toy", console=console, after=lambda seconds: 3600), epochs=1)
     line = console.file.getvalue().splitlines()[-1]

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import (
-    Due,
-    arrival,
+    MaskUpdate,
     constant_sparsity,
-    due,
-    frequency_of,
-    jump,
+    default_frequency,
+    final_update,
+    last_update,
     polynomial_decay,
+    single_cut_reason,
 )
 
 steps = st.integers(0, 60)
@@ -37,34 +37,34 @@ class Counting:
 
 @settings(max_examples=200, deadline=None)
 @given(steps, steps, st.integers(1, 20), st.lists(st.integers(-1, 80), min_size=2, max_size=2))
-def test_due_is_the_last_step_that_asks_or_the_end(begin, length, frequency, window):
+def test_the_last_update_is_the_last_step_that_asks_or_the_end(begin, length, frequency, window):
     schedule = Counting(begin, begin + length, frequency)
     last, step = sorted(window)
     asked = [s for s in range(last + 1, step + 1) if schedule(s)[0] or s == schedule.end_step]
     schedule.calls.clear()
-    expected = Due(asked[-1], asked[-1] / 1000) if asked else None
-    assert due(schedule, last, step) == expected
+    expected = MaskUpdate(asked[-1], asked[-1] / 1000) if asked else None
+    assert last_update(schedule, last, step) == expected
     # Computed, not searched: at most one call, for the sparsity.
     assert len(schedule.calls) == bool(asked)
     # A callable that shows no attributes but the end is searched, to the same result.
     bare = lambda s: schedule(s)  # noqa: E731
     bare.end_step = schedule.end_step
-    assert due(bare, last, step) == expected
+    assert last_update(bare, last, step) == expected
 
 
 @pytest.mark.parametrize("final", [0.8, 0.9, 0.75])
 @pytest.mark.parametrize(("begin", "end"), [(0, 150), (0, 70), (3, 3), (0, 100)])
-def test_tfmots_decay_arrives_at_the_very_number(begin, end, final):
+def test_tfmots_decay_ends_at_exactly_the_target(begin, end, final):
     schedule = polynomial_decay(0.1, final, begin, end, frequency=100)
-    assert due(schedule, -1, end + 5) == Due(end, final)
-    assert due(schedule, end, end + 500) is None
-    assert arrival(schedule) == Due(end, final)
+    assert last_update(schedule, -1, end + 5) == MaskUpdate(end, final)
+    assert last_update(schedule, end, end + 500) is None
+    assert final_update(schedule) == MaskUpdate(end, final)
 
 
 def test_tfmots_decay_is_followed_on_the_way():
     schedule = polynomial_decay(0.0, 0.8, begin=10, end=50, frequency=10, power=1)
-    assert due(schedule, -1, 9) is None
-    seen = [due(schedule, step - 1, step) for step in range(61)]
+    assert last_update(schedule, -1, 9) is None
+    seen = [last_update(schedule, step - 1, step) for step in range(61)]
     assert [(d.step, round(d.sparsity, 6)) for d in seen if d] == [
         (10, 0.0),
         (20, 0.2),
@@ -76,22 +76,22 @@ def test_tfmots_decay_is_followed_on_the_way():
 
 def test_a_constant_schedule_without_end_goes_on():
     schedule = constant_sparsity(0.9, begin=5, frequency=10)
-    assert due(schedule, -1, 4) is None
-    assert due(schedule, -1, 1_000_000) == Due(999_995, 0.9)
-    assert arrival(schedule) == Due(5, 0.9)
+    assert last_update(schedule, -1, 4) is None
+    assert last_update(schedule, -1, 1_000_000) == MaskUpdate(999_995, 0.9)
+    assert final_update(schedule) == MaskUpdate(5, 0.9)
 
 
-def test_a_bare_callable_is_asked_step_by_step_and_cannot_tell_its_end():
+def test_a_bare_callable_is_evaluated_step_by_step_and_has_no_end():
     schedule = lambda step: (step == 7, 1.0)  # noqa: E731
-    assert due(schedule, -1, 20) == Due(7, 1.0)
-    assert due(schedule, 7, 20) is None
-    assert arrival(schedule) is None
+    assert last_update(schedule, -1, 20) == MaskUpdate(7, 1.0)
+    assert last_update(schedule, 7, 20) is None
+    assert final_update(schedule) is None
 
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.5, float("nan")])
-def test_a_target_that_is_no_share_is_refused(sparsity):
+def test_a_target_outside_0_to_1_is_refused(sparsity):
     with pytest.raises(UsageError, match=r"sparsity at step 4 .* from 0 to 1"):
-        due(lambda step: (step == 4, sparsity), -1, 9)
+        last_update(lambda step: (step == 4, sparsity), -1, 9)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_importing_tfmot_leaves_the_environment_as_it_was(before):
 
 @given(steps, st.integers(0, 5000))
 def test_a_ramp_has_twenty_updates_or_tfmots_frequency(begin, length):
-    frequency = frequency_of(begin, begin + length)
+    frequency = default_frequency(begin, begin + length)
     assert 1 <= frequency <= 100
     # At least twenty where there are twenty steps, and none that is not needed for them.
     assert length // frequency >= min(20, length)
@@ -142,14 +142,14 @@ def test_a_frequency_is_that_of_the_ramp_unless_it_is_given():
 
 @settings(deadline=None)
 @given(steps, steps, st.integers(1, 80), st.sampled_from([0.0, 0.3]))
-def test_a_jump_is_told_just_where_a_ramp_is_cut_once(begin, length, frequency, initial):
+def test_a_single_cut_is_reported_exactly_if_a_ramp_has_one(begin, length, frequency, initial):
     schedule = polynomial_decay(initial, 0.8, begin, begin + length, frequency)
-    cuts = {due(schedule, step - 1, step) for step in range(begin + length + 1)} - {None}
+    cuts = {last_update(schedule, step - 1, step) for step in range(begin + length + 1)} - {None}
     on_the_way = [cut for cut in cuts if initial < cut.sparsity]
-    assert (jump(schedule) is not None) == (len(on_the_way) == 1)
+    assert (single_cut_reason(schedule) is not None) == (len(on_the_way) == 1)
 
 
-def test_one_cut_by_design_is_not_told():
-    assert jump(constant_sparsity(0.5)) is None
-    assert jump(constant_sparsity(0.5, begin=3, end=9)) is None
-    assert jump(lambda step: (step == 7, 0.5)) is None
+def test_a_single_cut_by_design_is_not_reported():
+    assert single_cut_reason(constant_sparsity(0.5)) is None
+    assert single_cut_reason(constant_sparsity(0.5, begin=3, end=9)) is None
+    assert single_cut_reason(lambda step: (step == 7, 0.5)) is None

@@ -15,8 +15,8 @@ import pytest
 
 import tfprune
 from tfprune import TfpruneError, UsageError, zoo
-from tfprune.zoo import applications
-from tfprune.zoo._catalogue import KERAS_APPLICATIONS, NETS, options_of
+from tfprune.zoo import applications, papers
+from tfprune.zoo.catalogue import KERAS_APPLICATIONS, NETS, options_of
 
 SHAPE = (32, 32, 3)
 # What this package decides for every net of Keras.
@@ -85,8 +85,12 @@ def test_options_are_those_of_the_installed_keras(name):
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_options_are_those_of_the_nets_of_the_papers(name):
     net = NETS[name]
-    family = getattr(importlib.import_module(f"tfprune.zoo.{net.module}"), net.function)
-    offered = {key for key, each in parameters(family).items() if each.kind is each.KEYWORD_ONLY}
+    function = getattr(papers, net.function)
+    offered = {
+        key
+        for key, argument in parameters(function).items()
+        if argument.kind is argument.KEYWORD_ONLY
+    }
     assert set(options_of(name)) == offered - {"mean", "std", "seed", "name"} - set(net.fixed)
 
 
@@ -112,7 +116,9 @@ def test_the_smallest_size_is_that_of_keras(name):
 def test_the_input_stage_is_preprocess_input(name):
     side = KERAS_APPLICATIONS[name].smallest
     # Figures of the data do not matter where there is a convention.
-    stage = keras.Model(*applications.prepared(name, (side, side, 3), [1.0] * 3, [2.0] * 3))
+    stage = keras.Model(
+        *applications.preprocessed_input(name, (side, side, 3), [1.0] * 3, [2.0] * 3)
+    )
     pixels = images(2, side, side, 3)
     expected = preprocess_input(name)(pixels.copy())
     np.testing.assert_allclose(stage(pixels), expected, atol=2e-5)
@@ -121,7 +127,7 @@ def test_the_input_stage_is_preprocess_input(name):
 @pytest.mark.parametrize("name", zoo.APPLICATIONS)
 def test_images_in_grey_are_normalised_by_the_data_where_a_net_knows_colours_alone(name):
     side = KERAS_APPLICATIONS[name].smallest
-    stage = keras.Model(*applications.prepared(name, (side, side, 1), [100.0], [50.0]))
+    stage = keras.Model(*applications.preprocessed_input(name, (side, side, 1), [100.0], [50.0]))
     pixels = images(2, side, side, 1)
     expected = {"tf": pixels / 127.5 - 1, "inside": pixels}
     if name.startswith(("ConvNeXt", "DenseNet", "VGG")) or re.fullmatch(r"ResNet\d+", name):
@@ -177,7 +183,7 @@ def test_imagenet_weights_are_the_default_and_the_logits_are_new(published):
 def test_efficientnet_reads_the_published_file_like_imagenet(published):
     net = keras_net("EfficientNetB0")
     # What the published file holds: the deviation in place of the variance.
-    normalization = next(each for each in net.layers if each.name.startswith("normalization"))
+    normalization = next(layer for layer in net.layers if layer.name.startswith("normalization"))
     normalization.adapt_mean.assign([0.485, 0.456, 0.406])
     normalization.adapt_variance.assign([0.229, 0.224, 0.225])
     path = published(net)
@@ -200,8 +206,8 @@ def test_same_seed_same_model_whatever_was_built_before():
     second = zoo.build("MobileNet", SHAPE, 3, seed=5, **options)
     keras.utils.set_random_seed(0)
     assert random.getstate() == before
-    assert [each.path for each in first.weights] == [each.path for each in second.weights]
-    assert [each.name for each in first.operations] == [each.name for each in second.operations]
+    assert [weight.path for weight in first.weights] == [weight.path for weight in second.weights]
+    assert [layer.name for layer in first.operations] == [layer.name for layer in second.operations]
     # Variables include the states of the dropout.
     for one, other in zip(first.variables, second.variables, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -226,7 +232,7 @@ def test_layers_have_the_names_of_a_fresh_process():
 
 
 def test_layers_of_one_net_start_differently(plain):
-    kernels = [each for each in plain.trainable_weights if each.name == "kernel"]
+    kernels = [weight for weight in plain.trainable_weights if weight.name == "kernel"]
     starts = {kernel.numpy().ravel()[:8].tobytes() for kernel in kernels}
     assert len(starts) == len(kernels)
 
@@ -252,7 +258,7 @@ def test_a_model_loads_without_tfprune(plain, tmp_path):
     np.save(tmp_path / "pixels.npy", pixels)
     models = {"plain": plain}
     # The layers that turn the colours round are no part of any net of Keras.
-    inputs, x = applications.prepared("VGG16", SHAPE)
+    inputs, x = applications.preprocessed_input("VGG16", SHAPE)
     models["turned"] = keras.Model(inputs, x)
     for name, model in models.items():
         model.save(tmp_path / f"{name}.keras")
@@ -278,7 +284,7 @@ def test_a_slim_one_has_fewer_weights_and_becomes_tflite(plain, tmp_path):
 
 
 def test_turned_colours_become_tflite_in_8_bits(tmp_path):
-    inputs, x = applications.prepared("ResNet50", SHAPE)
+    inputs, x = applications.preprocessed_input("ResNet50", SHAPE)
     x = keras.layers.Conv2D(4, 3, strides=8, name="conv")(x)
     model = keras.Model(inputs, keras.layers.Flatten()(x))
     tfprune.export(
@@ -314,7 +320,7 @@ def test_turned_colours_become_tflite_in_8_bits(tmp_path):
         ),
     ],
 )
-def test_an_unknown_name_or_option_is_said_in_one_line(name, options, message):
+def test_an_unknown_name_or_option_is_one_line(name, options, message):
     with pytest.raises(UsageError) as error:
         zoo.check(name, options)
     assert str(error.value) == message
@@ -364,13 +370,13 @@ assert not {"keras", "tensorflow"} & set(sys.modules)
         (
             "MobileNetV2",
             {"weights": "imagenett"},
-            "weights of MobileNetV2 are 'imagenett', which is no file: "
+            "weights of MobileNetV2 are 'imagenett', which is not a file: "
             'give "imagenet", "random" or the path of a file',
         ),
         (
             "MobileNetV2",
             {"weights": None},
-            "weights of MobileNetV2 are 'None', which is no file: "
+            "weights of MobileNetV2 are 'None', which is not a file: "
             'give "imagenet", "random" or the path of a file',
         ),
         (
@@ -402,7 +408,7 @@ assert not {"keras", "tensorflow"} & set(sys.modules)
         ),
     ],
 )
-def test_what_cannot_be_built_is_said_in_one_line(name, changes, message):
+def test_an_impossible_model_is_one_line(name, changes, message):
     options = {"input_shape": SHAPE, "classes": 3, "weights": "random", **changes}
     before = random.getstate()
     with pytest.raises(UsageError) as error:
@@ -429,7 +435,7 @@ def test_weights_that_a_file_lacks_are_missed(tmp_path, monkeypatch):
         zoo.build("MobileNet", SHAPE, 3, weights=tmp_path / "empty.weights.h5", alpha=0.25)
 
 
-def test_without_network_it_is_said_what_to_do(monkeypatch, tmp_path, capsys):
+def test_without_a_network_an_error_says_what_to_do(monkeypatch, tmp_path, capsys):
     def unreachable(*_):
         raise urllib.error.URLError("Name or service not known")
 

@@ -182,7 +182,7 @@ def test_width_scales_every_layer():
         ("vgg", {"seed": -1}, "seed=-1 must be 0 or more"),
     ],
 )
-def test_what_cannot_be_built_is_said_in_one_line(name, changes, message):
+def test_an_impossible_model_is_one_line(name, changes, message):
     options = {"input_shape": (8, 8, 1), "classes": 10, **changes}
     with pytest.raises(UsageError, match=message) as error:
         zoo.build(name, **options)

@@ -107,7 +107,7 @@ def inspect_command(
     click.echo(render(zeros), nl=False)
     if cuts is not None:
         click.echo(f"\naccuracy when one group alone is cut, of {cuts['accuracy'][0]:.2%}:\n")
-        wide = cuts[1:].pivot(index=["layers", "channels"], columns="share", values="accuracy")
+        wide = cuts[1:].pivot(index=["layers", "channels"], columns="keep", values="accuracy")
         wide = wide.sort_index(axis="columns", ascending=False)
         wide = wide.map("{:.2%}".format).rename(columns="{:.0%} kept".format).reset_index()
         # pivot sorts; the order of the model says more.

@@ -82,7 +82,7 @@ def slim_command(
     context = Context(images, 0, Path())
     if plan_file is not None:
         groups = filters.channel_groups(original)
-        plan = SlimPlan(original, filters.planned(groups, read_json(plan_file), str(plan_file)))
+        plan = SlimPlan(original, filters.read_plan(groups, read_json(plan_file), str(plan_file)))
         count = given["recalibrate"]
         count = RECALIBRATION_IMAGES if count is None else count
     else:

@@ -1,4 +1,4 @@
-"""Plans what goes by what a device measures: milliseconds of TFLite, bytes of a file."""
+"""Plans removals by what a device measures: milliseconds of TFLite, or bytes of a file."""
 
 from tfprune.devices.cpu import DEVICE_FORMATS, Measured
 from tfprune.devices.planning import MeasuredPlan, plan

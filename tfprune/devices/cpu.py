@@ -1,4 +1,4 @@
-"""Whole models as artifacts on this machine: their bytes, and their time beside the original's."""
+"""Measures exported models on this machine: their bytes, their time, and that of operators."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import numpy as np
 import pandas as pd
 from ai_edge_litert.interpreter import Interpreter
 
-from tfprune.devices.operators import Operator, single
+from tfprune.devices.operators import Operator, operator_file
 from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.formats import FORMATS, Runtime, load
 from tfprune.formats.source import Source, finished
 from tfprune.measure import latency, raw_bytes
 
 DEVICE_FORMATS = ("tflite", "tflite-int8")
-# Seconds decide for all but the smallest models.
+# Only the smallest models finish all rounds within the seconds.
 _ROUNDS = 10_000
 _SECONDS = 3.0
-# What int8 calibrates its ranges with; neither a file's size nor its time depends on them.
+# Images that calibrate int8 ranges; neither the size of a file nor its time depends on them.
 _IMAGES = 16
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a slim model and, in turn with it, of the original.
+    """The measured figures of a slim model and of its original.
 
     Attributes:
         format: `"tflite"` or `"tflite-int8"`.
         threads: threads of the interpreter.
-        original_bytes: the artifact of the original.
-        slim_bytes: that of the slim model.
-        original_ms: median milliseconds of one image, or None where nothing was timed.
-        slim_ms: the same of the slim model, alternating with the original.
+        original_bytes: bytes of the original's artifact.
+        slim_bytes: bytes of the slim model's artifact.
+        original_ms: median milliseconds of one image; None if it was not timed.
+        slim_ms: the same for the slim model, timed in turn with the original.
     """
 
     format: str
@@ -52,14 +52,20 @@ class Measured:
 class Profiler:
     """Exports models and measures them against one original; a context manager.
 
+    Example:
+        ```python
+        with Profiler(model) as profiler:
+            profiler.time(slim)  # Measured("tflite", 1, 92_000, 31_000, 1.7, 0.8)
+        ```
+
     Args:
         model: the original, with one input of a fixed shape and one output.
         format: one of `DEVICE_FORMATS`.
         threads: threads of the interpreter.
-        progress: told in a few words what has been done.
+        progress: receives a short message after each measurement.
 
     Raises:
-        UsageError: the format is none of them, or the input's shape is open.
+        UsageError: the format is not one of `DEVICE_FORMATS`, or the input's shape is open.
     """
 
     def __init__(
@@ -71,7 +77,7 @@ class Profiler:
     ) -> None:
         if format not in DEVICE_FORMATS:
             raise UsageError(
-                f"format {format!r} is none that a device runs: give one of "
+                f"format {format!r} cannot be measured on a device: give one of "
                 f"{', '.join(DEVICE_FORMATS)}"
             )
         if threads < 1:
@@ -79,8 +85,8 @@ class Profiler:
         shape = [size for size in load(model).input_shape if size is not None]
         if len(shape) < len(model.inputs[0].shape) - 1:
             raise UsageError(
-                f"model {model.name!r} takes images of any size, so it has no latency and no "
-                "calibration: give its Input a fixed shape"
+                f"model {model.name!r} takes images of any size, so its latency cannot be "
+                "measured: give its Input a fixed shape"
             )
         self._format, self._threads = format, threads
         self._progress = progress or (lambda _: None)
@@ -98,7 +104,7 @@ class Profiler:
         self._folder.cleanup()
 
     def times(self) -> OperatorTimes:
-        """Times single operators in the same format, on as many threads."""
+        """A timer of single operators in the same format, with the same number of threads."""
         return OperatorTimes(
             int8=self._format == "tflite-int8",
             threads=self._threads,
@@ -110,26 +116,32 @@ class Profiler:
         return self._timed({"original": self._load(self._original)}).iloc[0]
 
     def fastest(self) -> float:
-        """Milliseconds of the original when little disturbs it, as operators are timed."""
+        """The 10th percentile of the original's milliseconds, comparable to operator times."""
         return float(self._alone["p10_ms"])
 
     def untouched(self, *, timed: bool) -> Measured:
-        """The figures of the original, in place of a slim model's too."""
+        """The figures of the original, also in the fields of the slim model.
+
+        Args:
+            timed: whether to measure the milliseconds too.
+        """
         median = float(self._alone["median_ms"]) if timed else None
         return self._figures(self._original, median, median)
 
     def size(self, slim: keras.Model) -> Measured:
-        """Measures the bytes of a model and of the original."""
+        """Measures the bytes of a slim model and of the original."""
         return self._figures(self._export(slim))
 
     def time(self, slim: keras.Model) -> Measured:
-        """Measures the time of a model in turn with the original's, and the bytes of both."""
+        """Measures the milliseconds, in turn, and the bytes of a slim model and of the original."""
         path = self._export(slim)
         rows = self._timed({"original": self._load(self._original), "slim": self._load(path)})
         medians = rows["median_ms"]
-        found = self._figures(path, float(medians["original"]), float(medians["slim"]))
-        self._progress(f"measured {found.slim_ms:.3g} ms, the original {found.original_ms:.3g} ms")
-        return found
+        measured = self._figures(path, float(medians["original"]), float(medians["slim"]))
+        self._progress(
+            f"measured {measured.slim_ms:.3g} ms, the original {measured.original_ms:.3g} ms"
+        )
+        return measured
 
     def _figures(
         self, slim: Path, original_ms: float | None = None, slim_ms: float | None = None
@@ -155,7 +167,7 @@ class Profiler:
             form.write(Source(finished(model), "model", scratch, self._images), path)
         except TfpruneError:
             raise
-        # Layers without an export path raise anything.
+        # A layer that cannot be exported may raise anything.
         except Exception as error:
             raise TfpruneError(
                 f"model '{model.name}' cannot be exported as {self._format} "
@@ -165,26 +177,32 @@ class Profiler:
 
 
 _TURNS = 5
-# Calls of one operator in a row in one round; the rest of the work is spread over the rounds.
-_SECONDS_A_TURN = 4e-4
+# Seconds and number of the calls of one operator in one turn.
+_SECONDS_PER_TURN = 4e-4
 _MOST_CALLS = 100
-# Interpreters in memory at once, and what the weights in their files may take, in bytes.
+# Interpreters in memory at the same time, and the bytes of the weights in their files.
 _TOGETHER = 64
 _MEMORY = 1 << 26
 
 
 class OperatorTimes:
-    """Times operators alone, each distinct one once.
+    """Times single operators, each distinct operator once.
 
-    The fastest call counts: what else runs on the machine only ever adds time. All operators of a
-    batch are called in turn, with one reference operator among them in every batch, by which
-    batches of different minutes are brought to one scale: a machine's speed drifts.
+    Example:
+        ```python
+        times = OperatorTimes()
+        times([Operator("dense", (1, 1), (1, 1), inputs=64, outputs=10)])  # [0.0009]
+        ```
+
+    The fastest call counts, since other programs on the machine only add time. All operators of a
+    batch are called in turn. Every batch contains the same reference operator, which brings batches
+    to one scale, because the speed of a machine drifts over minutes.
 
     Args:
-        int8: int8 operators; float32 if not.
+        int8: whether the operators are int8; float32 otherwise.
         threads: threads of the interpreter.
-        progress: told how many operators have been timed, after each batch.
-        clock: gives nanoseconds.
+        progress: receives the number of timed operators after each batch.
+        clock: returns nanoseconds.
     """
 
     def __init__(
@@ -202,17 +220,17 @@ class OperatorTimes:
 
     def __call__(self, operators: Sequence[Operator]) -> np.ndarray:
         """Milliseconds of one call of each operator, float (len(operators),)."""
-        missing = [each for each in dict.fromkeys(operators) if each not in self._known]
+        missing = [operator for operator in dict.fromkeys(operators) if operator not in self._known]
         while missing:
-            sizes = np.cumsum([4 * _weights(each) for each in missing[:_TOGETHER]])
+            sizes = np.cumsum([4 * _weights(operator) for operator in missing[:_TOGETHER]])
             count = max(1, int(np.searchsorted(sizes, _MEMORY)))
             self._measure(missing[:count])
             missing = missing[count:]
-        return np.array([self._known[each] for each in operators])
+        return np.array([self._known[operator] for operator in operators])
 
     def _measure(self, operators: list[Operator]) -> None:
         if self._reference is None:
-            self._reference = max(operators, key=_work)
+            self._reference = max(operators, key=_macs)
         times = self._fastest([self._reference, *operators])
         # The first batch sets the scale.
         scale = self._known.get(self._reference, times[0]) / times[0]
@@ -221,13 +239,13 @@ class OperatorTimes:
             self._progress(len(self._known))
 
     def _fastest(self, operators: list[Operator]) -> np.ndarray:
-        calls = [self._prepared(each) for each in operators]
+        calls = [self._prepared(operator) for operator in operators]
         fastest = [self._timed(call) for call in calls]
-        often = [min(_MOST_CALLS, int(_SECONDS_A_TURN * 1e9 / ns) + 1) for ns in fastest]
+        repeats = [min(_MOST_CALLS, int(_SECONDS_PER_TURN * 1e9 / ns) + 1) for ns in fastest]
         for _ in range(_TURNS):
             for index, call in enumerate(calls):
-                took = min(self._timed(call) for _ in range(often[index]))
-                fastest[index] = min(fastest[index], took)
+                nanoseconds = min(self._timed(call) for _ in range(repeats[index]))
+                fastest[index] = min(fastest[index], nanoseconds)
         return np.array(fastest) / 1e6
 
     def _timed(self, call: Callable[[], None]) -> int:
@@ -236,21 +254,21 @@ class OperatorTimes:
         return max(1, self._clock() - begin)
 
     def _prepared(self, operator: Operator) -> Callable[[], None]:
-        content = single(operator, int8=self._int8)
+        content = operator_file(operator, int8=self._int8)
         interpreter = Interpreter(model_content=content, num_threads=self._threads)
         interpreter.allocate_tensors()
-        # The first call finds memory that later ones reuse.
+        # The first call allocates memory that later calls reuse.
         interpreter.invoke()
         call: Callable[[], None] = interpreter.invoke
         return call
 
 
 def _weights(operator: Operator) -> int:
-    """How many weights its kernel has."""
-    read = 1 if operator.kind == "depthwise" else operator.inputs
-    return operator.window[0] * operator.window[1] * read * operator.outputs
+    """The number of weights of an operator's kernel."""
+    inputs = 1 if operator.kind == "depthwise" else operator.inputs
+    return operator.window[0] * operator.window[1] * inputs * operator.outputs
 
 
-def _work(operator: Operator) -> int:
-    """How many multiply-accumulates an operator does."""
+def _macs(operator: Operator) -> int:
+    """The multiply-accumulates of an operator."""
     return operator.target[0] * operator.target[1] * _weights(operator)

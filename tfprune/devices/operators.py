@@ -1,4 +1,4 @@
-"""The operators that a device spends its time in, as they are and with fewer channels."""
+"""The operators of a model that can be timed alone, and TFLite files that hold one of them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Operator:
-    """One convolution, depthwise convolution or dense layer, as a runtime sees it.
+    """One convolution, depthwise convolution or dense layer, as a runtime computes it.
+
+    Example:
+        ```python
+        Operator("conv", source=(32, 32), target=(32, 32), inputs=3, outputs=16, window=(3, 3))
+        ```
 
     Attributes:
-        kind: which of the three.
-        source: height and width of what it reads; of a dense layer the rows, and 1.
-        target: height and width of what it gives out.
-        inputs: channels that it reads.
-        outputs: channels that it gives out.
+        kind: the type of the operator.
+        source: height and width of the input in pixels; for a dense layer, (rows, 1).
+        target: height and width of the output in pixels.
+        inputs: channels of the input.
+        outputs: channels of the output.
         window: height and width of the kernel.
         strides: steps of the window, in pixels.
-        dilation: distance of the window's entries, in pixels.
-        same: whether borders are padded; if not, the window stays within the image.
+        dilation: distance between the entries of the window, in pixels.
+        same: whether the borders are padded; if not, the window stays within the image.
     """
 
     kind: Literal["conv", "depthwise", "dense"]
@@ -46,46 +51,52 @@ class Operator:
 
 
 @dataclass(frozen=True, eq=False)
-class Use:
-    """One call of an operator, and the weight axes that count its channels.
+class OperatorCall:
+    """One call of an operator in a model, and the axes of its kernel that hold channels.
 
     Attributes:
-        operator: with the channels that it has now.
+        operator: the operator with its present channels.
         kernel: the weight.
-        reads: the axis of the kernel that counts the channels read.
-        makes: the axis that counts those given out; of a depthwise kernel it is `reads`.
+        input_axis: the axis of the kernel with the input channels.
+        output_axis: the axis with the output channels; `input_axis` for a depthwise kernel.
     """
 
     operator: Operator
     kernel: keras.Variable
-    reads: int
-    makes: int
+    input_axis: int
+    output_axis: int
 
 
-def uses(model: keras.Model) -> list[Use]:
-    """Every use of a kernel whose operator can be timed alone, nested models included.
+def operator_calls(model: keras.Model) -> list[OperatorCall]:
+    """Every call of an operator that can be timed alone, including those in nested models.
 
-    The layer table tells which these are. Grouped, transposed, recurrent and three-dimensional
-    kernels are left out, and those with channels first, which TFLite transposes.
+    Example:
+        ```python
+        model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+        [call.operator.kind for call in operator_calls(model)]  # ["conv"]
+        ```
+
+    The layer table defines these operators. Grouped, transposed, recurrent and three-dimensional
+    kernels are left out. So are layers with channels first, which TFLite transposes.
 
     Args:
         model: a functional or built Sequential Keras model.
     """
-    found: list[Use] = []
+    operators: list[OperatorCall] = []
     for call in calls(model):
         if is_graph(call.operation):
-            found.extend(uses(call.operation))
+            operators.extend(operator_calls(call.operation))
         elif kernel_types := LAYER_TABLE.of(call.operation):
             source, target = call.inputs[0].shape[1:], call.outputs[0].shape[1:]
             first = getattr(call.operation, "data_format", None) == "channels_first"
             if not first and None not in source + target:
-                found.extend(_uses_of(call.operation, kernel_types, source, target))
-    return found
+                operators.extend(_calls_of(call.operation, kernel_types, source, target))
+    return operators
 
 
-def _uses_of(
+def _calls_of(
     layer: Any, kernel_types: Sequence[KernelType], source: Sequence[int], target: Sequence[int]
-) -> Iterator[Use]:
+) -> Iterator[OperatorCall]:
     read = source
     for kernel_type in kernel_types:
         if kernel_type.operator is None:
@@ -95,24 +106,24 @@ def _uses_of(
         if kernel_type.operator == "dense":
             rows = (math.prod(source[:-1]), 1)
             operator = Operator("dense", rows, rows, source[-1], target[-1])
-            yield Use(operator, kernel, last - 1, last)
+            yield OperatorCall(operator, kernel, last - 1, last)
         elif kernel_type.operator == "depthwise":
             made = source[-1] * layer.depth_multiplier
-            operator = _windowed("depthwise", layer, read, (*target[:-1], made))
-            yield Use(operator, kernel, last - 1, last - 1)
-            # What comes next reads what this one makes, as in a separable convolution.
+            operator = _convolution("depthwise", layer, read, (*target[:-1], made))
+            yield OperatorCall(operator, kernel, last - 1, last - 1)
+            # In a separable convolution, the next kernel reads the output of this one.
             read = (*target[:-1], made)
         elif read is not source:
             size = _plane(target[:-1])
             operator = Operator("conv", size, size, read[-1], target[-1])
-            yield Use(operator, kernel, last - 1, last)
+            yield OperatorCall(operator, kernel, last - 1, last)
         elif layer.groups == 1:
-            yield Use(_windowed("conv", layer, read, target), kernel, last - 1, last)
+            yield OperatorCall(_convolution("conv", layer, read, target), kernel, last - 1, last)
         elif layer.groups == source[-1] == target[-1]:
-            yield Use(_windowed("depthwise", layer, read, target), kernel, last, last)
+            yield OperatorCall(_convolution("depthwise", layer, read, target), kernel, last, last)
 
 
-def _windowed(
+def _convolution(
     kind: Literal["conv", "depthwise"], layer: Any, source: Sequence[int], target: Sequence[int]
 ) -> Operator:
     return Operator(
@@ -129,47 +140,53 @@ def _windowed(
 
 
 def _plane(sizes: Sequence[int]) -> Size:
-    """Height and width; what has only a length is one pixel high."""
+    """Height and width; the height of one-dimensional data is 1."""
     height, width = (1, *sizes)[-2:]
     return height, width
 
 
-# Any scale will do: it decides what the numbers mean, not how they are computed.
+# The scale of int8 values has no effect on the time.
 _SCALE = 0.05
 _FILE_VERSION = 3
 
 
-def single(operator: Operator, *, int8: bool = False) -> bytes:
+def operator_file(operator: Operator, *, int8: bool = False) -> bytes:
     """The content of a `.tflite` file that holds one operator with a bias and a fused ReLU.
 
+    Example:
+        ```python
+        content = operator_file(Operator("dense", (1, 1), (1, 1), inputs=8, outputs=4))
+        ai_edge_litert.interpreter.Interpreter(model_content=content)
+        ```
+
     Args:
-        operator: which; one image, channels last.
-        int8: weights and activations are int8, with a scale for every filter of a convolution;
-            float32 if not.
+        operator: the operator; the file takes one image, channels last.
+        int8: whether weights and activations are int8, with one scale for each filter of a
+            convolution; float32 otherwise.
     """
     graph = schema.SubGraphT()
     graph.tensors = []
     model = schema.ModelT()
     model.version = _FILE_VERSION
     model.subgraphs = [graph]
-    # The first buffer stands for "no data".
+    # In TFLite files, the first buffer means "no data".
     model.buffers = [schema.BufferT()]
     writer = _Writer(model, graph, int8)
-    source, kernel, target, filter_axis = _shapes(operator)
-    reads = writer.tensor("source", source)
-    weights = writer.weights("kernel", kernel, filter_axis)
+    source_shape, kernel_shape, target_shape, filter_axis = _shapes(operator)
+    source = writer.tensor("source", source_shape)
+    kernel = writer.weights("kernel", kernel_shape, filter_axis)
     bias = writer.bias("bias", operator.outputs, 1 if filter_axis is None else operator.outputs)
-    gives = writer.tensor("target", target)
+    target = writer.tensor("target", target_shape)
 
     node = schema.OperatorT()
     code, node.builtinOptionsType, node.builtinOptions = _options(operator)
-    node.inputs, node.outputs = [reads, weights, bias], [gives]
-    named = schema.OperatorCodeT()
-    named.builtinCode = named.deprecatedBuiltinCode = code
-    # Versions that know int8 with a scale for every filter.
-    named.version = (4 if operator.kind == "dense" else 3) if int8 else 1
-    graph.inputs, graph.outputs, graph.operators = [reads], [gives], [node]
-    model.operatorCodes = [named]
+    node.inputs, node.outputs = [source, kernel, bias], [target]
+    operator_code = schema.OperatorCodeT()
+    operator_code.builtinCode = operator_code.deprecatedBuiltinCode = code
+    # The first versions that support int8 with one scale for each filter.
+    operator_code.version = (4 if operator.kind == "dense" else 3) if int8 else 1
+    graph.inputs, graph.outputs, graph.operators = [source], [target], [node]
+    model.operatorCodes = [operator_code]
     builder = flatbuffers.Builder(1 << 10)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -178,7 +195,7 @@ def single(operator: Operator, *, int8: bool = False) -> bytes:
 def _shapes(
     operator: Operator,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int | None]:
-    """Of what is read, the kernel and what is given out; and the kernel's axis of filters."""
+    """The shapes of the input, the kernel and the output, and the filter axis of the kernel."""
     inputs, outputs = operator.inputs, operator.outputs
     if operator.kind == "dense":
         rows = operator.source[0]
@@ -190,34 +207,34 @@ def _shapes(
 
 
 def _options(operator: Operator) -> tuple[int, int, Any]:
-    """The operator's code, and its settings with their type."""
+    """The code of the operator, the type of its options, and the options."""
     options: Any
     if operator.kind == "dense":
         options = schema.FullyConnectedOptionsT()
-        found = (
+        codes = (
             schema.BuiltinOperator.FULLY_CONNECTED,
             schema.BuiltinOptions.FullyConnectedOptions,
         )
     elif operator.kind == "depthwise":
         options = schema.DepthwiseConv2DOptionsT()
         options.depthMultiplier = operator.outputs // operator.inputs
-        found = (
+        codes = (
             schema.BuiltinOperator.DEPTHWISE_CONV_2D,
             schema.BuiltinOptions.DepthwiseConv2DOptions,
         )
     else:
         options = schema.Conv2DOptionsT()
-        found = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOptions.Conv2DOptions)
+        codes = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOptions.Conv2DOptions)
     if operator.kind != "dense":
         options.padding = schema.Padding.SAME if operator.same else schema.Padding.VALID
         options.strideH, options.strideW = operator.strides
         options.dilationHFactor, options.dilationWFactor = operator.dilation
     options.fusedActivationFunction = schema.ActivationFunctionType.RELU
-    return *found, options
+    return *codes, options
 
 
 class _Writer:
-    """Adds tensors to a graph."""
+    """Adds tensors to the graph of a file; each method returns the index of its tensor."""
 
     def __init__(self, model: Any, graph: Any, int8: bool) -> None:
         self._model, self._graph, self._int8 = model, graph, int8
@@ -238,7 +255,7 @@ class _Writer:
         if not self._int8:
             values = np.zeros(size, np.float32)
             return self._add(name, (size,), schema.TensorType.FLOAT32, values)
-        # The scale of a bias is the product of those of what is read and of the kernel.
+        # The scale of a bias is the product of the scales of the input and of the kernel.
         products = [_SCALE * _SCALE] * scales
         return self._add(name, (size,), schema.TensorType.INT32, np.zeros(size, np.int32), products)
 

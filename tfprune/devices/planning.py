@@ -1,4 +1,4 @@
-"""Plans removals for a latency or a size that is measured, not counted."""
+"""Plans removals for a target that is measured: latency, milliseconds or bytes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import numpy as np
 
 from tfprune.devices.cost import PredictedBytes, PredictedTime
 from tfprune.devices.cpu import Measured, Profiler
-from tfprune.devices.search import OutOfReachError, PlanCosts, Removals, lost, search
+from tfprune.devices.search import OutOfReachError, PlanCosts, Removals, search, total_loss
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
-from tfprune.filters.gradients import LabelledImages
-from tfprune.filters.importance import Importance, scores
+from tfprune.filters.importance import Importance, LabelledImages, scores
 from tfprune.filters.limits import Names
 from tfprune.filters.targets import Target
 from tfprune.formats import FORMATS
 
-# A whole model is rebuilt, exported and measured at most so often.
+# How often a whole model is rebuilt, exported and measured at most.
 _ATTEMPTS = 4
-# A plan that reaches less than the target by this share is not corrected.
+# A plan whose value is below the target by at most this share is not corrected.
 _CLOSE = 0.03
-# A correction aims so much lower than it must, since the next measurement has noise, too.
+# A correction aims this share lower than necessary, since the next measurement has noise too.
 _MARGIN = 0.005
 
 
@@ -32,7 +31,7 @@ class MeasuredPlan(RemovalPlan):
     """A removal plan whose slim model was exported and measured.
 
     Attributes:
-        measured: the figures.
+        measured: the measured figures.
     """
 
     measured: Measured
@@ -51,13 +50,20 @@ def plan(
     format: str = "tflite",
     progress: Callable[[str], None] | None = None,
 ) -> MeasuredPlan:
-    """Decides which channels go, so that the exported model is measured to meet a target.
+    """Decides which channels to remove so that the exported model meets a measured target.
 
-    Runtimes compute convolutions in tiles, so time falls in steps with the number of channels,
-    where multiply-accumulates fall evenly: of a tile of 16, 11 filters take as long as 16. So
-    each operator is timed alone on this machine with the numbers of channels that it might have;
-    removals are spent where these times really fall; and the whole model is rebuilt, exported,
-    timed in turn with the original and planned again until what was measured meets the target.
+    Example:
+        ```python
+        removal = plan(model, Target.of(latency=0.5))
+        removal.measured.slim_ms, removal.measured.original_ms  # (0.8, 1.7)
+        slim = tfprune.filters.rebuild(removal)
+        ```
+
+    Runtimes compute convolutions in tiles. With a tile of 16, 11 filters take as long as 16, so the
+    time falls in steps where multiply-accumulates fall evenly. Therefore each operator is timed
+    alone on this machine, with all numbers of channels that it may have, and channels are removed
+    where these times fall. The whole model is rebuilt, exported and timed in turn with the
+    original. If it misses the target, a corrected plan follows.
 
     Args:
         model: a functional or built Sequential Keras model with one input and one output; it is
@@ -65,23 +71,24 @@ def plan(
         target: `latency`, `milliseconds` or `bytes`.
         importance: how filters are ranked; see `tfprune.slim`.
         data: labelled training images, which `taylor` needs; see `tfprune.slim`.
-        round_to: sizes become multiples of this where they shrink.
-        minimum: every channel group keeps at least so many channels.
+        round_to: the size of a group that shrinks becomes a multiple of this.
+        minimum: channels that every channel group keeps at least.
         exclude: layers that keep all their channels; see `tfprune.slim`.
         threads: threads of the TFLite interpreter.
         format: `"tflite"` or `"tflite-int8"`.
-        progress: told in a few words what has been done; nothing is printed.
+        progress: receives a short message after each measurement; nothing is printed.
 
     Returns:
-        The plan, for `tfprune.filters.rebuild`, with what was measured of it.
+        The plan for `tfprune.filters.rebuild`, with its measured figures.
 
     Raises:
         UsageError: a number is out of range, a layer or format is unknown, the target is out of
             reach, or the model has no graph.
-        TfpruneError: the model cannot be exported, or the machine is too unsteady.
+        TfpruneError: the model cannot be exported, or the timings vary too much.
 
     Source:
-        Yang et al. 2018, NetAdapt, plans by measured tables of layers and checks the whole model.
+        Yang et al. 2018, NetAdapt, https://arxiv.org/abs/1804.03230, plans with tables of measured
+        layers and checks the whole model.
     """
     groups = ChannelGroups(model)
     ranked = scores(groups, importance, data)
@@ -90,8 +97,8 @@ def plan(
         return plan_removals(removals, target, profiler)
 
 
-def reached(target: Target, measured: Measured) -> float:
-    """What was measured, in the target's unit."""
+def measured_value(target: Target, measured: Measured) -> float:
+    """The measured figure in the unit of the target: a share, milliseconds or bytes."""
     if target.name == "bytes":
         return measured.slim_bytes
     assert measured.slim_ms is not None and measured.original_ms is not None
@@ -99,98 +106,102 @@ def reached(target: Target, measured: Measured) -> float:
 
 
 def plan_removals(removals: Removals, target: Target, profiler: Profiler) -> MeasuredPlan:
-    """The plan that loses least of those that were measured to meet a target.
+    """Finds the plan with the smallest loss among those that meet a target when measured.
 
     Args:
-        removals: what may go.
-        target: what is asked for.
-        profiler: what measures.
+        removals: the units that may be removed.
+        target: the target.
+        profiler: exports and measures models.
 
     Raises:
         UsageError: the target is out of reach.
-        TfpruneError: no plan was measured to meet it.
+        TfpruneError: no measured plan meets the target.
     """
-    sized = target.name == "bytes"
-    present = profiler.untouched(timed=not sized)
+    by_bytes = target.name == "bytes"
+    present = profiler.untouched(timed=not by_bytes)
     nothing = np.zeros(len(removals.ladders), int)
-    if reached(target, present) <= target.value:
+    if measured_value(target, present) <= target.value:
         return _measured_plan(removals, nothing, present)
     cost: PlanCosts
-    if sized:
-        each = FORMATS[present.format].parameter_bytes
-        cost = PredictedBytes(removals, each, present.original_bytes)
+    if by_bytes:
+        per_parameter = FORMATS[present.format].parameter_bytes
+        cost = PredictedBytes(removals, per_parameter, present.original_bytes)
     else:
         cost = PredictedTime(removals, profiler.times(), profiler.fastest())
 
-    def measure(gone: np.ndarray) -> Measured:
-        slim = rebuild(removals.plan(gone))
-        return profiler.size(slim) if sized else profiler.time(slim)
+    def measure(removed: np.ndarray) -> Measured:
+        slim = rebuild(removals.plan(removed))
+        return profiler.size(slim) if by_bytes else profiler.time(slim)
 
-    aim = float(cost(nothing[None])[0]) * target.value / reached(target, present)
-    return _measured_plan(removals, *corrected(removals, cost, measure, target, aim))
+    aim = float(cost(nothing[None])[0]) * target.value / measured_value(target, present)
+    return _measured_plan(removals, *search_with_corrections(removals, cost, measure, target, aim))
 
 
-def corrected(
+def search_with_corrections(
     removals: Removals,
     cost: PlanCosts,
     measure: Callable[[np.ndarray], Measured],
     target: Target,
     aim: float,
 ) -> tuple[np.ndarray, Measured]:
-    """Searches by prediction, measures, and corrects the prediction by what was measured.
+    """Searches with predicted costs, measures the plan, and corrects the limit of the search.
 
     Args:
-        removals: what may go.
-        cost: what is predicted of plans.
-        measure: what is measured of one, int (groups,).
-        target: what is asked for.
-        aim: the prediction to begin with.
+        removals: the units that may be removed.
+        cost: predicts the costs of plans.
+        measure: measures the plan that removes these numbers of units, int (groups,).
+        target: the target.
+        aim: the predicted cost that the first search may reach.
 
     Returns:
-        How many units of each group go, int (groups,), and what was measured.
+        The number of removed units of each group, int (groups,), and the measured figures.
 
     Raises:
         UsageError: the target is out of reach.
-        TfpruneError: no plan was measured to meet it.
+        TfpruneError: no measured plan meets the target.
     """
     ladders = removals.ladders
-    all_gone = np.array([each.gone[-1] for each in ladders])
+    all_removed = np.array([ladder.removed[-1] for ladder in ladders])
     tried: dict[tuple[int, ...], Measured] = {}
     for _ in range(_ATTEMPTS):
         try:
-            gone = search(ladders, cost, aim)
+            removed = search(ladders, cost, aim)
         except OutOfReachError:
-            gone = all_gone
-        if tuple(gone) in tried:
+            removed = all_removed
+        if tuple(removed) in tried:
             break
-        measured = tried[tuple(gone)] = measure(gone)
-        off = reached(target, measured) / target.value
-        if 1 - _CLOSE <= off <= 1:
+        measured = tried[tuple(removed)] = measure(removed)
+        ratio = measured_value(target, measured) / target.value
+        if 1 - _CLOSE <= ratio <= 1:
             break
-        aim = float(cost(gone[None])[0]) / off * (1 - _MARGIN)
-    met = [gone for gone, each in tried.items() if reached(target, each) <= target.value]
+        aim = float(cost(removed[None])[0]) / ratio * (1 - _MARGIN)
+    met = [
+        removed
+        for removed, measured in tried.items()
+        if measured_value(target, measured) <= target.value
+    ]
     if not met:
-        raise _missed(target, tried, tuple(all_gone) in tried)
-    best = min(met, key=lambda gone: lost(ladders, gone))
+        raise _missed_error(target, tried, tuple(all_removed) in tried)
+    best = min(met, key=lambda removed: total_loss(ladders, removed))
     return np.array(best), tried[best]
 
 
-def _missed(
-    target: Target, tried: Mapping[tuple[int, ...], Measured], all_gone: bool
+def _missed_error(
+    target: Target, tried: Mapping[tuple[int, ...], Measured], all_removed: bool
 ) -> TfpruneError:
-    least = min(reached(target, each) for each in tried.values())
-    said = f"{target.name}={target.value:g}"
-    if all_gone:
+    least = min(measured_value(target, measured) for measured in tried.values())
+    option = f"{target.name}={target.value:g}"
+    if all_removed:
         return UsageError(
-            f"{said} cannot be reached: the least that was measured is {least:.3g}, with all gone "
-            "that may go (see `tfprune inspect`): ask for more than that, or exclude less"
+            f"{option} cannot be reached: with all removable channels removed (see `tfprune "
+            f"inspect`), {least:.3g} is measured: give a larger target, or exclude less"
         )
     return TfpruneError(
-        f"{said} was missed {len(tried)} times, by at least "
-        f"{least / target.value - 1:.1%}: let nothing else run on this machine and try again"
+        f"{option} was missed {len(tried)} times, by at least "
+        f"{least / target.value - 1:.1%}: stop other programs on this machine and try again"
     )
 
 
-def _measured_plan(removals: Removals, gone: np.ndarray, measured: Measured) -> MeasuredPlan:
-    found = removals.plan(gone)
-    return MeasuredPlan(found.groups, found.alive, measured)
+def _measured_plan(removals: Removals, removed: np.ndarray, measured: Measured) -> MeasuredPlan:
+    plan = removals.plan(removed)
+    return MeasuredPlan(plan.groups, plan.alive, measured)

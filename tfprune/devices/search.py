@@ -1,4 +1,4 @@
-"""Spends removals where the cost really falls, when it falls in steps."""
+"""Searches for the removal plan with the smallest loss, for costs that fall in steps."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tfprune.errors import UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan
 from tfprune.filters.limits import Limits, Names
 
-# From how many units of each group are gone, int (plans, groups), to what each plan costs, float
-# (plans,). It must not grow when more are gone.
+# Maps the number of removed units of each group, int (plans, groups), to the cost of each plan,
+# float (plans,). The cost must not grow if more units are removed.
 PlanCosts = Callable[[np.ndarray], np.ndarray]
-# A group of many channels is tried at no more sizes than this at first.
+# About how many sizes of a large group are tried at first.
 _COARSE = 8
 
 
 class OutOfReachError(UsageError):
-    """No plan is as cheap as was asked for.
+    """The limit is below the cost of every plan.
 
     Attributes:
-        least: what the cheapest plan costs.
+        least: the cost of the cheapest plan.
     """
 
     def __init__(self, least: float) -> None:
@@ -34,119 +34,145 @@ class OutOfReachError(UsageError):
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """The sizes that one group may shrink to, and what is lost by it.
+    """The sizes that one group may shrink to (its rungs), and the loss at each of them.
+
+    Example:
+        ```python
+        ladder = Ladder(size=4, scores=np.ones(4), kept=0.0, removed=np.arange(4))
+        ladder.losses  # [0, 1/3, 1, 3]
+        ```
 
     Attributes:
-        size: how many units the group has now.
-        scores: float (removable,), ascending: those of the units that may go, in their order.
-        kept: the sum of the scores of those that may not.
-        gone: int (rungs,), ascending from 0: how many may be gone.
-        layers: how many layers make these units.
+        size: the present number of units of the group.
+        scores: float (removable,), ascending: the importance of the removable units.
+        kept: the sum of the scores of the other units.
+        removed: int (rungs,), ascending from 0: the number of removed units at each rung.
+        layers: the number of layers that make these units.
     """
 
     size: int
     scores: np.ndarray
     kept: float
-    gone: np.ndarray
+    removed: np.ndarray
     layers: int = 1
 
     @cached_property
-    def lost(self) -> np.ndarray:
-        """Float (rungs,): by how many times the importance was more than it is, less one.
+    def losses(self) -> np.ndarray:
+        """The loss at each rung, float (rungs,): layers * (present importance / rest - 1).
 
-        Summed over the layers of the group. Halving a layer costs 1, be it wide or narrow, halving
-        it again costs 2 more, and its last unit cannot be paid for. A plain sum of scores would
-        empty one layer before it touches the next; the steeper the loss, the more evenly layers
-        shrink.
+        The rest is the importance that remains. Removing half of a layer's importance has a loss of
+        1 for wide and narrow layers, removing half of the rest 2 more, and the loss of the last
+        unit is unbounded. With a plain sum of scores, one layer would become empty before the next
+        one shrinks.
         """
-        left = self.kept + self.scores.sum() - np.append(0.0, self.scores.cumsum())[self.gone]
+        left = self.kept + self.scores.sum() - np.append(0.0, self.scores.cumsum())[self.removed]
         if left[0] <= 0:
             return np.zeros(len(left))
         return self.layers * (left[0] / np.maximum(left, 1e-12 * left[0]) - 1)
 
     @cached_property
     def coarse(self) -> np.ndarray:
-        """The rungs to try first: sizes that are multiples of a power of two, and the last."""
+        """The rungs to try first: multiples of a power of two, and the first and last rung."""
         step = 1 << max(0, int(np.ceil(np.log2(self.size / _COARSE))))
-        chosen = (self.size - self.gone) % step == 0
+        chosen = (self.size - self.removed) % step == 0
         chosen[[0, -1]] = True
         return np.flatnonzero(chosen)
 
 
 def search(ladders: Sequence[Ladder], cost: PlanCosts, limit: float) -> np.ndarray:
-    """The plan within a limit that loses least, as far as three searches find it.
+    """Finds a plan within a limit with a small loss, by three searches.
 
-    The first takes again and again the step, of any length, that saves most for what it loses:
-    one step down a staircase may span many channels. The second weighs cost against loss by one
-    price and lets every group choose in turn, for many prices. The third removes the lowest scores
-    of all groups, as plans do that know only a smooth cost; so none of those beats the answer.
-    Each gives back what its plan did not have to remove.
+    Example:
+        ```python
+        ladder = Ladder(size=4, scores=np.ones(4), kept=0.0, removed=np.arange(4))
+        search([ladder], lambda removed: 4.0 - removed.sum(axis=1), limit=2.0)  # [2]
+        ```
+
+    - The first search repeats the step, of any length, that saves the most cost for its loss: one
+      step of a staircase may span many channels.
+    - The second search minimises loss + price * cost, one group after the other, for many prices.
+    - The third search removes the lowest scores of all groups, as a plan for a smooth cost does, so
+      that the result is never worse than such a plan.
+
+    Each search restores the units that its plan did not have to remove.
 
     Args:
-        ladders: one a group.
-        cost: what plans cost.
-        limit: what the plan may cost.
+        ladders: one for each group.
+        cost: the costs of plans.
+        limit: the highest cost of the plan.
 
     Returns:
-        Int (groups,): how many units of each group go.
+        Int (groups,): the number of removed units of each group.
 
     Raises:
-        OutOfReachError: all that may go does not suffice.
+        OutOfReachError: the limit is below the cost of removing all removable units.
 
     Source:
-        Shen et al. 2022, Structural Pruning via Latency-Saliency Knapsack, weighs scores against
-        measured latencies; the prices are Lagrange multipliers (Everett 1963).
+        Shen et al. 2022, Structural Pruning via Latency-Saliency Knapsack,
+        https://arxiv.org/abs/2210.06659, weighs scores against measured latencies; the prices are
+        Lagrange multipliers (Everett 1963).
     """
     return _Search(ladders, cost, limit).best()
 
 
-def lost(ladders: Sequence[Ladder], gone: Sequence[int] | np.ndarray) -> float:
-    """What a plan loses, of all groups together, when of each so many units are gone."""
-    pairs = zip(ladders, gone, strict=True)
-    return float(sum(ladder.lost[np.searchsorted(ladder.gone, n)] for ladder, n in pairs))
+def total_loss(ladders: Sequence[Ladder], removed: Sequence[int] | np.ndarray) -> float:
+    """The loss of a plan, summed over all groups.
+
+    Example:
+        ```python
+        ladder = Ladder(size=4, scores=np.ones(4), kept=0.0, removed=np.arange(4))
+        total_loss([ladder, ladder], [2, 2])  # 2.0
+        ```
+
+    Args:
+        ladders: one for each group.
+        removed: int (groups,): the number of removed units of each group.
+    """
+    pairs = zip(ladders, removed, strict=True)
+    return float(sum(ladder.losses[np.searchsorted(ladder.removed, n)] for ladder, n in pairs))
 
 
 class _Search:
-    """Plans are int (groups,) of rungs."""
+    """The three searches; here a plan is int (groups,), the rung of each group."""
 
     def __init__(self, ladders: Sequence[Ladder], cost: PlanCosts, limit: float) -> None:
         self._ladders, self._limit = ladders, limit
-        self._cost_of_gone = cost
+        self._cost_of_removed = cost
 
     def best(self) -> np.ndarray:
         start = np.zeros(len(self._ladders), int)
-        last = np.array([len(each.gone) - 1 for each in self._ladders], int)
+        last = np.array([len(ladder.removed) - 1 for ladder in self._ladders], int)
         if self._cost(start)[0] <= self._limit:
             return start
         least = float(self._cost(last)[0])
         if least > self._limit:
             raise OutOfReachError(least)
-        found = [self._descended(start, last), self._ranked(last), *self._priced(last)]
-        plans = np.stack([self._given_back(plan, fine=False) for plan in np.unique(found, axis=0)])
-        best = plans[int(np.argmin(self._lost(plans)))]
-        return self._gone(self._given_back(best, fine=True))[0]
+        results = [self._descend(start), self._rank(last), *self._price(last)]
+        plans = np.stack([self._restore(plan, fine=False) for plan in np.unique(results, axis=0)])
+        best = plans[int(np.argmin(self._losses(plans)))]
+        return self._removed(self._restore(best, fine=True))[0]
 
-    def _gone(self, plans: np.ndarray) -> np.ndarray:
-        gone = np.empty_like(np.atleast_2d(plans))
+    def _removed(self, plans: np.ndarray) -> np.ndarray:
+        removed = np.empty_like(np.atleast_2d(plans))
         for g, ladder in enumerate(self._ladders):
-            gone[:, g] = ladder.gone[np.atleast_2d(plans)[:, g]]
-        return gone
+            removed[:, g] = ladder.removed[np.atleast_2d(plans)[:, g]]
+        return removed
 
     def _cost(self, plans: np.ndarray) -> np.ndarray:
-        return self._cost_of_gone(self._gone(plans))
+        return self._cost_of_removed(self._removed(plans))
 
-    def _lost(self, plans: np.ndarray) -> np.ndarray:
+    def _losses(self, plans: np.ndarray) -> np.ndarray:
         columns = np.atleast_2d(plans).T
         ladders = zip(self._ladders, columns, strict=True)
-        return np.sum([ladder.lost[rungs] for ladder, rungs in ladders], axis=0)
+        return np.sum([ladder.losses[rungs] for ladder, rungs in ladders], axis=0)
 
     def _with(self, plan: np.ndarray, group: int, rungs: np.ndarray) -> np.ndarray:
-        """The plan with the group at each of the rungs, int (rungs, groups)."""
+        """Plans with a group at each of the rungs, int (rungs, groups)."""
         plans = np.repeat(plan[None], len(rungs), axis=0)
         plans[:, group] = rungs
         return plans
 
-    def _descended(self, plan: np.ndarray, last: np.ndarray) -> np.ndarray:
+    def _descend(self, plan: np.ndarray) -> np.ndarray:
         now = self._cost(plan)[0]
         while now > self._limit:
             plans = np.concatenate(
@@ -156,29 +182,29 @@ class _Search:
                 ]
             )
             costs = self._cost(plans)
-            # What is saved beyond the limit is of no use.
+            # A cost below the limit has no further value.
             saved = np.minimum(now - costs, now - self._limit)
-            lost = self._lost(plans) - self._lost(plan)
+            losses = self._losses(plans) - self._losses(plan)
             if saved.max() > 0:
-                chosen = int(np.argmax(saved / np.maximum(lost, 1e-12)))
+                chosen = int(np.argmax(saved / np.maximum(losses, 1e-12)))
             else:
-                # Two groups may have to shrink before a step is reached.
-                chosen = int(np.argmin(lost))
+                # Several groups may have to shrink before the cost falls.
+                chosen = int(np.argmin(losses))
             plan, now = plans[chosen], costs[chosen]
         return plan
 
-    def _ranked(self, last: np.ndarray) -> np.ndarray:
-        bars = np.unique(np.concatenate([each.scores for each in self._ladders]))
-        low, high = 0, len(bars)
+    def _rank(self, last: np.ndarray) -> np.ndarray:
+        thresholds = np.unique(np.concatenate([ladder.scores for ladder in self._ladders]))
+        low, high = 0, len(thresholds)
 
         def below(count: int) -> np.ndarray:
-            if count == len(bars):
+            if count == len(thresholds):
                 return last
-            wanted = [np.searchsorted(each.scores, bars[count]) for each in self._ladders]
+            counts = [np.searchsorted(ladder.scores, thresholds[count]) for ladder in self._ladders]
             return np.array(
                 [
-                    np.searchsorted(each.gone, n, "right") - 1
-                    for each, n in zip(self._ladders, wanted, strict=True)
+                    np.searchsorted(ladder.removed, n, "right") - 1
+                    for ladder, n in zip(self._ladders, counts, strict=True)
                 ]
             )
 
@@ -190,43 +216,43 @@ class _Search:
                 low = middle + 1
         return below(low)
 
-    def _priced(self, last: np.ndarray) -> Iterator[np.ndarray]:
-        """The plan of the lowest price that suffices."""
-        # At the first price nothing is worth its loss, at the last every saving is.
+    def _price(self, last: np.ndarray) -> Iterator[np.ndarray]:
+        """Plans within the limit, for ever lower prices of the cost."""
+        # At the lowest price nothing is removed, at the highest price everything.
         low, high = -12.0, 12.0
         scale = self._cost(np.zeros_like(last))[0]
         for _ in range(12):
             price = (low + high) / 2
-            plan = self._settled(np.exp(price) / scale)
+            plan = self._minimise(np.exp(price) / scale)
             if self._cost(plan)[0] <= self._limit:
                 high = price
                 yield plan
             else:
                 low = price
 
-    def _settled(self, price: float) -> np.ndarray:
+    def _minimise(self, price: float) -> np.ndarray:
         plan = np.zeros(len(self._ladders), int)
-        # Each choice lowers the sum, so they come to rest; the bound is for nearly equal sums.
+        # Each choice lowers the sum, so the loop converges; the bound is for nearly equal sums.
         for _ in range(10):
             before = plan.copy()
             for g, ladder in enumerate(self._ladders):
                 plans = self._with(plan, g, ladder.coarse)
-                total = ladder.lost[ladder.coarse] + price * self._cost(plans)
+                total = ladder.losses[ladder.coarse] + price * self._cost(plans)
                 plan = plans[int(np.argmin(total))]
             if (plan == before).all():
                 break
         return plan
 
-    def _given_back(self, plan: np.ndarray, *, fine: bool) -> np.ndarray:
-        """The plan with all back that fits in the limit, what saves the most loss first.
+    def _restore(self, plan: np.ndarray, *, fine: bool) -> np.ndarray:
+        """Restores units as far as the limit allows, first those that save the most loss.
 
         Args:
             plan: a plan within the limit.
-            fine: whether to stop at any rung, and not only at the coarse ones.
+            fine: whether to use all rungs instead of the coarse ones.
         """
         while True:
             options = [
-                (ladder.lost[plan[g]] - ladder.lost[rung], g, rung)
+                (ladder.losses[plan[g]] - ladder.losses[rung], g, rung)
                 for g, ladder, rungs in self._fitting(plan, fine)
                 for rung in [self._lowest(plan, g, rungs)]
             ]
@@ -236,7 +262,7 @@ class _Search:
             plan = self._with(plan, g, np.array([rung]))[0]
 
     def _fitting(self, plan: np.ndarray, fine: bool) -> Iterator[tuple[int, Ladder, np.ndarray]]:
-        """The groups of which the next rung fits in the limit, each with its lower rungs."""
+        """The groups whose next lower rung is within the limit, with all their lower rungs."""
         lower = [
             np.arange(rung) if fine else ladder.coarse[ladder.coarse < rung]
             for ladder, rung in zip(self._ladders, plan, strict=True)
@@ -249,7 +275,7 @@ class _Search:
                     yield g, self._ladders[g], lower[g]
 
     def _lowest(self, plan: np.ndarray, group: int, rungs: np.ndarray) -> int:
-        """The lowest of the rungs that fits in the limit, of which the last does."""
+        """The lowest of the rungs within the limit; the last one is within it."""
         low, high = 0, len(rungs) - 1
         while low < high:
             middle = (low + high) // 2
@@ -265,13 +291,20 @@ Axis = tuple[keras.Variable, int]
 
 
 class Removals:
-    """Plans written as how many units of each group are gone, the least important first.
+    """Removal plans that remove the least important units of each group first.
+
+    Example:
+        ```python
+        groups = tfprune.channel_groups(model)
+        removals = Removals(groups, np.random.rand(groups.unit_count))
+        slim = tfprune.filters.rebuild(removals.plan([4] * len(groups)))
+        ```
 
     Args:
         groups: the channel groups of a model.
-        scores: float (groups.unit_count,), one a unit.
-        round_to: sizes become multiples of this where they shrink.
-        minimum: every group keeps at least so many units.
+        scores: float (groups.unit_count,): the importance of each unit.
+        round_to: the size of a group that shrinks becomes a multiple of this.
+        minimum: units that every group keeps at least.
         exclude: layers that keep all their channels; see `Limits`.
 
     Raises:
@@ -299,25 +332,25 @@ class Removals:
             allowed[0] = True
             self._order.append(free)
             kept = float(scores[group.units].sum() - scores[free].sum())
-            gone = np.flatnonzero(allowed)
+            removed = np.flatnonzero(allowed)
             self.ladders.append(
-                Ladder(group.size, scores[free], max(0.0, kept), gone, len(group.layers))
+                Ladder(group.size, scores[free], max(0.0, kept), removed, len(group.layers))
             )
 
-    def plan(self, gone: Sequence[int] | np.ndarray) -> RemovalPlan:
-        """The plan where of each group so many units are gone, int (groups,)."""
+    def plan(self, removed: Sequence[int] | np.ndarray) -> RemovalPlan:
+        """The removal plan for the number of removed units of each group, int (groups,)."""
         alive = np.ones(self.groups.unit_count, bool)
-        for order, count in zip(self._order, gone, strict=True):
+        for order, count in zip(self._order, removed, strict=True):
             alive[order[:count]] = False
         return RemovalPlan(self.groups, alive)
 
     def sizes(self, axes: Sequence[Axis]) -> Sizes:
-        """Counts what is left along some axes of the model's weights."""
+        """Predicts the lengths of some axes of the model's weights."""
         return Sizes(self.groups, self._order, axes)
 
 
 class Sizes:
-    """How long axes of weights are, for many plans at once."""
+    """The lengths of axes of weights, for many plans at once."""
 
     def __init__(
         self, groups: ChannelGroups, order: Sequence[np.ndarray], axes: Sequence[Axis]
@@ -334,19 +367,19 @@ class Sizes:
 
     @cached_property
     def _shrunk(self) -> list[np.ndarray]:
-        """For each group, int (1 + removable, axes): by how much the axes shrink."""
-        # A unit may lie several times on one axis, as after Flatten.
-        often = np.zeros((len(self._units), self._unit_count), int)
+        """By how much the axes shrink, int (1 + removable, axes) for each group."""
+        # One unit may have several entries on one axis, as after Flatten.
+        entries = np.zeros((len(self._units), self._unit_count), int)
         for axis, units in enumerate(self._units):
-            np.add.at(often[axis], units, 1)
+            np.add.at(entries[axis], units, 1)
         return [
-            np.concatenate([np.zeros((1, len(often)), int), often[:, order].T.cumsum(axis=0)])
+            np.concatenate([np.zeros((1, len(entries)), int), entries[:, order].T.cumsum(axis=0)])
             for order in self._order
         ]
 
-    def __call__(self, gone: np.ndarray) -> np.ndarray:
-        """Int (plans, axes), where of each group `gone`, int (plans, groups), units are gone."""
-        found = np.repeat(self._now[None], len(gone), axis=0)
-        for shrunk, column in zip(self._shrunk, gone.T, strict=True):
-            found -= shrunk[column]
-        return found
+    def __call__(self, removed: np.ndarray) -> np.ndarray:
+        """Lengths, int (plans, axes), for removed units `removed`, int (plans, groups)."""
+        lengths = np.repeat(self._now[None], len(removed), axis=0)
+        for shrunk, column in zip(self._shrunk, removed.T, strict=True):
+            lengths -= shrunk[column]
+        return lengths

@@ -201,7 +201,7 @@ class Trace:
         """The ids along the axis that a rule needs.
 
         Where `channels` carries ids along another axis those are frozen, and where it carries
-        none, frozen ones are minted: what nobody can follow must not be removed.
+        none, frozen ones are minted: channels without a rule must not be removed.
         """
         axis %= len(channels.shape)
         if channels.axis == axis:
@@ -209,9 +209,9 @@ class Trace:
         layer = self.call.operation.name
         self.freeze(channels, f"{layer} reads axis {axis} of a tensor whose channels lie elsewhere")
         ids = self._mint(channels.shape[axis])
-        found = Channels(channels.shape, axis, ids, np.full(len(ids), np.nan))
-        self.freeze(found, f"{layer} reads what has no removable channels")
-        return found
+        minted = Channels(channels.shape, axis, ids, np.full(len(ids), np.nan))
+        self.freeze(minted, f"{layer} reads what has no removable channels")
+        return minted
 
     def entered(self, tensor: keras.KerasTensor, channels: Channels) -> Channels:
         """The channels that a nested model finds at its input, alike at each of its calls.
@@ -283,7 +283,7 @@ class Trace:
             for node in tensor._keras_history.operation._outbound_nodes
             if any(each is tensor for each in node.input_tensors)
         ]
-        # Whoever else reads the tensor sees the scale.
+        # Another reader of the tensor sees the scale.
         if len(read) == 1:
             self.normalized.update(id(weight) for weight in channels.linear.weights)
 

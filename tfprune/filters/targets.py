@@ -12,23 +12,21 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.filters.cost import Cost
 from tfprune.filters.depth import remove_dead_blocks
 from tfprune.filters.fold import FoldReport, fold_constants
-from tfprune.filters.gradients import LabelledImages
-from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.importance import Importance
+from tfprune.filters.groups import ChannelGroups, ModelSize
+from tfprune.filters.importance import Importance, LabelledImages
 from tfprune.filters.limits import Limits, Names
 from tfprune.filters.plan import (
     RemovalPlan,
-    check_share,
+    check_keep,
     keeping_cost,
     keeping_share,
     removing,
     removing_dead,
 )
+from tfprune.filters.ranking import plan_in_rounds
 from tfprune.filters.rebuild import rebuild
-from tfprune.filters.rounds import in_rounds
 from tfprune.vocabulary import MEASURED_TARGETS, Scope, TargetName
 
 
@@ -73,7 +71,7 @@ class Target:
             )
         ((name, value),) = given.items()
         if name in ("filters", "macs", "params", "latency"):
-            check_share(name, value)
+            check_keep(name, value)
         elif not value > 0:
             raise UsageError(f"{name}={value:g} is not a target: give a number above 0")
         return cls(cast(TargetName, name), float(value))
@@ -144,7 +142,7 @@ def plan_counted(
             groups, ranked, counted_cost(groups, name, exclude), share, name, *limits
         )
 
-    found = in_rounds(groups, choose, share, rounds, importance, data)
+    found = plan_in_rounds(groups, choose, share, rounds, importance, data)
     if share < 1 and found.alive.all():
         _say_nothing_goes(groups, f"{name}={share:g}", Limits(groups, round_to, minimum, exclude))
     return found
@@ -176,7 +174,7 @@ def counted_cost(
     """
     if name == "filters":
         return partial(_count, Limits(groups, exclude=exclude).removable)
-    cost = Cost(groups)
+    cost = ModelSize(groups)
     return cost.macs if name == "macs" else cost.params
 
 

@@ -1,4 +1,4 @@
-"""One training: what it is asked for, how it is fitted and resumed, and its schedules."""
+"""Training: settings, fit, resume, distillation, and schedules of sparsity and learning rate."""
 
 from tfprune.training.fitting import Training, check, compile, fit
 

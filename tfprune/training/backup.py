@@ -1,4 +1,4 @@
-"""The file in which `checkpoint` saves a training, as far as it can be read without Keras."""
+"""The part of a saved training that can be read without Keras; `checkpoint` writes the file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import numpy as np
 
 FILE = "training.npz"
 COLUMN = "history/"
-"""What the names of the history's columns begin with."""
+"""The prefix of the arrays that hold columns of the history."""
 
 
 def epochs_done(directory: Path) -> int:
-    """How many epochs of a training are saved in a directory; 0 where there are none."""
+    """The number of epochs of a training that are saved in a directory.
+
+    Example:
+        ```python
+        epochs_done(Path("runs/backup"))  # 0 if the directory holds no training
+        ```
+    """
     path = directory / FILE
     if not path.exists():
         return 0

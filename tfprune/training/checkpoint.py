@@ -1,7 +1,7 @@
-"""The history of a training, and its state at the last finished epoch, in one file.
+"""Saves the history of a training and its state after the last finished epoch, in one file.
 
-Keras' BackupAndRestore keeps no history, writes its weights and its epoch as two files that a
-kill can leave out of step, and learns the epoch only when the data stream already exists.
+Keras' BackupAndRestore keeps no history. It writes the weights and the epoch to two files, which
+may not match after a kill, and it reads the epoch only after the data stream exists.
 """
 
 from __future__ import annotations
@@ -28,20 +28,26 @@ _IDENTITY = "identity"
 
 
 def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
-    """Puts a compiled model back to its last finished epoch.
+    """Restores a compiled model to the state after the last finished epoch.
 
-    Weights, the optimizer's slots and step count, and the states of random layers come back.
+    Example:
+        ```python
+        history = restore(model, Path("backup"), "digits, seed 0")
+        model.fit(x, y, initial_epoch=len(history), epochs=10)
+        ```
+
+    It restores the weights, the optimizer's slots and step count, and the states of random layers.
 
     Args:
-        model: Compiled, with its optimizer built; changed in place.
-        directory: Where `EpochLog` wrote; may be missing or empty.
-        settings: What the training was asked for, in words that are equal for equal trainings.
+        model: a compiled model with a built optimizer; changed in place.
+        directory: where `EpochLog` saved the training; may be missing or empty.
+        settings: a text that identifies the settings of the training; equal for equal trainings.
 
     Returns:
-        The rows of the finished epochs; empty where there is nothing to restore.
+        One row for each finished epoch; empty if there is nothing to restore.
 
     Raises:
-        TfpruneError: If the file was written by another training, or cannot be read.
+        TfpruneError: the file belongs to another training or cannot be read.
     """
     path = directory / FILE
     if not path.exists():
@@ -50,7 +56,7 @@ def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
         with np.load(path) as archive:
             stored = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise TfpruneError(f"{path} cannot be read ({error}): delete it to train afresh") from error
+        raise TfpruneError(f"{path} cannot be read ({error}): delete it to start anew") from error
     variables = _state(model)
     if str(stored.pop(_IDENTITY, "")) != _identity(variables, settings):
         raise TfpruneError(
@@ -65,15 +71,22 @@ def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Keeps one row an epoch, stops at a loss that is no number, and saves after each epoch.
+    """Records one row for each epoch, saves each epoch, and stops at a loss that is not finite.
 
-    It comes after the callbacks that change weights or add to the logs, so that it sees their
-    work.
+    Example:
+        ```python
+        log = EpochLog(pd.DataFrame(), Path("backup"), "digits, seed 0")
+        model.fit(x, y, epochs=10, callbacks=[log])
+        log.history  # epoch, loss, learning_rate, seconds, ...
+        ```
+
+    Place it after the callbacks that change weights or add to the logs, so that it saves their
+    changes.
 
     Args:
-        history: The rows of earlier epochs, from `restore`.
-        directory: Where to save; None to save nothing.
-        settings: As for `restore`.
+        history: the rows of earlier epochs, from `restore`.
+        directory: where to save; None to save nothing.
+        settings: as for `restore`.
     """
 
     def __init__(self, history: pd.DataFrame, directory: Path | None, settings: str) -> None:
@@ -84,11 +97,11 @@ class EpochLog(keras.callbacks.Callback):
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Starts the epoch's clock."""
+        """Starts the timer of the epoch."""
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Adds the epoch's row, and saves."""
+        """Adds a row to the history and saves the epoch."""
         figures = dict(logs or {})
         if not math.isfinite(figures["loss"]):
             raise TfpruneError(
@@ -115,7 +128,7 @@ class EpochLog(keras.callbacks.Callback):
             arrays[f"{COLUMN}{column}"] = self.history[column].to_numpy()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            # Beside the target, since a rename is atomic only within one file system.
+            # A rename is atomic only within one file system, so the file is written next to it.
             with tempfile.TemporaryDirectory(dir=directory, prefix=".partial-") as partial:
                 fresh = Path(partial, FILE)
                 with fresh.open("wb") as file:
@@ -131,11 +144,11 @@ class EpochLog(keras.callbacks.Callback):
 
 
 def _state(model: keras.Model) -> list[keras.Variable]:
-    """Everything that the next epoch depends on, in an order that rebuilding keeps."""
+    """All variables that the next epoch depends on, in the same order for a rebuilt model."""
     return [*model.variables, *model.optimizer.variables]
 
 
 def _identity(variables: list[keras.Variable], settings: str) -> str:
-    # Names that Keras counts up differ from one process to the next; shapes do not.
+    # Names that Keras numbers differ between processes; shapes do not.
     shapes = [(str(v.dtype), tuple(v.shape)) for v in variables]
     return hashlib.sha256(repr((settings, shapes)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Learning from another model's outputs as well as from the labels."""
+"""Distillation: a student learns from the outputs of a teacher and from the labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras import ops
 
 from tfprune.errors import UsageError
 
-# Of an output that is a softmax already, the logarithm is taken; this keeps it finite.
+# The smallest probability whose logarithm is taken, so that it stays finite.
 _LEAST = 1e-7
 
 
@@ -20,11 +20,17 @@ _LEAST = 1e-7
 class Teacher:
     """A trained model that a student learns from.
 
+    Example:
+        ```python
+        teacher = Teacher(tfprune.load("resnet56.keras"), weight=0.5, temperature=4.0)
+        training.fit(student, dataset, settings, seed=0, teacher=teacher)
+        ```
+
     Attributes:
-        model: from the images that the student takes to as many outputs; it is not changed.
-        weight: of the teacher's part in the loss, 0 to 1; the labels have the rest.
-        temperature: by which both models' logits are divided, above 0.
-        probabilities: whether the models give probabilities instead of logits.
+        model: has the same input and output shapes as the student; it is not changed.
+        weight: the weight of the teacher in the loss, 0 to 1; the labels have the rest.
+        temperature: divides the logits of both models; above 0.
+        probabilities: whether the models return probabilities instead of logits.
     """
 
     model: keras.Model
@@ -34,18 +40,24 @@ class Teacher:
 
 
 @contextmanager
-def taught(student: keras.Model, teacher: Teacher | None) -> Iterator[None]:
-    """Within it, training `student` also pulls its outputs towards the teacher's.
+def distilling(student: keras.Model, teacher: Teacher | None) -> Iterator[None]:
+    """Adds the teacher to the training loss of a student within the context.
 
-    The loss of the training is `(1 - weight) * loss + weight * temperature**2 * KL(teacher,
-    student)`; that of the validation is the student's own.
+    Example:
+        ```python
+        with distilling(student, Teacher(model)):
+            student.fit(x, y)
+        ```
+
+    The training loss is `(1 - weight) * loss + weight * temperature**2 * KL(teacher, student)`. The
+    validation loss does not change.
 
     Args:
-        student: a model that is about to be trained; as it was afterwards.
-        teacher: None teaches nothing.
+        student: a compiled model; after the context its loss is the former one again.
+        teacher: the teacher; None changes nothing.
 
     Raises:
-        UsageError: the two models have outputs of other shapes.
+        UsageError: the two models have outputs of different shapes.
 
     Source:
         Hinton, Vinyals & Dean 2015, https://arxiv.org/abs/1503.02531.
@@ -55,11 +67,11 @@ def taught(student: keras.Model, teacher: Teacher | None) -> Iterator[None]:
         return
     if teacher.model.output_shape != student.output_shape:
         raise UsageError(
-            f"{teacher.model.name} gives {teacher.model.output_shape} and cannot teach "
-            f"{student.name}, which gives {student.output_shape}"
+            f"teacher {teacher.model.name!r} returns {teacher.model.output_shape}, and student "
+            f"{student.name!r} returns {student.output_shape}: give a teacher with equal outputs"
         )
     own = student.compute_loss
-    # By its name, "kl_divergence", Keras 3.15 takes a function, and applies it to the logits.
+    # For the name "kl_divergence", Keras 3.15 uses a function and applies it to logits.
     divergence = keras.losses.KLDivergence()
     soft = keras.distillation.LogitsDistillation(teacher.temperature, divergence)
 
@@ -77,8 +89,8 @@ def taught(student: keras.Model, teacher: Teacher | None) -> Iterator[None]:
         loss = own(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         if not training:
             return loss
-        said = logits(teacher.model(x, training=False))
-        distance = soft.compute_loss(ops.stop_gradient(said), logits(y_pred))
+        target = ops.stop_gradient(logits(teacher.model(x, training=False)))
+        distance = soft.compute_loss(target, logits(y_pred))
         return (1 - teacher.weight) * loss + teacher.weight * ops.cast(distance, loss.dtype)
 
     student.compute_loss = compute_loss
@@ -86,5 +98,5 @@ def taught(student: keras.Model, teacher: Teacher | None) -> Iterator[None]:
         yield
     finally:
         del student.compute_loss
-        # The step that was traced with the teacher would go on listening to it.
+        # The traced training step still contains the teacher, so Keras must trace a new one.
         student.train_function = None

@@ -1,4 +1,4 @@
-"""One fit: what it is asked for, how the model is compiled, and its history."""
+"""One fit: its settings, how the model is compiled, and its history."""
 
 from __future__ import annotations
 
@@ -20,34 +20,39 @@ if TYPE_CHECKING:
     from tfprune.data import Dataset
     from tfprune.training.distillation import Teacher
 
-# Keras and TensorFlow load with the first fit: a pipeline's spec is checked without them.
+# Keras and TensorFlow are imported by the first fit, so that pipelines are checked without them.
 
 _NOT_DECAYED = frozenset({"bias", "gamma", "beta"})
 
 
 class Training(pydantic.BaseModel):
-    """What one fit is asked for.
+    """The settings of one fit.
 
-    The defaults are those of He et al. 2016 for CIFAR-10, with a cosine for the steps (Loshchilov
-    & Hutter 2017) and without weight decay.
+    Example:
+        ```python
+        settings = Training(epochs=30, optimizer="adam", learning_rate=1e-3)
+        ```
+
+    The defaults are those of He et al. 2016 for CIFAR-10, with a cosine instead of steps
+    (Loshchilov & Hutter 2017) and without weight decay.
 
     Attributes:
-        epochs: Passes over the train split.
-        batch_size: Images in one step.
+        epochs: passes over the train split.
+        batch_size: images in one step.
         optimizer: "sgd", "adam" (Kingma & Ba 2015) or "adamw" (Loshchilov & Hutter 2019).
-        learning_rate: The highest rate of the schedule.
-        schedule: "cosine" falls to 0 at the end, "step" to a tenth after half and again after three
-            quarters of the steps, "constant" stays.
-        warmup_epochs: Epochs in which the rate first rises from 0; not with "step".
-        momentum: Of "sgd".
-        nesterov: Of "sgd" (Nesterov's momentum).
-        weight_decay: Share of each kernel subtracted in a step, times the learning rate: decoupled
-            from the gradient, for every optimizer. With momentum m, an L2 penalty of d (the "weight
-            decay" of papers on SGD) corresponds to about d / (1 - m) here. Biases, BatchNorm's
-            gamma and beta, and weights that carry a regularizer are left out.
-        augment: Any of "crop" and "flip".
-        steps_per_execution: Steps in one call of the compiled function; lowered to the next
-            divisor of the steps in an epoch, so that epochs keep their data.
+        learning_rate: the highest learning rate of the schedule.
+        schedule: "cosine" falls to 0 at the end; "step" falls to a tenth after half of the steps
+            and to a hundredth after three quarters; "constant" stays.
+        warmup_epochs: epochs in which the learning rate first rises from 0; not with "step".
+        momentum: the momentum of "sgd".
+        nesterov: whether "sgd" uses Nesterov's momentum.
+        weight_decay: the share of each kernel that a step subtracts, times the learning rate. It is
+            decoupled from the gradient for every optimizer. With momentum m, an L2 penalty of d
+            (the "weight decay" of papers on SGD) corresponds to about d / (1 - m) here. Biases,
+            BatchNorm's gamma and beta, and weights with a regularizer do not decay.
+        augment: any of "crop" and "flip".
+        steps_per_execution: steps in one call of the compiled function; reduced to a divisor of the
+            steps in an epoch, since Keras would continue into the data of the next epoch.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -89,13 +94,13 @@ class Training(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Fit:
-    """What one fit leaves besides the trained model.
+    """The result of one fit, besides the trained model.
 
     Attributes:
-        history: One row an epoch: epoch (from 1), accuracy and loss on the train batches as they
-            came, val_accuracy and val_loss after it, whatever callbacks logged (such as sparsity),
-            learning_rate at the epoch's end, and seconds with its validation.
-        seconds_per_epoch: The median of those seconds.
+        history: one row for each epoch: epoch (from 1); accuracy and loss on the train batches
+            during the epoch; val_accuracy and val_loss after it; the figures that callbacks log,
+            such as sparsity; learning_rate at its end; seconds, with validation.
+        seconds_per_epoch: the median of `seconds`.
     """
 
     history: pd.DataFrame
@@ -105,20 +110,25 @@ class Fit:
 def compile(
     model: keras.Model, training: Training, steps_per_epoch: int, *, first_epoch: int = 0
 ) -> None:
-    """Gives a model a fresh optimizer, the loss and the metric; all former state is dropped.
+    """Compiles a model with a new optimizer, the loss and the metric; drops any former state.
+
+    Example:
+        ```python
+        compile(model, Training(epochs=30), steps_per_epoch=391)
+        ```
 
     Args:
-        model: A classifier with one output, which may be logits or a softmax; changed in place.
-        training: What is asked for.
-        steps_per_epoch: Batches in an epoch, which the schedule is stretched over.
-        first_epoch: Where in the schedule the optimizer's first step lies, counted from 0.
+        model: a classifier with one output, either logits or a softmax; changed in place.
+        training: the settings.
+        steps_per_epoch: batches in an epoch.
+        first_epoch: the epoch of the schedule at which the optimizer starts, counted from 0.
     """
     import keras
 
     from tfprune.model.graph import ends_in_softmax
 
     per_execution = min(training.steps_per_execution, steps_per_epoch)
-    # Keras runs past the end of an epoch that it cannot divide, into the next one's data.
+    # With another number, Keras would continue into the data of the next epoch.
     while steps_per_epoch % per_execution:
         per_execution -= 1
     optimizer = _optimizer(training, steps_per_epoch, first_epoch)
@@ -152,40 +162,47 @@ def fit(
     progress: str | None = None,
     after: Callable[[float], float] | None = None,
 ) -> Fit:
-    """Trains a model in place on the train split, and looks at the validation split each epoch.
+    """Trains a model in place on the train split, and evaluates the validation split each epoch.
+
+    Example:
+        ```python
+        dataset = data.load("digits", seed=0)
+        model = zoo.build("conv2", dataset.image_shape, len(dataset.classes))
+        fit(model, dataset, Training(epochs=10), seed=0).history
+        ```
 
     The same model, data, settings and seed give the same weights on the same CPU.
 
     Args:
-        model: From float32 pixels, 0 to 255, to one logit or probability a class. It is compiled
-            anew.
-        dataset: What to learn; its test split is not touched.
-        training: What is asked for.
-        seed: Fixes the order of the data and its augmentation, and sets the global random states.
-        first_epoch: Where in the epochs to begin, counted from 0: the schedule of the learning
-            rate and the order of the data are those of a training that has got so far.
-        teacher: A model whose outputs are learnt as well; None for the labels alone.
-        callbacks: Run before each epoch is logged and saved. On resuming they start anew, with the
-            model's weights and the optimizer's iterations restored.
-        backup_dir: A directory of this training's own. Each epoch is saved there, and a training
-            that was killed continues after its last finished epoch, to the same weights and
-            history. The caller deletes it when the result is safe.
-        progress: What to call the training in a progress bar on stderr; None for silence.
-        after: From the seconds that an epoch takes here to the seconds of work that come after
-            this training, for the progress bar; None where nothing does.
+        model: a classifier that maps float32 pixels (n, height, width, channels), 0 to 255, to
+            (n, classes) logits or probabilities. It is compiled anew.
+        dataset: the data; its test split is not used.
+        training: the settings.
+        seed: fixes the order of the data and the augmentation, and sets the global random states.
+        first_epoch: the epoch to begin at, counted from 0. The learning rate and the order of the
+            data are those of a training that has finished the epochs before.
+        teacher: a model whose outputs are learnt too; None for the labels alone.
+        callbacks: they run before each epoch is logged and saved. If a training resumes, they start
+            anew, with the restored weights and optimizer iterations.
+        backup_dir: a directory for this training alone. Each epoch is saved there, and a training
+            that was killed continues after its last finished epoch, with the same result. The
+            caller deletes the directory.
+        progress: the name of the training in a progress bar on stderr; None for no bar.
+        after: maps the seconds of an epoch to the seconds of work that follow this training, for
+            the progress bar; None if no work follows.
 
     Returns:
-        The history of all epochs, those before a kill included.
+        The history of all epochs, including those before a kill.
 
     Raises:
-        UsageError: If the model does not fit the data.
-        TfpruneError: If the loss stops being a number, or the backup is another training's.
+        UsageError: the model does not fit the data.
+        TfpruneError: the loss is not finite, or the backup belongs to another training.
     """
     import keras
 
     from tfprune import data
     from tfprune.training.checkpoint import EpochLog, restore
-    from tfprune.training.distillation import taught
+    from tfprune.training.distillation import distilling
     from tfprune.training.progress import Progress
 
     check(model, dataset, training.batch_size)
@@ -206,14 +223,14 @@ def fit(
     log = EpochLog(history, directory, settings)
     done = first_epoch + len(history)
     shown = Progress(progress, first_epoch=done, after=after) if progress else nullcontext()
-    with shown as bar, taught(model, teacher):
+    with shown as bar, distilling(model, teacher):
         model.fit(
             data.batches(
                 dataset.train,
                 training.batch_size,
                 seed=seed,
                 epochs=training.epochs,
-                # Keras wants data even when no epoch is left.
+                # Keras needs data even if no epoch is left.
                 first_epoch=min(done, training.epochs - 1),
                 augment=training.augment,
             ),
@@ -235,9 +252,9 @@ def _optimizer(training: Training, steps_per_epoch: int, first_epoch: int) -> ke
     if first_epoch and not isinstance(rate, float):
         from tfprune.training.learning_rate import RewoundSchedule
 
-        # The optimizer itself begins at 0: Adam, with fresh moments, corrects them by its steps.
+        # The iterations of the optimizer begin at 0: Adam corrects its new moments by them.
         rate = RewoundSchedule(rate, first_epoch * steps_per_epoch)
-    # None spares a pass over the weights; AdamW insists on a number.
+    # With None, Keras skips weight decay; AdamW needs a number.
     decay = training.weight_decay or None
     match training.optimizer:
         case "sgd":
@@ -258,13 +275,13 @@ def _schedule(
     rate = training.learning_rate
     steps = training.epochs * steps_per_epoch
     if training.schedule == "step":
-        # Keras holds a value up to and including its boundary, and counts steps from 0.
+        # Keras counts steps from 0, and a value holds up to and including its boundary.
         boundaries = [steps // 2 - 1, steps * 3 // 4 - 1]
         return schedules.PiecewiseConstantDecay(boundaries, [rate, rate / 10, rate / 100])
     warmup = round(training.warmup_epochs * steps_per_epoch)
     if training.schedule == "constant" and not warmup:
         return rate
-    # A cosine that falls to all of its start is a constant: this is how Keras warms one up.
+    # With alpha = 1 a cosine is constant; Keras has no constant schedule with a warm-up.
     alpha = 1.0 if training.schedule == "constant" else 0.0
     if not warmup:
         return schedules.CosineDecay(rate, steps, alpha)
@@ -274,23 +291,30 @@ def _schedule(
 
 
 def check(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
-    """Makes sure that a model can learn a data set, before the first epoch.
+    """Checks that a model can be trained on a data set.
+
+    Example:
+        ```python
+        check(model, data.load("digits", seed=0), batch_size=128)
+        ```
 
     Args:
-        model: what is to be trained.
+        model: the model to train.
         dataset: the images and their labels.
         batch_size: images in one step.
 
     Raises:
-        UsageError: it cannot; the message says which part of either is in the way.
+        UsageError: the model cannot be trained on the data; the message says why.
     """
     _check_ends(model, dataset, batch_size)
     name = f"model {model.name!r}"
     if any(layer.dtype_policy.quantization_mode for layer in model._flatten_layers()):
-        raise UsageError(f"{name} is quantized, and integers do not train: give the float model")
+        raise UsageError(
+            f"{name} is quantized, and integers cannot be trained: give the float model"
+        )
     if not model.trainable_weights:
         raise UsageError(
-            f"{name} has no weights that train: set `trainable` of some layers, or give another"
+            f"{name} has no trainable weights: set `trainable` of some layers, or give another"
         )
     labels = dataset.train.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < model.output_shape[1]:
@@ -316,22 +340,28 @@ def _check_ends(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
                 f"make keras.Model(inputs, outputs) with one {end}, or train it with your own "
                 "model.fit and tfprune's callbacks"
             )
-    wanted = (None, *dataset.image_shape)
-    taken = tuple(model.inputs[0].shape)
-    if len(taken) != 4 or any(
-        a not in (None, b) for a, b in zip(taken[1:], wanted[1:], strict=True)
+    images = (None, *dataset.image_shape)
+    inputs = tuple(model.inputs[0].shape)
+    if len(inputs) != 4 or any(
+        a not in (None, b) for a, b in zip(inputs[1:], images[1:], strict=True)
     ):
-        raise UsageError(f"{model.name} takes {taken}, and {dataset.name} has images of {wanted}")
-    if taken[0] is not None:
         raise UsageError(
-            f"{name} takes batches of {taken[0]} alone, and a data set ends in a smaller one: "
-            "build it with an open batch size"
+            f"{name} takes {inputs}, and {dataset.name} has images of {images}: "
+            "build it with this input shape"
+        )
+    if inputs[0] is not None:
+        raise UsageError(
+            f"{name} takes only batches of {inputs[0]}, and the last batch of a data set may be "
+            "smaller: build it with an open batch size"
         )
     if model.inputs[0].dtype in ("string", "bool"):
-        raise UsageError(f"{name} takes {model.inputs[0].dtype}, and pixels are numbers")
-    given = tuple(model.outputs[0].shape)
-    if len(given) != 2 or given[1] is None or given[1] < len(dataset.classes):
         raise UsageError(
-            f"{model.name} gives {given}, and {dataset.name} has {len(dataset.classes)} classes: "
-            "it needs one output with one logit a class"
+            f"{name} takes {model.inputs[0].dtype}, and pixels are numbers: "
+            "build it with a float32 input"
+        )
+    outputs = tuple(model.outputs[0].shape)
+    if len(outputs) != 2 or outputs[1] is None or outputs[1] < len(dataset.classes):
+        raise UsageError(
+            f"{name} gives {outputs}, and {dataset.name} has {len(dataset.classes)} classes: "
+            "build it with one output and one logit for each class"
         )

@@ -1,4 +1,4 @@
-"""The learning rate of a training that rewinds."""
+"""A learning rate schedule for retraining that rewinds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 @keras.saving.register_keras_serializable(package="tfprune", name="Late")
 class RewoundSchedule(LearningRateSchedule):
-    """A learning rate schedule that begins at one of its later steps.
+    """A learning rate schedule that begins at a later step of another one.
 
-    A training that rewinds enters a schedule late, with an optimizer that begins: Adam corrects
-    its fresh moments by the number of its own steps.
+    Example:
+        ```python
+        schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
+        RewoundSchedule(schedule, 30)(0)  # schedule(30)
+        ```
+
+    Retraining that rewinds enters a schedule late, but with a new optimizer: Adam corrects its new
+    moments by the number of its own steps, which therefore begins at 0.
 
     Args:
         schedule: the whole schedule.
-        first_step: where in it the optimizer's first step lies, counted from 0.
+        first_step: the step of `schedule` at step 0 of the optimizer.
     """
 
     def __init__(self, schedule: LearningRateSchedule, first_step: int) -> None:
@@ -30,12 +36,12 @@ class RewoundSchedule(LearningRateSchedule):
         return self.schedule(step + self.first_step)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs to make an equal one."""
+        """The config from which `from_config` builds an equal schedule."""
         schedule = keras.saving.serialize_keras_object(self.schedule)
         return {"schedule": schedule, "first_step": self.first_step}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> RewoundSchedule:
-        """The schedule of a config."""
+        """Builds a schedule from its config."""
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
         return cls(schedule, config["first_step"])

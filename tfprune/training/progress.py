@@ -15,19 +15,22 @@ from rich.progress import Progress as Bar
 
 
 class Progress(keras.callbacks.Callback):
-    """Shows epoch, loss, accuracy, sparsity where it is logged, and the time left.
+    """Shows the epoch, the loss, the accuracy, the sparsity if it is logged, and the time left.
 
-    Use it as a context manager, so that the bar is cleared also when training fails:
-
+    Example:
+        ```python
         with Progress("dense") as progress:
-            model.fit(..., verbose=0, callbacks=[progress])
+            model.fit(x, y, epochs=10, verbose=0, callbacks=[progress])
+        ```
+
+    As a context manager it clears the bar even if the training fails.
 
     Args:
-        description: What is being trained.
-        first_epoch: The epoch training starts at, counted from 0, when it resumes.
-        after: From the seconds an epoch takes to the seconds of work that come after this
-            training; None where nothing does.
-        console: Where to write; a rich console on stderr by default.
+        description: the name of the training.
+        first_epoch: the epoch at which the training starts or resumes, counted from 0.
+        after: maps the seconds of an epoch to the seconds of work that follow this training; None
+            if no work follows.
+        console: where to write; by default a rich console on stderr.
     """
 
     def __init__(
@@ -72,17 +75,17 @@ class Progress(keras.callbacks.Callback):
         self._bar.start()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Notes the epoch."""
+        """Stores the number of the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         if self._console.is_terminal:
             done = (self._epoch - self._first_epoch) * (self.params["steps"] or 0) + batch + 1
             self._bar.update(self._task, completed=done, state=self._state(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Prints the epoch's line where there is no terminal."""
+        """Prints a line for the epoch if the console is not a terminal."""
         done = epoch + 1 - self._first_epoch
         seconds_per_epoch = (time.monotonic() - self._started) / done
         here = seconds_per_epoch * (self.params["epochs"] - epoch - 1)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.training.schedule import Schedule, arrival, due, jump
+from tfprune.training.schedule import Schedule, final_update, last_update, single_cut_reason
 from tfprune.vocabulary import Scope
 from tfprune.weights.attached import AttachedMasks, MaskingCallback, detach_leftovers
 from tfprune.weights.masks import Select
@@ -124,7 +124,7 @@ class PruneWeights(MaskingCallback):
         self.include = include
         self.exclude = exclude
         self._rule = MaskRule(scope, select, seed, pattern, layers, min_kept)
-        self._arrival = arrival(schedule)
+        self._arrival = final_update(schedule)
         if layers and not (self._arrival and self._arrival.sparsity):
             raise UsageError(
                 "PruneWeights: layers have targets in place of the schedule's, and this one does "
@@ -208,7 +208,7 @@ class PruneWeights(MaskingCallback):
         self._start(nested)
         if left:
             self._warn(f"{'; '.join(left)}; or leave them out by exclude, if they shall stay dense")
-        if single := jump(self.schedule):
+        if single := single_cut_reason(self.schedule):
             self._warn(single)
         # A step traced earlier does not know of the masks.
         self.model.train_function = None
@@ -275,7 +275,7 @@ class PruneWeights(MaskingCallback):
 
     def _advance(self, step: int) -> bool:
         """Changes the masks to those of a step."""
-        update, first = due(self.schedule, self._last_step, step), self._last_step < 0
+        update, first = last_update(self.schedule, self._last_step, step), self._last_step < 0
         self._last_step = max(step, self._last_step)
         changed = None if update is None else self._nested.raise_to(update.sparsity)
         if update is None or changed is None:
@@ -428,7 +428,7 @@ class PruneWeights(MaskingCallback):
         if end >= arrival.step:
             return
         self._warned_early = True
-        reached = due(self.schedule, -1, end)
+        reached = last_update(self.schedule, -1, end)
         self._warn(
             f"the training will end at step {end}, before the schedule arrives at step "
             f"{arrival.step}: sparsity will be {reached.sparsity if reached else 0:.3g} of "

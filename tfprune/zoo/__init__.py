@@ -1,10 +1,10 @@
-"""CNNs by name: those of the papers on pruning, and those of `keras.applications`.
+"""CNNs by name: those of papers on pruning, and those of `keras.applications`.
 
-Every one is a functional Keras model that takes float32 pixels 0 to 255 in channels-last order,
-in the input "image", and gives logits, in the layer "logits". Those of the papers normalise pixels
-in their first layer ("normalize"), each layer has a name a person can read, and each weight's start
-depends on the seed and the layer alone. Those of `keras.applications` take pixels as their ImageNet
-weights want them, and keep the layer names of Keras.
+Each of them is a functional Keras model. Its input "image" takes float32 pixels, 0 to 255, channels
+last; its layer "logits" returns logits. The CNNs of papers normalise pixels in their first layer,
+"normalize". Their layers have readable names, and the initial weights of a layer depend only on the
+seed and its position. The CNNs of `keras.applications` scale pixels as their ImageNet weights
+require, and their layers have the names of Keras.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfprune.zoo._catalogue import APPLICATIONS, NAMES, NETS, check
+from tfprune.zoo.catalogue import APPLICATIONS, NAMES, NETS, check
 
 if TYPE_CHECKING:
     import keras
@@ -33,32 +33,38 @@ def build(
 ) -> keras.Model:
     """Builds a model by name.
 
+    Example:
+        ```python
+        model = zoo.build("resnet20", (32, 32, 3), 10)
+        model = zoo.build("MobileNetV2", (96, 96, 3), 5, weights="imagenet", alpha=0.35)
+        ```
+
     Args:
-        name: One of `NAMES` or `APPLICATIONS`.
+        name: one of `NAMES` or `APPLICATIONS`.
         input_shape: (height, width, channels) of one image.
-        classes: How many logits.
-        mean: Mean grey level (0 to 255) of each channel, as `tfprune.data.statistics` gives it.
-            Without mean and std, pixels are scaled to -1..1. A name of `APPLICATIONS` has a
-            convention of its own, which goes first; see `tfprune.zoo.applications.application`.
-        std: Its standard deviation.
-        seed: Fixes every weight that starts at random; Keras' global random state is left as it is.
-        **options: What the name offers. A net of the papers: `width` (filters of the first layer),
-            and vgg also `blocks` (convolutions in each block). A name of `APPLICATIONS`: `weights`
-            ("imagenet", "random" or a file), `dropout` before the logits, and what Keras offers for
-            it, such as `alpha`.
+        classes: number of logits.
+        mean: mean of each channel, 0 to 255, as `tfprune.data.statistics` returns it. Without mean
+            and std, pixels are scaled to -1..1. The names in `APPLICATIONS` have their own
+            convention, which takes precedence; see `tfprune.zoo.applications.application`.
+        std: standard deviation of each channel.
+        seed: fixes all random initial weights. Keras' global random state does not change.
+        **options: the options of the name. The CNNs of papers have `width` (filters of the first
+            layer), and vgg also `blocks` (convolutions in each block). Names in `APPLICATIONS` have
+            `weights` ("imagenet", "random" or a file), `dropout` before the logits, and options of
+            the Keras function, such as `alpha`.
 
     Returns:
         An uncompiled model.
 
     Raises:
-        UsageError: On an unknown name or option, or an impossible value.
-        TfpruneError: ImageNet weights cannot be fetched.
+        UsageError: a name or option is unknown, or a value is impossible.
+        TfpruneError: ImageNet weights cannot be downloaded.
     """
     check(name, options)
-    # These modules import Keras, which checking a name must not wait for.
+    # These modules import Keras, which a check of the name does not need.
     if name in NETS:
         net = NETS[name]
-        family = getattr(importlib.import_module(f"tfprune.zoo.{net.module}"), net.function)
+        family = getattr(importlib.import_module("tfprune.zoo.papers"), net.function)
         options |= net.fixed
     else:
         family = importlib.import_module("tfprune.zoo.applications").application

@@ -1,4 +1,4 @@
-"""Classifiers over the nets of `keras.applications`, for transfer from their ImageNet weights."""
+"""Classifiers built from `keras.applications`, for transfer learning from ImageNet weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import keras
 import numpy as np
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.zoo._catalogue import KERAS_APPLICATIONS, checked
-from tfprune.zoo._parts import image_input, layer_seeds, logits, pixels, positive
+from tfprune.zoo.catalogue import KERAS_APPLICATIONS, check_option, positive
+from tfprune.zoo.parts import image_input, layer_seeds, logits, pixels
 
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
-# (mean, standard deviation) of red, green and blue that each convention takes out.
-_FIGURES: dict[str, tuple[list[float] | None, list[float] | None]] = {
+# (mean, standard deviation) of red, green and blue by which each convention normalises.
+_NORMALISATION: dict[str, tuple[list[float] | None, list[float] | None]] = {
     "tf": (None, None),
     "torch": ([255 * 0.485, 255 * 0.456, 255 * 0.406], (255 * _IMAGENET_STD).tolist()),
     "caffe": ([123.68, 116.779, 103.939], [1.0, 1.0, 1.0]),
@@ -43,51 +43,57 @@ def application(
     dropout: float = 0.0,
     **options: Any,
 ) -> keras.Model:
-    """A net of `keras.applications` up to its global average, and new logits.
+    """Builds a net of `keras.applications` up to its global average pooling, with new logits.
 
-    Pixels 0 to 255 are brought to what the net's ImageNet weights were trained on, whatever
-    weights it starts from; `mean` and `std` of the images at hand are not used. The exception are
-    images without three channels, where the nets that read each colour by itself (ConvNeXt,
-    DenseNet, ResNet, VGG) have no convention: `mean` and `std` then normalise as in the rest of
-    the zoo. EfficientNet, as Keras builds it, knows ImageNet's mean from its weights alone: random
-    ones take 0..1.
+    Example:
+        ```python
+        model = application((96, 96, 3), 5, name="MobileNetV2", weights="random", alpha=0.35)
+        model.output_shape  # (None, 5)
+        ```
 
-    The graph is flat, and layers keep the names that Keras gives them in a fresh process. Weights
-    of the net start from `weights`, those of the logits from `seed`.
+    Pixels 0 to 255 are normalised as for the net's ImageNet weights, also with random weights or
+    those of a file; `mean` and `std` are not used. For images without three channels, some nets
+    (ConvNeXt, DenseNet, ResNet, VGG) have no convention, and `mean` and `std` normalise as in the
+    rest of the zoo. EfficientNet holds ImageNet's mean among its weights; with random weights it
+    scales pixels to 0..1.
+
+    The graph is flat, and layers have the names that Keras gives them in a new process.
 
     Args:
         input_shape: (height, width, channels).
-        classes: How many logits.
-        mean: Grey level of each channel; see above.
-        std: Its standard deviation.
-        seed: Fixes the weights that start at random, and the dropout of every layer.
-        name: One of `tfprune.zoo.APPLICATIONS`; the model's name.
-        weights: "imagenet" (downloaded once, into Keras' cache), "random", or the path of a file of
-            the same net without its top, such as Keras' own `*_no_top.h5`, or what `save_weights`
-            writes of it.
-        dropout: Share of the features dropped before the logits while training, 0 to 1.
-        **options: What Keras offers for this net: `alpha` (width, above 0), `depth_multiplier` (1
-            or more) or `minimalistic` (no squeeze-and-excite, 3x3 kernels, ReLU).
+        classes: number of logits.
+        mean: mean of each channel, 0 to 255; see above.
+        std: standard deviation of each channel.
+        seed: fixes the random initial weights, also those of the logits, and the dropout.
+        name: one of `tfprune.zoo.APPLICATIONS`; also the name of the model.
+        weights: "imagenet" (downloaded once into Keras' cache), "random", or the path of a file
+            with weights of the same net without its top: a `*_no_top.h5` of Keras, or a file that
+            `save_weights` wrote.
+        dropout: share of the features that are dropped before the logits in training, 0 to 1.
+        **options: options of the Keras function: `alpha` (width, above 0), `depth_multiplier` (1 or
+            more) or `minimalistic` (no squeeze-and-excite, 3x3 kernels, ReLU).
 
     Returns:
-        A model from float32 pixels 0 to 255 to logits.
+        A model that maps float32 pixels (n, height, width, channels), 0 to 255, to (n, classes)
+        logits.
 
     Raises:
-        UsageError: Options, images and weights do not go together.
-        TfpruneError: ImageNet weights cannot be fetched.
+        UsageError: options, images and weights do not fit together.
+        TfpruneError: ImageNet weights cannot be downloaded.
     """
     positive("classes", classes)
-    dropout = checked("dropout", dropout)
-    own = {option: checked(option, value) for option, value in options.items()}
+    dropout = check_option("dropout", dropout)
+    keras_options = {option: check_option(option, value) for option, value in options.items()}
     seeds = layer_seeds(seed)
     net_seed, logits_seed, dropout_seed = next(seeds), next(seeds), next(seeds)
-    start = _start(name, weights, input_shape)
-    with _drawing_from(net_seed):
-        inputs, x = prepared(name, input_shape, mean, std)
-        net = _keras_net(name, x, input_shape, "imagenet" if start == "imagenet" else None, own)
-        net = _named_afresh(net)
-    if isinstance(start, Path):
-        _load(net, start, name)
+    source = _check_weights(name, weights, input_shape)
+    with _python_seed(net_seed):
+        inputs, x = preprocessed_input(name, input_shape, mean, std)
+        imagenet = "imagenet" if source == "imagenet" else None
+        net = _keras_net(name, x, input_shape, imagenet, keras_options)
+        net = _with_fresh_names(net)
+    if isinstance(source, Path):
+        _load(net, source, name)
     inputs, x = net.inputs[0], net.outputs[0]
     if dropout:
         x = keras.layers.Dropout(dropout, seed=dropout_seed, name="dropout")(x)
@@ -95,25 +101,30 @@ def application(
     return keras.Model(inputs, outputs, name=name)
 
 
-def prepared(
+def preprocessed_input(
     name: str,
     input_shape: tuple[int, int, int],
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The input of pixels 0 to 255, and what goes into the first layer of a net.
+    """The input for pixels 0 to 255, and the tensor that the first layer of a net takes.
+
+    Example:
+        ```python
+        inputs, x = preprocessed_input("MobileNetV2", (96, 96, 3))  # x is scaled to -1..1
+        ```
 
     Args:
-        name: One of `tfprune.zoo.APPLICATIONS`.
+        name: one of `tfprune.zoo.APPLICATIONS`.
         input_shape: (height, width, channels).
-        mean: Grey level of each channel, used where the net has no convention for the channels.
-        std: Its standard deviation.
+        mean: mean of each channel, used if the net has no convention for these channels.
+        std: standard deviation of each channel.
 
     Returns:
-        The input tensor and what `preprocess_input` of the net's module makes of it.
+        The input tensor, and the same after `preprocess_input` of the net's module.
 
     Raises:
-        UsageError: The net takes no images of this shape.
+        UsageError: the net does not take images of this shape.
     """
     net = KERAS_APPLICATIONS[name]
     inputs = pixels(input_shape)
@@ -127,16 +138,16 @@ def prepared(
         return image_input(input_shape, mean, std)
     if net.convention == "inside":
         return inputs, inputs
-    inputs, x = image_input(input_shape, *_FIGURES[net.convention])
-    # Turning the weights of the first convolution round would save this step, but then files of
-    # weights would no longer mean the same here and in Keras.
+    inputs, x = image_input(input_shape, *_NORMALISATION[net.convention])
+    # Reordering the first kernel would save this step, but then weight files of Keras would not
+    # fit.
     return inputs, keras.ops.flip(x, axis=-1) if net.convention == "caffe" else x
 
 
-def _start(
+def _check_weights(
     name: str, weights: str | os.PathLike[str], input_shape: tuple[int, int, int]
 ) -> str | Path:
-    """`weights`, checked; a file as a path."""
+    """Checks `weights`; returns a file as a path."""
     if weights == "imagenet" and len(input_shape) == 3 and input_shape[-1] != 3:
         raise UsageError(
             f'weights = "imagenet" of {name} take 3 channels, not {input_shape[-1]}: '
@@ -146,18 +157,18 @@ def _start(
         return str(weights)
     if not isinstance(weights, str | os.PathLike) or not Path(weights).is_file():
         raise UsageError(
-            f"weights of {name} are {str(weights)!r}, which is no file: "
+            f"weights of {name} are {str(weights)!r}, which is not a file: "
             'give "imagenet", "random" or the path of a file'
         )
     return Path(weights)
 
 
 @contextlib.contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
-    """Lets Keras draw its seeds from `seed`, and leaves the global state as it was.
+def _python_seed(seed: int) -> Iterator[None]:
+    """Seeds Python's random generator within the context, and restores its state afterwards.
 
-    The nets give their initializers and dropouts no seed, and Keras then draws one from Python's
-    own generator, when the layer is made.
+    The nets give no seed to their initializers and dropouts, so Keras draws one from Python's
+    generator when it creates a layer.
     """
     state = random.getstate()
     random.seed(seed)
@@ -175,8 +186,8 @@ def _keras_net(
     options: dict[str, Any],
 ) -> keras.Model:
     try:
-        # Keras reports a download on stdout, and warns of image sizes that it has no weights for
-        # and of channel counts: both are allowed here, and documented there.
+        # Keras reports downloads on stdout. It warns about image sizes without weights of their
+        # own and about numbers of channels, which are both supported here.
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return getattr(keras.applications, name)(
@@ -190,9 +201,9 @@ def _keras_net(
     except Exception as error:
         if isinstance(error, ValueError) and "corrupted" not in str(error):
             raise UsageError(f"{name} cannot be built: {_one_line(error)}") from error
-        # Keras raises a bare Exception when an address does not answer.
-        fetching = (OSError, ValueError, http.client.HTTPException)
-        if weights is None or not (type(error) is Exception or isinstance(error, fetching)):
+        # Keras raises a plain Exception if a server does not answer.
+        download_errors = (OSError, ValueError, http.client.HTTPException)
+        if weights is None or not (type(error) is Exception or isinstance(error, download_errors)):
             raise
         raise TfpruneError(
             f"ImageNet weights of {name} cannot be fetched ({_one_line(error)}): "
@@ -200,11 +211,11 @@ def _keras_net(
         ) from error
 
 
-def _named_afresh(net: keras.Model) -> keras.Model:
-    """The net with the layer names of a fresh process, the same in every process.
+def _with_fresh_names(net: keras.Model) -> keras.Model:
+    """The net with the layer names of a new process, so that they are always the same.
 
-    Keras counts the layers that have no name of their own, over all models a process makes.
-    Variables keep the names of their layers, so renamed layers are made anew.
+    Keras numbers layers without a name over all models of a process. Variables keep the names of
+    their layers, so a renamed net is rebuilt.
     """
     numbered: dict[str, list[tuple[int, keras.Operation]]] = {}
     for operation in net.operations:
@@ -212,8 +223,8 @@ def _named_afresh(net: keras.Model) -> keras.Model:
         if kind.replace("_", "") == type(operation).__name__.lower():
             numbered.setdefault(kind, []).append((int(number or 0), operation))
     fresh = True
-    for kind, found in numbered.items():
-        ordered = sorted(found, key=lambda each: each[0])
+    for kind, operations in numbered.items():
+        ordered = sorted(operations, key=lambda numbered_operation: numbered_operation[0])
         for number, (_, operation) in enumerate(ordered):
             name = f"{kind}_{number}" if number else kind
             fresh &= operation.name == name
@@ -230,22 +241,22 @@ def _named_afresh(net: keras.Model) -> keras.Model:
 
 
 def _refresh(layer: keras.Layer) -> None:
-    """Lets a Normalization see that its variables were assigned."""
+    """Updates the constants of a Normalization layer after its variables were assigned."""
     if isinstance(layer, keras.layers.Normalization):
         layer.finalize_state()
 
 
 def _load(net: keras.Model, path: Path, name: str) -> None:
-    """Reads a file of weights, as Keras reads ImageNet's."""
-    floats = [each for each in net.weights if keras.backend.is_float_dtype(each.dtype)]
+    """Loads a weight file as Keras loads the ImageNet weights."""
+    floats = [weight for weight in net.weights if keras.backend.is_float_dtype(weight.dtype)]
     for variable in floats:
-        # Of some files Keras reads what it can find and leaves the rest as it was.
+        # Keras silently skips weights that are missing in some files; they stay NaN then.
         variable.assign(keras.ops.full_like(variable, math.nan))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             net.load_weights(path)
-        missing = [each.path for each in floats if keras.ops.any(keras.ops.isnan(each))]
+        missing = [weight.path for weight in floats if keras.ops.any(keras.ops.isnan(weight))]
         if missing:
             raise ValueError(f"no {missing[0]} in it")
     except (ValueError, OSError, KeyError) as error:
@@ -254,8 +265,8 @@ def _load(net: keras.Model, path: Path, name: str) -> None:
             "give a file of the same net and options"
         ) from error
     for layer in net.layers:
-        # EfficientNet's published files hold the deviation where the variance belongs. Keras mends
-        # that with one more layer, and only when it fetches the file itself.
+        # The published files of EfficientNet hold the deviation instead of the variance. Keras
+        # corrects this with one more layer, but only if it downloads the file itself.
         if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
             variance = keras.ops.convert_to_numpy(layer.adapt_variance)
             if variance.shape == (3,) and np.allclose(variance, _IMAGENET_STD, atol=1e-4):
@@ -264,6 +275,6 @@ def _load(net: keras.Model, path: Path, name: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """What an error says, or its type where it says nothing; Keras may list every layer."""
+    """The shortened message of an error, since Keras may list every layer; else its type."""
     text = textwrap.shorten(str(error), 300, placeholder=" ...")
     return text.rstrip(". ") or type(error).__name__

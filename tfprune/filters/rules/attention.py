@@ -46,8 +46,8 @@ def attention(trace: Trace, layer: Any, *inputs: Channels) -> Sequence[Channels]
         trace.number("output_shape", made, 0)
     else:
         trace.unite(made, given["query"])
-    # Whoever asks for the scores gets one more output, which has no channels.
-    return [made, *(trace.opaque(each.shape) for each in trace.call.outputs[1:])]
+    # With the scores there is one more output, which has no channels.
+    return [made, *(trace.opaque(tensor.shape) for tensor in trace.call.outputs[1:])]
 
 
 @channel_rule(layers.GroupQueryAttention)
@@ -66,15 +66,15 @@ def _named(trace: Trace, inputs: Sequence[Channels]) -> dict[str, Channels] | No
         **dict(zip(("query", "value", "key"), trace.call.args, strict=False)),
         **trace.call.kwargs,
     }
-    found = {
+    roles = {
         name: values[id(given[name])]
         for name in ("query", "value", "key")
         if id(given.get(name)) in values
     }
-    if "value" in found:
-        found.setdefault("key", found["value"])
-    known = {id(given.get(name)) for name in found}
-    return found if len(found) == 3 and values.keys() <= known else None
+    if "value" in roles:
+        roles.setdefault("key", roles["value"])
+    known = {id(given.get(name)) for name in roles}
+    return roles if len(roles) == 3 and values.keys() <= known else None
 
 
 channel_rule(layers.Attention, layers.AdditiveAttention)(

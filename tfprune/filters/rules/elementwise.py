@@ -186,7 +186,7 @@ def operation_of_several(
 
     def combine(*values: Any) -> np.ndarray:
         # A number stays one, since Keras chooses the type of the result by it.
-        cast = [each if np.ndim(each) == 0 else each.astype(np.float32) for each in values]
+        cast = [value if np.ndim(value) == 0 else value.astype(np.float32) for value in values]
         return np.asarray(keras.ops.convert_to_numpy(operation(*cast)), np.float64)
 
     product = isinstance(operation, knp.Multiply)
@@ -216,7 +216,7 @@ def combined(
         names: of each operand, the parameter of the call that it is; for operands that are arrays.
         product: whether zero times something that varies is zero.
     """
-    inputs = [each for each in operands if isinstance(each, Channels)]
+    inputs = [operand for operand in operands if isinstance(operand, Channels)]
     shape = tuple(trace.call.outputs[0].shape)
     back = _meeting_axis(inputs, shape)
     spread_out = "spreads it over all channels"

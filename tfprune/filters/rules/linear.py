@@ -101,7 +101,7 @@ def einsum_dense(trace: Trace, layer: Any, x: Channels) -> Channels:
     place = weights.index(last)
     silent = (kernel == 0).all(axis=tuple(k for k in range(kernel.ndim) if k != place))
     biased = layer.bias is not None
-    # A bias along several axes is no constant of a channel.
+    # A bias along several axes is not one constant for a channel.
     made = trace.produce(-1, np.where(silent & (not biased), 0.0, np.nan))
     trace.weight(layer.kernel, weights.index(read), x, "input")
     trace.weight(layer.kernel, place, made, "filter")

@@ -119,14 +119,14 @@ def rescaling(trace: Trace, layer: Any, x: Channels) -> Channels:
     """A number for all channels, or a list with one for each."""
     if x.axis is None:
         return trace.passed(x)
-    sizes = {np.shape(each) for each in (layer.scale, layer.offset)} - {(), (1,)}
+    sizes = {np.shape(numbers) for numbers in (layer.scale, layer.offset)} - {(), (1,)}
     if sizes:
         last = keras.config.image_data_format() == "channels_last"
         if not last or x.axis != len(x.shape) - 1 or sizes != {(len(x),)}:
             return refuse(trace, "has numbers along other axes than the channels'", x)[0]
         trace.listed("scale", x)
         trace.listed("offset", x)
-    scale, offset = (np.asarray(each, np.float64) for each in (layer.scale, layer.offset))
+    scale, offset = (np.asarray(numbers, np.float64) for numbers in (layer.scale, layer.offset))
     return trace.passed(replace(x, constant=x.constant * scale + offset))
 
 

@@ -71,7 +71,7 @@ def _meeting(trace: Trace, members: Sequence[Channels], axis: int) -> Channels:
     meeting = [trace.along(member, axis) for member in members]
     for other in meeting[1:]:
         trace.unite(meeting[0], other)
-    constant = agreed(np.stack([each.constant for each in meeting]))
+    constant = agreed(np.stack([member.constant for member in meeting]))
     return replace(meeting[0], constant=constant, linear=None)
 
 

@@ -31,10 +31,10 @@ _SIZE: TypeTable[str] = TypeTable(
 @channel_rule(*_SIZE)
 def recurrent(trace: Trace, layer: Any, x: Channels, *states: Channels) -> Sequence[Channels]:
     """A unit takes its column of every gate, and its row of the recurrent kernel, with it."""
-    shapes = [tuple(each.shape) for each in trace.call.outputs]
+    shapes = [tuple(tensor.shape) for tensor in trace.call.outputs]
     axis = _channel_axis(layer, shapes[0], steps=layer.return_sequences)
     made = trace.produce(axis)
-    _held(trace, layer, made)
+    _freeze_coupled(trace, layer, made)
     for state in states:
         trace.unite(made, trace.along(state, _channel_axis(layer, state.shape, steps=False)))
     made = _cell(trace, layer, x, made, starts_at_zero=not states)
@@ -51,13 +51,13 @@ def _channel_axis(layer: Any, shape: Sequence[int | None], *, steps: bool) -> in
     return 1 + steps if first else len(shape) - 1
 
 
-def _held(trace: Trace, layer: Any, made: Channels) -> None:
-    """Freezes the units of a layer that nobody can take apart."""
+def _freeze_coupled(trace: Trace, layer: Any, made: Channels) -> None:
+    """Freezes the units of a layer whose units depend on each other in a way without a rule."""
     if layer.stateful:
         trace.freeze(made, f"{layer.name} keeps its state between batches")
-    for each in (layer.activation, getattr(layer, "recurrent_activation", None)):
-        if not is_pointwise(each):
-            trace.freeze(made, not_pointwise(each))
+    for activation in (layer.activation, getattr(layer, "recurrent_activation", None)):
+        if not is_pointwise(activation):
+            trace.freeze(made, not_pointwise(activation))
 
 
 def _cell(
@@ -109,14 +109,14 @@ def bidirectional(trace: Trace, layer: Any, x: Channels, *states: Channels) -> S
         return refuse(trace, "has directions of different sizes", *everything)
     if getattr(ways[0], "data_format", None) == "channels_first":
         return refuse(trace, "joins its directions along another axis", *everything)
-    shapes = [tuple(each.shape) for each in trace.call.outputs]
+    shapes = [tuple(tensor.shape) for tensor in trace.call.outputs]
     axis = _channel_axis(ways[0], shapes[0], steps=ways[0].return_sequences)
     made = trace.produce(axis)
     size = getattr(ways[0], _SIZE[type(ways[0])])
     halves = []
     for way, key, ids in zip(ways, ("layer", "backward_layer"), _split(made, size), strict=True):
         part = Channels((size,), 0, ids, np.full(size, np.nan))
-        _held(trace, way, part)
+        _freeze_coupled(trace, way, part)
         inner = replace(trace.call, operation=way)
         with trace.within(inner, key, "config"):
             trace.number(_SIZE[type(way)], part)

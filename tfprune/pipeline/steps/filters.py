@@ -272,7 +272,7 @@ def recalibrate_model(
     if context.dataset is None or not count:
         return model
     images = data.seen(context.dataset.train, count, seed=context.seed, augment=tuple(augment))
-    return filters.recalibrated(model, images)
+    return filters.recalibrate(model, images)
 
 
 _SHARES = {

@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, or any set of tensorflow_datasets."""
+"""Sources of images: scikit-learn's digits, or a data set of tensorflow_datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfprune.data._splits import Split
+from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 
 _DIGITS_TEST_SHARE = 0.2
@@ -21,7 +21,20 @@ _DIGITS_TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Source:
-    """`read(split, image_size, limit)` gives the first `limit` images of "train" or "test"."""
+    """A data set that can be read.
+
+    Example:
+        ```python
+        source = digits()
+        source.read("train", None, 100).images.shape  # (100, 8, 8, 1)
+        ```
+
+    Attributes:
+        origin: a description of the data set and its version.
+        classes: the name of each label, in order.
+        read: maps ("train" or "test", image size or None, limit or None) to the first `limit`
+            images of the split.
+    """
 
     origin: str
     classes: tuple[str, ...]
@@ -29,6 +42,13 @@ class Source:
 
 
 def digits() -> Source:
+    """The digits that scikit-learn contains, with a stratified test split of 20 %.
+
+    Example:
+        ```python
+        digits().classes  # ("0", "1", ..., "9")
+        ```
+    """
     import sklearn
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -53,10 +73,26 @@ def digits() -> Source:
 
 
 def from_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Source:
+    """A data set of tensorflow_datasets, downloaded and prepared if it is missing.
+
+    Example:
+        ```python
+        source = from_tfds("cifar10", "/data/tfds")
+        ```
+
+    Args:
+        name: the name of the data set.
+        data_dir: as for `tfprune.data.load`.
+
+    Raises:
+        UsageError: the name is unknown, the data set is not one for image classification, or the
+            directory cannot be used.
+        TfpruneError: the data set cannot be prepared.
+    """
     import tensorflow_datasets as tfds
 
-    where = data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
-    directory = Path(where).expanduser()
+    path = data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
+    directory = Path(path).expanduser()
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"data directory {directory} is a file: name a directory")
     try:
@@ -65,7 +101,7 @@ def from_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Source:
         raise UsageError(_unknown(name, error)) from None
     feature = _check_features(name, builder.info)
     try:
-        # tensorflow_datasets prints what it downloads; stdout is for results.
+        # tensorflow_datasets reports downloads on stdout, which is for results.
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare()
     except (
@@ -125,14 +161,14 @@ def _unknown(name: str, error: Exception) -> str:
 
     known = [*tfds.list_builders(with_community_datasets=False), "digits"]
     if name.partition(":")[0].partition("/")[0] in known:
-        # The set exists, its version or config does not.
+        # The data set exists, but not its version or config.
         return f"data set {name!r} cannot be opened: {_line(error.__cause__ or error)}"
     hint = did_you_mean(name.lower(), known, "see tensorflow_datasets' catalog for names")
     return f"unknown data set {name!r}: {hint}"
 
 
 def _check_features(name: str, info: Any) -> Any:
-    """Returns the image feature of a set that pairs one 8-bit image with one class label."""
+    """The image feature of a data set, which must pair one 8-bit image with one class label."""
     import tensorflow_datasets as tfds
 
     match info.supervised_keys:
@@ -152,11 +188,11 @@ def _check_features(name: str, info: Any) -> Any:
 
 
 def _resize(images: Any, size: tuple[int, int]) -> tf.Tensor:
-    """Bilinear with antialiasing, so that shrinking does not skip pixels; uint8 as before."""
+    """Resizes uint8 images bilinearly; antialiasing uses all pixels when images shrink."""
     return tf.cast(tf.round(tf.image.resize(images, size, antialias=True)), tf.uint8)
 
 
 def _line(error: BaseException) -> str:
-    """An error as one short line."""
+    """The type and the message of an error as one short line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

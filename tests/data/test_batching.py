@@ -9,7 +9,7 @@ from tfprune import UsageError, data
 
 
 def numbered(count: int, size: int = 8, channels: int = 1) -> data.Split:
-    """Images that are told apart by their label: every pixel of image i is i + 1, its label is i.
+    """Images that differ by their label: every pixel of image i is i + 1, its label is i.
 
     Black (0) then means padding.
     """
@@ -94,9 +94,9 @@ def test_crop_cuts_a_window_out_of_the_padded_image():
     ((pixels, labels),) = stream(split, 800, seed=0, augment=("crop",))
     padded = np.pad(images[labels], ((0, 0), (4, 4), (4, 4), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (6, 5), axis=(1, 2))
-    found = (np.moveaxis(windows, 3, -1) == pixels[:, None, None]).all((3, 4, 5))
-    corners = {(y, x) for _, y, x in np.argwhere(found)}
-    assert found.any((1, 2)).all()
+    matches = (np.moveaxis(windows, 3, -1) == pixels[:, None, None]).all((3, 4, 5))
+    corners = {(y, x) for _, y, x in np.argwhere(matches)}
+    assert matches.any((1, 2)).all()
     assert corners == {(y, x) for y in range(9) for x in range(9)}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
-from tfprune.filters import RemovalPlan, channel_groups, plan_document, planned, rebuild
+from tfprune.filters import RemovalPlan, channel_groups, plan_document, read_plan, rebuild
 from tfprune.model.cloning import copy
 from tfprune.slimming import plan
 
@@ -46,7 +46,7 @@ def test_a_plan_read_back_removes_the_same(model: keras.Model, seed: int) -> Non
     written = RemovalPlan(groups, random_alive(groups, np.random.default_rng(seed)))
     text = plan_document(written).model_dump_json()
     # As another process finds it: a model from a file, with units numbered anew.
-    read = planned(channel_groups(copy(model)), json.loads(text))
+    read = read_plan(channel_groups(copy(model)), json.loads(text))
     np.testing.assert_array_equal(read.alive, written.alive)
     assert read.removed == written.removed
     assert plan_document(read) == plan_document(written)
@@ -73,25 +73,28 @@ def test_a_model_of_open_sizes_has_a_document_without_macs() -> None:
     found = plan(model, params=0.6)
     document = plan_document(found)
     assert document.macs is None
-    assert planned(found.groups, document).removed == found.removed
+    assert read_plan(found.groups, document).removed == found.removed
 
 
 def test_what_is_coupled_need_not_be_named(model: keras.Model, document: dict[str, Any]) -> None:
     """People may write in `removed` what goes of one of the coupled layers."""
     groups = channel_groups(model)
     alive = random_alive(groups, np.random.default_rng(1))
-    read = planned(groups, document | {"removed": asked(groups, alive)})
+    read = read_plan(groups, document | {"removed": asked(groups, alive)})
     np.testing.assert_array_equal(read.alive, alive)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"removed": {"a": [0, -1]}}, "p.json is no removal plan: removed.a#2 = -1: "),
-        ({"removed": {"a": [True]}}, "p.json is no removal plan: removed.a#1 = True: "),
-        ({"removed": [1]}, "p.json is no removal plan: removed = [1] is no table: "),
-        ({"macs": [1]}, "p.json is no removal plan: macs = [1]: "),
-        ({"remove": {}}, "p.json is no removal plan: remove is unknown: did you mean 'removed'?"),
+        ({"removed": {"a": [0, -1]}}, "p.json is not a removal plan: removed.a#2 = -1: "),
+        ({"removed": {"a": [True]}}, "p.json is not a removal plan: removed.a#1 = True: "),
+        ({"removed": [1]}, "p.json is not a removal plan: removed = [1] is no table: "),
+        ({"macs": [1]}, "p.json is not a removal plan: macs = [1]: "),
+        (
+            {"remove": {}},
+            "p.json is not a removal plan: remove is unknown: did you mean 'removed'?",
+        ),
         (
             {"removed": {"a": [6]}},
             "p.json: layer 'a' has filters 0..5: 6 is out of range",
@@ -129,18 +132,18 @@ def test_damaged_and_foreign_plans_are_refused(
     model: keras.Model, document: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(tfprune.UsageError) as error:
-        planned(channel_groups(model), document | change, "p.json")
+        read_plan(channel_groups(model), document | change, "p.json")
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("document", [None, 3, "x", [], {}, {"removed": {}}, {"model": 3}])
 def test_what_is_no_plan_at_all(model: keras.Model, document: Any) -> None:
-    with pytest.raises(tfprune.UsageError, match=r"^the plan is no removal plan: ") as error:
-        planned(channel_groups(model), document)
+    with pytest.raises(tfprune.UsageError, match=r"^the plan is not a removal plan: ") as error:
+        read_plan(channel_groups(model), document)
     assert "\n" not in str(error.value)
 
 
 def test_a_plan_of_another_width_is_refused(document: dict[str, Any]) -> None:
     with pytest.raises(tfprune.UsageError, match="with 6 filters in layer 'a', and 'net' has 7"):
-        planned(channel_groups(build(width=7)), document)
+        read_plan(channel_groups(build(width=7)), document)

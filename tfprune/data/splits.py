@@ -1,4 +1,4 @@
-"""What a loaded set looks like."""
+"""A loaded data set: its splits, and statistics of its pixels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from tfprune.errors import UsageError
 class Split:
     """Images and their labels.
 
+    Example:
+        ```python
+        Split(np.zeros((10, 8, 8, 1), np.uint8), np.arange(10))
+        ```
+
     Attributes:
-        images: uint8, (n, height, width, channels), 0 to 255.
-        labels: int64, (n,).
+        images: uint8 (n, height, width, channels), 0 to 255.
+        labels: int64 (n,).
 
     Raises:
-        UsageError: On another shape or dtype.
+        UsageError: an array has another shape or dtype.
     """
 
     images: np.ndarray
@@ -32,7 +37,7 @@ class Split:
             )
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != np.int64:
             raise UsageError(
-                f"labels must be int64 of shape {self.images.shape[:1]}, one an image, "
+                f"labels must be int64 of shape {self.images.shape[:1]}, one for each image, "
                 f"not {self.labels.dtype} of shape {self.labels.shape}"
             )
 
@@ -42,15 +47,22 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A classification set, split into what may be trained on, chosen by, and reported.
+    """A data set for image classification with three splits.
+
+    Example:
+        ```python
+        dataset = data.load("digits", seed=0)
+        len(dataset.train), len(dataset.validation), len(dataset.test)  # (1293, 144, 360)
+        ```
 
     Attributes:
-        name: The name it was loaded by.
-        classes: The name of each label, in order.
-        train: What weights are fitted to.
-        validation: What epochs, ratios and variants are chosen by; held out of the train split.
-        test: What is reported, and decides nothing.
-        note: Where the images came from and how they were split, for a report.
+        name: the name that it was loaded by.
+        classes: the name of each label, in order.
+        train: the images that weights are trained on.
+        validation: the images that decide between epochs, ratios and variants; held out of the
+            train split.
+        test: the images for reported figures; they decide nothing.
+        note: the origin of the images and how they were split, for reports.
     """
 
     name: str
@@ -68,18 +80,24 @@ class Dataset:
 
 
 def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the standard deviation of each channel, for normalising.
+    """The mean and the standard deviation of each channel, for normalisation.
+
+    Example:
+        ```python
+        mean, std = data.statistics(dataset.train)
+        model = zoo.build("vgg", dataset.image_shape, 10, mean=mean, std=std)
+        ```
 
     Args:
-        split: What to look at; the train split, so that nothing leaks from the others.
+        split: the train split, so that the model learns nothing about the others.
 
     Returns:
-        Two float32 arrays of shape (channels,), in grey levels 0 to 255.
+        Two float32 arrays of shape (channels,), in the unit of pixels, 0 to 255.
     """
     count = split.images[..., 0].size
     total = np.zeros(split.images.shape[-1], np.int64)
     squares = np.zeros_like(total)
-    # Integers are exact, and parts keep the wider copy small.
+    # Sums of integers are exact, and parts keep the int64 copy small.
     for part in np.array_split(split.images, max(1, len(split) // 1024)):
         wide = part.astype(np.int64)
         total += wide.sum(axis=(0, 1, 2))

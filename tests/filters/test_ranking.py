@@ -11,8 +11,15 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.filters import ChannelGroups, channel_groups, in_rounds, keeping_share, rebuild, scores
-from tfprune.filters.cost import Cost
+from tfprune.filters import (
+    ChannelGroups,
+    channel_groups,
+    keeping_share,
+    plan_in_rounds,
+    rebuild,
+    scores,
+)
+from tfprune.filters.groups import ModelSize
 from tfprune.slimming import plan
 
 from .harness import randomised
@@ -39,7 +46,7 @@ def model() -> keras.Model:
 def test_rounds_meet_the_target_and_its_limits(model: keras.Model, target: dict) -> None:
     found = plan(model, **target, rounds=3)
     assert found.groups.model is model
-    cost, whole = Cost(found.groups), np.ones(found.groups.unit_count, bool)
+    cost, whole = ModelSize(found.groups), np.ones(found.groups.unit_count, bool)
     for name in set(target) & {"macs", "params"}:
         assert getattr(cost, name)(found.alive) <= 0.4 * getattr(cost, name)(whole)
     for group in found.groups:
@@ -69,7 +76,7 @@ def test_one_round_is_enough_where_the_order_stays(model: keras.Model, share: fl
 
 def test_one_round_is_one_shot(model: keras.Model) -> None:
     groups = channel_groups(model)
-    found = in_rounds(groups, partial(keeping_share, groups), 0.4, 1, "l1")
+    found = plan_in_rounds(groups, partial(keeping_share, groups), 0.4, 1, "l1")
     np.testing.assert_array_equal(
         found.alive, keeping_share(groups, scores(groups, "l1"), 0.4).alive
     )

@@ -1,4 +1,4 @@
-"""Batches for training, whose order depends on (seed, epoch) alone, and for evaluation."""
+"""Batches for training, whose order depends only on (seed, epoch), and for evaluation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfprune.data._splits import Split
+from tfprune.data.splits import Split
 from tfprune.errors import UsageError, did_you_mean
 
 CROP_PADDING = 4
-"""Pixels of zeros on each side before a random crop, as in He et al. 2016, section 4.2."""
+"""Pixels of padding on each side before a random crop, as in He et al. 2016, section 4.2."""
 
 
 def batches(
@@ -26,27 +26,36 @@ def batches(
 ) -> tf.data.Dataset:
     """Shuffled and augmented batches of the epochs `first_epoch` to `epochs - 1`.
 
-    The images stay in memory as uint8. What an epoch holds is a pure function of the split,
-    the batch size, `augment`, the seed and the epoch's number; a stream that starts at a later
-    epoch continues one that was cut off, bit for bit.
+    Example:
+        ```python
+        for images, labels in data.batches(dataset.train, 128, seed=0, augment=["flip"]):
+            print(images.shape, labels.shape)  # (128, 32, 32, 3) (128,)
+        ```
+
+    The images stay in memory as uint8. The content of an epoch is a pure function of the split, the
+    batch size, `augment`, the seed and the number of the epoch. A stream that starts at a later
+    epoch equals the end of a longer one, bit for bit.
 
     Args:
-        split: Usually the train split.
-        batch_size: Images in a batch; the last batch of an epoch holds what remains.
-        seed: Chooses the order and the augmentation.
-        epochs: One past the last epoch, counted from 0.
-        first_epoch: Where to start.
-        augment: Any of "crop" (pad each side with 4 black pixels, then cut out the original size
-            at random) and "flip" (mirror left and right with probability one half), both of He et
-            al. 2016, applied in the order given. Black is pixel value 0, where the paper pads
-            after subtracting the mean, with the mean.
+        split: usually the train split.
+        batch_size: images in a batch; the last batch of an epoch may be smaller.
+        seed: fixes the order and the augmentation.
+        epochs: one more than the last epoch, counted from 0.
+        first_epoch: the epoch to start at.
+        augment: any of "crop" (pad each side with 4 pixels of value 0, then crop the original size
+            at random) and "flip" (mirror left and right with probability 0.5), applied in this
+            order. He et al. 2016 pad after subtracting the mean, which equals padding with the
+            mean.
 
     Returns:
-        `(epochs - first_epoch) * steps_per_epoch(split, batch_size)` pairs of
-        images, float32 (batch, height, width, channels), 0 to 255, and labels, int64 (batch,).
+        `(epochs - first_epoch) * steps_per_epoch(split, batch_size)` pairs of images, float32
+        (batch, height, width, channels), 0 to 255, and labels, int64 (batch,).
 
     Raises:
-        UsageError: On an unknown augmentation or a batch size below 1.
+        UsageError: an augmentation is unknown, or the batch size is below 1.
+
+    Source:
+        He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385.
     """
     steps = steps_per_epoch(split, batch_size)
     augmentations = [_augmentation(name) for name in augment]
@@ -76,16 +85,21 @@ def batches(
 
 
 def seen(split: Split, count: int, *, seed: int, augment: Sequence[str] = ()) -> np.ndarray:
-    """The first images that a training would see, shuffled and augmented.
+    """The first images of a training, shuffled and augmented.
 
-    BatchNorm's statistics are taken anew on these: on images that are not augmented like those of
-    the training they are others than the weights have learnt to live with.
+    Example:
+        ```python
+        images = data.seen(dataset.train, 1000, seed=0, augment=["flip"])
+        ```
+
+    BatchNorm's statistics are recomputed on these images. Images without the augmentation of the
+    training have other statistics than the weights have adapted to.
 
     Args:
-        split: Usually the train split.
-        count: How many images; all of the split where it has fewer.
-        seed: As for `batches`.
-        augment: As for `batches`.
+        split: usually the train split.
+        count: number of images; at most the size of the split.
+        seed: as for `batches`.
+        augment: as for `batches`.
 
     Returns:
         float32 (count, height, width, channels), 0 to 255.
@@ -96,18 +110,23 @@ def seen(split: Split, count: int, *, seed: int, augment: Sequence[str] = ()) ->
 
 
 def plain_batches(split: Split, batch_size: int) -> tf.data.Dataset:
-    """Batches in the split's own order, for evaluation.
+    """Batches in the order of the split, for evaluation.
+
+    Example:
+        ```python
+        model.evaluate(data.plain_batches(dataset.validation, 128))
+        ```
 
     Args:
-        split: Any split.
-        batch_size: Images in a batch; the last batch holds what remains.
+        split: any split.
+        batch_size: images in a batch; the last batch may be smaller.
 
     Returns:
         Pairs of images, float32 (batch, height, width, channels), 0 to 255, and labels,
         int64 (batch,).
 
     Raises:
-        UsageError: On a batch size below 1.
+        UsageError: the batch size is below 1, or the split is empty.
     """
     steps_per_epoch(split, batch_size)
     return (
@@ -123,20 +142,25 @@ def plain_batches(split: Split, batch_size: int) -> tf.data.Dataset:
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """How many batches one epoch has.
+    """The number of batches in one epoch.
+
+    Example:
+        ```python
+        steps_per_epoch(split, 128)  # 391 for 50,000 images
+        ```
 
     Raises:
-        UsageError: On a batch size below 1, or an empty split.
+        UsageError: the batch size is below 1, or the split is empty.
     """
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size} must be 1 or more")
     if not len(split):
-        raise UsageError("the split is empty: there is nothing to make batches of")
+        raise UsageError("the split is empty: give a split with at least one image")
     return math.ceil(len(split) / batch_size)
 
 
 def _on_cpu(split: Split) -> tuple[tf.Tensor, tf.Tensor]:
-    # tf.data runs on the CPU: images that TensorFlow put on a GPU would be copied back each step.
+    # tf.data runs on the CPU. It would copy images from a GPU in each step.
     with tf.device("CPU"):
         return tf.constant(split.images), tf.constant(split.labels)
 
@@ -161,7 +185,8 @@ AUGMENTATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "crop": _crop,
     "flip": _flip,
 }
-"""Each takes uint8 images (batch, height, width, channels) and a seed, int64 (2,)."""
+"""Functions that map uint8 images (batch, height, width, channels) and a seed, int64 (2,), to
+augmented images."""
 
 
 def _augmentation(name: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Loading a set and holding its validation images out."""
+"""Loads a data set and holds out its validation images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 
-from tfprune.data._sources import digits, from_tfds
-from tfprune.data._splits import Dataset, Split
+from tfprune.data.sources import digits, from_tfds
+from tfprune.data.splits import Dataset, Split
 from tfprune.errors import UsageError
 
 
@@ -21,25 +21,31 @@ def load(
     limit: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Loads whole splits into memory.
+    """Loads the splits of a data set into memory.
+
+    Example:
+        ```python
+        dataset = data.load("digits", validation=0.2, seed=0)
+        dataset.train.images.shape  # (1149, 8, 8, 1)
+        ```
 
     Args:
-        name: "digits", which scikit-learn embeds (1,797 images of 8x8x1), or any
-            image-classification set of tensorflow_datasets, such as "cifar10"; a missing one is
-            downloaded and prepared.
-        data_dir: Where tensorflow_datasets keeps its sets; else the environment variable
-            TFDS_DATA_DIR, else tensorflow_datasets' own default.
-        validation: Share of the train split that is held out of it, stratified by class.
-        image_size: (height, width) to resize to; needed where sizes vary.
-        limit: At most so many images in each split, for a quick try.
-        seed: Chooses the validation images. The test split is the same for every seed.
+        name: "digits", which scikit-learn contains (1,797 images of 8x8x1), or an image
+            classification data set of tensorflow_datasets, such as "cifar10"; it is downloaded and
+            prepared if it is missing.
+        data_dir: where tensorflow_datasets stores its data sets; None means the environment
+            variable TFDS_DATA_DIR, or else the default of tensorflow_datasets.
+        validation: share of the train split that is held out, stratified by class; 0 to 1.
+        image_size: (height, width) to resize to; required if the sizes vary.
+        limit: the largest number of images in each split, for a quick trial.
+        seed: chooses the validation images. The test split is the same for every seed.
 
     Returns:
         The train, validation and test splits.
 
     Raises:
-        UsageError: If an argument is wrong, or the set is none of image classification.
-        TfpruneError: If the data is missing and cannot be fetched, or cannot be read.
+        UsageError: an argument is wrong, or the data set is not one for image classification.
+        TfpruneError: the data is missing and cannot be downloaded, or it cannot be read.
     """
     if not 0 < validation < 1:
         raise UsageError(f"validation={validation} must be a share between 0 and 1, such as 0.1")
@@ -48,11 +54,12 @@ def load(
     if limit is not None and limit < 1:
         raise UsageError(f"limit={limit} must be 1 image or more")
     source = digits() if name == "digits" else from_tfds(name, data_dir)
-    # Enough images that each split reaches the limit and stratifying finds every class twice.
-    wanted = limit and math.ceil(
+    # With so many images, each split can reach the limit, and stratification finds each class
+    # twice.
+    count = limit and math.ceil(
         max(limit, 2 * len(source.classes)) / min(validation, 1 - validation)
     )
-    kept, held_out = _hold_out(source.read("train", image_size, wanted), validation, seed)
+    kept, held_out = _hold_out(source.read("train", image_size, count), validation, seed)
     train, held_out, test = (
         Split(split.images[:limit], split.labels[:limit])
         for split in (kept, held_out, source.read("test", image_size, limit))
@@ -70,7 +77,7 @@ def load(
 
 
 def _hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Splits off a stratified `share`; the two parts are disjoint and cover the split."""
+    """Divides a split into a rest and a stratified `share`."""
     from sklearn.model_selection import train_test_split
 
     try:

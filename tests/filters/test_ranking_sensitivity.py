@@ -32,7 +32,7 @@ def test_a_row_a_group_and_share_and_only_that_group_is_smaller(model):
         return 0.5
 
     before = model.get_weights()
-    table = sensitivity(model, filters, shares=(0.75, 0.25))
+    table = sensitivity(model, filters, keep=(0.75, 0.25))
     assert seen == [(8, 4), (6, 4), (2, 4), (8, 3), (8, 1)]
     assert table.layers.tolist() == ["", "one", "one", "two", "two"]
     assert table.kept.tolist() == [0, 6, 2, 3, 1]
@@ -50,7 +50,7 @@ def test_the_least_important_channels_go_first(model):
     sensitivity(
         model,
         lambda slim: kept.append(np.abs(slim.get_layer("one").kernel).max()) or 0.0,
-        shares=(0.125,),
+        keep=(0.125,),
         importance="l2",
     )
     assert kept[1] == np.abs(kernel[..., 3]).max()
@@ -68,12 +68,12 @@ def test_removing_what_is_dead_costs_nothing(model):
     def error(slim: keras.Model) -> float:
         return float(np.abs(np.asarray(slim(images)) - whole).max())
 
-    table = sensitivity(model, error, shares=(0.5,))
+    table = sensitivity(model, error, keep=(0.5,))
     assert table.accuracy.max() < 1e-5
     assert tfprune.macs(model) > 0
 
 
 def test_a_share_outside_its_range_is_one_line(model):
     with pytest.raises(UsageError) as caught:
-        sensitivity(model, lambda slim: 0.0, shares=(1.5,))
-    assert str(caught.value) == "share=1.5 is not a share to keep: give a number in 0..1"
+        sensitivity(model, lambda slim: 0.0, keep=(1.5,))
+    assert str(caught.value) == "keep=1.5 is not a share to keep: give a number in 0..1"

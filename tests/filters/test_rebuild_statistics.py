@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.filters import recalibrated
+from tfprune.filters import recalibrate
 
 from .harness import randomised
 
@@ -30,7 +30,7 @@ def model() -> keras.Model:
 
 def test_statistics_are_the_mean_over_batches(model: keras.Model) -> None:
     images = np.random.default_rng(0).normal(2, 3, (24, 3, 3, 2)).astype(np.float32)
-    twin = recalibrated(model, images, batch_size=8)
+    twin = recalibrate(model, images, batch_size=8)
     maps = np.asarray(model.get_layer("conv")(images)).astype(np.float64).reshape(3, -1, 4)
     norm = twin.get_layer("first")
     np.testing.assert_allclose(norm.moving_mean, maps.mean(1).mean(0), rtol=1e-4, atol=1e-5)
@@ -47,7 +47,7 @@ def test_statistics_are_the_mean_over_batches(model: keras.Model) -> None:
 def test_all_else_and_the_original_stay(model: keras.Model) -> None:
     before = model.get_weights()
     images = np.random.default_rng(0).uniform(0, 255, (10, 3, 3, 2)).astype(np.uint8)
-    twin = recalibrated(model, images)
+    twin = recalibrate(model, images)
     assert not twin.compiled
     for variable, other, old in zip(model.weights, twin.weights, before, strict=True):
         np.testing.assert_array_equal(variable, old)
@@ -59,14 +59,14 @@ def test_all_else_and_the_original_stay(model: keras.Model) -> None:
 
 def test_a_frozen_norm_keeps_its_statistics(model: keras.Model) -> None:
     model.get_layer("first").trainable = False
-    twin = recalibrated(model, np.ones((4, 3, 3, 2), np.float32))
+    twin = recalibrate(model, np.ones((4, 3, 3, 2), np.float32))
     old = model.get_layer("first").moving_mean
     np.testing.assert_array_equal(twin.get_layer("first").moving_mean, old)
 
 
 def test_it_stays_compiled(model: keras.Model) -> None:
     model.compile("adam", "mse", metrics=["mae"])
-    twin = recalibrated(tfprune.slim(model, filters=0.5), np.ones((4, 3, 3, 2), np.float32))
+    twin = recalibrate(tfprune.slim(model, filters=0.5), np.ones((4, 3, 3, 2), np.float32))
     assert twin.compiled
     assert isinstance(twin.optimizer, keras.optimizers.Adam)
     assert twin.optimizer is not model.optimizer

@@ -1,4 +1,4 @@
-"""Every name the zoo builds and the options it takes: tables alone, so that no Keras is needed."""
+"""The names of the zoo and their options, as tables that do not need Keras."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from tfprune.errors import UsageError, did_you_mean
 
 @dataclass(frozen=True)
 class Net:
-    """A net of the papers.
+    """A CNN of a paper.
 
     Attributes:
-        module: the module of the zoo that builds it.
-        function: what builds it there.
-        fixed: arguments that the name stands for.
-        options: arguments that are left to the caller.
+        function: the function in `tfprune.zoo.papers` that builds it.
+        fixed: arguments that the name fixes.
+        options: arguments that the caller may give.
     """
 
-    module: str
     function: str
     fixed: dict[str, int]
     options: tuple[str, ...] = ("width",)
@@ -34,11 +32,11 @@ class Application:
     """A classifier of `keras.applications`.
 
     Attributes:
-        convention: what its pixels must be: `"tf"` -1..1, `"torch"` and `"caffe"` ImageNet's mean
-            taken off each colour, `"inside"` 0..255, which its own first layers scale.
-        smallest: least height and width in pixels.
-        options: numbers and switches of its own that matter below its top.
-        rgb: its convention has a figure for red, green and blue, and none for other channels.
+        convention: how its input is scaled: `"tf"` to -1..1; `"torch"` and `"caffe"` subtract
+            ImageNet's mean of each colour; `"inside"` takes 0..255, scaled by its own first layers.
+        smallest: the smallest height and width in pixels.
+        options: arguments of the Keras function that have an effect below its top.
+        rgb: whether its convention is defined only for red, green and blue.
     """
 
     convention: Literal["tf", "torch", "caffe", "inside"]
@@ -48,14 +46,11 @@ class Application:
 
 
 NETS: dict[str, Net] = {
-    "conv2": Net("conv", "conv", {"modules": 1}),
-    "conv4": Net("conv", "conv", {"modules": 2}),
-    "conv6": Net("conv", "conv", {"modules": 3}),
-    "vgg": Net("vgg", "vgg", {}, ("blocks", "width")),
-    **{
-        f"resnet{depth}": Net("resnet", "resnet", {"depth": depth})
-        for depth in (20, 32, 44, 56, 110)
-    },
+    "conv2": Net("conv", {"modules": 1}),
+    "conv4": Net("conv", {"modules": 2}),
+    "conv6": Net("conv", {"modules": 3}),
+    "vgg": Net("vgg", {}, ("blocks", "width")),
+    **{f"resnet{depth}": Net("resnet", {"depth": depth}) for depth in (20, 32, 44, 56, 110)},
 }
 
 _CONVNEXT = Application("inside", rgb=True)
@@ -88,7 +83,7 @@ KERAS_APPLICATIONS: dict[str, Application] = {
 }
 
 NAMES: tuple[str, ...] = tuple(NETS)
-"""The nets of the papers."""
+"""The CNNs of papers."""
 
 APPLICATIONS: tuple[str, ...] = tuple(KERAS_APPLICATIONS)
 """The classifiers of `keras.applications`."""
@@ -96,6 +91,11 @@ APPLICATIONS: tuple[str, ...] = tuple(KERAS_APPLICATIONS)
 
 def options_of(name: str) -> tuple[str, ...]:
     """The options of a name, sorted.
+
+    Example:
+        ```python
+        options_of("VGG16")  # ("dropout", "weights")
+        ```
 
     Args:
         name: one of `NAMES` or `APPLICATIONS`.
@@ -106,43 +106,54 @@ def options_of(name: str) -> tuple[str, ...]:
 
 
 def check(name: str, options: Iterable[str] | Mapping[str, Any] = ()) -> None:
-    """Checks a name and its options, without importing Keras.
+    """Checks a name and its options without importing Keras.
+
+    Example:
+        ```python
+        zoo.check("resnet20", {"width": 8})
+        ```
 
     Args:
-        name: what `build` is to build.
-        options: the options by name, whose values are checked too; or their names alone.
+        name: the name of a model, as for `build`.
+        options: the options with their values; or only their names.
 
     Raises:
-        UsageError: The zoo has no such name, the name no such option, or the option no such value.
+        UsageError: the name or an option is unknown, or a value is impossible.
     """
     if name not in NETS and name not in KERAS_APPLICATIONS:
-        raise UsageError(f"unknown model {name!r}: {_near(name)}")
+        raise UsageError(f"unknown model {name!r}: {_suggestion(name)}")
     for option in options:
         if option not in options_of(name):
             raise UsageError(
                 f"unknown option {option!r} of {name}: {did_you_mean(option, options_of(name))}"
             )
     for option, value in options.items() if isinstance(options, Mapping) else ():
-        checked(option, value, name)
+        check_option(option, value, name)
 
 
-# Wider and deeper nets than any paper's; a typing error is larger still.
+# No paper has wider or deeper nets; larger values are typing errors.
 _WIDEST, _MOST_BLOCKS = 1024, 64
 
 
-def checked(option: str, value: Any, of: str = "the net") -> Any:
-    """The value of an option.
+def check_option(option: str, value: Any, of: str = "the net") -> Any:
+    """Checks the value of an option and converts it to the type that the nets take.
+
+    Example:
+        ```python
+        check_option("width", np.int64(8))  # 8
+        check_option("alpha", 1)  # 1.0
+        ```
 
     Args:
-        option: one of `options_of` some name.
-        value: what was given.
-        of: the name, for the message.
+        option: an option of a name of the zoo; see `options_of`.
+        value: the value of the option.
+        of: the name of the model, for the message.
 
     Returns:
-        The same value, a number in the type that the nets take.
+        The converted value.
 
     Raises:
-        UsageError: It cannot be; the message says what can.
+        UsageError: the value is impossible.
     """
     match option:
         case "width":
@@ -153,7 +164,7 @@ def checked(option: str, value: Any, of: str = "the net") -> Any:
                     f"blocks is {_cut(value)} and must be a list of whole numbers, such as [2, 2]"
                 )
             positive("the number of blocks", len(value), _MOST_BLOCKS)
-            return tuple(positive("a number in blocks", each, _MOST_BLOCKS) for each in value)
+            return tuple(positive("a number in blocks", count, _MOST_BLOCKS) for count in value)
         case "depth_multiplier":
             return positive(option, value, _WIDEST)
         case "minimalistic":
@@ -169,12 +180,12 @@ def checked(option: str, value: Any, of: str = "the net") -> Any:
                 raise UsageError(f"alpha is {_cut(value)} and must be a number above 0")
             if value > _WIDEST:
                 raise UsageError(f"alpha is {_cut(value)}, beyond {_WIDEST:,}, the most there is")
-            # Keras writes it into the names of weight files, where 1 is not 1.0.
+            # It is part of the name of Keras' weight file, with a decimal point.
             return float(value)
         case "weights":
             if not isinstance(value, str | os.PathLike) or not str(value):
                 raise UsageError(
-                    f"weights of {of} are {_cut(str(value))}, which is no file: "
+                    f"weights of {of} are {_cut(str(value))}, which is not a file: "
                     'give "imagenet", "random" or the path of a file'
                 )
             return value
@@ -182,12 +193,22 @@ def checked(option: str, value: Any, of: str = "the net") -> Any:
 
 
 def positive(what: str, value: Any, largest: int | None = None) -> int:
-    """Returns a whole number of 1 or more.
+    """Checks that a value is a whole number of 1 or more, and converts it to int.
+
+    Example:
+        ```python
+        positive("classes", np.int64(10))  # 10
+        ```
+
+    Args:
+        what: what the value is, for the message.
+        value: the value to check.
+        largest: the largest value that is allowed.
 
     Raises:
-        UsageError: On anything else.
+        UsageError: the value is something else.
     """
-    # bool is a kind of int, and NumPy's integers are none.
+    # bool is a subclass of int; NumPy's integers are not.
     whole = type(value) is not bool and isinstance(value, numbers.Integral)
     number = int(value) if whole else 0
     if number < 1:
@@ -207,12 +228,12 @@ def _cut(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _near(name: Any) -> str:
+def _suggestion(name: Any) -> str:
     names = NAMES + APPLICATIONS
-    # Of "resnet50", the letters alone say resnet56.
-    for each in names:
-        if each.lower() == str(name).lower():
-            return f"did you mean {each!r}?"
+    # Without this, resnet56 would be suggested for "resnet50" instead of ResNet50.
+    for known in names:
+        if known.lower() == str(name).lower():
+            return f"did you mean {known!r}?"
     otherwise = (
         f"choose one of {', '.join(NAMES)}, or a classifier of keras.applications "
         "such as MobileNetV2 or ResNet50"
