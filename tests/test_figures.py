@@ -29,7 +29,7 @@ from tfprune.figures import Figure, Number
 
 figures.FIGURES += ({ROW},)
 
-from tfprune.pipeline.schema import json_schema
+from tfprune.pipeline import json_schema
 from tfprune.report import judge, over_seeds, planned, read_run, render, write_report
 from tfprune.report.budgets import Budget
 from tfprune.report.tables import artifact_figures

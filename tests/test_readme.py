@@ -43,7 +43,7 @@ PARSED = {
     "tfprune export": "it starts another Python; tests/cli/test_cli.py runs it",
     "tfprune inspect dense.keras --sensitivity": "it cuts often; tests/cli/test_cli.py runs it",
     "tfprune measure": "it times files; tests/cli/test_measure.py runs it",
-    "tfprune verify": "it loads each file of a run; tests/cli/test_verify.py runs it",
+    "tfprune verify": "it loads each file of a run; tests/cli/test_artifacts_verify.py runs it",
     "tfprune run pipelines/": "they are studies of hours; their files and settings are checked",
     "tfprune run mine.toml": "tests/pipeline runs pipelines; variants and settings are checked",
     "python -m benchmarks.lottery": "it reads a study of hours; the module is there",

@@ -8,13 +8,13 @@ from typing import get_args
 
 import keras
 import pytest
-from tfprune.pipeline.kinds import FormatName
 
 from tfprune.artifacts import export
 from tfprune.errors import UsageError
 from tfprune.formats import registry
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.runner import run
+from tfprune.vocabulary import FormatName
 
 
 @pytest.fixture

@@ -86,13 +86,12 @@ def option(
         )
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
-        many = "" if get_origin(inner) is Literal else "LAYER"
         return click.option(
             flag,
             field,
             multiple=True,
             type=_type(*_resolved(inner, [])),
-            metavar=many or None,
+            metavar=None if get_origin(inner) is Literal else "LAYER",
             help=f"{text} Repeatable.",
         )
     metavar = "NAME" if get_origin(kind) is Literal and len(get_args(kind)) > _FEW_NAMES else None
