@@ -138,7 +138,7 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
                 ("dropout = 1", "dropout is 1 and must be a number from 0 to below 1"),
                 ("dropout = nan", "dropout is nan and must be a number from 0 to below 1"),
                 ("alpha = 0", "alpha is 0 and must be a number above 0"),
-                ("weights = 3", "weights of MobileNetV2 are '3', which is no file"),
+                ("weights = 3", "weights of MobileNetV2 are '3', which is not a file"),
             )
         ),
         *(

@@ -11,7 +11,7 @@ from tfprune.errors import UsageError
 from tfprune.filters.cost import Cost
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.plan import RemovalPlan, removing
-from tfprune.validation import one_line
+from tfprune.validation import describe_error
 
 Count = pydantic.NonNegativeInt
 BeforeAndAfter = Annotated[list[Count], pydantic.Field(min_length=2, max_length=2)]
@@ -83,7 +83,7 @@ def planned(groups: ChannelGroups, document: Any, name: str = "the plan") -> Rem
         try:
             document = PlanDocument.model_validate(document)
         except pydantic.ValidationError as error:
-            said = one_line(error, PlanDocument)
+            said = describe_error(error, PlanDocument)
             raise UsageError(f"{name} is no removal plan: {said.lstrip()}") from error
     present = {path: len(units) for path, units in groups.producers.items()}
     for path in document.channels | present:

@@ -34,7 +34,7 @@ from tfprune.pipeline.kinds import (
 from tfprune.report.budgets import Budget, mistakes
 from tfprune.report.run import own_formats
 from tfprune.training import Training
-from tfprune.validation import one_line, read_toml
+from tfprune.validation import describe_error, read_toml
 
 # A file system takes names of 255 bytes, and hashes and suffixes come on top of these.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -318,4 +318,4 @@ def load_pipeline(path: str | Path, settings: Sequence[str] = ()) -> Pipeline:
     try:
         return Pipeline.model_validate(raw)
     except ValidationError as error:
-        raise UsageError(f"{path}: {one_line(error, Pipeline)}") from error
+        raise UsageError(f"{path}: {describe_error(error, Pipeline)}") from error

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tfprune.errors import TfpruneError
 from tfprune.files import read_json
-from tfprune.validation import one_line
+from tfprune.validation import describe_error
 
 # What is asked for is written down in a record; not measured is null, and NaN is what it is.
 Figure = float | None
@@ -168,7 +168,7 @@ def read_record(path: Path, kind: type[Record]) -> dict[str, Any]:
         kind.model_validate(document)
     except ValidationError as error:
         # Nobody adds a key to a record by hand.
-        said = one_line(error, kind).replace(": add it", "")
+        said = describe_error(error, kind).replace(": add it", "")
         raise TfpruneError(f"{path} is damaged ({said}): delete it and run again") from error
     except RecursionError as error:
         raise TfpruneError(f"{path} is damaged (too deep): delete it and run again") from error

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.report.run import RUN, Run
-from tfprune.validation import one_line, read_toml
+from tfprune.validation import describe_error, read_toml
 
 # Limits that say how far from a reference, not where.
 RELATIVE = ("max_drop", "max_rise", "min_ratio", "max_ratio")
@@ -226,4 +226,4 @@ def _checked(raw: Any, path: Path, within: str) -> Budget:
     try:
         return Budget.model_validate(raw)
     except ValidationError as error:
-        raise UsageError(f"{path}: {one_line(error, Budget, within)}") from error
+        raise UsageError(f"{path}: {describe_error(error, Budget, within)}") from error
