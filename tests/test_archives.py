@@ -24,17 +24,17 @@ SUFFIXES = [".tar.gz", ".tar.zst"]
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    found = tarfile.TarInfo(name)
-    found.type, found.linkname = kind, link
-    return found
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
 
 
 def packed(path: Path, *members: tarfile.TarInfo, content: bytes = b"") -> Path:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        for each in members:
-            each.size = len(content) if each.isfile() else 0
-            tar.addfile(each, io.BytesIO(content))
+        for info in members:
+            info.size = len(content) if info.isfile() else 0
+            tar.addfile(info, io.BytesIO(content))
     squeeze = zstandard.compress if path.suffix == ".zst" else gzip.compress
     path.write_bytes(squeeze(stream.getvalue()))
     return path
@@ -71,7 +71,7 @@ def test_packing_and_unpacking_gives_the_files_back(tmp_path: Path, out: Path, s
         member("device", tarfile.CHRTYPE),
         member("pipe", tarfile.FIFOTYPE),
     ],
-    ids=lambda each: f"{each.name} {each.linkname}",
+    ids=lambda info: f"{info.name} {info.linkname}",
 )
 def test_members_that_lead_out_are_refused(
     tmp_path: Path, out: Path, hostile: tarfile.TarInfo, suffix: str
@@ -85,7 +85,7 @@ def test_members_that_lead_out_are_refused(
 
 
 def test_an_absolute_path_stays_inside(tmp_path: Path, out: Path) -> None:
-    """PEP 706: the leading slash goes, and the rest lands where it may."""
+    """PEP 706: the leading slash is removed."""
     unpack(packed(tmp_path / "a.tar.gz", member("/escaped")), out)
     assert [path.name for path in out.iterdir()] == ["escaped"]
 
@@ -143,10 +143,10 @@ def test_a_keras_file_that_grows_too_large_is_refused(tmp_path: Path) -> None:
 # Small files that would become large
 
 
-def raw_member(name: str, kind: bytes, content: bytes, said: int | None = None) -> bytes:
-    """A header and its content; `said` is the size that the header claims."""
+def raw_member(name: str, kind: bytes, content: bytes, size: int | None = None) -> bytes:
+    """A header and its content; `size` is the size in the header."""
     header = member(name, kind)
-    header.size = len(content) if said is None else said
+    header.size = len(content) if size is None else size
     return header.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
 
 
@@ -166,8 +166,8 @@ HOSTILE = {
     "many global headers": raw_member("g", tarfile.XGLTYPE, pax("a", "1" * 4000)) * 2000,
     "a long name": raw_member("n", tarfile.GNUTYPE_LONGNAME, bytes(1 << 24)),
     "a long link": raw_member("n", tarfile.GNUTYPE_LONGLINK, bytes(1 << 24)),
-    "a name that is said to be long": raw_member("n", tarfile.GNUTYPE_LONGNAME, b"", said=3 << 30),
-    "a file that is said to be huge": raw_member("f", tarfile.REGTYPE, b"", said=3 << 40),
+    "a name that is said to be long": raw_member("n", tarfile.GNUTYPE_LONGNAME, b"", size=3 << 30),
+    "a file that is said to be huge": raw_member("f", tarfile.REGTYPE, b"", size=3 << 40),
     "a size in a pax header": raw_member("x", tarfile.XHDTYPE, pax("size", "1" * 15)) + FILE,
     "a sparse file": raw_member("f", tarfile.GNUTYPE_SPARSE, b"x"),
     "a sparse file of pax": raw_member("x", tarfile.XHDTYPE, pax("GNU.sparse.map", "0,1" * 1000))
@@ -212,15 +212,15 @@ def test_archives_that_tar_itself_writes_are_read(tmp_path: Path, out: Path, kin
         names += ["d" * 150 + "/" + "n" * 150, "模" * 60]
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=kind) as tar:
         for place, name in enumerate(names):
-            each = member(name)
+            info = member(name)
             # Python writes a fraction of a second as a pax header of its own.
-            each.mtime, each.size = 1.5 if kind == tarfile.PAX_FORMAT else 1, 100 * place
-            tar.addfile(each, io.BytesIO(bytes([place]) * each.size))
+            info.mtime, info.size = 1.5 if kind == tarfile.PAX_FORMAT else 1, 100 * place
+            tar.addfile(info, io.BytesIO(bytes([place]) * info.size))
     unpack(tmp_path / "a.tar.gz", out)
-    found = {str(path.relative_to(out)): path for path in out.rglob("*") if path.is_file()}
-    assert set(found) == set(names)
+    files = {str(path.relative_to(out)): path for path in out.rglob("*") if path.is_file()}
+    assert set(files) == set(names)
     for place, name in enumerate(names):
-        assert found[name].read_bytes() == bytes([place]) * 100 * place
+        assert files[name].read_bytes() == bytes([place]) * 100 * place
 
 
 @pytest.mark.reliability("archives that are hostile or damaged", "refused")
@@ -241,19 +241,23 @@ def h5(**options: Any) -> bytes:
 @pytest.mark.reliability("archives that are hostile or damaged", "refused")
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_keras_file_whose_parts_grow_is_refused(tmp_path: Path, stored: bool) -> None:
-    """Neither JSON of brackets nor tensors without content are read before they are judged."""
+    """JSON of brackets and tensors without content are checked before they are read."""
     huge = h5(shape=(1 << 40,), chunks=(1 << 10,))
     kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
-    for name, content, says in (
+    for name, content, message in (
         ("config.json", b"[" * (11 << 20), "config.json has more than 10,485,760 bytes"),
         ("model.weights.h5", huge, "tensors of more than 67,108,864 bytes"),
-        ("model.weights.h5", h5(shape=(4,), external=[("/etc/passwd", 0, 16)]), "in another file"),
+        (
+            "model.weights.h5",
+            h5(shape=(4,), external=[("/etc/passwd", 0, 16)]),
+            "is in another file",
+        ),
     ):
         path = tmp_path / "model.keras"
         with zipfile.ZipFile(path, "w", kind) as file:
             file.writestr("metadata.json", "{}")
             file.writestr(name, content)
-        with pytest.raises(TfpruneError, match=says) as error:
+        with pytest.raises(TfpruneError, match=message) as error:
             check_archive(path)
         assert "\n" not in str(error.value)
     (tmp_path / "model.h5").write_bytes(huge)

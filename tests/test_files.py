@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Files are complete or do not exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_what_is_written_is_read(tmp_path):
     document = {"a": [1, 2.5, None, "ü"]}
     path = write_json(tmp_path / "new" / "a.json", document)
     assert read_json(path) == document
-    assert [each.name for each in path.parent.iterdir()] == ["a.json"]
+    assert [file.name for file in path.parent.iterdir()] == ["a.json"]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -25,7 +25,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "\ud800")
     assert path.read_text() == "old"
-    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_errors_are_one_line_that_names_the_file(tmp_path):
@@ -41,7 +41,7 @@ def test_errors_are_one_line_that_names_the_file(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+def test_only_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys, time\n"
         "from tfprune.files import partial_folder\n"
@@ -57,10 +57,10 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) ->
         assert (begun / "half").exists()
         other.kill()
         other.wait()
-    # Those of before folders had locks are known by their age.
+    # Folders without a lock are judged by their age.
     old, young = tmp_path / ".partial-old", tmp_path / ".partial-young"
-    for each in (old, young):
-        each.mkdir()
+    for folder in (old, young):
+        folder.mkdir()
     os.utime(old, (0, 0))
     (tmp_path / ".partial-file").touch()
     with partial_folder(tmp_path) as mine:

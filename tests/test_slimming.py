@@ -1,4 +1,4 @@
-"""The one call, its targets, and random graphs through all of it."""
+"""`slim` and its targets, and random graphs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def model() -> keras.Model:
 
 
 def dense(*units: int) -> list[layers.Layer]:
-    return [layers.Dense(each, name=f"dense{i or ''}") for i, each in enumerate(units)]
+    return [layers.Dense(width, name=f"dense{i or ''}") for i, width in enumerate(units)]
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_a_share_of_the_cost(model: keras.Model, options: dict[str, float]) -> N
 
 
 def test_plan_and_slim_take_the_same_arguments() -> None:
-    taken = [inspect.signature(each).parameters for each in (tfprune.plan, tfprune.slim)]
+    taken = [inspect.signature(function).parameters for function in (tfprune.plan, tfprune.slim)]
     assert [*taken[0].values()] == [*taken[1].values()]
-    # What plans take, can be asked for.
-    planners = {name for each in (plan_counted, devices.plan) for name in _parameters(each)}
+    # Each option of a planner is an argument.
+    planners = {name for planner in (plan_counted, devices.plan) for name in _parameters(planner)}
     assert planners - {"target", "progress"} <= {*taken[0]}
     with pytest.raises(TypeError, match="unexpected keyword argument 'mac'"):
         tfprune.slim(keras.Model(), mac=0.5)

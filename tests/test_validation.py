@@ -1,4 +1,4 @@
-"""A mistake in a table is one line with its key path, wherever in the model it lies."""
+"""A mistake in a table is one line with its key path, at any depth of the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.validation import one_line, read_toml
+from tfprune.validation import describe_error, read_toml
 
 
 class _Table(BaseModel):
@@ -50,12 +50,12 @@ class Root(_Table):
 
 
 @pytest.mark.parametrize(
-    ("document", "said"),
+    ("document", "message"),
     [
         ({"nam": "x"}, "nam is unknown: did you mean 'name'?"),
         ({"inner": {"hight": 1}}, "inner.hight is unknown: did you mean 'height'?"),
         ({"inner": {"height": 2}}, "inner: height must be odd"),
-        ({"inner": 3}, "inner = 3 is no table: write { key = value }"),
+        ({"inner": 3}, "inner = 3 is not a table: write { key = value }"),
         ({"rows": [{}, {"height": "x"}]}, "rows#2.height = 'x': Input should be a valid integer"),
         ({"rows": [{"heigth": 1}]}, "rows#1.heigth is unknown: did you mean 'height'?"),
         ({"pairs": [{"heigth": 1}]}, "pairs#1.heigth is unknown: did you mean 'height'?"),
@@ -75,31 +75,33 @@ class Root(_Table):
         ({"name": ["x" * 99]}, f"name = ['{'x' * 55}...: Input should be a valid string"),
     ],
 )
-def test_the_line_names_key_mistake_and_what_is_allowed(document, said):
+def test_the_line_names_key_mistake_and_what_is_allowed(document, message):
     with pytest.raises(ValidationError) as caught:
         Root.model_validate(document)
-    line = one_line(caught.value, Root)
-    assert line.startswith(said)
+    line = describe_error(caught.value, Root)
+    assert line.startswith(message)
     assert "\n" not in line
 
 
 def test_a_misspelt_key_comes_before_what_it_left_missing():
     with pytest.raises(ValidationError) as caught:
         Red.model_validate({"kin": "red"})
-    assert one_line(caught.value, Red) == ("kin is unknown: did you mean 'kind'? (and 1 more)")
+    assert describe_error(caught.value, Red) == (
+        "kin is unknown: did you mean 'kind'? (and 1 more)"
+    )
 
 
-def test_a_document_inside_another_says_so():
+def test_a_document_inside_another_has_the_whole_key_path():
     with pytest.raises(ValidationError) as caught:
         Root.model_validate({"rows": [{"height": 2}]})
-    assert one_line(caught.value, Root, "a.b") == "a.b.rows#1: height must be odd"
+    assert describe_error(caught.value, Root, "a.b") == "a.b.rows#1: height must be odd"
     with pytest.raises(ValidationError) as caught:
         Inner.model_validate({"height": 2})
-    assert one_line(caught.value, Inner, "a.b") == "a.b: height must be odd"
-    assert one_line(caught.value, Inner) == "height must be odd"
+    assert describe_error(caught.value, Inner, "a.b") == "a.b: height must be odd"
+    assert describe_error(caught.value, Inner) == "height must be odd"
 
 
-def test_a_file_that_is_no_toml(tmp_path):
+def test_a_file_that_is_not_toml(tmp_path):
     file = tmp_path / "x.toml"
     file.write_text("a = 1")
     assert read_toml(file) == {"a": 1}
@@ -115,7 +117,7 @@ def test_a_file_that_is_no_toml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"\xff\xfea\x00", "is not valid TOML (it is UTF-16): save it as UTF-8"),
         ("a = 1".encode("utf-16"), "is not valid TOML (it is UTF-16): save it as UTF-8"),
@@ -130,12 +132,12 @@ def test_a_file_that_is_no_toml(tmp_path):
         (b"\x00", "is not valid TOML"),
     ],
 )
-def test_a_file_of_another_kind_is_one_line(tmp_path, content, said):
+def test_a_file_of_another_kind_is_one_line(tmp_path, content, message):
     file = tmp_path / "x.toml"
     file.write_bytes(content)
     with pytest.raises(UsageError) as caught:
         read_toml(file)
-    assert str(caught.value).startswith(f"{file} {said}")
+    assert str(caught.value).startswith(f"{file} {message}")
     assert len(str(caught.value)) < 400
 
 
@@ -158,4 +160,4 @@ def test_keys_and_values_of_any_length_make_a_line():
     for document in ({"x" * 9999: 1}, {"inner": {"y" * 9999: 1}}, {"name": 16**9999}):
         with pytest.raises(ValidationError) as caught:
             Root.model_validate(document)
-        assert len(one_line(caught.value, Root)) < 300
+        assert len(describe_error(caught.value, Root)) < 300

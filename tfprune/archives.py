@@ -1,8 +1,8 @@
 """Packs archives, and opens those of others, and stops where they grow too large.
 
-A few kilobytes can unpack to gigabytes, and what describes the members of an archive is unpacked
-before any limit on members is looked at. So every stream is counted as it is read, and headers
-have limits of their own.
+A few kilobytes can unpack to gigabytes, and the headers of an archive are unpacked before a limit
+on its members can be checked. Therefore every stream is counted while it is read, and headers have
+their own limits.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ ZSTD_LEVEL = 19
 # Far above any CNN, far below any disk.
 MOST_BYTES = 8 << 30
 HDF5 = b"\x89HDF\r\n\x1a\n"
-"""How a file of HDF5 begins."""
-# A SavedModel has five files, and some more for each vocabulary.
+"""The first bytes of an HDF5 file."""
+# A SavedModel has five files and a few more for each vocabulary.
 MOST_MEMBERS = 2_000
-# Weights of which 99 in 100 are zero shrink to a sixtieth; a bomb is a thousand times its size.
+# Weights with 99 % zeros shrink to 1/60 of their size; a zip bomb shrinks to 1/1000.
 MOST_GROWTH = 100
-# So much any archive may hold, however small it is.
+# Bytes that every archive may unpack to, regardless of its own size.
 FREE_BYTES = 64 << 20
-# Python needs twenty times as much for JSON of nothing but brackets; a thousand layers take 2 MiB.
+# A model with a thousand layers has 2 MiB of JSON. Python needs up to twenty times as much memory.
 MOST_JSON = 10 << 20
 _MOST_NAME = 4096
 _MOST_DEPTH = 32
@@ -44,9 +44,9 @@ _BLOCK = tarfile.BLOCKSIZE
 _LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.DIRTYPE)
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-# A member has one long name or one of pax; links, which have one more, are refused anyway.
+# A member has at most one header with a long name; links, which may have two, are refused.
 _MOST_HEADERS = 4
-# The decompressor keeps a window of what it wrote; the largest that zstd reads by itself.
+# The largest window of output in memory that zstd accepts by default.
 _ZSTD_WINDOW = 1 << 27
 
 
@@ -93,22 +93,27 @@ def _compressing(file: IO[bytes], suffix: str) -> Any:
 
 
 def unpack(archive: Path, directory: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Unpacks an archive that holds files and directories only.
+    """Unpacks an archive of files and directories.
 
-    Python's `tarfile` reads names of any length into memory, with regular expressions that take
-    the square of it; here a member's name has 4,096 bytes at most.
+    Example:
+        ```python
+        unpack(Path("savedmodel.tar.gz"), Path("empty-folder"))
+        ```
+
+    Python's `tarfile` reads names of any length into memory and parses them in quadratic time; here
+    the name of a member has at most 4,096 bytes.
 
     Args:
-        archive: A `.tar.gz` or `.tar.zst` file.
-        directory: An existing, empty directory.
-        most_bytes: What the files in it may come to.
+        archive: a `.tar.gz` or `.tar.zst` file.
+        directory: an existing, empty directory.
+        most_bytes: the largest number of bytes that the archive may unpack to.
 
     Raises:
-        TfpruneError: It is no such archive, is cut short, grows beyond the limit, or holds links,
-            devices, or paths that lead out of the directory or are too deep.
-        UsageError: It is a `.tar.zst` and zstandard is not installed.
+        TfpruneError: the file is not such an archive, is cut short, unpacks to more than the limit,
+            or holds links, devices, or paths that leave the directory or are too deep.
+        UsageError: the file is a `.tar.zst` and zstandard is not installed.
     """
-    most = min(most_bytes, _grown(archive.stat().st_size))
+    most = min(most_bytes, _most_unpacked(archive.stat().st_size))
     made: set[Path] = set()
     try:
         with _decompressed(archive) as file:
@@ -117,26 +122,31 @@ def unpack(archive: Path, directory: Path, most_bytes: int = MOST_BYTES) -> None
                 if member.size > stream.left:
                     raise stream.too_large()
                 _extract(stream, member, archive, directory, made)
-            # The checksum stands at the end, behind what tar reads.
+            # The checksum is at the end, after the last block that tar needs.
             while stream.read_some():
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise _damaged(archive, error) from error
+        raise _damaged_error(archive, error) from error
 
 
 def check_archive(path: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Refuses a model's file that would take much more memory than it has bytes.
+    """Refuses a model file that needs much more memory than it has bytes.
 
-    Of a `.keras` file the members, its JSON and the tensors of its weights are looked at, of an
-    `.h5` file the tensors; a file goes by its content, whatever its name. Nothing is unpacked into
-    memory. Files of other kinds pass.
+    Example:
+        ```python
+        check_archive(Path("model.keras"))
+        ```
+
+    It checks the members, the JSON and the weight tensors of a `.keras` file, and the tensors of an
+    `.h5` file. The content of a file decides which type it has, not its name. Nothing is unpacked
+    into memory. Files of other types pass.
 
     Args:
-        path: A file that somebody gave.
-        most_bytes: What it may unpack to.
+        path: a file of unknown origin.
+        most_bytes: the largest number of bytes that the file may unpack to.
 
     Raises:
-        TfpruneError: It is none of its kind, is cut short, or grows beyond the limits.
+        TfpruneError: the file is damaged, is cut short, or unpacks to more than the limits.
     """
     with path.open("rb") as file:
         if file.read(len(HDF5)) == HDF5:
@@ -147,30 +157,38 @@ def check_archive(path: Path, most_bytes: int = MOST_BYTES) -> None:
 
 
 def check_zip(path: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Refuses a zip file, such as a `.keras` file, that would grow too large.
+    """Refuses a zip file, such as a `.keras` file, that unpacks to too many bytes.
+
+    Example:
+        ```python
+        check_zip(Path("model.keras"))
+        ```
 
     Args:
-        path: The file.
-        most_bytes: What its members may come to, by their own headers, which reading goes by.
+        path: the file.
+        most_bytes: the largest sum of the sizes in the headers of its members; zipfile never reads
+            more than a header says.
 
     Raises:
-        TfpruneError: It is no zip file, is cut short, or grows beyond the limit.
+        TfpruneError: the file is not a zip file, is cut short, or unpacks to more than the limit.
     """
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
-            most = min(most_bytes, _grown(path.stat().st_size))
+            most = min(most_bytes, _most_unpacked(path.stat().st_size))
             total = sum(member.file_size for member in members)
             if total > most or len(members) > MOST_MEMBERS:
-                raise _unsafe(path, f"more than {most:,} bytes or too many files")
+                raise _unsafe_error(path, f"more than {most:,} bytes or too many files")
             for member in members:
                 if member.filename.endswith(".json") and member.file_size > MOST_JSON:
-                    raise _unsafe(path, f"{member.filename} has more than {MOST_JSON:,} bytes")
+                    raise _unsafe_error(
+                        path, f"{member.filename} has more than {MOST_JSON:,} bytes"
+                    )
             for member in members:
                 if member.filename.endswith(".h5"):
                     with _unzipped(file, member) as content:
                         _check_h5(content, path, most)
-    # zlib and zipfile have no class in common, nor one for methods that they do not know.
+    # The errors of zlib and zipfile have no common base, and unknown methods raise others.
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -181,20 +199,25 @@ def check_zip(path: Path, most_bytes: int = MOST_BYTES) -> None:
         RuntimeError,
     ) as error:
         raise TfpruneError(
-            f"{path} is no .keras file, or is cut short: export or copy it again"
+            f"{path} is not a .keras file, or is cut short: export or copy it again"
         ) from error
 
 
 def saved_model_root(directory: Path) -> Path:
-    """The one directory at or below `directory` that holds a SavedModel.
+    """The only directory, at or below a directory, that holds a SavedModel.
+
+    Example:
+        ```python
+        saved_model_root(Path("unpacked"))  # Path("unpacked/savedmodel")
+        ```
 
     Args:
-        directory: Where to look.
+        directory: where to search.
 
     Raises:
-        TfpruneError: There is none, or more than one.
+        TfpruneError: there is no SavedModel, or more than one.
     """
-    roots = sorted(found.parent for found in directory.rglob("saved_model.pb"))
+    roots = sorted(path.parent for path in directory.rglob("saved_model.pb"))
     if len(roots) != 1:
         raise TfpruneError(
             f"{len(roots)} SavedModels found, one expected: "
@@ -203,13 +226,13 @@ def saved_model_root(directory: Path) -> Path:
     return roots[0]
 
 
-def _grown(size: int) -> int:
-    """Bytes that a file of a size may unpack to."""
+def _most_unpacked(size: int) -> int:
+    """The bytes that a file of this size may unpack to."""
     return max(FREE_BYTES, MOST_GROWTH * size)
 
 
 class _Stream:
-    """What a decompressor gives, counted."""
+    """Reads from a decompressor and counts the bytes."""
 
     def __init__(self, file: IO[bytes], archive: Path, most: int) -> None:
         self._file = file
@@ -217,7 +240,11 @@ class _Stream:
         self._most = self.left = most
 
     def read(self, size: int) -> bytes:
-        """So many bytes; EOFError where there are fewer."""
+        """Reads this number of bytes.
+
+        Raises:
+            EOFError: the stream has fewer bytes.
+        """
         parts, missing = [], size
         while missing and (part := self._file.read(missing)):
             parts.append(part)
@@ -230,19 +257,19 @@ class _Stream:
         return b"".join(parts)
 
     def read_some(self) -> bool:
-        """Whether there was more."""
-        got = len(self._file.read(1 << 20))
-        self.left -= got
+        """Reads up to 1 MiB; returns whether there was any."""
+        count = len(self._file.read(1 << 20))
+        self.left -= count
         if self.left < 0:
-            raise _unsafe(self._archive, "endless padding")
-        return got > 0
+            raise _unsafe_error(self._archive, "endless padding")
+        return count > 0
 
     def too_large(self) -> TfpruneError:
-        return _unsafe(self._archive, f"more than {self._most:,} bytes")
+        return _unsafe_error(self._archive, f"more than {self._most:,} bytes")
 
 
 def _members(stream: _Stream, archive: Path) -> Iterator[tarfile.TarInfo]:
-    """Each file and directory; whoever asks for the next one has read the content of the last."""
+    """Each file and directory; the caller reads the content of one before it asks for the next."""
     count = headers = 0
     name: str | None = None
     while (block := stream.read(_BLOCK)).strip(b"\0"):
@@ -252,19 +279,19 @@ def _members(stream: _Stream, archive: Path) -> Iterator[tarfile.TarInfo]:
         if member.type in (*_PAX, tarfile.XGLTYPE, _LONG_NAME, _LONG_LINK):
             headers += 1
             if member.size > 2 * _MOST_NAME or headers > _MOST_HEADERS:
-                raise _unsafe(archive, f"names of more than {_MOST_NAME:,} bytes")
-            said = stream.read(_padded(member.size))[: member.size]
+                raise _unsafe_error(archive, f"names of more than {_MOST_NAME:,} bytes")
+            content = stream.read(_padded(member.size))[: member.size]
             if member.type == _LONG_NAME:
-                name = said.rstrip(b"\0").decode("utf-8", "surrogateescape")
+                name = content.rstrip(b"\0").decode("utf-8", "surrogateescape")
             elif member.type in _PAX:
-                name = _pax_path(said, archive) or name
+                name = _pax_path(content, archive) or name
             continue
         count, headers = count + 1, 0
         if count > MOST_MEMBERS:
-            raise _unsafe(archive, "too many files")
+            raise _unsafe_error(archive, "too many files")
         member.name, name = name or member.name, None
         if member.type not in _PLAIN:
-            raise _unsafe(archive, f"{member.name[:80]!r} is a link or a device")
+            raise _unsafe_error(archive, f"{member.name[:80]!r} is a link or a device")
         if member.isdir():
             member.size = 0
         yield member
@@ -274,27 +301,27 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def _pax_path(said: bytes, archive: Path) -> str | None:
-    """The path in a pax header: records of "LENGTH KEY=VALUE", LENGTH counting all of a record."""
-    found = None
-    while said:
-        length, _, _ = said[:8].partition(b" ")
-        if not length.isdigit() or not len(length) + 2 < int(length) <= len(said):
+def _pax_path(header: bytes, archive: Path) -> str | None:
+    """The path in a pax header, whose records are "LENGTH KEY=VALUE"; LENGTH is of the record."""
+    path = None
+    while header:
+        length, _, _ = header[:8].partition(b" ")
+        if not length.isdigit() or not len(length) + 2 < int(length) <= len(header):
             raise tarfile.HeaderError("invalid pax header")
-        key, _, value = said[len(length) + 1 : int(length) - 1].partition(b"=")
+        key, _, value = header[len(length) + 1 : int(length) - 1].partition(b"=")
         if key == b"path":
-            found = value.decode("utf-8", "surrogateescape")
-        # They would change what follows.
+            path = value.decode("utf-8", "surrogateescape")
+        # These keys change how the content must be read.
         elif key == b"size" or key.startswith(b"GNU.sparse"):
-            raise _unsafe(archive, "a sparse or huge file")
-        said = said[int(length) :]
-    return found
+            raise _unsafe_error(archive, "a sparse or huge file")
+        header = header[int(length) :]
+    return path
 
 
 def _extract(
     stream: _Stream, member: tarfile.TarInfo, archive: Path, directory: Path, made: set[Path]
 ) -> None:
-    """Writes a file or makes a folder."""
+    """Writes a file or creates a folder."""
     root = directory.resolve()
     relative = PurePosixPath(member.name.lstrip("/"))
     if (
@@ -302,14 +329,14 @@ def _extract(
         or len(os.fsencode(member.name)) > _MOST_NAME
         or len(relative.parts) > _MOST_DEPTH
     ):
-        raise _unsafe(archive, f"{member.name[:40]!r}… is too long, or too deep")
+        raise _unsafe_error(archive, f"{member.name[:40]!r}… is too long, or too deep")
     target = Path(root, relative).resolve()
     if not target.is_relative_to(root):
-        raise _unsafe(archive, f"{member.name!r} leads out of the archive")
+        raise _unsafe_error(archive, f"{member.name!r} leads out of the archive")
     folder = target if member.isdir() else target.parent
-    made |= {folder, *(each for each in folder.parents if each.is_relative_to(root))}
+    made |= {folder, *(parent for parent in folder.parents if parent.is_relative_to(root))}
     if len(made) > MOST_MEMBERS:
-        raise _unsafe(archive, "too many files")
+        raise _unsafe_error(archive, "too many files")
     folder.mkdir(parents=True, exist_ok=True)
     if member.isdir():
         return
@@ -337,11 +364,11 @@ def _decompressed(archive: Path) -> Iterator[Any]:
         with archive.open("rb") as raw, decompressor.stream_reader(raw) as file:
             yield file
     except zstandard.ZstdError as error:
-        raise _damaged(archive, error) from error
+        raise _damaged_error(archive, error) from error
 
 
-class _Part(io.RawIOBase):
-    """A part of a file, as a file."""
+class _FileSlice(io.RawIOBase):
+    """A part of a file that is read like a file."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0
@@ -366,16 +393,16 @@ class _Part(io.RawIOBase):
 
 @contextlib.contextmanager
 def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[Any]:
-    """A member as a file that seeks: zipfile itself reads from the start at each step back."""
+    """A member as a file that can seek; zipfile would read from the start for each step back."""
     if member.compress_type == zipfile.ZIP_STORED and archive.filename:
         if member.compress_size != member.file_size:
             raise zipfile.BadZipFile("sizes differ")
-        # It checks the local header, behind which the content starts.
+        # zipfile checks the local header; the content starts after it.
         with archive.open(member), Path(archive.filename).open("rb") as file:
             file.seek(member.header_offset + 26)
             name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
             start = member.header_offset + 30 + name + extra
-            yield _Part(file, start, member.file_size)
+            yield _FileSlice(file, start, member.file_size)
         return
     with tempfile.TemporaryFile(prefix="tfprune-") as file, archive.open(member) as content:
         shutil.copyfileobj(content, file)
@@ -383,41 +410,41 @@ def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[Any
 
 
 def _check_h5(file: Any, path: Path, most: int) -> None:
-    """Refuses tensors that are larger than the file, or that lie outside it."""
+    """Refuses tensors that are too large for the file, or that are in another file."""
     import h5py
 
     total = 0
 
-    def count(name: str, found: Any) -> None:
+    def count(name: str, member: Any) -> None:
         nonlocal total
-        if not isinstance(found, h5py.Dataset):
+        if not isinstance(member, h5py.Dataset):
             return
-        if found.is_virtual or found.external:
-            raise _unsafe(path, f"{name} lies in another file")
-        total += math.prod(found.shape or ()) * found.dtype.itemsize
+        if member.is_virtual or member.external:
+            raise _unsafe_error(path, f"{name} is in another file")
+        total += math.prod(member.shape or ()) * member.dtype.itemsize
         if total > most:
-            raise _unsafe(path, f"tensors of more than {most:,} bytes")
+            raise _unsafe_error(path, f"tensors of more than {most:,} bytes")
 
     try:
         weights = h5py.File(file, "r")
     except OSError:
-        # Whoever loads it says so, and what to do.
+        # The loader reports such a file.
         return
     try:
         with weights:
             weights.visititems(count)
-    # h5py raises whatever the damaged part raises.
+    # A damaged part may raise any of these in h5py.
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise TfpruneError(
             f"{path} holds damaged weights ({one_line(error)}): export or copy it again"
         ) from error
 
 
-def _unsafe(archive: Path, why: str) -> TfpruneError:
+def _unsafe_error(archive: Path, why: str) -> TfpruneError:
     return TfpruneError(f"{archive} holds an unsafe member ({why}): do not trust this file")
 
 
-def _damaged(archive: Path, error: Exception) -> TfpruneError:
+def _damaged_error(archive: Path, error: Exception) -> TfpruneError:
     return TfpruneError(
         f"{archive} cannot be unpacked ({one_line(error)}): export or copy it again"
     )

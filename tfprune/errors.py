@@ -1,4 +1,4 @@
-"""What goes wrong, said in one line: what, where, and what to do."""
+"""Errors whose messages are one line: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ _TRACED = re.compile(r'in user code:|File "|(\w+: )?Exception encountered when c
 
 
 class TfpruneError(Exception):
-    """A failure whose message a user can act on.
+    """A failure that a user can act on.
+
+    Example:
+        ```python
+        raise TfpruneError(f"{path} is empty: save or copy the model again")
+        ```
 
     The message is one line that says what is wrong, where, and what to do. Commands print it
     without a traceback and exit with `exit_code`.
@@ -20,23 +25,35 @@ class TfpruneError(Exception):
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        # A name in it may hold a line break, or what a terminal takes for a command.
-        super().__init__("".join(each if each.isprintable() else " " for each in str(message)))
+        # A name in the message may contain line breaks or control sequences of terminals.
+        super().__init__("".join(char if char.isprintable() else " " for char in str(message)))
 
 
 class UsageError(TfpruneError, ValueError):
-    """The caller asked for something that cannot be, such as a target outside 0..1."""
+    """An impossible request, such as a target outside 0..1.
+
+    Example:
+        ```python
+        raise UsageError(f"macs={macs} is not a share to keep: give a number in 0..1")
+        ```
+    """
 
     exit_code = 2
 
 
 def did_you_mean(word: str, choices: Iterable[str], otherwise: str | None = None) -> str:
-    """What to do about a word that is none of `choices`.
+    """Advice for a word that is not one of the choices.
+
+    Example:
+        ```python
+        did_you_mean("widht", ["blocks", "width"])  # "did you mean 'width'?"
+        did_you_mean("zzz", ["blocks", "width"])  # "choose one of blocks, width"
+        ```
 
     Args:
-        word: what was given.
-        choices: what there is.
-        otherwise: said where none of the choices is near; if not given, all are listed.
+        word: the unknown word.
+        choices: the known words.
+        otherwise: the advice if no choice is similar; None lists all choices.
     """
     choices = list(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
@@ -46,15 +63,32 @@ def did_you_mean(word: str, choices: Iterable[str], otherwise: str | None = None
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """The first line of an error's message that says something, cut to `limit` characters.
+    """The first informative line of an error's message, cut to `limit` characters.
 
-    TensorFlow begins with a traceback of its own, and Keras with the layer that was called.
+    Example:
+        ```python
+        one_line(ValueError("bad shape"))  # "bad shape"
+        ```
+
+    It skips the traceback with which TensorFlow begins a message, and the name of the called layer
+    with which Keras does.
     """
     lines = [_BOLD.sub("", line).strip() for line in str(error).splitlines()]
-    said = [
+    informative = [
         line
         for before, line in zip(["", *lines], lines, strict=False)
         if line and not _TRACED.match(line) and not before.startswith('File "')
     ]
-    line = (said or [line for line in lines if line] or [type(error).__name__])[0]
+    line = (informative or [line for line in lines if line] or [type(error).__name__])[0]
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """Cuts a text, such as a value that a message quotes, to `limit` characters.
+
+    Example:
+        ```python
+        shorten("x" * 100)  # 57 times "x" and "..."
+        ```
+    """
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, never half-written."""
+"""Writes files atomically: a file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 
 from tfprune.errors import TfpruneError, UsageError
 
-# What every folder of a run says of itself: the pipeline writes it, the report reads it.
+# The description of a run in its folder: the pipeline writes it, the report reads it.
 RECORD = "record.json"
-# How the name of a file ends that holds a whole Keras model.
+# Suffixes of files with a whole Keras model.
 MODEL_FILES = (".keras", ".h5", ".hdf5")
 PARTIAL = ".partial-"
 _LOCK = ".lock"
@@ -27,37 +27,49 @@ _ABANDONED_SECONDS = 3600
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Writes a text file; whoever reads meanwhile sees the old one or the new one.
+    """Writes a text file atomically: another process reads the old or the new content.
+
+    Example:
+        ```python
+        write_text("out/table.md", "| variant | size |")
+        ```
 
     Args:
-        path: the file; its directory is made when missing.
+        path: the file; its directory is created if it is missing.
         text: the whole content.
 
     Returns:
         The path.
 
     Raises:
-        TfpruneError: it cannot be written there.
+        TfpruneError: the file cannot be written.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial_folder(path.parent) as partial:
-            fresh = partial / path.name
-            fresh.write_text(text, encoding="utf-8")
-            fresh.replace(path)
+            new = partial / path.name
+            new.write_text(text, encoding="utf-8")
+            new.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable_error(path, error) from error
     return path
 
 
 @contextlib.contextmanager
 def partial_folder(directory: Path) -> Iterator[Path]:
-    """A folder for files that are not whole yet, which goes away with what is left in it.
+    """A temporary folder for unfinished files; it is removed at the end of the context.
 
-    It lies in the directory that the files shall move to, since a rename is atomic only within one
-    file system. Whoever is killed leaves it behind; `sweep` knows it by its lock, which the system
-    takes off.
+    Example:
+        ```python
+        with partial_folder(path.parent) as folder:
+            model.save(folder / path.name)
+            (folder / path.name).replace(path)
+        ```
+
+    The folder is in the directory of the finished files, since a rename is atomic only within one
+    file system. A killed process leaves it behind, but the system releases its lock, so that
+    `sweep` can remove it.
 
     Args:
         directory: an existing directory.
@@ -69,53 +81,74 @@ def partial_folder(directory: Path) -> Iterator[Path]:
 
 
 def sweep(directory: Path) -> None:
-    """Removes the partial folders of processes that are gone; others keep theirs.
+    """Removes the partial folders of killed processes; those of running processes stay.
+
+    Example:
+        ```python
+        sweep(Path("runs/digits"))
+        ```
 
     Args:
-        directory: where they lie; what cannot be removed stays.
+        directory: the directory with the partial folders. Folders that cannot be removed stay.
     """
-    for found in directory.glob(f"{PARTIAL}*"):
+    for folder in directory.glob(f"{PARTIAL}*"):
         with contextlib.suppress(OSError, Timeout):
-            if not found.is_dir() or found.is_symlink():
+            if not folder.is_dir() or folder.is_symlink():
                 continue
-            if (found / _LOCK).exists():
-                with FileLock(found / _LOCK, timeout=0):
-                    shutil.rmtree(found, ignore_errors=True)
-            # Between making a folder and locking it, and before folders had locks.
-            elif time.time() - found.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(found, ignore_errors=True)
+            if (folder / _LOCK).exists():
+                with FileLock(folder / _LOCK, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
+            # A folder has no lock just after its creation, or if an older tfprune created it.
+            elif time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], document: Any) -> Path:
-    """Writes a JSON file like `write_text`."""
+    """Writes a JSON file atomically, as `write_text`.
+
+    Example:
+        ```python
+        write_json("out/figures.json", {"accuracy": 0.91})
+        ```
+    """
     return write_text(path, json.dumps(document, indent=2) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads a JSON file.
 
+    Example:
+        ```python
+        read_json("out/figures.json")  # {"accuracy": 0.91}
+        ```
+
     Raises:
-        TfpruneError: it is missing or damaged.
+        TfpruneError: the file is missing or damaged.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise TfpruneError(
-            f"{path} cannot be read ({error.strerror}): check the path, or make it first"
+            f"{path} cannot be read ({error.strerror}): check the path, or create the file first"
         ) from error
-    # JSON that nests without end is damage as well.
+    # Endless nesting is damage too.
     except (ValueError, RecursionError) as error:
         raise TfpruneError(f"{path} is damaged: delete it and run again") from error
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Makes sure that a file can be written at a path, before the work whose result it takes.
+    """Checks that a file can be written, before the work whose result it will hold.
 
-    A small file is written beside it and removed again; folders that are missing are not made.
+    Example:
+        ```python
+        check_writable("out/slim.keras")
+        ```
+
+    It writes a small file to the same folder and removes it. It does not create missing folders.
 
     Raises:
-        UsageError: a folder lies there, or the name cannot be one.
-        TfpruneError: nothing can be written there.
+        UsageError: the path is a folder, or the name is not a valid file name.
+        TfpruneError: the file cannot be written.
     """
     path = Path(path)
     try:
@@ -123,20 +156,25 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             raise UsageError(f"{path} is a directory: give the name of a file")
         _try_writing(path.parent, path.name)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable_error(path, error) from error
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Makes sure that files can be written in a folder, as `check_writable`.
+    """Checks that files can be written to a folder, as `check_writable`.
+
+    Example:
+        ```python
+        check_folder("runs/digits")
+        ```
 
     Raises:
-        TfpruneError: nothing can be written there.
+        TfpruneError: no file can be written there.
     """
     path = Path(path)
     try:
         _try_writing(path, "file")
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable_error(path, error) from error
 
 
 def _try_writing(folder: Path, name: str) -> None:
@@ -145,7 +183,7 @@ def _try_writing(folder: Path, name: str) -> None:
     except UnicodeEncodeError:
         raise UsageError(
             f"{os.fsencode(folder / name).decode(errors='replace')} is not a name in UTF-8, which "
-            "libraries that write files want: choose another"
+            "libraries that write files need: choose another name"
         ) from None
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -153,13 +191,13 @@ def _try_writing(folder: Path, name: str) -> None:
         tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial,
         Path(partial, name).open("wb") as file,
     ):
-        # A full disk takes names, but no content.
+        # On a full disk an empty file can be created, but not written.
         file.write(bytes(1 << 12))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _unwritable(path: Path, error: OSError) -> TfpruneError:
+def _unwritable_error(path: Path, error: OSError) -> TfpruneError:
     return TfpruneError(
         f"{path} cannot be written ({error.strerror}): give a place you can write to"
     )
@@ -168,40 +206,55 @@ def _unwritable(path: Path, error: OSError) -> TfpruneError:
 def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, 64 hexadecimal digits.
 
+    Example:
+        ```python
+        sha256("slim.tflite")  # "9f86d0818..."
+        ```
+
     Args:
-        path: A file.
+        path: a file.
 
     Raises:
-        TfpruneError: It does not exist.
-        UsageError: It is a directory.
+        TfpruneError: the file does not exist.
+        UsageError: the path is a directory.
     """
     with existing_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """A path that something is at.
+    """Converts to a path and checks that it exists.
+
+    Example:
+        ```python
+        existing("slim.keras")  # Path("slim.keras")
+        ```
 
     Raises:
-        TfpruneError: Nothing is.
+        TfpruneError: the path does not exist.
     """
     try:
-        there = Path(path).exists()
+        exists = Path(path).exists()
     except OSError as error:
         raise TfpruneError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    if not there:
+    if not exists:
         raise TfpruneError(f"{path} does not exist: check the path, or export the model first")
     return Path(path)
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
-    """A path that a file is at.
+    """Converts to a path and checks that it is a file.
+
+    Example:
+        ```python
+        existing_file("slim.keras")  # Path("slim.keras")
+        ```
 
     Raises:
-        TfpruneError: Nothing is.
-        UsageError: A directory is.
+        TfpruneError: the path does not exist.
+        UsageError: the path is a directory.
     """
-    found = existing(path)
-    if found.is_dir():
+    file = existing(path)
+    if file.is_dir():
         raise UsageError(f"{path} is a directory: pack it as a .tar.gz first")
-    return found
+    return file

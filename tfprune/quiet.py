@@ -1,4 +1,4 @@
-"""Keeps TensorFlow's chatter off stdout and stderr."""
+"""Keeps messages of TensorFlow off stdout and stderr."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences Python's and C++'s stdout and stderr, and warnings.
+    """Silences stdout and stderr of Python and C++, and warnings, within the context.
 
-    The converter prints "Saved artifact at…" and logs dozens of lines from C++, which no Python
-    setting reaches. What matters arrives as an exception. Other threads are silent meanwhile too.
+    Example:
+        ```python
+        with quiet():
+            content = converter.convert()
+        ```
+
+    TensorFlow's converter prints "Saved artifact at…", and its C++ code logs dozens of lines, which
+    no setting of Python suppresses. Errors are still raised. Other threads are silenced too.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -27,16 +33,22 @@ def quiet() -> Iterator[None]:
             stack.callback(os.close, kept)
             stack.callback(os.dup2, kept, descriptor)
             os.dup2(null.fileno(), descriptor)
-        # Not sys.stderr: a logger that is made meanwhile would keep the stream beyond its end.
+        # sys.stderr stays: a logger created in the context would keep the closed stream.
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         yield
 
 
 def start_keras() -> None:
-    """Loads Keras and wakes its devices, in silence.
+    """Imports Keras and runs a first operation, without messages.
 
-    TensorFlow's C++ prints a dozen lines about instruction sets and missing GPUs at import and at
-    the first operation, before its log level counts.
+    Example:
+        ```python
+        start_keras()
+        import keras
+        ```
+
+    At import and at the first operation, TensorFlow's C++ code prints a dozen lines about
+    instruction sets and missing GPUs, regardless of its log level.
     """
     if "keras" in sys.modules:
         return

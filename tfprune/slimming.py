@@ -1,4 +1,4 @@
-"""From a Keras model to a slimmer one, for every target: counted ones and measured ones."""
+"""Plans and rebuilds a slim model for any target, counted or measured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plan(
     threads: int = 1,
     format: str = "tflite",
 ) -> RemovalPlan:
-    """Decides which channels go, and changes nothing.
+    """Decides which channels to remove, without changing the model.
 
     Example:
         ```python
@@ -46,40 +46,43 @@ def plan(
 
     Args:
         model: a functional or built Sequential Keras model; it is not changed.
-        filters: the share of the filters to keep, 0 to 1; `scope` says of which.
-        macs: the share of the multiply-accumulates to keep; filters compete across all layers.
-        params: the share of the parameters to keep; filters compete across all layers.
-        dead: remove the channels that contribute nothing, which changes no output.
-        latency: the share of the present latency to keep, measured with TFLite on this machine.
+        filters: the share of the filters to keep, 0 to 1, in each channel group or in the whole
+            model; see `scope`.
+        macs: the share of the multiply-accumulates to keep, 0 to 1; all layers compete.
+        params: the share of the parameters to keep, 0 to 1; all layers compete.
+        dead: remove the channels that contribute nothing; no output changes.
+        latency: the share of the present latency to keep, 0 to 1, measured with TFLite on this
+            machine.
         milliseconds: the median time of one example with TFLite on this machine.
         bytes: the size of the exported file.
-        scope: for `filters`: `"layer"` keeps the share in every channel group, `"global"` keeps it
-            of all removable filters together.
+        scope: for `filters`: `"layer"` keeps the share in every channel group, `"global"` keeps the
+            share of all removable filters.
         importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE`, such as `l2` or
-            `taylor`, or a function of the `ChannelGroups` that returns one score for each unit,
-            float (unit_count,).
+            `taylor`, or a function that maps the `ChannelGroups` to one score for each unit, float
+            (unit_count,).
         data: labelled training images, which `taylor` needs: float or uint8 (n, ...) images as the
             model takes them, and int (n,) labels. A few hundred suffice.
-        round_to: sizes become multiples of this where they shrink; runtimes work in tiles.
-        minimum: channels that each group keeps at least, where it has so many.
-        exclude: layers that keep all their channels, and so do those coupled with them: names,
-            paths, globs of these such as `"conv*"`, or the name of a nested model.
-        rounds: for a share that is counted: how often filters are ranked. The share is approached
-            in so many geometric steps, each ranked anew on the model that the step before would
-            leave (Molchanov et al. 2017).
-        threads: for a target that is measured: threads of the TFLite interpreter.
-        format: for a target that is measured: `"tflite"` or `"tflite-int8"`.
+        round_to: the size of a group that shrinks becomes a multiple of this, since runtimes
+            compute in tiles.
+        minimum: channels that each group keeps at least, if it has as many.
+        exclude: layers that keep all their channels, together with all layers of the same channel
+            groups: names, paths, globs such as `"conv*"`, or the name of a nested model.
+        rounds: for a counted share: how often filters are ranked. The share falls in this number of
+            geometric steps, and each step ranks the filters of the model that the step before
+            leaves (Molchanov et al. 2017).
+        threads: for a measured target: threads of the TFLite interpreter.
+        format: for a measured target: `"tflite"` or `"tflite-int8"`.
 
     Returns:
-        The plan, for `tfprune.filters.rebuild`; for a measured target it is a
-        `tfprune.devices.MeasuredPlan`, with the figures.
+        The plan for `tfprune.filters.rebuild`. For a measured target it is a
+        `tfprune.devices.MeasuredPlan` with the measured figures.
 
     Raises:
-        UsageError: not exactly one target, one that is out of range or out of reach, an option that
-            has no meaning for it, a model of which nothing can be removed or whose MACs cannot be
-            counted, an unknown layer or importance, missing data, or a model without a graph.
-        TfpruneError: for a measured target: the model cannot be exported, or the machine is too
-            unsteady.
+        UsageError: there is not exactly one target; the target is out of range or out of reach; an
+            option has no meaning for it; nothing can be removed from the model, its MACs cannot be
+            counted, or it has no graph; a layer or importance is unknown; or data is missing.
+        TfpruneError: for a measured target: the model cannot be exported, or the timings vary too
+            much.
     """
     target = Target.of(
         filters=filters,
@@ -118,7 +121,7 @@ def plan(
 
 
 def _check_unused(target: Target, **options: tuple[object, object]) -> None:
-    """Refuses options that have no meaning for a target, where they are not the default."""
+    """Refuses options that differ from their default but have no meaning for a target."""
     for name, (value, default) in options.items():
         if value != default:
             raise UsageError(f"{name} has no meaning for the target {target.name}: leave it out")
@@ -150,37 +153,40 @@ def slim(
         ```python
         half = tfprune.slim(model, macs=0.5)  # half of the multiply-accumulates
         fast = tfprune.slim(model, latency=0.5)  # half of TFLite's time on this machine
-        same = tfprune.slim(model, dead=True)  # what contributes nothing goes; same outputs
+        same = tfprune.slim(model, dead=True)  # without dead channels; same outputs
         ```
 
     Give exactly one target.
 
     Args:
         model: a functional or built Sequential Keras model; it is not changed.
-        filters: the share of the filters to keep, 0 to 1; `scope` says of which.
-        macs: the share of the multiply-accumulates to keep; filters compete across all layers.
-        params: the share of the parameters to keep; filters compete across all layers.
-        dead: remove the channels that contribute nothing, residual blocks included, and fold
-            constants, which changes no output.
-        latency: the share of the present latency to keep, measured with TFLite on this machine.
+        filters: the share of the filters to keep, 0 to 1, in each channel group or in the whole
+            model; see `scope`.
+        macs: the share of the multiply-accumulates to keep, 0 to 1; all layers compete.
+        params: the share of the parameters to keep, 0 to 1; all layers compete.
+        dead: remove the channels and residual blocks that contribute nothing, and fold constants;
+            no output changes.
+        latency: the share of the present latency to keep, 0 to 1, measured with TFLite on this
+            machine.
         milliseconds: the median time of one example with TFLite on this machine.
         bytes: the size of the exported file.
-        scope: for `filters`: `"layer"` keeps the share in every channel group, `"global"` keeps it
-            of all removable filters together.
+        scope: for `filters`: `"layer"` keeps the share in every channel group, `"global"` keeps the
+            share of all removable filters.
         importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE`, such as `l2` or
-            `taylor`, or a function of the `ChannelGroups` that returns one score for each unit,
-            float (unit_count,).
+            `taylor`, or a function that maps the `ChannelGroups` to one score for each unit, float
+            (unit_count,).
         data: labelled training images, which `taylor` needs: float or uint8 (n, ...) images as the
             model takes them, and int (n,) labels. A few hundred suffice.
-        round_to: sizes become multiples of this where they shrink; runtimes work in tiles.
-        minimum: channels that each group keeps at least, where it has so many.
-        exclude: layers that keep all their channels, and so do those coupled with them: names,
-            paths, globs of these such as `"conv*"`, or the name of a nested model.
-        rounds: for a share that is counted: how often filters are ranked. The share is approached
-            in so many geometric steps, each ranked anew on the model that the step before would
-            leave (Molchanov et al. 2017).
-        threads: for a target that is measured: threads of the TFLite interpreter.
-        format: for a target that is measured: `"tflite"` or `"tflite-int8"`.
+        round_to: the size of a group that shrinks becomes a multiple of this, since runtimes
+            compute in tiles.
+        minimum: channels that each group keeps at least, if it has as many.
+        exclude: layers that keep all their channels, together with all layers of the same channel
+            groups: names, paths, globs such as `"conv*"`, or the name of a nested model.
+        rounds: for a counted share: how often filters are ranked. The share falls in this number of
+            geometric steps, and each step ranks the filters of the model that the step before
+            leaves (Molchanov et al. 2017).
+        threads: for a measured target: threads of the TFLite interpreter.
+        format: for a measured target: `"tflite"` or `"tflite-int8"`.
 
     Returns:
         An ordinary Keras model with fewer channels, the same layer names, inputs and outputs.

@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a file's tables, said in one line."""
+"""Reads TOML files, and describes pydantic's errors about them in one line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from tfprune.errors import TfpruneError, UsageError, did_you_mean
+from tfprune.errors import TfpruneError, UsageError, did_you_mean, shorten
 
 _TABLE_EXPECTED = ("model_type", "model_attributes_type", "dict_type")
-# Longer values are cut: one line is for reading.
-_SHOWN = 60
+
 _MOST_BYTES = 2**20
 _DEEPEST = 64
 
@@ -25,17 +24,22 @@ _DEEPEST = 64
 def read_toml(path: Path) -> dict[str, Any]:
     """Reads a TOML file, with or without a byte order mark.
 
+    Example:
+        ```python
+        read_toml(Path("pipelines/digits.toml"))["steps"]
+        ```
+
     Raises:
-        TfpruneError: it cannot be read.
-        UsageError: it is no TOML, or larger or deeper than what people write.
+        TfpruneError: the file cannot be read.
+        UsageError: the file is not TOML, or is larger or deeper than files that a person writes.
     """
     try:
         with path.open("rb") as file:
-            # A pipe says nothing of its size, and a wrong file may have no end.
+            # A pipe has no size, and a wrong file may have no end.
             text = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise TfpruneError(f"{path} cannot be read ({said}): check the path") from error
+        reason = getattr(error, "strerror", None) or error
+        raise TfpruneError(f"{path} cannot be read ({reason}): check the path") from error
     if len(text) > _MOST_BYTES:
         raise UsageError(
             f"{path} has more than {_MOST_BYTES:,} bytes: give a TOML file that a person wrote"
@@ -44,17 +48,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML (it is UTF-16): save it as UTF-8")
     try:
         document = tomllib.loads(text.decode("utf-8-sig"))
-    # A number of too many digits is a ValueError, brackets without end exhaust the parser.
+    # A number with too many digits is a ValueError, and deep nesting a RecursionError.
     except (ValueError, RecursionError) as error:
-        said = "it nests too deeply" if isinstance(error, RecursionError) else _one_line(error)
-        raise UsageError(f"{path} is not valid TOML ({said}): correct it there") from error
+        reason = "it nests too deeply" if isinstance(error, RecursionError) else _one_line(error)
+        raise UsageError(f"{path} is not valid TOML ({reason}): correct it there") from error
     if _nests_deeper(document, _DEEPEST):
         raise UsageError(f"{path} nests deeper than {_DEEPEST} tables: correct it there")
     return document
 
 
 def _nests_deeper(document: Any, levels: int) -> bool:
-    """Whether tables and lists lie within each other more than so many times."""
+    """Whether tables and lists are nested deeper than a number of levels."""
     layer = [document]
     for _ in range(levels + 1):
         layer = [
@@ -70,52 +74,60 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def one_line(error: ValidationError, root: type[BaseModel], within: str = "") -> str:
-    """The first mistake of a document: its key, what is wrong, and what is allowed there.
+def describe_error(error: ValidationError, root: type[BaseModel], within: str = "") -> str:
+    """Describes the first mistake of a document: its key, what is wrong, and what is allowed.
+
+    Example:
+        ```python
+        try:
+            Training.model_validate({"epochs": 3, "optimiser": "sgd"})
+        except pydantic.ValidationError as error:
+            describe_error(error, Training)  # "optimiser is unknown: did you mean 'optimizer'?"
+        ```
 
     Args:
-        error: what `root.model_validate` raised.
-        root: the model of the whole document; its fields are what misspelt keys are compared with.
-        within: the key path that the document itself lies at, such as `budget`.
+        error: the error of `root.model_validate`.
+        root: the model of the whole document; misspelt keys are compared with its fields.
+        within: the key path of the document inside another one, such as `budget`.
 
     Returns:
-        One line without the file's name, such as `steps.dense.epoch is unknown: did you mean
-        'epochs'?`. Entries of a list are counted from 1: `rules#2.accuracy.min`.
+        One line without the name of the file. Entries of a list are counted from 1:
+        `rules#2.accuracy.min`.
     """
-    # A misspelt key is also a missing one; the misspelling is what to mend.
+    # A misspelt key is often also a missing one, so misspellings come first.
     first, *others = sorted(
-        error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"
+        error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden"
     )
-    said = _said(dict(first), root, within)
-    return said + (f" (and {len(others)} more)" if others else "")
+    description = _describe(dict(first), root, within)
+    return description + (f" (and {len(others)} more)" if others else "")
 
 
-def _said(first: dict[str, Any], root: type[BaseModel], within: str) -> str:
+def _describe(first: dict[str, Any], root: type[BaseModel], within: str) -> str:
     kind, location = first["type"], tuple(first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    shown, here = _followed(root, location)
+    shown, expected = _resolve(root, location)
     where = _joined([within, *shown] if within else shown)
     if kind == "extra_forbidden":
-        _, table = _followed(root, location[:-1])
+        _, table = _resolve(root, location[:-1])
         return f"{where} is unknown: {did_you_mean(str(location[-1]), _fields(table))}"
     if kind == "missing":
         return f"{where} is missing: add it"
     if kind == "union_tag_not_found":
-        key, tags = _tags(here)
+        key, tags = _tags(expected)
         return f"{where}.{key} is missing: choose one of {', '.join(tags)}"
     if kind == "union_tag_invalid":
-        key, tags = _tags(here)
+        key, tags = _tags(expected)
         tag = str(first["ctx"]["tag"])
-        return f"{where}.{key} = {_cut(repr(tag))} is unknown: {did_you_mean(tag, tags)}"
+        return f"{where}.{key} = {shorten(repr(tag))} is unknown: {did_you_mean(tag, tags)}"
     if kind == "value_error":
-        # Our own validators say which keys they mean.
+        # The validators of tfprune name the keys themselves.
         return f"{where}: {message}" if where else message
-    value = _cut(_shown(first["input"]))
+    value = shorten(_shown(first["input"]))
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
         return f"{where} = {value} is unknown: {did_you_mean(str(first['input']), choices)}"
     if kind in _TABLE_EXPECTED:
-        return f"{where} = {value} is no table: write {{ key = value }}"
+        return f"{where} = {value} is not a table: write {{ key = value }}"
     return f"{where} = {value}: {message}"
 
 
@@ -123,69 +135,66 @@ def _shown(value: Any) -> str:
     try:
         return repr(value)
     except ValueError:
-        # Python writes no number of more than some thousand digits.
+        # Python does not print numbers of more than a few thousand digits.
         return "a number of too many digits"
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
 def _joined(parts: list[str]) -> str:
-    """Key paths with dots, places in lists with a number sign."""
-    shown = (part if part.startswith("#") else f".{part}" for part in map(_cut, parts))
+    """A key path: keys separated by dots, and positions in lists with a number sign."""
+    shown = (part if part.startswith("#") else f".{part}" for part in map(shorten, parts))
     return "".join(shown).lstrip(".")
 
 
-def _followed(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], Any]:
-    """Walks from a model to the type at a location of pydantic's.
+def _resolve(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], Any]:
+    """Finds the type at a location that pydantic reports.
 
     Returns:
-        The parts of the location that the file has too, and the type; None where it is unknown.
+        The parts of the location that are keys of the file, and the type; None if it is unknown.
     """
     shown: list[str] = []
     for part in location:
-        if part == "[key]":  # pydantic's word for "the key itself", which stands before it
+        if part == "[key]":  # pydantic adds it if the key itself, the part before, is wrong
             continue
         union = _union(kind)
-        if len(union) > 1 and (chosen := [each for each in union if part in _names(each, kind)]):
-            # Between a value and its keys pydantic puts which member of a union it chose.
-            kind = chosen[0]
+        members = [member for member in union if part in _tag_names(member, kind)]
+        if len(union) > 1 and members:
+            # Between a value and its keys, pydantic adds the member of the union that it chose.
+            kind = members[0]
             continue
         shown.append(f"#{part + 1}" if isinstance(part, int) else str(part))
-        kind = _inside(kind, part)
+        kind = _item_type(kind, part)
     return shown, kind
 
 
-def _bare(kind: Any) -> Any:
-    """A type without what `Annotated` and `| None` add."""
+def _strip_annotations(kind: Any) -> Any:
+    """A type without `Annotated` and `| None`."""
     while get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     members = _union(kind)
-    return _bare(members[0]) if members and len(members) == 1 else kind
+    return _strip_annotations(members[0]) if members and len(members) == 1 else kind
 
 
 def _union(kind: Any) -> list[Any]:
-    """The members of a union, None left out; empty for any other type."""
+    """The members of a union without None; empty for any other type."""
     while get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     if get_origin(kind) not in (Union, types.UnionType):
         return []
-    return [each for each in get_args(kind) if each is not type(None)]
+    return [member for member in get_args(kind) if member is not type(None)]
 
 
-def _inside(kind: Any, part: int | str) -> Any:
-    kind = _bare(kind)
+def _item_type(kind: Any, part: int | str) -> Any:
+    kind = _strip_annotations(kind)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         field = kind.model_fields.get(str(part))
-        # Pydantic takes a field's discriminator out of its annotation.
+        # Pydantic removes the discriminator from the annotation of a field.
         return None if field is None else Annotated[field.annotation, field]
-    arguments = [each for each in get_args(kind) if each is not Ellipsis]
+    arguments = [argument for argument in get_args(kind) if argument is not Ellipsis]
     return arguments[-1] if get_origin(kind) in (dict, list, tuple) and arguments else None
 
 
 def _fields(table: Any) -> list[str]:
-    table = _bare(table)
+    table = _strip_annotations(table)
     return list(table.model_fields) if hasattr(table, "model_fields") else []
 
 
@@ -198,16 +207,16 @@ def _discriminators(kind: Any) -> Iterator[str]:
 
 
 def _tags(union: Any) -> tuple[str, list[str]]:
-    """The key that tells the members of a union apart, and what it may be."""
+    """The key that distinguishes the members of a union, and its possible values."""
     key = next(_discriminators(union), "kind")
-    return key, [str(tag) for each in _union(union) for tag in _names(each, union)]
+    return key, [str(tag) for member in _union(union) for tag in _tag_names(member, union)]
 
 
-def _names(member: Any, union: Any) -> tuple[Any, ...]:
-    """What pydantic calls a member of a union in a location: its tag, else its type."""
-    bare = _bare(member)
+def _tag_names(member: Any, union: Any) -> tuple[Any, ...]:
+    """The names of a member of a union in pydantic's locations: its tags, or else its type."""
+    bare = _strip_annotations(member)
     for key in _discriminators(union):
-        literal = _bare(bare.model_fields[key].annotation)
+        literal = _strip_annotations(bare.model_fields[key].annotation)
         if get_origin(literal) is Literal:
             return get_args(literal)
     return (getattr(bare, "__name__", str(bare)),)

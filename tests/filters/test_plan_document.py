@@ -89,7 +89,7 @@ def test_what_is_coupled_need_not_be_named(model: keras.Model, document: dict[st
     [
         ({"removed": {"a": [0, -1]}}, "p.json is not a removal plan: removed.a#2 = -1: "),
         ({"removed": {"a": [True]}}, "p.json is not a removal plan: removed.a#1 = True: "),
-        ({"removed": [1]}, "p.json is not a removal plan: removed = [1] is no table: "),
+        ({"removed": [1]}, "p.json is not a removal plan: removed = [1] is not a table: "),
         ({"macs": [1]}, "p.json is not a removal plan: macs = [1]: "),
         (
             {"remove": {}},

@@ -30,20 +30,20 @@ SPACES = [keras.activations, ops, ops.nn, ops.numpy, tf, tf.nn, tf.math]
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_activation_of_keras_is_known_in_every_spelling(name: str) -> None:
-    found = [getattr(space, name) for space in SPACES if hasattr(space, name)]
-    assert found
-    for function in found:
+    functions = [getattr(space, name) for space in SPACES if hasattr(space, name)]
+    assert functions
+    for function in functions:
         assert is_pointwise(function) == (name not in MIXING | SHAPES)
         assert mixes_channels(function) == (name in MIXING)
 
 
-def test_numbers_given_beforehand_change_nothing() -> None:
+def test_bound_numbers_change_nothing() -> None:
     leaky = functools.partial(keras.activations.leaky_relu, negative_slope=0.1)
     assert is_pointwise(leaky)
     assert is_pointwise(functools.partial(leaky, negative_slope=0.2))
     assert is_pointwise(functools.partial(ops.gelu, approximate=False))
     assert mixes_channels(functools.partial(ops.softmax, axis=-1))
-    # Whatever an array does, it may do to each channel another thing.
+    # An array may change each channel differently.
     assert not is_pointwise(functools.partial(keras.activations.leaky_relu, negative_slope=[1, 2]))
     assert not is_pointwise(functools.partial(ops.add, ops.ones((3,))))
 

@@ -1,4 +1,4 @@
-"""A model that is made again from its config computes the same bits, whatever it is made of."""
+"""A model rebuilt from its config computes the same bits, with any functions and classes."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_a_layer_that_forgets_its_name_gets_it_back() -> None:
 
 
 class Unnamed(layers.Layer):
-    """Its constructor takes whatever comes, so that its config has no name."""
+    """Its constructor takes any keyword argument, so its config has no name."""
 
     def __init__(layer, **kwargs: Any) -> None:  # noqa: N805
         super().__init__(**kwargs)
@@ -364,7 +364,7 @@ def test_models_within_a_layer() -> None:
 
 @keras.saving.register_keras_serializable("tests")
 class Forgetful(layers.Layer):
-    """Says nothing of what it is made of, which was no plain value."""
+    """Its config lacks the argument of its constructor, an array."""
 
     def __init__(self, size: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -384,15 +384,15 @@ class Failing(Forgetful):
 
 @pytest.mark.reliability("functions and classes that models hold", "refused")
 @pytest.mark.parametrize(
-    ("layer", "said"),
+    ("layer", "message"),
     [
         (Forgetful, "cannot be rebuilt from its config .*missing 1 required"),
         (Failing, "no config to rebuild it from .*no attribute 'size'"),
     ],
 )
-def test_layers_without_a_whole_config_are_refused(layer: type, said: str) -> None:
+def test_layers_without_a_whole_config_are_refused(layer: type, message: str) -> None:
     model = keras.Sequential([keras.Input((4,)), layer(np.ones(3)), layers.Dense(2)])
-    with pytest.raises(tfprune.UsageError, match=said) as error:
+    with pytest.raises(tfprune.UsageError, match=message) as error:
         copy(model)
     assert "\n" not in str(error.value)
 
@@ -501,17 +501,17 @@ def test_a_call_of_its_own_is_no_graph() -> None:
 
 @pytest.mark.reliability("models of unusual classes and shapes", "refused")
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         (lambda: keras.Sequential(name="empty"), "'empty' is not built"),
         (lambda: keras.Sequential([layers.Dense(2)], name="open"), "'open' is not built"),
     ],
 )
 def test_models_that_are_not_built_say_what_to_do(
-    model: Callable[[], keras.Model], said: str
+    model: Callable[[], keras.Model], message: str
 ) -> None:
     for attempt in (tfprune.channel_groups, copy, lambda m: tfprune.slim(m, filters=0.5)):
-        with pytest.raises(tfprune.UsageError, match=said):
+        with pytest.raises(tfprune.UsageError, match=message):
             attempt(model())
 
 

@@ -35,11 +35,11 @@ def test_calls_come_producers_first() -> None:
     x = keras.Input((4,))
     a = layers.Dense(4)(x)
     model = keras.Model(x, layers.Add()([layers.Dense(4)(layers.Dense(4)(a)), a + 1]))
-    known = {id(each) for each in model.inputs}
+    known = {id(tensor) for tensor in model.inputs}
     count = 0
     for call in calls(model):
-        assert {id(each) for each in call.inputs} <= known
-        known |= {id(each) for each in call.outputs}
+        assert {id(tensor) for tensor in call.inputs} <= known
+        known |= {id(tensor) for tensor in call.outputs}
         count += 1
     assert count == 5
 

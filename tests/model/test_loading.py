@@ -143,7 +143,7 @@ def test_a_model_of_keras_2_computes_the_same(tmp_path, name):
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"groups": 2}, r"layer 'd' is Keras 2's DepthwiseConv2D\(groups=2\), which Keras 3 does"),
         ({"groups": True}, r"DepthwiseConv2D\(groups=True\)"),
@@ -153,17 +153,17 @@ def test_a_model_of_keras_2_computes_the_same(tmp_path, name):
         ({"groups": 1}, None),
     ],
 )
-def test_an_entry_goes_only_where_it_has_no_effect(tmp_path, change, said):
+def test_an_entry_goes_only_where_it_has_no_effect(tmp_path, change, message):
     twin = keras.Sequential([keras.Input((6, 6, 2)), layers.DepthwiseConv2D(3)])
     layer = entry("DepthwiseConv2D", "d", kernel_size=[3, 3], **change)
     # The first versions gave the first layer the shape, and the layers as a list.
     layer["config"]["batch_input_shape"] = [None, 6, 6, 2]
     path = written(tmp_path / "m.h5", {"class_name": "Sequential", "config": [layer]}, twin, "2.2")
-    if said is None:
+    if message is None:
         model = tfprune.load(path)
         np.testing.assert_array_equal(model(images()), twin(images()))
         return
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         tfprune.load(path)
 
 
@@ -171,14 +171,14 @@ def test_an_entry_goes_only_where_it_has_no_effect(tmp_path, change, said):
 def test_a_legacy_file_of_keras_3_loads(tmp_path):
     model = plain()
     model.save(tmp_path / "m.h5")
-    # A file goes by its content: HDF5 under another name, too.
+    # The content of a file decides: HDF5 may have another suffix.
     (tmp_path / "m.keras").write_bytes((tmp_path / "m.h5").read_bytes())
     for name in ("m.h5", "m.keras"):
         np.testing.assert_array_equal(tfprune.load(tmp_path / name)(images()), model(images()))
 
 
 @pytest.mark.parametrize("name", ["模型 a.keras", 'it\'s "q".keras', "-x.keras", b"bad\xff.keras"])
-def test_any_name_will_do(tmp_path, name):
+def test_a_file_may_have_any_name(tmp_path, name):
     model = plain()
     model.save(tmp_path / "m.keras")
     path = tmp_path / os.fsdecode(name)
@@ -255,10 +255,10 @@ KINDS: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
 
 @pytest.mark.reliability("files that hold no Keras model, or a damaged one", "refused")
 @pytest.mark.parametrize("name", KINDS)
-def test_what_is_no_keras_model_is_named(tmp_path, name):
-    make, kind, said = KINDS[name]
+def test_what_is_not_a_keras_model_is_named(tmp_path, name):
+    make, kind, message = KINDS[name]
     make(tmp_path / name)
-    with pytest.raises(kind, match=said) as error:
+    with pytest.raises(kind, match=message) as error:
         tfprune.load(tmp_path / name)
     assert "\n" not in str(error.value)
     assert str(tmp_path / name) in str(error.value)
@@ -273,7 +273,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_wrappers_of_tfmot_are_told_how_to_come_off(tmp_path):
+def test_an_error_says_how_to_remove_wrappers_of_tfmot(tmp_path):
     layer = entry("PruneLowMagnitude", "p", layer={"class_name": "Dense", "config": {"units": 1}})
     config = {"class_name": "Sequential", "config": {"name": "s", "layers": [layer]}}
     path = written(tmp_path / "m.keras", config, plain(), "2.15.0")
@@ -281,7 +281,7 @@ def test_wrappers_of_tfmot_are_told_how_to_come_off(tmp_path):
         tfprune.load(path)
 
 
-# Classes of one's own
+# Custom classes
 
 CLASSES = """
 import keras
@@ -303,7 +303,7 @@ def cubed(x):
 
 @pytest.fixture
 def custom(tmp_path, monkeypatch):
-    """A file of a model that needs three things of a module, which nobody has imported."""
+    """A file of a model that needs three objects of a module that is not imported."""
     module = tmp_path / "layers_of_mine.py"
     module.write_text(CLASSES)
     known = dict(keras.saving.get_custom_objects())
@@ -341,7 +341,7 @@ def test_a_missing_class_is_named(custom):
 def test_a_file_brings_what_it_registers_and_what_it_does_not(custom):
     path, module = custom
     model = tfprune.load(path, imports=[str(module)])
-    assert [type(each).__name__ for each in model.layers[1:3]] == ["Bare", "Registered"]
+    assert [type(layer).__name__ for layer in model.layers[1:3]] == ["Bare", "Registered"]
     assert loading.importable("layers_of_mine") == str(module)
     # Twice is once.
     assert type(tfprune.load(path, imports=[str(module)]).layers[1]) is type(model.layers[1])
@@ -361,7 +361,7 @@ def test_an_export_is_checked_by_a_python_that_imports_the_same_file(custom, tmp
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("def (:", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
@@ -369,11 +369,13 @@ def test_an_export_is_checked_by_a_python_that_imports_the_same_file(custom, tmp
         (None, "is not a file"),
     ],
 )
-def test_what_cannot_be_imported_is_said(tmp_path, content, said):
+def test_what_cannot_be_imported_is_reported(tmp_path, content, message):
     module = tmp_path / "broken_layers.py"
     if content is not None:
         module.write_text(content)
-    with pytest.raises(UsageError, match=f"broken_layers.py cannot be imported .*{said}") as error:
+    with pytest.raises(
+        UsageError, match=f"broken_layers.py cannot be imported .*{message}"
+    ) as error:
         loading.import_layers(str(module))
     assert "\n" not in str(error.value)
     assert "broken_layers" not in loading.sys.modules

@@ -105,7 +105,11 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
 
 def test_a_damaged_run_is_listed_with_what_is_wrong_and_hides_no_other(mine):
     other = shutil.copytree(mine, mine.parent / "other")
-    for text, said in (("{}", "pipeline is missing"), ("[]", "is no table"), ("{", "is damaged")):
+    for text, said in (
+        ("{}", "pipeline is missing"),
+        ("[]", "is not a table"),
+        ("{", "is damaged"),
+    ):
         (other / "run.json").write_text(text)
         table = list_runs(mine.parent).set_index("run")
         assert table.loc["tiny", "state"] == "finished"

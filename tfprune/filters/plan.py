@@ -13,7 +13,7 @@ from tfprune.errors import UsageError, did_you_mean
 from tfprune.filters.groups import ChannelGroup, ChannelGroups, ModelSize
 from tfprune.filters.limits import Limits, Names
 from tfprune.model.graph import named_layers
-from tfprune.validation import one_line
+from tfprune.validation import describe_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,7 +308,7 @@ def read_plan(groups: ChannelGroups, document: Any, name: str = "the plan") -> R
         try:
             document = PlanDocument.model_validate(document)
         except pydantic.ValidationError as error:
-            reasons = one_line(error, PlanDocument)
+            reasons = describe_error(error, PlanDocument)
             raise UsageError(f"{name} is not a removal plan: {reasons.lstrip()}") from error
     present = {path: len(units) for path, units in groups.producers.items()}
     for path in document.channels | present:

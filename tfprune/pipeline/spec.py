@@ -30,7 +30,7 @@ from tfprune.pipeline.steps import (
 )
 from tfprune.report.budgets import Budget, mistakes
 from tfprune.training import Training
-from tfprune.validation import one_line, read_toml
+from tfprune.validation import describe_error, read_toml
 from tfprune.vocabulary import FORMATS, FormatName
 
 if TYPE_CHECKING:
@@ -305,4 +305,4 @@ def load_pipeline(path: str | Path, settings: Sequence[str] = ()) -> Pipeline:
     try:
         return Pipeline.model_validate(raw)
     except ValidationError as error:
-        raise UsageError(f"{path}: {one_line(error, Pipeline)}") from error
+        raise UsageError(f"{path}: {describe_error(error, Pipeline)}") from error

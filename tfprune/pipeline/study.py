@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tfprune.errors import UsageError
 from tfprune.pipeline.spec import Pipeline
-from tfprune.validation import one_line
+from tfprune.validation import describe_error
 
 # The last rate of a schedule that falls to a tenth twice, which Renda et al. 2020 fine-tune at.
 _FINETUNE = 0.01
@@ -87,7 +87,7 @@ def lottery_study(
     try:
         return Pipeline.model_validate(raw)
     except ValidationError as error:
-        raise UsageError(one_line(error, Pipeline)) from error
+        raise UsageError(describe_error(error, Pipeline)) from error
 
 
 def _after(share: float, rounds: int) -> float:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tfprune.errors import TfpruneError
 from tfprune.figures import compared
 from tfprune.files import read_json
-from tfprune.validation import one_line
+from tfprune.validation import describe_error
 
 # A figure that was not measured is null; one that is not a number is NaN.
 Value = float | None
@@ -178,7 +178,7 @@ def read_record(path: Path, kind: type[Record]) -> dict[str, Any]:
         kind.model_validate(document)
     except ValidationError as error:
         # Nobody adds a key to a record by hand.
-        reason = one_line(error, kind).replace(": add it", "")
+        reason = describe_error(error, kind).replace(": add it", "")
         raise TfpruneError(f"{path} is damaged ({reason}): delete it and run again") from error
     except RecursionError as error:
         raise TfpruneError(f"{path} is damaged (too deep): delete it and run again") from error

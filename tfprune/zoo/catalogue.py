@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tfprune.errors import UsageError, did_you_mean
+from tfprune.errors import UsageError, did_you_mean, shorten
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def check_option(option: str, value: Any, of: str = "the net") -> Any:
         case "blocks":
             if not isinstance(value, list | tuple):
                 raise UsageError(
-                    f"blocks is {_cut(value)} and must be a list of whole numbers, such as [2, 2]"
+                    f"blocks is {_quote(value)} and must be a list of whole numbers, such as [2, 2]"
                 )
             positive("the number of blocks", len(value), _MOST_BLOCKS)
             return tuple(positive("a number in blocks", count, _MOST_BLOCKS) for count in value)
@@ -169,23 +169,25 @@ def check_option(option: str, value: Any, of: str = "the net") -> Any:
             return positive(option, value, _WIDEST)
         case "minimalistic":
             if not isinstance(value, bool):
-                raise UsageError(f"minimalistic is {_cut(value)} and must be true or false")
+                raise UsageError(f"minimalistic is {_quote(value)} and must be true or false")
             return value
         case "dropout":
             if not _is_number(value) or not 0 <= value < 1:
-                raise UsageError(f"dropout is {_cut(value)} and must be a number from 0 to below 1")
+                raise UsageError(
+                    f"dropout is {_quote(value)} and must be a number from 0 to below 1"
+                )
             return value
         case "alpha":
             if not _is_number(value) or value <= 0:
-                raise UsageError(f"alpha is {_cut(value)} and must be a number above 0")
+                raise UsageError(f"alpha is {_quote(value)} and must be a number above 0")
             if value > _WIDEST:
-                raise UsageError(f"alpha is {_cut(value)}, beyond {_WIDEST:,}, the most there is")
+                raise UsageError(f"alpha is {_quote(value)}, beyond {_WIDEST:,}, the most there is")
             # It is part of the name of Keras' weight file, with a decimal point.
             return float(value)
         case "weights":
             if not isinstance(value, str | os.PathLike) or not str(value):
                 raise UsageError(
-                    f"weights of {of} are {_cut(str(value))}, which is not a file: "
+                    f"weights of {of} are {_quote(str(value))}, which is not a file: "
                     'give "imagenet", "random" or the path of a file'
                 )
             return value
@@ -212,7 +214,7 @@ def positive(what: str, value: Any, largest: int | None = None) -> int:
     whole = type(value) is not bool and isinstance(value, numbers.Integral)
     number = int(value) if whole else 0
     if number < 1:
-        raise UsageError(f"{what} is {_cut(value)} and must be a whole number of 1 or more")
+        raise UsageError(f"{what} is {_quote(value)} and must be a whole number of 1 or more")
     if largest is not None and number > largest:
         raise UsageError(f"{what} is beyond {largest:,}, the most there is")
     return number
@@ -223,9 +225,8 @@ def _is_number(value: Any) -> bool:
     return known and math.isfinite(value)
 
 
-def _cut(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _quote(value: Any) -> str:
+    return shorten(repr(value))
 
 
 def _suggestion(name: Any) -> str:

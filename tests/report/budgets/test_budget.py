@@ -90,7 +90,7 @@ def test_sizes_are_bytes_or_text_with_a_unit(said, size, tmp_path):
         ("", "rules is missing: add it"),
         ("rules = []", "rules is empty: add one"),
         ("[[rule]]", "rule is unknown: did you mean 'rules'? (and 1 more)"),
-        ("rules = [1]", "rules#1 = 1 is no table: write { key = value }"),
+        ("rules = [1]", "rules#1 = 1 is not a table: write { key = value }"),
         ("[[rules]]", f"rules#1: sets no limit: give one of {ALL}"),
         (
             "[[rules]]\naccuracy = {}",
@@ -112,7 +112,10 @@ def test_sizes_are_bytes_or_text_with_a_unit(said, size, tmp_path):
             "[[rules]]\naccuracy = { max_rise = 0.9 }",
             "rules#1.accuracy.max_rise is unknown: did you mean 'max_drop'?",
         ),
-        ("[[rules]]\naccuracy = 0.9", "rules#1.accuracy = 0.9 is no table: write { key = value }"),
+        (
+            "[[rules]]\naccuracy = 0.9",
+            "rules#1.accuracy = 0.9 is not a table: write { key = value }",
+        ),
         (
             "[[rules]]\naccuracy = { min = 80 }",
             "rules#1.accuracy.min = 80: Input should be less than or equal to 1",

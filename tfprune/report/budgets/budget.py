@@ -21,7 +21,7 @@ from pydantic import (
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import Direction, Figure, judged
 from tfprune.report.run import RUN, Run
-from tfprune.validation import one_line, read_toml
+from tfprune.validation import describe_error, read_toml
 
 # Limits that are distances from a reference.
 RELATIVE = ("max_drop", "max_rise", "min_ratio", "max_ratio")
@@ -242,4 +242,4 @@ def _checked(raw: Any, path: Path, within: str) -> Budget:
     try:
         return Budget.model_validate(raw)
     except ValidationError as error:
-        raise UsageError(f"{path}: {one_line(error, Budget, within)}") from error
+        raise UsageError(f"{path}: {describe_error(error, Budget, within)}") from error
