@@ -114,6 +114,7 @@ def from_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Source:
             directory cannot be used.
         TfpruneError: the data set cannot be prepared.
     """
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     path = data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
