@@ -2,7 +2,7 @@
 
 The profiler counts floating-point operations of a traced graph: two for each multiply-accumulate of
 a matrix product or a convolution. What it counts besides, such as additions, normalisation and
-pooling, is no multiply-accumulate by the convention of the pruning literature and is left out.
+pooling, is not a multiply-accumulate by the convention of the pruning literature and is left out.
 Every net of the zoo takes part, and three of `keras.applications`.
 
     python -m benchmarks.macs
@@ -131,7 +131,7 @@ def report(document: dict[str, Any]) -> str:
         "# Multiply-accumulates, counted twice\n\n"
         "`tfprune.macs` and `tf.compat.v1.profiler`, whose floating-point operations of "
         f"{', '.join(PRODUCTS)} are halved. Its other operations (additions, normalisation, "
-        "pooling) are no multiply-accumulates by convention; their share of its matrix products "
+        "pooling) are not multiply-accumulates by convention; their share of its matrix products "
         "and convolutions is listed. Random weights.\n\n"
         f"{sum(map(equal, rows))} of {len(rows)} models are equal, as are the sums over "
         "`layer_table`.\n\n"

@@ -168,7 +168,7 @@ def _dense(dataset: data.Dataset, seed: int, epochs: int, kept: Path) -> keras.M
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean and sample deviation over seeds, a row a tool and sparsity."""
+    """Mean and sample deviation over seeds, one row for each tool and sparsity."""
     grouped = rows.groupby(["target", "tool"], sort=False)
     table = grouped[["accuracy", "sparsity", "tflite_gzip"]].mean()
     table["accuracy"] = [

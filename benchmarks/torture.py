@@ -3,7 +3,7 @@
 `make torture` starts this. Processes that run the pipeline are killed with SIGKILL after a random
 time, until as many kills have been made as asked for; each kill is followed by another start in the
 same directory. When a run finishes, it must hold the same tables and the same model files as one
-that nobody disturbed, and no finished result may have been made twice; then the next one begins.
+that ran without a kill, and no finished result may have been made twice; then the next one begins.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def test_channels_that_die_together_do_not_take_their_group_along(images: tuple)
         ({"macs": 1.5}, "macs=1.5 is not a share to keep: give a number in 0..1"),
         (
             {"macs": 0.5, "begin": 0.5, "end": 0.5},
-            "begin=0.5, end=0.5 is no part of a training: give 0 <= begin < end <= 1",
+            "begin=0.5, end=0.5 is not a part of a training: give 0 <= begin < end <= 1",
         ),
     ],
 )

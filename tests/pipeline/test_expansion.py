@@ -63,8 +63,8 @@ def test_a_kind_stands_for_all_its_steps_and_nothing_else_changes():
         (".epochs=3", "--set .epochs=3: write KEY=VALUE, such as train.epochs=3"),
         (
             "sparce.epochs=3",
-            "--set sparce.epochs=3: sparce is no step, kind of step or table of the pipeline: "
-            "did you mean 'sparse'?",
+            "--set sparce.epochs=3: sparce is not a step, a kind of step or a table of the "
+            "pipeline: did you mean 'sparse'?",
         ),
         ("name.x=3", "--set name.x=3: name is a value, it has nothing in it"),
     ],

@@ -99,7 +99,9 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "steps" / "mine").mkdir(parents=True)
     with pytest.raises(TfpruneError) as caught:
         collect(tmp_path, delete=True)
-    assert str(caught.value) == (f"{tmp_path} is no run: give a folder such as saved_models/digits")
+    assert str(caught.value) == (
+        f"{tmp_path} is not a run: give a folder such as saved_models/digits"
+    )
     assert (tmp_path / "steps" / "mine").exists()
 
 

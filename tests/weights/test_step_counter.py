@@ -75,7 +75,7 @@ class Seen(keras.callbacks.Callback):
         self.shares.append(float(np.mean([np.mean(value == 0) for value in found])))
 
 
-@pytest.mark.reliability("optimizers and loops of one's own", "right")
+@pytest.mark.reliability("optimizers and loops of the user", "right")
 @pytest.mark.parametrize("where", ["attributes", "list", "dict"])
 @pytest.mark.parametrize(("include", "batches"), [("one", 6), ("two", 3)])
 def test_steps_are_those_of_the_optimizer_that_owns_the_weights(pairs, where, include, batches):
@@ -95,7 +95,7 @@ def test_steps_are_those_of_the_optimizer_that_owns_the_weights(pairs, where, in
     assert pruner.sparsity == 0.5
 
 
-@pytest.mark.reliability("optimizers and loops of one's own", "right")
+@pytest.mark.reliability("optimizers and loops of the user", "right")
 @pytest.mark.parametrize("execution", [1, 2])
 def test_where_no_optimizer_moves_batches_count_and_zeros_are_zero_after_each(pairs, execution):
     model = ByHand([keras.Input((4,)), layers.Dense(6), layers.Dense(4)])
@@ -109,7 +109,7 @@ def test_where_no_optimizer_moves_batches_count_and_zeros_are_zero_after_each(pa
     assert seen.shares[0] > 0
 
 
-@pytest.mark.reliability("optimizers and loops of one's own", "warned")
+@pytest.mark.reliability("optimizers and loops of the user", "warned")
 def test_batches_that_are_too_few_are_told_as_such(pairs):
     model = ByHand([keras.Input((4,)), layers.Dense(32), layers.Dense(4)])
     model.compile()
@@ -123,7 +123,7 @@ def test_batches_that_are_too_few_are_told_as_such(pairs):
         )
 
 
-@pytest.mark.reliability("optimizers and loops of one's own", "right")
+@pytest.mark.reliability("optimizers and loops of the user", "right")
 def test_a_loop_that_heeds_no_constraint_has_zeros_after_each_update(pairs):
     model = ByHand([keras.Input((4,)), layers.Dense(4)])
     pruner = PruneWeights(SCHEDULE)
@@ -139,7 +139,7 @@ def test_a_loop_that_heeds_no_constraint_has_zeros_after_each_update(pairs):
     assert pruner.sparsity == 0.5
 
 
-@pytest.mark.reliability("optimizers and loops of one's own", "warned")
+@pytest.mark.reliability("optimizers and loops of the user", "warned")
 def test_steps_that_nobody_makes_are_told_in_a_loop(pairs):
     model = ByHand([keras.Input((4,)), layers.Dense(4)])
     pruner = PruneWeights(SCHEDULE)
@@ -156,7 +156,7 @@ def test_steps_that_nobody_makes_are_told_in_a_loop(pairs):
             pruner.update()
 
 
-@pytest.mark.reliability("optimizers and loops of one's own", "right")
+@pytest.mark.reliability("optimizers and loops of the user", "right")
 @pytest.mark.parametrize("execution", [1, 2])
 def test_a_model_that_fit_builds_is_pruned(pairs, execution):
     class Subclassed(keras.Model):

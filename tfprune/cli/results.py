@@ -181,7 +181,7 @@ def _budget(run: Run, file: Path | None) -> tuple[Budget, str]:
 def _print(verdicts: Sequence[Verdict]) -> None:
     from tfprune.report.budgets.verdict import count_line, missing_lines, table_lines
 
-    # `echo` leaves colours out where stdout is no terminal.
+    # `echo` leaves colours out where stdout is not a terminal.
     plain = bool(os.environ.get("NO_COLOR"))
     heading, *lines = table_lines(verdicts)
     click.echo(heading)

@@ -103,7 +103,8 @@ class LearnStructure(keras.callbacks.Callback):
             raise UsageError("LearnStructure has targets for filters only: give depth a strength")
         if not 0 <= begin < end <= 1:
             raise UsageError(
-                f"begin={begin:g}, end={end:g} is no part of a training: give 0 <= begin < end <= 1"
+                f"begin={begin:g}, end={end:g} is not a part of a training: "
+                "give 0 <= begin < end <= 1"
             )
         self._importance: Importance = importance
         self._round_to = round_to

@@ -84,8 +84,8 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
         The path.
 
     Raises:
-        UsageError: the file exists, or its name is no TOML file's, or the model or the data set is
-            unknown.
+        UsageError: the file exists, its name does not end in .toml, or the model or the data
+            set is unknown.
         TfpruneError: it cannot be written.
     """
     if file.suffix != ".toml":

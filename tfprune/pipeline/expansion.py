@@ -135,7 +135,7 @@ def override(raw: Raw, settings: Sequence[str], tables: Sequence[str]) -> Raw:
 
     Args:
         raw: what the file says.
-        settings: `KEY=VALUE` each, as of `--set`. KEY is a path from the top of the file
+        settings: `KEY=VALUE` each, as `--set` takes them. KEY is a path from the top of the file
             (`data.limit`), from a step (`dense.epochs`, short for `steps.dense.epochs`), or from
             a kind of step, for all of that kind (`train.epochs`). VALUE is TOML; a word needs no
             quotes.
@@ -168,7 +168,7 @@ def override(raw: Raw, settings: Sequence[str], tables: Sequence[str]) -> Raw:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    # A number of too many digits is no TOML error, and neither are brackets without end.
+    # TOML's parser has other errors for numbers with too many digits and for deep brackets.
     except (ValueError, RecursionError):
         return text
 
@@ -186,7 +186,7 @@ def _places(raw: Raw, path: list[str], tables: Sequence[str], setting: str) -> I
     else:
         known = [*steps, *dict.fromkeys(map(str, kinds.values())), *tables]
         raise UsageError(
-            f"--set {setting}: {path[0]} is no step, kind of step or table of the pipeline: "
+            f"--set {setting}: {path[0]} is not a step, a kind of step or a table of the pipeline: "
             + did_you_mean(path[0], known)
         )
 

@@ -175,5 +175,5 @@ def _records(paths: Iterable[Path], kind: type[Record]) -> Iterable[dict[str, An
         try:
             yield read_record(path, kind)
         except TfpruneError:
-            # A forecast is no place to fail at; whoever needs the record will say so.
+            # A forecast does not fail for a damaged record: the step that needs it reports it.
             continue

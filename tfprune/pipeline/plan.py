@@ -129,7 +129,7 @@ def plan(
 
 
 def _missing(tasks: Mapping[tuple[Path, str], Task], delivery: Task) -> list[Task]:
-    """A delivery and those steps before it that are no tasks yet, in the order to do them."""
+    """A delivery and those steps before it that are not tasks yet, in the order to do them."""
     found = [delivery]
     while (step := found[-1].after) is not None and (step.folder, step.identity) not in tasks:
         found.append(step)

@@ -78,7 +78,7 @@ class _Row(TypedDict, total=False):
 
 
 def _row(directory: Path) -> _Row:
-    """One run; one that cannot be understood is no reason to hide the others."""
+    """One run; one that cannot be read does not hide the others."""
     row: _Row = {
         "run": directory.name,
         "state": "running" if Store(directory).sessions() else "damaged",
@@ -130,10 +130,10 @@ def collect(directory: Path, *, delete: bool) -> list[Garbage]:
         What there is, or was.
 
     Raises:
-        TfpruneError: it is no run, or the run is going on.
+        TfpruneError: it is not a run, or the run is in progress.
     """
     if directory.resolve() not in [each.resolve() for each in run_folders(directory.parent)]:
-        raise TfpruneError(f"{directory} is no run: give a folder such as saved_models/digits")
+        raise TfpruneError(f"{directory} is not a run: give a folder such as saved_models/digits")
     store = Store(directory)
     with store.lock("gc", "waiting for another `tfprune runs gc`"):
         if store.sessions():

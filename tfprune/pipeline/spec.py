@@ -209,7 +209,7 @@ class Pipeline(Table):
         """Names in rules are those of variants and of formats.
 
         That a variant is delivered in a format is not asked here: a try with other formats than
-        the budget's is no mistake.
+        a name in the budget is not a mistake.
         """
         if self.budget is not None:
             for said in mistakes(self.budget, dict.fromkeys(self.variants, tuple(FORMATS))):
@@ -283,7 +283,7 @@ def _require_bounds(raw: dict[str, Any]) -> None:
             raise ValueError(f"{where} is a text of more than {_LONGEST:,} characters")
         elif isinstance(value, int | float) and place[0] != "seeds":
             largest = _LARGEST_OF_BUDGET if place[0] == "budget" else _LARGEST
-            # What is no number at all compares with nothing: the tables refuse it.
+            # A value that is not a number cannot be compared; the tables refuse it.
             if abs(value) > largest:
                 raise ValueError(f"{where} is a number beyond {largest:,}")
 
@@ -297,8 +297,8 @@ def load_pipeline(path: str | Path, settings: Sequence[str] = ()) -> Pipeline:
 
     Raises:
         TfpruneError: the file cannot be read.
-        UsageError: it is no TOML, or says something a pipeline cannot; the message names the file,
-            the key and what is allowed.
+        UsageError: it is not TOML, or has a key or value that a pipeline cannot have; the message
+            names the file, the key and what is allowed.
     """
     path = Path(path)
     raw = override(read_toml(path), settings, list(Pipeline.model_fields))

@@ -32,7 +32,7 @@ def finished(folder: Path, identity: str) -> bool:
     """Whether `folder` holds the finished result of that identity.
 
     Raises:
-        TfpruneError: its record is damaged: nobody knows what the folder holds.
+        TfpruneError: its record is damaged, so the content of the folder is unknown.
     """
     path = folder / RECORD
     return path.is_file() and bool(read_record(path, Identified)["identity"] == identity)
@@ -109,7 +109,7 @@ class Store:
 
     @contextmanager
     def session(self) -> Iterator[str]:
-        """Shows that a run is going on, so that nobody clears its results away.
+        """Marks a run as in progress, so that its results are not deleted.
 
         Yields:
             The session's own name.
@@ -134,7 +134,7 @@ class Store:
             except Timeout:
                 going.append(path.stem.removeprefix(_SESSION))
             else:
-                # Left by a kill: nobody else will take it away.
+                # A killed process left it, and no other process removes it.
                 lock.release()
                 path.unlink(missing_ok=True)
         return going

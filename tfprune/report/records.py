@@ -177,7 +177,7 @@ def read_record(path: Path, kind: type[Record]) -> dict[str, Any]:
     try:
         kind.model_validate(document)
     except ValidationError as error:
-        # Nobody adds a key to a record by hand.
+        # Records are not written by hand, so a hint to add a key does not help.
         reason = describe_error(error, kind).replace(": add it", "")
         raise TfpruneError(f"{path} is damaged ({reason}): delete it and run again") from error
     except RecursionError as error:

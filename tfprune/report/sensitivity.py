@@ -10,7 +10,7 @@ import pandas as pd
 from tfprune.errors import TfpruneError, UsageError
 
 PLOTS = (".svg", ".png", ".pdf")
-# Beyond these many lines nobody tells them apart: the most sensitive groups keep their names.
+# More lines than this cannot be told apart, so only the most sensitive groups have names.
 _NAMED = 8
 
 

@@ -51,7 +51,7 @@ def comparison(run: Run) -> pd.DataFrame:
             values = artifact_figures(run, delivery, artifact)
             rows.append({**dict(zip(NAMES, whose, strict=True)), **values})
     table = pd.DataFrame(rows)
-    # A figure that no artifact has is a column of numbers all the same.
+    # A figure that no artifact has is still a column of numbers.
     named = [column for column in table.columns if column not in NAMES]
     table[named] = table[named].apply(pd.to_numeric)
     return table

@@ -29,7 +29,7 @@ class PruneWeights(MaskingCallback):
     of `fit` the masks are applied once more and removed, so that an ordinary Keras model with
     zeros remains, whose next training is free to move them.
 
-    Steps are the `iterations` of the optimizer that moves the weights, be it the model's own or
+    Steps are the `iterations` of the optimizer that moves the weights, either the model's own or
     another attribute of it, as in a GAN; where none moves, as under a `train_step` that assigns
     the weights itself, they are batches. They go on counting in a second `fit`, so a schedule for
     one starts there, or the model is compiled again. A killed training that is restored with its
@@ -37,7 +37,7 @@ class PruneWeights(MaskingCallback):
     is pruned from its second batch on.
 
     A fit that ends in an error or an interrupt leaves the masks on, and zeros zero. They come off
-    when the model begins its next `fit` or `train_on_batch`; in a loop of one's own, use the
+    when the model begins its next `fit` or `train_on_batch`; in your own loop, use the
     pruner in a `with`, or call `detach()`. No file carries them in any case.
 
     The place in the list of callbacks does not matter: what others put into the weights, such as
@@ -55,7 +55,7 @@ class PruneWeights(MaskingCallback):
         model.fit(x, y, callbacks=[PruneWeights(schedule)])
         ```
 
-        In a loop of one's own, whose step is traced after `attach()`:
+        In your own loop, whose step is traced after `attach()`:
         ```python
         pruner = PruneWeights(schedule)
         pruner.set_model(model)
@@ -269,7 +269,7 @@ class PruneWeights(MaskingCallback):
             step = self._steps.now()
             self._looked_up += 1
         changed = self._advance(step)
-        # What moves the weights in a loop of one's own is not known; it may apply no constraint.
+        # In a loop of the user, what moves the weights is not known; it may apply no constraint.
         self._attached.apply()
         return changed
 

@@ -138,7 +138,7 @@ class Trained:
 
     Attributes:
         model: the trained model.
-        result: as of `Ticket`.
+        result: see `Ticket`.
         state: the training as it was at the step to rewind to, where one was asked for.
     """
 

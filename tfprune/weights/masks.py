@@ -93,7 +93,7 @@ def layer_masks(
             given.
 
     Returns:
-        The masks, as of `magnitude_mask`. With blocks the count is as near as whole blocks come;
+        The masks, see `magnitude_mask`. With blocks the count is as near as whole blocks come;
         at the sparsity of an N:M pattern each of its groups keeps at most N.
 
     Raises:
@@ -145,7 +145,7 @@ def global_masks(
 
     Returns:
         The masks; over all of them exactly `round(sparsity * total size)` entries are dead, or
-        those of `masks` if these are more already; with patterns as of `layer_masks`.
+        those of `masks` if these are more already; with patterns see `layer_masks`.
 
     Raises:
         UsageError: a sparsity outside 0 to 1, or scores of another shape.

@@ -179,7 +179,7 @@ class TrainingState:
 
     Attributes:
         step: how many.
-        weights: as of `model.get_weights()`.
+        weights: as `model.get_weights()` returns them.
         optimizer: the values of `optimizer.variables`: its step, its rate, its slots.
     """
 

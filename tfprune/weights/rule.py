@@ -106,7 +106,7 @@ class MaskRule:
         """The sparsity of each weight on the way to its target.
 
         Args:
-            targets: as of `per_kernel`.
+            targets: see `per_kernel`.
             sparsity: what the schedule asks for now.
             final: the schedule's target, if it tells one; other targets need one above 0.
         """
@@ -167,7 +167,7 @@ class MaskRule:
 
         Args:
             caller: what the warning begins with.
-            names: of the weights; without any there is no warning.
+            names: the weights; without any there is no warning.
         """
         if names:
             warnings.warn(

@@ -85,7 +85,7 @@ def prunable(
         model down with "/", as in "backbone/conv_1".
 
     Raises:
-        UsageError: a name that is no layer of the model, or an included layer without a kernel.
+        UsageError: a name that is not a layer of the model, or an included layer without a kernel.
     """
     return [(kernel.path, kernel.variable) for kernel in kernels(model, include, exclude)]
 
@@ -139,9 +139,9 @@ def unpruned(model: keras.Model, include: Picks = None, exclude: Picks = None) -
     what the picks leave out.
 
     Args:
-        model: as of `prunable`.
-        include: as of `prunable`.
-        exclude: as of `prunable`.
+        model: see `prunable`.
+        include: see `prunable`.
+        exclude: see `prunable`.
 
     Returns:
         The weights, by reason.

@@ -127,7 +127,7 @@ def test_a_partly_frozen_layer_says_how_much_of_it() -> None:
     both = layers.Add()([layers.Concatenate()([a, b]), conv(6, name="c")(x)])
     model = keras.Model(x, [head(both), layers.Lambda(lambda x: x / 2, name="mine")(a)])
     groups = run_slim_test(model, save=False)
-    reason = "mine is a Lambda, whose function nobody can look into"
+    reason = "mine is a Lambda, whose function is not known"
     assert groups.frozen["a"] == reason
     assert groups.frozen["c"] == f"2 of 6: {reason}"
     assert "b" not in groups.frozen

@@ -75,7 +75,7 @@ def test_a_shared_model_at_every_step() -> None:
 
 @pytest.mark.parametrize(
     ("inner", "reason"),
-    [(layers.Lambda(lambda x: x), "inner is a Lambda, whose function nobody can look into")],
+    [(layers.Lambda(lambda x: x), "inner is a Lambda, whose function is not known")],
 )
 def test_frozen(inner: layers.Layer, reason: str) -> None:
     inner.name = "inner"

@@ -37,7 +37,7 @@ FROZEN: dict[str, tuple[Callable[[], keras.Model], str]] = {
     ),
     "lambda": (
         lambda: frozen_between(layers.Lambda(lambda x: x + 1, name="mine")),
-        "mine is a Lambda, whose function nobody can look into",
+        "mine is a Lambda, whose function is not known",
     ),
     "subclass that computes something else": (
         lambda: frozen_between(OwnConv(3, 1, name="mine")),

@@ -78,7 +78,7 @@ def time_distributed(trace: Trace, layer: Any, *inputs: Channels) -> Sequence[Ch
     return [x.at_all_steps(tuple(tensor.shape)) for x, tensor in pairs]
 
 
-channel_rule(layers.Lambda)(refusing("is a Lambda, whose function nobody can look into"))
+channel_rule(layers.Lambda)(refusing("is a Lambda, whose function is not known"))
 channel_rule(layers.SpectralNormalization)(
     refusing("divides a kernel by a norm of all its filters")
 )

@@ -63,7 +63,7 @@ def pareto_front(cost: npt.ArrayLike, value: npt.ArrayLike) -> npt.NDArray[np.bo
 
     Returns:
         Shape (n,), True for members of the front. Equal points are members together. A point whose
-        cost or value is NaN is no member and beats none.
+        cost or value is NaN is not on the front and dominates no other.
     """
     costs, values = np.asarray(cost, float), np.asarray(value, float)
     # Entry [i, j] compares point j with point i; a comparison with NaN is False.
