@@ -20,6 +20,12 @@ _EPSILON = 1e-12
 class GroupLasso(keras.regularizers.Regularizer):
     """Group lasso over the filters, channels, shapes or depth of a kernel.
 
+    Example:
+        ```python
+        penalty = tfprune.GroupLasso(5e-3, groups="filter")
+        layer = keras.layers.Conv2D(16, 3, kernel_regularizer=penalty)
+        ```
+
     The penalty is `strength * sum over groups of sqrt(group size) * ||group||`, for a kernel of
     shape (..., inputs, outputs): Conv1D/2D/3D or Dense. Its gradient is finite everywhere, but
     alone it leaves groups small and none exactly zero; `tfprune.LearnStructure` applies the

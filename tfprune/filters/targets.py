@@ -85,6 +85,11 @@ class Target:
 def remove_filters(model: keras.Model, filters: Mapping[str, Sequence[int]]) -> keras.Model:
     """Removes filters, and every channel that is coupled with them.
 
+    Example:
+        ```python
+        smaller = tfprune.remove_filters(model, {"conv": [0, 5]})
+        ```
+
     Args:
         model: a functional or built Sequential Keras model; it is not changed.
         filters: layer name to the indices of its filters (or units) that go. A layer inside a

@@ -43,6 +43,12 @@ class Parameters:
 def sparsity(model: keras.Model) -> pd.DataFrame:
     """Counts the zeros of every weight.
 
+    Example:
+        ```python
+        table = tfprune.sparsity(model)
+        table.iloc[-1]["sparsity"]  # the share of zeros in the whole model
+        ```
+
     Args:
         model: A built Keras model. Nested models are looked into; a shared weight counts once.
 
