@@ -68,7 +68,7 @@ class PruneWeights(MaskingCallback):
 
     Args:
         schedule: tfmot's `PolynomialDecay` or `ConstantSparsity`, or any callable from a step
-            (int) to (prune now?, sparsity 0 to 1); see `tfprune.training.schedule.due`.
+            (int) to (prune now?, sparsity 0 to 1); see `tfprune.training.schedule.last_update`.
         scope: "layer" prunes each weight tensor to the schedule's sparsity; "global" ranks all
             of them together, and only their total has it.
         select: which weights die; "magnitude", the smallest; "random", drawn with `seed`; or a
