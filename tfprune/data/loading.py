@@ -54,8 +54,8 @@ def load(
     if limit is not None and limit < 1:
         raise UsageError(f"limit={limit} must be 1 image or more")
     source = digits() if name == "digits" else from_tfds(name, data_dir)
-    # With so many images, each split can reach the limit, and stratification finds each class
-    # twice.
+    # With this number of images, each split can reach the limit, and stratification finds each
+    # class twice.
     count = limit and math.ceil(
         max(limit, 2 * len(source.classes)) / min(validation, 1 - validation)
     )
