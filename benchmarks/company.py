@@ -25,7 +25,8 @@ import pandas as pd
 
 from tfprune import export, zoo
 from tfprune.files import write_json, write_text
-from tfprune.measure import load, time_files
+from tfprune.formats import load
+from tfprune.measure import time_files
 from tfprune.pipeline import provenance
 
 NETS: dict[str, tuple[str, tuple[int, int, int], dict[str, Any]]] = {

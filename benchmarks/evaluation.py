@@ -42,8 +42,9 @@ from ai_edge_litert.interpreter import Interpreter
 import tfprune
 from tfprune import zoo
 from tfprune.files import write_json, write_text
-from tfprune.measure import evaluate, load
-from tfprune.measure.tflite_runtime import quantize, worker_count
+from tfprune.formats import load
+from tfprune.formats.tflite import quantize, worker_count
+from tfprune.measure import evaluate
 from tfprune.pipeline import provenance
 
 SHAPE = (32, 32, 3)

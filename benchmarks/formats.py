@@ -83,7 +83,7 @@ def exported(name: str) -> list[dict[str, Any]]:
     """One row a format: what was written, or why nothing was."""
     from tfprune import TfpruneError, export
     from tfprune.artifacts import verify, write_manifest
-    from tfprune.artifacts.formats import FORMATS
+    from tfprune.formats import FORMATS
 
     model, representative = built(name)
     rows = []

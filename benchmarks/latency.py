@@ -18,7 +18,8 @@ import pandas as pd
 import tfprune
 from tfprune import export, filters, macs, zoo
 from tfprune.files import write_json, write_text
-from tfprune.measure import latency, load
+from tfprune.formats import load
+from tfprune.measure import latency
 from tfprune.pipeline import provenance
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -14,7 +14,7 @@ import pandas as pd
 from benchmarks import runs
 from tfprune.files import write_text
 from tfprune.report import read_run, tickets
-from tfprune.report.html.tickets import tickets_file
+from tfprune.report.tickets import tickets_file
 
 
 def rows(levels: pd.DataFrame, against: str | None) -> pd.DataFrame:

@@ -13,8 +13,8 @@ import click
 import pandas as pd
 
 from benchmarks import runs
-from tfprune.measure import load
-from tfprune.measure.floor import floor
+from tfprune.formats import load
+from tfprune.measure.size import floor
 from tfprune.report import comparison, read_run
 
 FORMATS = ("tflite", "tflite-int8")

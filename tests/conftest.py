@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -7,10 +8,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 import pytest
 
 from tests import reliability
 from tfprune import data
+from tfprune.artifacts import Artifact, export
+from tfprune.formats import FORMATS
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.runner import run
 
@@ -81,3 +85,57 @@ def tiny_pipeline() -> Pipeline:
 def tiny_run(tiny_pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run of `tiny_pipeline`; nobody may change it."""
     return run(tiny_pipeline, out=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def export_images() -> np.ndarray:
+    return np.random.default_rng(1).uniform(0, 255, (40, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def export_model(export_images: np.ndarray) -> keras.Model:
+    """A pruned net with a depthwise layer and a residual: three of four weights are zero, and the
+    rest is too large to round to zero. Its classes vary over the images."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(x)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    y = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+    y = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 1)(y))
+    x = keras.layers.MaxPooling2D()(keras.layers.ReLU()(keras.layers.Add()([x, y])))
+    x = keras.layers.Conv2D(32, 3, padding="same", activation="relu")(x)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, keras.layers.Dense(5)(x))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        values = rng.uniform(0.5, 1, weight.shape)
+        if weight.name == "kernel":
+            values *= rng.choice([-1, 0, 0, 0, 0, 0, 0, 1], weight.shape)
+        weight.assign(values)
+    bias = model.layers[-1].bias
+    bias.assign(bias - np.asarray(model(export_images, training=False)).mean(axis=0))
+    model.compile("adam", "mse")
+    return model
+
+
+@pytest.fixture(scope="session")
+def export_formats() -> list[str]:
+    """All that can be written here; ONNX is an extra."""
+    here = importlib.util.find_spec("tf2onnx") and importlib.util.find_spec("onnxruntime")
+    return [name for name in FORMATS if name != "onnx" or here]
+
+
+@pytest.fixture(scope="session")
+def exports(
+    export_model: keras.Model,
+    export_images: np.ndarray,
+    export_formats: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[Artifact]:
+    folder = tmp_path_factory.mktemp("exported")
+    return export(export_model, folder, export_formats, export_images)
+
+
+@pytest.fixture(scope="session")
+def export_paths(exports: list[Artifact]) -> dict[str, Path]:
+    return {artifact.format: artifact.path for artifact in exports}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 import time
 import tracemalloc
@@ -15,8 +16,7 @@ import keras
 import pytest
 import zstandard
 
-from tfprune.archives import MOST_MEMBERS, check_archive, check_zip, unpack
-from tfprune.artifacts.archive import pack
+from tfprune.archives import MOST_MEMBERS, check_archive, check_zip, pack, unpack
 from tfprune.errors import TfpruneError
 from tfprune.measure import zstd_bytes
 
@@ -284,3 +284,32 @@ def test_zstd_counts_what_is_compressed_as_it_is(tmp_path: Path) -> None:
     assert small < 100
     path.write_bytes(zstandard.compress(bytes(10_000)))
     assert zstd_bytes(path) == path.stat().st_size
+
+
+def test_an_archive_depends_on_nothing_but_its_files(tmp_path: Path) -> None:
+    archives = []
+    for place, order in (("here", "abc"), ("there", "cba")):
+        (tmp_path / place / "sub").mkdir(parents=True)
+        for letter in order:
+            path = tmp_path / place / "sub" / letter
+            path.write_bytes(letter.encode() * 1000)
+            path.chmod(0o600 if place == "here" else 0o644)
+            os.utime(path, (ord(letter), len(archives)))
+        archives.append(tmp_path / f"{place}.tar.gz")
+        pack(tmp_path / place, archives[-1], "root")
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    # gzip's header (RFC 1952): no flags, so no file name, and no time.
+    assert archives[0].read_bytes()[3:8] == bytes(5)
+
+
+def test_unpacking_gives_the_files_back(tmp_path: Path) -> None:
+    (tmp_path / "in" / "empty").mkdir(parents=True)
+    (tmp_path / "in" / "file").write_bytes(b"\0\1\2")
+    pack(tmp_path / "in", tmp_path / "a.tar.gz", "root")
+    (tmp_path / "out").mkdir()
+    unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    found = sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*"))
+    assert found == [Path("root"), Path("root/empty"), Path("root/file")]
+    assert (tmp_path / "out" / "root" / "file").read_bytes() == b"\0\1\2"
+    with tarfile.open(tmp_path / "a.tar.gz") as tar:
+        assert {(m.mtime, m.uid, m.gid, m.uname) for m in tar} == {(0, 0, 0, "")}

@@ -14,8 +14,12 @@ import wrapt
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ = sorted([*__all__, "__version__"])
+__getattr__, _, _public = lazy_loader.attach_stub(__name__, __file__)
+__all__ = sorted([*_public, "__version__"])
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 @wrapt.when_imported("keras")

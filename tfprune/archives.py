@@ -1,4 +1,4 @@
-"""Opens archives that may be hostile, with limits on what they unpack to.
+"""Packs archives, and unpacks archives that may be hostile, with limits on their size.
 
 A few kilobytes can unpack to gigabytes, and the headers of an archive are unpacked before a limit
 on its members can be checked. Therefore every stream is counted while it is read, and headers have
@@ -24,6 +24,8 @@ from typing import IO, Any
 from tfprune.errors import TfpruneError, UsageError, one_line
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar.zst")
+# Higher levels need more memory for unpacking.
+ZSTD_LEVEL = 19
 # More than any CNN needs, and less than a disk holds.
 MOST_BYTES = 8 << 30
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -46,6 +48,53 @@ _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _MOST_HEADERS = 4
 # The largest window of output in memory that zstd accepts by default.
 _ZSTD_WINDOW = 1 << 27
+
+
+def pack(directory: Path, archive: Path, root: str) -> None:
+    """Packs a directory; equal files give equal bytes.
+
+    Example:
+        ```python
+        pack(Path("savedmodel"), Path("slim.tar.gz"), root="slim")
+        ```
+
+    Names are sorted; owners, times and permissions are left out.
+
+    Args:
+        directory: the directory to pack.
+        archive: the `.tar.gz` or `.tar.zst` to write; the suffix decides the compression.
+        root: the name of the top folder inside the archive.
+
+    Raises:
+        UsageError: the archive is a `.tar.zst` and zstandard is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(archive.open("wb"))
+        compressed = stack.enter_context(_compressing(file, archive.suffix))
+        tar = stack.enter_context(
+            tarfile.open(fileobj=compressed, mode="w|", format=tarfile.PAX_FORMAT)
+        )
+        for path in [directory, *sorted(directory.rglob("*"))]:
+            name = Path(root, path.relative_to(directory)).as_posix()
+            member = tarfile.TarInfo(name)
+            if path.is_dir():
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(member)
+            else:
+                member.size = path.stat().st_size
+                with path.open("rb") as content:
+                    tar.addfile(member, content)
+
+
+def _compressing(file: IO[bytes], suffix: str) -> Any:
+    if suffix != ".zst":
+        # gzip.open always writes the time and the name of the file into the header.
+        return gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0)
+    try:
+        import zstandard
+    except ImportError:
+        raise UsageError("a .tar.zst needs zstandard: pip install zstandard") from None
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(file, closefd=False)
 
 
 def unpack(archive: Path, directory: Path, most_bytes: int = MOST_BYTES) -> None:

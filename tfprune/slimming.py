@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import keras
 
 from tfprune import devices
 from tfprune.errors import UsageError
 from tfprune.filters import Importance, RemovalPlan, rebuild, simplified
-from tfprune.filters.gradients import LabelledImages
+from tfprune.filters.importance import LabelledImages
 from tfprune.filters.limits import Names
 from tfprune.filters.targets import Target, plan_counted
+from tfprune.vocabulary import Scope
 
 
 def plan(
@@ -24,7 +23,7 @@ def plan(
     latency: float | None = None,
     milliseconds: float | None = None,
     bytes: int | None = None,
-    scope: Literal["layer", "global"] = "layer",
+    scope: Scope = "layer",
     importance: Importance = "l2",
     data: LabelledImages | None = None,
     round_to: int = 1,
@@ -138,7 +137,7 @@ def slim(
     latency: float | None = None,
     milliseconds: float | None = None,
     bytes: int | None = None,
-    scope: Literal["layer", "global"] = "layer",
+    scope: Scope = "layer",
     importance: Importance = "l2",
     data: LabelledImages | None = None,
     round_to: int = 1,

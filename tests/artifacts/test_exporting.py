@@ -12,13 +12,13 @@ from ai_edge_litert.interpreter import Interpreter
 
 import tfprune
 from tests.artifacts.small import names, one_line, tiny
-from tfprune.artifacts import FORMATS, Artifact, export
-from tfprune.artifacts.feeding import held_back
-from tfprune.artifacts.running import run_artifact
+from tfprune.artifacts import Artifact, export
+from tfprune.artifacts.examples import held_back
 from tfprune.errors import UsageError
 from tfprune.files import sha256
-from tfprune.measure import agreement, gzip_bytes, load, raw_bytes
-from tfprune.measure.savedmodel_runtime import SavedModelRuntime
+from tfprune.formats import FORMATS, load, open_file
+from tfprune.formats.savedmodel import SavedModelRuntime
+from tfprune.measure import agreement, gzip_bytes, raw_bytes
 
 
 def test_the_public_name_is_the_function() -> None:
@@ -45,7 +45,7 @@ def test_every_artifact_agrees_with_its_keras_model(
     assert others is not None
     expected = model(others["any"], training=False).numpy()
     for artifact in exported:
-        _, outputs = run_artifact(artifact.path, others)
+        outputs = open_file(artifact.path).run(others)
         found = agreement(*outputs.values(), expected)
         assert (artifact.agreement, artifact.largest_difference) == pytest.approx(
             (found.share, found.largest_difference), abs=1e-3
@@ -58,7 +58,7 @@ def test_every_artifact_agrees_with_its_keras_model(
 
 def test_runtimes_of_measure_say_the_same(paths: dict[str, Path], images: np.ndarray) -> None:
     for name in ("keras", "savedmodel", "tflite", "tflite-int8", "tflite-int16x8"):
-        _, outputs = run_artifact(paths[name], {"any": images})
+        outputs = open_file(paths[name]).run({"any": images})
         np.testing.assert_allclose(load(paths[name]).predict(images), *outputs.values(), atol=1e-3)
 
 
@@ -132,7 +132,7 @@ def test_constants_of_a_layer_are_no_inputs(tmp_path: Path, formats: list[str]) 
     chosen = [name for name in ("savedmodel", "tflite", "onnx") if name in formats]
     for artifact in export(model, tmp_path, chosen, np.ones((10, 4, 4, 1))):
         assert len(artifact.inputs) == 1, artifact.format
-        _, outputs = run_artifact(artifact.path, {"any": np.full((1, 4, 4, 1), 5.0, np.float32)})
+        outputs = open_file(artifact.path).run({"any": np.full((1, 4, 4, 1), 5.0, np.float32)})
         np.testing.assert_allclose(*outputs.values(), 1.0, rtol=1e-6)
     assert model.layers[0].mean is mean
 
@@ -205,7 +205,7 @@ def test_several_inputs_and_outputs(several: keras.Model, tmp_path: Path, kind: 
     expected = several(data, training=False)
     for artifact in artifacts:
         assert [each.name for each in artifact.inputs] == ["left", "right"]
-        _, outputs = run_artifact(artifact.path, data)
+        outputs = open_file(artifact.path).run(data)
         for name in ("how", "what"):
             y = np.asarray(expected[name])
             exact = FORMATS[artifact.format].exact

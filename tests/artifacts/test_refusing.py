@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.artifacts.small import names, one_line, tiny
-from tfprune.artifacts import FORMATS, export
-from tfprune.artifacts.formats import Format, Source
+from tfprune.artifacts import export
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure import load
+from tfprune.formats import FORMATS, Format, load
+from tfprune.formats.source import Source
 
 
 def write_other(source: Source, path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_loaded_does_not_count(
     monkeypatch.setitem(FORMATS, "tflite", Format(".tflite", write))
     with pytest.raises(TfpruneError) as error:
         export(model, tmp_path, ["tflite"])
-    assert "no TFLite model" in one_line(error)
+    assert "not a TFLite model" in one_line(error)
     assert ".partial" not in one_line(error)
     assert names(tmp_path) == []
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from tfprune.artifacts import Artifact, read_manifest, verify, write_manifest, write_run_manifest
-from tfprune.artifacts.checker import Checker
 from tfprune.artifacts.verifying import Verdict
 from tfprune.errors import TfpruneError
 from tfprune.files import sha256
+from tfprune.formats.sandbox import Sandbox, run_file
 
 NONSENSE = ("a.keras", "b.tar.gz", "c.tflite", "d.cc", "e.exe")
 
@@ -80,9 +80,9 @@ def test_every_format_passes(verdicts: dict[str, Verdict], exported: list[Artifa
     [
         ("a.keras", "is cut short or damaged"),
         ("b.tar.gz", "cannot be unpacked"),
-        ("c.tflite", "is no TFLite model"),
+        ("c.tflite", "is not a TFLite model"),
         ("d.cc", "holds no C array"),
-        ("e.exe", "is no artifact"),
+        ("e.exe", "is not an artifact"),
         ("nan.keras", "gives NaN or infinite outputs"),
     ],
 )
@@ -124,7 +124,7 @@ def replace_by_link(path: Path) -> None:
         (flip, "is not what was exported (other SHA-256): copy it again"),
         (rename, "is missing: it is now called other.bin, rename it back"),
         (Path.unlink, "is missing: export again"),
-        (replace_by_folder, "is no file"),
+        (replace_by_folder, "is not a file"),
         (replace_by_link, "leads out of"),
     ],
 )
@@ -212,7 +212,7 @@ def test_a_list_of_another_kind_is_one_line(small: Path, change: dict) -> None:
     document = json.loads(path.read_text())
     document["artifacts"][0] |= change
     path.write_text(json.dumps(document))
-    with pytest.raises(TfpruneError, match="is no artifact list, or is damaged") as error:
+    with pytest.raises(TfpruneError, match="is not an artifact list, or is damaged") as error:
         verify(small)
     assert "\n" not in str(error.value)
 
@@ -283,34 +283,29 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
 def test_a_crash_is_one_line_and_the_next_file_is_checked(
     paths: dict[str, Path], module: Callable[[str], str], code: str, says: str
 ) -> None:
-    checker = Checker()
-    try:
+    with contextlib.closing(Sandbox()) as sandbox:
         with pytest.raises(TfpruneError, match=says):
-            checker.run(paths["tflite"], modules=[module(code)])
+            run_file(sandbox, paths["tflite"], modules=[module(code)], timeout=60)
         module("")
-        assert checker.run(paths["tflite"]).values["output_0"].shape == (2, 5)
-    finally:
-        checker.close()
+        outcome = run_file(sandbox, paths["tflite"], timeout=60)
+        assert outcome.values["output_0"].shape == (2, 5)
 
 
 def test_a_file_that_takes_too_long_is_one_line(
     paths: dict[str, Path], module: Callable[[str], str]
 ) -> None:
     with (
-        contextlib.closing(Checker(timeout=2)) as checker,
+        contextlib.closing(Sandbox()) as sandbox,
         pytest.raises(TfpruneError, match="takes longer than 2 s"),
     ):
-        checker.run(paths["tflite"], modules=[module("import time; time.sleep(60)")])
+        name = module("import time; time.sleep(60)")
+        run_file(sandbox, paths["tflite"], modules=[name], timeout=2)
 
 
-def test_it_comes_back_after_it_left(paths: dict[str, Path], module: Callable[[str], str]) -> None:
-    checker = Checker()
-    name = module("import sys; sys.modules['__main__'].IDLE_SECONDS = 0.01")
-    try:
+def test_it_comes_back_after_it_left(paths: dict[str, Path]) -> None:
+    with contextlib.closing(Sandbox(idle_seconds=0.01)) as sandbox:
         for _ in range(3):
-            assert checker.run(paths["tflite"], modules=[name]).values
-    finally:
-        checker.close()
+            assert run_file(sandbox, paths["tflite"], timeout=60).values
 
 
 def test_the_second_python_ignores_modules_where_files_lie(
@@ -319,3 +314,10 @@ def test_the_second_python_ignores_modules_where_files_lie(
     (small / "numpy.py").write_text("import os; os.abort()")
     monkeypatch.chdir(small)
     assert failures(verify(small)) == {}
+
+
+def test_a_file_that_needs_no_keras_is_checked_without(paths: dict[str, Path]) -> None:
+    with contextlib.closing(Sandbox()) as sandbox:
+        run_file(sandbox, paths["tflite"], timeout=60)
+        loaded = sandbox.submit(eval, "list(__import__('sys').modules)").result()
+    assert not {"keras", "tensorflow"} & set(loaded)

@@ -161,7 +161,7 @@ def test_inspect_shows_where_cutting_hurts(trained, tmp_path):
     ]
     assert plot.stat().st_size > 1000
     rows = json.loads(_run("inspect", trained, *arguments, "--json").stdout)["sensitivity"]
-    assert [row["share"] for row in rows] == [1.0, 0.75, 0.5, 0.25, 0.75, 0.5, 0.25]
+    assert [row["keep"] for row in rows] == [1.0, 0.75, 0.5, 0.25, 0.75, 0.5, 0.25]
 
 
 def test_sensitivity_needs_data(trained):

@@ -132,4 +132,4 @@ def test_layers_are_those_of_keras_files(files: dict[str, Path], tmp_path: Path)
     unknown = shutil.copy(files["tflite"], tmp_path / "model.bin")
     result = _measure(unknown)
     assert result.exit_code == 2
-    assert f"{unknown} is no artifact" in result.stderr
+    assert f"{unknown} is not an artifact" in result.stderr

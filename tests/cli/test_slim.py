@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from keras import layers
 
 from tfprune.cli import main
-from tfprune.filters import IMPORTANCE_NAMES
+from tfprune.vocabulary import IMPORTANCES
 
 
 def _run(*arguments: str | Path) -> Result:
@@ -112,7 +112,7 @@ def test_what_is_said_is_done(model: Path, tmp_path: Path) -> None:
     assert sum(_filters(out).values()) == 7
 
 
-@pytest.mark.parametrize("name", [*IMPORTANCE_NAMES])
+@pytest.mark.parametrize("name", IMPORTANCES)
 def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> None:
     assert f" {name}" in " ".join(_run("slim", "--help").stdout.split())
     data = ["--data", "digits"] if name == "taylor" else []
@@ -145,8 +145,8 @@ def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> No
         ),
         (
             ["--plan-only"],
-            "give exactly one target of filters, macs, params, dead, latency, milliseconds, bytes, "
-            "not none",
+            "tfprune slim: give exactly one of filters, macs, params, latency, milliseconds, bytes "
+            "and dead",
         ),
         (
             ["--macs", "0.5", "--exclude", "frist", "--plan-only"],
@@ -158,12 +158,12 @@ def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> No
         ),
         (
             ["--macs", "0.5", "--importance", "l3", "--plan-only"],
-            "unknown importance 'l3': choose one of l1, l2, lasso, bn_gamma, geometric_median, "
-            "taylor, random",
+            "Invalid value for '--importance': 'l3' is not one of 'l1', 'l2', 'lasso', 'bn_gamma', "
+            "'geometric_median', 'taylor', 'random'.",
         ),
         (
             ["--macs", "0.5", "--rounds", "0", "--plan-only"],
-            "Invalid value for '--rounds': 0 is not in the range 1<=x<=1000000.",
+            "Invalid value for '--rounds': 0 is not in the range 1<=x<=1000.",
         ),
         (
             ["--macs", "0.01", "--exclude", "first", "--plan-only"],
@@ -186,7 +186,7 @@ def test_plans_that_are_none(model: Path, plan: Path, tmp_path: Path) -> None:
     )
     file.write_text("{}")
     assert _fails(2, model, "--plan", file, "-o", out) == (
-        f"{file} is no removal plan: model is missing: add it (and 7 more)"
+        f"{file} is not a removal plan: model is missing: add it (and 7 more)"
     )
     wider = _saved(tmp_path / "wider.keras", width=9)
     assert _fails(2, wider, "--plan", plan, "-o", out) == (

@@ -12,7 +12,7 @@ import numpy as np
 
 import tfprune
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
-from tfprune.filters.cost import Cost
+from tfprune.filters.groups import ModelSize
 from tfprune.model.graph import finalize_states
 from tfprune.slimming import plan
 
@@ -106,7 +106,7 @@ def asked(groups: ChannelGroups, alive: np.ndarray) -> dict[str, list[int]]:
 
 def assert_ordinary(found: RemovalPlan, slim: keras.Model) -> None:
     """A slim model keeps names and interface, and is as small as the plan's cost says."""
-    model, cost = found.groups.model, Cost(found.groups)
+    model, cost = found.groups.model, ModelSize(found.groups)
     assert type(slim) is type(model)
     assert [each.name for each in slim.layers] == [each.name for each in model.layers]
     for one, other in zip(slim.inputs + slim.outputs, model.inputs + model.outputs, strict=True):

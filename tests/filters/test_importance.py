@@ -6,9 +6,10 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.filters import IMPORTANCE, IMPORTANCE_NAMES, channel_groups, scores
+from tfprune import plan
+from tfprune.filters import IMPORTANCE, ChannelGroups, Criterion, channel_groups, scores
 from tfprune.model.cloning import copy
-from tfprune.slimming import plan
+from tfprune.vocabulary import IMPORTANCES
 
 from .harness import randomised
 
@@ -45,7 +46,7 @@ def test_importance_equals_its_formula(model: keras.Model) -> None:
     }
     groups = channel_groups(model)
     for name, values in wanted.items():
-        found = IMPORTANCE[name](groups)[groups.producers["next"]]
+        found = IMPORTANCE[name].score(groups)[groups.producers["next"]]
         np.testing.assert_allclose(found, values, rtol=1e-6)
 
 
@@ -56,14 +57,16 @@ def test_coupled_layers_count_together() -> None:
     groups = channel_groups(model)
     parts = [np.asarray(each) for name in "ab" for each in model.get_layer(name).weights]
     wanted = np.sqrt(sum(np.square(part.reshape(-1, 4)).sum(0) for part in parts))
-    np.testing.assert_allclose(IMPORTANCE["l2"](groups)[groups.producers["a"]], wanted, rtol=1e-6)
+    np.testing.assert_allclose(
+        IMPORTANCE["l2"].score(groups)[groups.producers["a"]], wanted, rtol=1e-6
+    )
 
 
 def test_every_name_has_its_function() -> None:
-    assert tuple(IMPORTANCE) == IMPORTANCE_NAMES
+    assert tuple(IMPORTANCE) == tuple(IMPORTANCES)
 
 
-@pytest.mark.parametrize("name", IMPORTANCE_NAMES)
+@pytest.mark.parametrize("name", IMPORTANCES)
 def test_scores_compare_between_groups(
     model: keras.Model, data: tuple[np.ndarray, np.ndarray], name: str
 ) -> None:
@@ -77,7 +80,7 @@ def test_scores_compare_between_groups(
         assert found[group.units].mean() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", [name for name in IMPORTANCE_NAMES if name != "random"])
+@pytest.mark.parametrize("name", [name for name in IMPORTANCES if name != "random"])
 def test_permuted_channels_have_permuted_scores(
     model: keras.Model, data: tuple[np.ndarray, np.ndarray], name: str
 ) -> None:
@@ -95,11 +98,11 @@ def test_permuted_channels_have_permuted_scores(
 
 def test_gamma_is_read_where_there_is_one_and_the_filter_where_not(model: keras.Model) -> None:
     groups = channel_groups(model)
-    found = IMPORTANCE["bn_gamma"](groups)
+    found = IMPORTANCE["bn_gamma"].score(groups)
     gamma = np.asarray(model.get_layer("norm").gamma)
     np.testing.assert_allclose(found[groups.producers["conv"]], np.abs(gamma))
     rest = groups.producers["next"]
-    np.testing.assert_array_equal(found[rest], IMPORTANCE["l2"](groups)[rest])
+    np.testing.assert_array_equal(found[rest], IMPORTANCE["l2"].score(groups)[rest])
 
 
 def test_a_filter_that_others_repeat_goes_first(model: keras.Model) -> None:
@@ -112,7 +115,7 @@ def test_a_filter_that_others_repeat_goes_first(model: keras.Model) -> None:
     units = groups.producers["next"]
     rows = kernel.reshape(-1, 5).T.astype(np.float64)
     wanted = np.linalg.norm(rows[:, None] - rows, axis=-1).sum(axis=1)
-    found = IMPORTANCE["geometric_median"](groups)[units]
+    found = IMPORTANCE["geometric_median"].score(groups)[units]
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert set(np.argsort(found)[:3]) == {2, 3, 4}
 
@@ -131,7 +134,7 @@ class TestTaylor:
         for variable in (norm.gamma, norm.beta):
             variable.assign(np.asarray(variable) * [1, 1, 1, 0])
         groups = channel_groups(model)
-        found = IMPORTANCE["taylor"](groups, data)[groups.producers["conv"]]
+        found = IMPORTANCE["taylor"].score(groups, data)[groups.producers["conv"]]
         np.testing.assert_array_equal(found == 0, [False, True, False, True])
 
     def test_it_is_the_change_of_the_loss_by_a_small_step(
@@ -147,7 +150,7 @@ class TestTaylor:
             return float((np.log(np.exp(logits).sum(axis=1)) - chosen).mean())
 
         groups = channel_groups(model)
-        found = IMPORTANCE["taylor"](groups, (images, labels))
+        found = IMPORTANCE["taylor"].score(groups, (images, labels))
         step = 1e-2
         for path, scaled in (("conv", "norm"), ("next", "next")):
             for index in range(2):
@@ -260,7 +263,7 @@ def test_a_function_of_the_groups_decides(model: keras.Model) -> None:
         ),
         (
             lambda groups: np.full(13, np.nan),
-            "importance gave 13 scores that are no finite numbers: look for NaN in the model's "
+            "importance gave 13 scores that are not finite numbers: look for NaN in the model's "
             "weights and the data",
         ),
     ],
@@ -269,3 +272,36 @@ def test_errors(model: keras.Model, importance: object, message: str) -> None:
     with pytest.raises(tfprune.UsageError) as error:
         tfprune.slim(model, filters=0.5, importance=importance)
     assert str(error.value) == message
+
+
+def kernel_maximum(groups: ChannelGroups) -> np.ndarray:
+    """A toy importance: the largest weight of the filters of each unit."""
+    maximum = np.zeros(groups.unit_count)
+    for entry in groups.making("filter"):
+        rows = np.moveaxis(np.abs(np.asarray(entry.variable)), entry.axis, 0)
+        np.maximum.at(maximum, groups.unit[entry.ids], rows.reshape(len(rows), -1).max(axis=1))
+    return maximum
+
+
+def first_label(groups: ChannelGroups, data: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    return np.arange(groups.unit_count) * float(data[1][0] + 1)
+
+
+def test_a_new_importance_takes_one_row(
+    model: keras.Model, data: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(IMPORTANCE, "kernel_maximum", Criterion(kernel_maximum))
+    monkeypatch.setitem(IMPORTANCE, "first_label", Criterion(first_label, needs_data=True))
+    kernel = np.abs(np.asarray(model.get_layer("conv").kernel)).reshape(-1, 4).max(axis=0)
+    bias = np.abs(np.asarray(model.get_layer("conv").bias))
+    best = np.sort(np.argsort(-np.maximum(kernel, bias))[:2])
+    slim = tfprune.slim(model, filters=0.5, importance="kernel_maximum")
+    kept = np.asarray(model.get_layer("conv").bias)[best]
+    np.testing.assert_array_equal(np.asarray(slim.get_layer("conv").bias), kept)
+    groups = channel_groups(model)
+    np.testing.assert_array_equal(scores(groups, "kernel_maximum"), scores(groups, kernel_maximum))
+    slim = tfprune.slim(model, filters=0.5, importance="first_label", data=data)
+    kept = np.asarray(model.get_layer("conv").bias)[2:]
+    np.testing.assert_array_equal(np.asarray(slim.get_layer("conv").bias), kept)
+    with pytest.raises(tfprune.UsageError, match="importance 'first_label' needs labelled images"):
+        tfprune.slim(model, filters=0.5, importance="first_label")

@@ -158,7 +158,7 @@ def test_what_taylor_hears_are_the_gradients_of_the_training(images: tuple) -> N
     class Watch(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
             # Before the callback after this one plans, and begins to listen anew.
-            heard.append(np.array(learn._heard))
+            heard.append(learn._proximal.progress().gradients)
 
     model.fit(*images, batch_size=32, shuffle=False, verbose=0, callbacks=[Watch(), learn])
     assert "apply" not in vars(model.optimizer)
@@ -193,7 +193,10 @@ def test_channels_that_die_together_do_not_take_their_group_along(images: tuple)
     ("said", "message"),
     [
         ({}, "LearnStructure needs a strength, or a target such as macs=0.5"),
-        ({"macs": 0.5, "params": 0.5}, "LearnStructure takes one target, not macs and params"),
+        (
+            {"macs": 0.5, "params": 0.5},
+            "give exactly one target of filters, macs, params, not macs and params",
+        ),
         (
             {"penalty": tfprune.GroupLasso(0.1, "depth"), "macs": 0.5},
             "LearnStructure has targets for filters only: give depth a strength",

@@ -12,7 +12,7 @@ from keras import layers
 
 import tfprune
 from tfprune.filters import channel_groups, keeping_cost
-from tfprune.filters.cost import Cost
+from tfprune.filters.groups import ModelSize
 from tfprune.model.cloning import copy
 from tfprune.slimming import plan
 
@@ -112,7 +112,7 @@ def test_a_cost_fits_and_not_one_unit_more_goes(
 ) -> None:
     found = plan(model, **{target: share})
     groups = found.groups
-    cost = getattr(Cost(groups), target)
+    cost = getattr(ModelSize(groups), target)
     whole = cost(np.ones(groups.unit_count, bool))
     assert cost(found.alive) <= share * whole
     if share == 1.0:

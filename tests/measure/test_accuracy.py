@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tfprune.errors import UsageError
-from tfprune.measure import agreement, cross_entropy, evaluate, load
+from tfprune.formats import load
+from tfprune.measure import agreement, cross_entropy, evaluate
 
 finite = st.floats(-6, 6, width=32)
 

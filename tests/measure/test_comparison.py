@@ -11,13 +11,13 @@ import pytest
 
 from tfprune.archives import unpack
 from tfprune.errors import TfpruneError
+from tfprune.formats import load
 from tfprune.measure import (
     FirstRun,
     comparison,
     evaluate,
     floor,
     gzip_bytes,
-    load,
     measure_files,
     parameters,
     raw_bytes,

@@ -13,7 +13,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure import first_run, load
+from tfprune.formats import load
+from tfprune.measure import first_run
 from tfprune.measure.first_run import first_runs
 
 MIB = 2**20
@@ -71,8 +72,8 @@ def test_a_c_array_takes_what_its_file_takes(files: dict[str, Path], tmp_path: P
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("import os; os.abort()", r"crashes what runs it (SIGABRT)"),
-        ("import os; os._exit(3)", r"crashes what runs it (exit code 3)"),
+        ("import os; os.abort()", r"crashes the interpreter (SIGABRT)"),
+        ("import os; os._exit(3)", r"crashes the interpreter (exit code 3)"),
         ("raise RuntimeError('two\\nlines')", "cannot be loaded and run (two): export it again"),
     ],
 )
@@ -129,7 +130,7 @@ def test_a_missing_file_and_an_unknown_kind_are_one_line(tmp_path: Path) -> None
     (tmp_path / "model.bin").touch()
     with pytest.raises(UsageError) as usage:
         first_run(tmp_path / "model.bin")
-    assert "is no artifact" in one_line(usage, tmp_path / "model.bin")
+    assert "is not an artifact" in one_line(usage, tmp_path / "model.bin")
 
 
 def test_modules_beside_the_file_are_not_imported(

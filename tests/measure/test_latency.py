@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.measure import Runtime, latency, load, time_files
-from tfprune.measure.interface import Runner
-from tfprune.measure.stored import StoredWeights
+from tfprune.formats import Feeds, Runtime, StoredWeights, Tensor, load
+from tfprune.measure import latency, time_files
 
 IMAGE = np.zeros((2, 2, 1))
 
@@ -31,7 +30,8 @@ class Clock:
 
 class Fake(Runtime):
     format = "fake"
-    input_shape = (2, 2, 1)
+    inputs = (Tensor("image", (None, 2, 2, 1), "float32"),)
+    outputs = (Tensor("output_0", (None, 2, 2, 1), "float32"),)
     threads = 3
 
     def __init__(self, name: str, clock: Clock, calls: list[str], ms: list[float]) -> None:
@@ -40,10 +40,12 @@ class Fake(Runtime):
     def weights(self) -> Iterator[StoredWeights]:
         raise AssertionError("latency reads no weights")
 
-    def _runners(self, images: np.ndarray, batch_size: int) -> tuple[int, Sequence[Runner]]:
+    def _run(self, feeds: Feeds) -> Feeds:
         raise AssertionError("latency runs single images only")
 
-    def _prepare_one(self, batch: np.ndarray) -> Callable[[], np.ndarray]:
+    def _prepare_one(self, feeds: Feeds) -> Callable[[], np.ndarray]:
+        (batch,) = feeds.values()
+
         def call() -> np.ndarray:
             taken = self.ms[self.calls.count(self.name) % len(self.ms)]
             self.calls.append(self.name)
@@ -166,6 +168,9 @@ def test_each_library_has_a_process_of_its_own(
             elif function.__name__ == "_timed":
                 future.set_result({name: np.ones(int(arguments[3])) for name in names})
             return future
+
+        def answer(self, future: Future[Any], what: str, timeout: float) -> Any:
+            return future.result()
 
     monkeypatch.setattr(sys.modules[time_files.__module__], "shared", Recorded)
     table = time_files(files, images[0], rounds=7)

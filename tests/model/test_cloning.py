@@ -15,7 +15,7 @@ from keras import layers, ops
 
 import tfprune
 from tests.filters.harness import assert_same, examples, outputs, randomised
-from tfprune.artifacts.finish import finished
+from tfprune.formats.source import finished
 from tfprune.model.activations import is_pointwise
 from tfprune.model.cloning import compile_like, config_of, copy, from_config
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from tfprune.errors import TfpruneError
 from tfprune.pipeline import load_pipeline
-from tfprune.pipeline.outlook import Outlook, Probe
+from tfprune.pipeline.forecast import Forecast, Probe
+from tfprune.pipeline.inputs import check_requirements
 from tfprune.pipeline.plan import plan
-from tfprune.pipeline.requirements import check_requirements
 from tfprune.report.budgets import load_budget
 
 BASE: dict[str, Any] = {
@@ -35,7 +35,7 @@ BASE: dict[str, Any] = {
         "learn": {"kind": "learn", "epochs": 1, "strength": 1e-3, "teacher": "dense"},
         "slim": {"kind": "slim", "macs": 0.5, "exclude": ["logits"]},
         "again": {"kind": "retrain", "rewind": "weights", "epoch": 1, "epochs": 2},
-        "round": {"kind": "round", "bits": 4},
+        "round": {"kind": "quantize-weights", "bits": 4},
         "int8": {"kind": "quantize", "to": "int8", "images": 20},
         "phone": {"kind": "export", "formats": ["tflite"]},
     },
@@ -148,7 +148,7 @@ def _planned_or_one_line(file: Path) -> None:
         return
     directory = file.parent / pipeline.name
     tasks = plan(pipeline, directory, "images")
-    assert (Outlook(pipeline, directory, Probe(1.0, 1000)).table(tasks)["state"] == "to do").all()
+    assert (Forecast(pipeline, directory, Probe(1.0, 1000)).table(tasks)["state"] == "to do").all()
     for task in tasks:
         assert max(len(part.encode()) for part in task.folder.parts) <= 200
 

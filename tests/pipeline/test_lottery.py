@@ -49,7 +49,7 @@ class Fit(Training):
         return model.fit(x, y, 16, 2, verbose=0, shuffle=False, callbacks=callbacks)
 
 
-OPTIONS = {"rounds": 2, "share": 0.5, "rewind": "lr", "controls": ["random"]}
+OPTIONS = {"rounds": 2, "prune_rate": 0.5, "rewind": "lr", "controls": ["random"]}
 
 
 def _same(one: list[tfprune.weights.Ticket], other: list[tfprune.weights.Ticket]) -> None:
@@ -78,7 +78,7 @@ def test_killed_between_levels_it_does_none_twice_and_gives_the_same(tmp_path, d
 
 
 def test_the_step_to_rewind_to_is_kept_with_the_optimizer(tmp_path):
-    options = {"rounds": 1, "share": 0.5, "rewind": 3}
+    options = {"rounds": 1, "prune_rate": 0.5, "rewind": 3}
     dense, ticket = tfprune.lottery(_model(), Fit(), **options)
     with pytest.raises(KeyboardInterrupt):
         list(tfprune.lottery(_model(), Fit(1), directory=tmp_path, **options))
@@ -101,6 +101,9 @@ def test_each_folder_is_a_model_and_its_record(tmp_path, whole):
         for a, b in zip(model.get_weights(), ticket.model.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
         assert json.loads((folder / "record.json").read_text())["result"] == ticket.result
+    # Directories of earlier versions are read by this name.
+    about = json.loads((tmp_path / "start" / "record.json").read_text())["about"]
+    assert about["share"] == OPTIONS["prune_rate"]
 
 
 def test_more_rounds_and_controls_go_on_from_there(tmp_path):
@@ -122,11 +125,11 @@ def test_another_model_or_setting_needs_another_directory(tmp_path):
         f"{tmp_path} holds the lottery of a model with other initial weights: seed yours before "
         f"it is built, load {tmp_path / 'start' / 'model.keras'}, or give another directory"
     )
-    options = OPTIONS | {"share": 0.3}
+    options = OPTIONS | {"prune_rate": 0.3}
     with pytest.raises(UsageError) as caught:
         tfprune.lottery(_model(), Training(), directory=tmp_path, **options)
     assert str(caught.value) == (
-        f"{tmp_path} holds a lottery with share=0.5, not 0.3: give another directory"
+        f"{tmp_path} holds a lottery with prune_rate=0.5, not 0.3: give another directory"
     )
     start = keras.saving.load_model(tmp_path / "start" / "model.keras")
     left = Training()

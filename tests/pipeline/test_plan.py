@@ -13,10 +13,11 @@ import pytest
 from tfprune import data
 from tfprune.pipeline import Pipeline, load_pipeline
 from tfprune.pipeline import plan as planning
-from tfprune.pipeline.images import Images
-from tfprune.pipeline.outlook import Outlook, Probe
+from tfprune.pipeline.forecast import Forecast, Probe
+from tfprune.pipeline.inputs import Images
 from tfprune.pipeline.plan import Task, plan
 from tfprune.pipeline.spec import DataSpec
+from tfprune.pipeline.steps.filters import SlimStep
 
 ROUNDS = """
 name = "deep"
@@ -86,7 +87,7 @@ class TestKeys:
                 {"it", "latency"},
             ),
             # Neither the run's name, nor a step that no variant has, nor formats of others.
-            ({"name": "other", "steps__more": {"kind": "round"}}, set()),
+            ({"name": "other", "steps__more": {"kind": "quantize-weights"}}, set()),
             ({"formats": ["tflite"]}, set()),
         ],
     )
@@ -137,7 +138,7 @@ class TestKeys:
 
     def test_a_revision_changes_the_steps_of_its_kind_and_what_comes_after(self, monkeypatch):
         before = _keys(_pipeline())
-        monkeypatch.setitem(planning._REVISIONS, "slim", 99)
+        monkeypatch.setattr(SlimStep, "revision", 99)
         after = _keys(_pipeline())
         assert {name for name in before if before[name] != after[name]} == {"slim", "it", "latency"}
 
@@ -207,7 +208,7 @@ class TestChains:
             tracemalloc.start()
             tasks = self._tasks(tmp_path, times)
             pipeline = load_pipeline(self._file(tmp_path), [f"rounds.ticket.times={times}"])
-            table = Outlook(pipeline, tmp_path / "run", Probe(1.0, 1000)).table(tasks)
+            table = Forecast(pipeline, tmp_path / "run", Probe(1.0, 1000)).table(tasks)
             peaks[times] = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert len(table) == 3 * times + 3

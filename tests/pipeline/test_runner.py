@@ -15,7 +15,8 @@ import tfprune
 from tfprune.data import load as load_data
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import sha256
-from tfprune.measure import evaluate, load
+from tfprune.formats import load
+from tfprune.measure import evaluate
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.runner import forecast, run
 from tfprune.report import comparison, read_run
@@ -225,13 +226,13 @@ def test_sessions_are_recorded_and_a_rerun_that_does_nothing_is_none(tiny_run, t
 def test_a_killed_session_has_no_end_and_the_next_one_is_noted_beside_it(
     tiny_pipeline, tmp_path, monkeypatch
 ):
-    from tfprune.pipeline.work import Shop
+    from tfprune.pipeline.execution import Executor
 
     def dies(*args):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Shop, "do", dies)
+        patch.setattr(Executor, "do", dies)
         with pytest.raises(KeyboardInterrupt):
             run(tiny_pipeline, out=tmp_path, only=["dense"])
     run(tiny_pipeline, out=tmp_path, only=["dense"])
@@ -351,7 +352,7 @@ def test_a_chain_may_end_in_what_it_is_exported_as(tiny_pipeline, tmp_path):
             "dense": {"kind": "train", "epochs": 1, "batch_size": 32},
             "int8": {"kind": "quantize", "images": 50},
             "phone": {"kind": "export", "formats": ["tflite"]},
-            "round": {"kind": "round", "bits": 4},
+            "round": {"kind": "quantize-weights", "bits": 4},
         },
         variants={
             "dense": ["dense"],
@@ -417,16 +418,16 @@ import json
 from pathlib import Path
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.runner import run
-from tfprune.pipeline.work import Shop
+from tfprune.pipeline.execution import Executor
 
-do = Shop.do
+do = Executor.do
 
 def noted(self, task, *rest):
     with Path("done").open("a") as file:
         file.write(task.folder.name + "\\n")
     return do(self, task, *rest)
 
-Shop.do = noted
+Executor.do = noted
 record = json.loads(Path({str(tiny_run / "run.json")!r}).read_text())
 run(Pipeline.model_validate(record["pipeline"]), out=Path("runs"))
 """

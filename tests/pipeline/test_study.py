@@ -19,7 +19,8 @@ GIVEN = {
 
 
 def _study(**options):
-    return lottery_study("study", **(GIVEN | options))
+    pruning = {key: options.pop(key) for key in ("share", "layers", "scope") if key in options}
+    return lottery_study("study", pruning={"share": 0.2} | pruning, **(GIVEN | options))
 
 
 def test_levels_are_variants_that_share_their_chains():

@@ -11,7 +11,7 @@ from tfprune.report.sensitivity import plot_sensitivity
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    rows = [{"layers": "", "channels": 0, "kept": 0, "share": 1.0, "accuracy": 0.9}]
+    rows = [{"layers": "", "channels": 0, "kept": 0, "keep": 1.0, "accuracy": 0.9}]
     for number in range(12):
         for share in (0.75, 0.5):
             rows.append(
@@ -19,7 +19,7 @@ def table() -> pd.DataFrame:
                     "layers": f"conv{number}",
                     "channels": 8,
                     "kept": int(8 * share),
-                    "share": share,
+                    "keep": share,
                     "accuracy": 0.9 - number * (1 - share) / 10,
                 }
             )

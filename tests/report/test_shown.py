@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from tests.report.fake import fake_run
-from tfprune.pipeline.kinds import KINDS, FormatName
-from tfprune.pipeline.outlook import _BYTES
+from tfprune.figures import compared, judged
+from tfprune.pipeline.steps import KINDS, describe
 from tfprune.report import comparison, read_run
-from tfprune.report.budgets.budget import FIGURES
-from tfprune.report.budgets.verdict import Verdict
-from tfprune.report.html import cells, words
-from tfprune.report.markdown import _step
-from tfprune.report.render import _SHOWN
-from tfprune.report.run import QUANTIZED, Step
+from tfprune.report.document import _step
+from tfprune.report.html.comparison import main_columns, more_columns
+from tfprune.report.run import Step
 from tfprune.report.tables import NAMES
 
 # The least that a step of each kind must be given.
@@ -23,7 +20,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "train": {"epochs": 4},
     "prune": {"epochs": 4, "sparsity": 0.5},
     "prune-once": {"share": 0.2},
-    "round": {},
+    "quantize-weights": {},
     "learn": {"epochs": 4, "strength": 0.001},
     "slim": {"filters": 0.75},
     "retrain": {"epochs": 4, "rewind": "lr"},
@@ -37,6 +34,8 @@ OTHER: dict[str, Any] = {
     "layers": ({"logits": 0.1}, {}),
     "augment": (["flip"], {}),
     "exclude": (["stem"], {}),
+    "include": (["stem"], {}),
+    "pattern": ("2:4", {}),
     "optimizer": ("adamw", {}),
     "schedule": ("constant", {}),
     "importance": ("taylor", {}),
@@ -148,21 +147,13 @@ def test_markdown_shows_every_key_that_a_step_was_given(kind, field):
 @pytest.mark.parametrize(("kind", "field"), FIELDS)
 def test_the_page_tells_every_key_that_a_step_was_given(kind, field):
     step = _given(kind, field)
-    told = words.step(step.specification, step.given)
+    told = describe(step.specification, step.given)
     assert f"{field} " in told or SAID[field] in told, told
-
-
-def test_formats_are_all_known_to_the_forecast_and_to_quantize():
-    assert set(_BYTES) == set(get_args(FormatName))
-    assert set(QUANTIZED) == set(get_args(KINDS["quantize"].model_fields["to"].annotation))
-    assert set(QUANTIZED.values()) <= set(get_args(FormatName))
 
 
 def test_every_figure_of_the_comparison_has_a_column_and_a_unit(tmp_path):
     figures = [each for each in comparison(read_run(fake_run(tmp_path))) if each not in NAMES]
-    assert set(figures) <= {column for column, *_ in cells.MAIN + cells.MORE}
-    assert set(figures) <= set(_SHOWN)
-    # What a budget judges is what is compared, and has its words.
-    assert set(FIGURES) <= set(figures)
-    for figure in FIGURES:
-        assert Verdict(1, "a", "b", figure, "min", 0.5, None, "missing").title
+    assert figures == [each.name for each in compared()]
+    assert set(figures) <= {column.name for column in main_columns() + more_columns()}
+    # What a budget judges is what is compared.
+    assert {each.name for each in judged()} <= set(figures)

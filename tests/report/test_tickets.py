@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.report.fake import fake_run
-from tfprune.report import read_run, tickets, tickets_in_words, tickets_over_seeds, write_report
+from tfprune.report import read_run, tickets, tickets_over_seeds, tickets_with_units, write_report
 
 CHAINS = {
     "dense": ["dense"],
@@ -127,7 +127,7 @@ def test_a_sweep_of_rounds_is_a_method_a_value(tmp_path):
 def test_what_was_not_recorded_is_missing_and_shown_as_nothing(tmp_path):
     table = tickets(read_run(fake_lottery(tmp_path, history=lambda step, seed: None)))
     assert table[["early_stop_epoch", "early_stop_val_accuracy", "val_accuracy"]].isna().all(None)
-    shown = tickets_in_words(tickets_over_seeds(table))
+    shown = tickets_with_units(tickets_over_seeds(table))
     assert set(shown["early-stop epoch"]) == {""}
 
 
@@ -144,7 +144,7 @@ def test_seeds_are_a_mean_between_the_lowest_and_the_highest(table):
 
 
 def test_for_people_a_range_stands_only_where_there_is_one(table):
-    first = tickets_in_words(tickets_over_seeds(table)).iloc[0].to_dict()
+    first = tickets_with_units(tickets_over_seeds(table)).iloc[0].to_dict()
     assert first == {
         "method": "dense",
         "level": "0",

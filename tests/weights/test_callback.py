@@ -29,7 +29,9 @@ class ZerosStay(keras.callbacks.Callback):
         for name, mask in self.pruner.masks.items():
             assert not np.any(mask & ~self.before.get(name, mask)), "a weight came back"
         self.before = self.pruner.masks
-        for (variable, _), mask in zip(self.pruner._held, self.pruner._masks, strict=False):
+        for (variable, _), mask in zip(
+            self.pruner._attached, self.pruner._nested.masks, strict=False
+        ):
             dead = keras.ops.convert_to_numpy(variable)[~mask]
             # As bits: a -0 would compress worse, and a NaN equals nothing.
             np.testing.assert_array_equal(dead.view(f"uint{8 * dead.itemsize}"), 0)
@@ -265,15 +267,15 @@ def test_masks_left_by_an_interrupted_fit_are_taken_over(compiled, data, kernels
     pruner = PruneWeights(SCHEDULE)
     with pytest.raises(StopError):
         fit(model, data, pruner, callbacks=[keras.callbacks.LambdaCallback(on_batch_end=stop)])
-    left = [variable.constraint for variable, _ in pruner._held]
+    left = [variable.constraint for variable, _ in pruner._attached]
     assert all(isinstance(constraint, MaskConstraint) for constraint in left)
     zero_then = {name: kernel == 0 for name, kernel in kernels(model).items()}
 
     again = pruner if same else PruneWeights(SCHEDULE)
     again.set_model(model)
     again.attach()
-    assert len(again._held) == 2
-    assert all(variable.constraint.inner is None for variable, _ in again._held)
+    assert len(again._attached) == 2
+    assert all(variable.constraint.inner is None for variable, _ in again._attached)
     fit(model, data, again)
     for name, kernel in kernels(model).items():
         assert np.all(kernel[zero_then[name]] == 0)
@@ -383,7 +385,7 @@ def test_schedule_arrives_masks_nest_and_a_killed_run_goes_on(
     steps = range(0, end + extra + execution, execution)
     for step in steps:
         if step:
-            for variable, constraint in pruner._held:
+            for variable, constraint in pruner._attached:
                 moved = variable + rng.normal(size=variable.shape).astype("float32")
                 variable.assign(constraint(moved))
         pruner.update(step)

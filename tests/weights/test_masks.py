@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfprune.errors import UsageError
+from tfprune.model.layer_table import Axes
 from tfprune.weights.masks import (
-    global_cut,
     global_masks,
-    layer_cut,
     layer_masks,
+    lowest,
     magnitude_mask,
     scores,
 )
-from tfprune.weights.patterns import Axes, Blocks, Layout, NofM
+from tfprune.weights.patterns import Blocks, Layout, NofM
 
 # Few distinct values, so that ties are the rule; and what a diverged training leaves.
 values = hnp.arrays(
@@ -65,11 +65,11 @@ def test_masks_nest_whatever_the_weights_become(value, sparsities):
 def test_masks_are_read_back_from_the_zeros(cut, select, data):
     value = data.draw(values.map(lambda v: np.where(v == 0, np.float32(1), v)))
     low, high = sorted(data.draw(st.tuples(shares, shares)))
-    first = cut([value, value], low, None, select)
+    first = cut([value, value], low, None, select).masks
     zeroed = [np.where(mask, value, np.float32(0)) for mask in first]
     for sparsity in (low, high):
-        from_zeros = cut(zeroed, sparsity, None, select)
-        from_masks = cut([value, value], sparsity, first, select)
+        from_zeros = cut(zeroed, sparsity, None, select).masks
+        from_masks = cut([value, value], sparsity, first, select).masks
         for ours, theirs in zip(from_zeros, from_masks, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
@@ -86,7 +86,7 @@ def test_nan_and_infinity_die_last():
 
 def test_global_masks_rank_all_tensors_together():
     small, large = np.full((2, 3), 0.1), np.full(4, 5.0)
-    masks = global_masks([small, large], 0.6)
+    masks = global_masks([small, large], 0.6).masks
     assert [np.count_nonzero(~mask) for mask in masks] == [6, 0]
     assert [mask.shape for mask in masks] == [(2, 3), (4,)]
 
@@ -94,9 +94,9 @@ def test_global_masks_rank_all_tensors_together():
 @cuts
 def test_random_masks_follow_the_seed_and_not_the_size(cut):
     value = np.linspace(0.1, 1, 40)
-    masks = cut([value, value], 0.5, None, "random", 1)
-    again = cut([value, value * 9], 0.5, None, "random", 1)
-    other = cut([value, value], 0.5, None, "random", 2)
+    masks = cut([value, value], 0.5, None, "random", 1).masks
+    again = cut([value, value * 9], 0.5, None, "random", 1).masks
+    other = cut([value, value], 0.5, None, "random", 2).masks
     np.testing.assert_array_equal(masks, again)
     assert not np.array_equal(masks, other)
     # Tensors of one shape are not all given the same pattern.
@@ -107,7 +107,7 @@ def test_random_masks_follow_the_seed_and_not_the_size(cut):
 @cuts
 def test_exact_zeros_die_first(cut, select):
     value = np.where(np.arange(40) % 3 == 0, 0.0, np.linspace(-1, 1, 40))
-    masks = cut([value, value], 0.5, None, select, 5)
+    masks = cut([value, value], 0.5, None, select, 5).masks
     assert not any(np.any(mask[value == 0]) for mask in masks)
 
 
@@ -118,8 +118,11 @@ def test_a_sparsity_that_is_no_share_is_refused(cut, sparsity):
         cut([np.ones(4)], sparsity)
 
 
-@pytest.mark.parametrize("cut", [layer_cut, global_cut])
+@pytest.mark.parametrize("cut", [layer_masks, global_masks])
 @pytest.mark.parametrize("layout", [None, NofM(2, 4), Blocks(1, 2)])
+@example([(1, 1), (5, 1)], [1.0, 0.25], 3, 50).via(
+    "a group that was emptied before has none to keep"
+)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 5)), min_size=1, max_size=3),
     sparsities=st.lists(shares, min_size=1, max_size=3),
@@ -130,22 +133,22 @@ def test_so_many_stay_in_each_tensor_and_masks_nest(cut, layout, sizes, sparsiti
     rng = np.random.default_rng(seed)
     tensors = [rng.integers(-2, 3, size).astype(np.float32) for size in sizes]
     layouts = [layout and Layout(layout, Axes((0,), (1,)))] * len(tensors)
-    plain = {layer_cut: layer_masks, global_cut: global_masks}[cut]
     before = None
     for sparsity in sorted(sparsities):
         masks, floored = cut(tensors, sparsity, before, layouts=layouts, min_kept=kept)
-        without = plain(tensors, sparsity, before, layouts=layouts)
+        without = cut(tensors, sparsity, before, layouts=layouts).masks
         for i, mask in enumerate(masks):
-            had = mask.size if before is None else np.count_nonzero(before[i])
-            assert before is None or not np.any(mask & ~before[i])
+            old = np.ones(mask.shape, bool) if before is None else before[i]
+            had = np.count_nonzero(old)
+            assert not np.any(mask & ~old)
             if isinstance(layout, NofM):
                 # Two of each four inputs of an output are all that the pattern leaves.
-                had = min(had, sum(min(2, size) for size in _groups(sizes[i])))
+                had = sum(min(2, alive) for alive in _alive_in_groups(old))
             assert np.count_nonzero(mask) >= min(kept, had)
         if not floored:
             for mask, same in zip(masks, without, strict=True):
                 np.testing.assert_array_equal(mask, same)
-        elif cut is global_cut and layout is None:
+        elif cut is global_masks and layout is None:
             # As exact as without, as long as there are others to die.
             total = sum(mask.size for mask in masks)
             least = sum(min(kept, mask.size) for mask in masks)
@@ -154,14 +157,44 @@ def test_so_many_stay_in_each_tensor_and_masks_nest(cut, layout, sizes, sparsiti
         before = masks
 
 
-def _groups(shape):
-    """The sizes of the groups of four inputs in a matrix, for all its outputs."""
-    inputs, outputs = shape
-    return [min(4, inputs - start) for start in range(0, inputs, 4)] * outputs
+def _alive_in_groups(mask):
+    """How many live of each group of four inputs in a matrix, for all its outputs."""
+    starts = range(0, len(mask), 4)
+    return np.concatenate([np.count_nonzero(mask[i : i + 4], axis=0) for i in starts])
 
 
 def test_the_highest_stay():
     value = np.array([3.0, -5.0, 1.0, 4.0], np.float32)
-    ((mask,), floored) = layer_cut([value], 1.0, min_kept=2)
+    ((mask,), floored) = layer_masks([value], 1.0, min_kept=2)
     assert mask.tolist() == [False, True, False, True]
     assert floored == [0]
+
+
+@given(
+    size=st.integers(1, 20_000),
+    share=st.floats(0, 1),
+    alive=st.floats(0, 1),
+    distinct=st.sampled_from([2, 50, 10**6]),
+    seed=st.integers(0, 99),
+)
+def test_the_lowest_are_those_of_a_stable_sort(size, share, alive, distinct, seed):
+    rng = np.random.default_rng(seed)
+    score = rng.integers(0, distinct, size).astype("float32")
+    # In order, where a sample at regular places can mislead.
+    score = np.sort(score) if seed % 3 == 0 else score
+    among = rng.random(size) < alive if seed % 2 else None
+    candidates = np.arange(size) if among is None else np.flatnonzero(among)
+    count = int(share * (candidates.size + 2))
+    expected = candidates[np.argsort(score[candidates], kind="stable")][:count]
+    np.testing.assert_array_equal(np.sort(lowest(score, count, among)), np.sort(expected))
+
+
+def test_few_candidates_are_looked_at_when_few_die(monkeypatch):
+    looked_at = []
+    partition = np.partition
+    monkeypatch.setattr(
+        np, "partition", lambda a, k: (looked_at.append(a.size), partition(a, k))[1]
+    )
+    score = np.random.default_rng(0).random(100_000, dtype=np.float32)
+    lowest(score, 300, score > 0.5)
+    assert sum(looked_at) < 5_000

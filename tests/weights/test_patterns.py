@@ -11,10 +11,11 @@ from hypothesis.extra import numpy as hnp
 from keras import layers
 
 from tfprune.errors import UsageError
+from tfprune.model.layer_table import Axes, axes_of
 from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import PruneWeights, prune_once
 from tfprune.weights.masks import global_masks, layer_masks
-from tfprune.weights.patterns import Axes, Blocks, Layout, NofM, axes_of, parse
+from tfprune.weights.patterns import Blocks, Layout, NofM, parse
 
 ROWS = Axes((0,), (1,))
 cuts = pytest.mark.parametrize("cut", [layer_masks, global_masks])
@@ -42,7 +43,7 @@ def test_each_group_keeps_at_most_n_and_the_count_is_exact(cut, value, pattern, 
     sparsity = pattern.sparsity + more * (1 - pattern.sparsity)
     # Zeros only where the groups want them: others stay dead too, beyond the count.
     value = np.where(value == 0, 0.5, value).astype("float32")
-    found = cut([value, value * 2], sparsity, None, layouts=layouts)
+    found = cut([value, value * 2], sparsity, None, layouts=layouts).masks
     assert max(n for mask in found for n in groups(mask, pattern.m)) <= pattern.n
     each = round(sparsity * value.size)
     dead = [np.count_nonzero(~mask) for mask in found]
@@ -55,10 +56,10 @@ def test_masks_in_a_pattern_nest_and_are_read_back_from_the_zeros(cut, value, pa
     layouts, mask = [Layout(pattern, ROWS)] * 2, None
     value = np.where(value == 0, 0.5, value).astype("float32")
     for sparsity in sorted(path):
-        new = cut([value, value], sparsity, mask, layouts=layouts)
+        new = cut([value, value], sparsity, mask, layouts=layouts).masks
         assert mask is None or not any(np.any(a & ~b) for a, b in zip(new, mask, strict=True))
         zeroed = [np.where(each, value, np.float32(0)) for each in new]
-        again = cut(zeroed, sparsity, None, layouts=layouts)
+        again = cut(zeroed, sparsity, None, layouts=layouts).masks
         for ours, theirs in zip(again, new, strict=True):
             np.testing.assert_array_equal(ours, theirs)
         value, mask = np.where(new[0] & new[1], value[::-1], np.float32(3)), new
@@ -66,7 +67,7 @@ def test_masks_in_a_pattern_nest_and_are_read_back_from_the_zeros(cut, value, pa
 
 @given(kernels, blocks, st.floats(0, 1))
 def test_blocks_live_or_die_whole_and_the_count_is_within_half_of_one(value, pattern, sparsity):
-    (mask,) = layer_masks([value], sparsity, layouts=[Layout(pattern, ROWS)])
+    ((mask,), _) = layer_masks([value], sparsity, layouts=[Layout(pattern, ROWS)])
     for top in range(0, value.shape[0], pattern.inputs):
         for left in range(0, value.shape[1], pattern.outputs):
             block = mask[top : top + pattern.inputs, left : left + pattern.outputs]
@@ -80,13 +81,13 @@ def test_blocks_live_or_die_whole_and_the_count_is_within_half_of_one(value, pat
 def test_the_block_with_the_lowest_mean_dies_first():
     # Its largest weight is the largest of all.
     value = np.array([[1.0, 1, 1, 1, 0.1, 0.1, 0.1, 3]], np.float32)
-    (mask,) = layer_masks([value], 0.5, layouts=[Layout(Blocks(1, 4), ROWS)])
+    ((mask,), _) = layer_masks([value], 0.5, layouts=[Layout(Blocks(1, 4), ROWS)])
     np.testing.assert_array_equal(mask, [[True] * 4 + [False] * 4])
 
 
 def test_zeros_stay_when_a_pattern_is_laid_on_later():
     value = np.array([[0.0], [0], [0], [1], [2], [3], [4], [0]], np.float32)
-    (mask,) = layer_masks([value], 0.5, layouts=[Layout(NofM(2, 4), ROWS)])
+    ((mask,), _) = layer_masks([value], 0.5, layouts=[Layout(NofM(2, 4), ROWS)])
     # Half are zero already, but the second group has only one of them.
     np.testing.assert_array_equal(mask[:, 0], [0, 0, 0, 1, 0, 1, 1, 0])
 

@@ -10,22 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfprune.artifacts.artifact import Artifact as Artifact
+    from tfprune.artifacts.card import Artifact as Artifact
+    from tfprune.artifacts.card import read_manifest as read_manifest
+    from tfprune.artifacts.card import write_manifest as write_manifest
+    from tfprune.artifacts.card import write_run_manifest as write_run_manifest
     from tfprune.artifacts.exporting import export as export
-    from tfprune.artifacts.formats import FORMATS as FORMATS
-    from tfprune.artifacts.manifest import read_manifest as read_manifest
-    from tfprune.artifacts.manifest import write_manifest as write_manifest
-    from tfprune.artifacts.manifest import write_run_manifest as write_run_manifest
     from tfprune.artifacts.verifying import verify as verify
 
 _HOME = {
-    "FORMATS": "formats",
-    "Artifact": "artifact",
+    "Artifact": "card",
     "export": "exporting",
-    "read_manifest": "manifest",
+    "read_manifest": "card",
     "verify": "verifying",
-    "write_manifest": "manifest",
-    "write_run_manifest": "manifest",
+    "write_manifest": "card",
+    "write_run_manifest": "card",
 }
 
 __all__ = sorted(_HOME)

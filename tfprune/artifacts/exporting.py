@@ -14,20 +14,17 @@ import keras
 import numpy as np
 
 from tfprune import __version__
-from tfprune.artifacts import checker
-from tfprune.artifacts.arena import memory
-from tfprune.artifacts.artifact import Artifact, Companion, Tensor, is_inside
-from tfprune.artifacts.calibrating import doubts
-from tfprune.artifacts.comparing import compare, sigmoid_outputs
-from tfprune.artifacts.feeding import Data, by_input, compared, held_back, random_pixels
-from tfprune.artifacts.finish import custom_modules, finished, mixed_precision
-from tfprune.artifacts.formats import FORMATS, Source
-from tfprune.artifacts.installed import check_installed
-from tfprune.artifacts.running import open_keras
-from tfprune.artifacts.tflite import Ends, Feeds
+from tfprune.artifacts.agreement import compare, sigmoid_outputs
+from tfprune.artifacts.calibration import doubts
+from tfprune.artifacts.card import Artifact, Companion, is_inside
+from tfprune.artifacts.examples import Data, by_input, compared, held_back, random_pixels
 from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
 from tfprune.files import partial_folder, sha256, sweep
-from tfprune.measure.c_array import c_array
+from tfprune.formats import FORMATS, Feeds, Tensor, check_installed, file_type
+from tfprune.formats.keras_file import KerasRuntime
+from tfprune.formats.registry import TENSORFLOW
+from tfprune.formats.sandbox import import_libraries, run_file, shared
+from tfprune.formats.source import Ends, Source, custom_modules, finished, mixed_precision
 from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed
@@ -36,6 +33,8 @@ MIXED_TOLERANCE = 5e-2
 LABELS = "labels.txt"
 # File systems allow 255, and suffixes follow.
 _LONGEST_NAME = 200
+_SANDBOX = "exports"
+_TIMEOUT_SECONDS = 900.0
 _PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
 
 
@@ -52,6 +51,12 @@ def export(
 ) -> list[Artifact]:
     """Exports a model for delivery, and proves every file by running it.
 
+    Example:
+        ```python
+        artifacts = tfprune.export(model, "out", ["tflite-int8"], train_images[:500])
+        artifacts[0].agreement
+        ```
+
     Every file is written under a temporary name, loaded in a Python of its own and compared with
     the Keras model, on up to 256 examples that did not calibrate it: those of `comparison_data`,
     or else every fourth representative one, which is then held back from calibration. (With fewer
@@ -64,8 +69,8 @@ def export(
     model computes in mixed precision: the files compute in float32). A quantized file is refused
     only when it is clearly broken: its agreement is below one half *and* some output is off by
     more than 10 % of the range; whether its accuracy is enough, measure on labelled images.
-    Warnings tell of calibration data that are few, constant, or do not look like those that the
-    model was trained on. Files get their final names, replacing older ones, after all formats
+    A warning is given for calibration data that are few, constant, or do not look like those that
+    the model was trained on. Files get their final names, replacing older ones, after all formats
     passed; when one fails nothing has changed. The files carry no optimizer state and no tfprune
     object, and exporting the same weights again gives the same bytes.
 
@@ -125,8 +130,9 @@ def export(
         for doubt in doubts(copy, data, given):
             warnings.warn(f"export: {doubt}", stacklevel=2)
     # Loads its libraries while we convert.
-    checker.shared().prepare(
-        ["keras"] if any(FORMATS[each].suffix.endswith(_OF_TENSORFLOW) for each in chosen) else []
+    types = [file_type(Path(f"{name}{FORMATS[each].suffix}")) for each in chosen]
+    shared(_SANDBOX).submit(
+        import_libraries, *(["keras"] if any(each.library == TENSORFLOW for each in types) else [])
     )
     directory = Path(directory)
     try:
@@ -155,20 +161,17 @@ def export(
         ) from error
 
 
-_OF_TENSORFLOW = (".keras", ".tar.gz", ".tar.zst")
-
-
 class _Wanted:
     """What the Keras model gives, and on what."""
 
     def __init__(self, model: keras.Model, on: str, data: Feeds | None) -> None:
         self.on = on
         try:
-            opened = open_keras(model)
+            runtime = KerasRuntime(model)
             self.feeds = (
-                random_pixels(model, opened.inputs) if data is None else compared(model, data)
+                random_pixels(model, runtime.inputs) if data is None else compared(model, data)
             )
-            self.outputs = opened.predict(self.feeds)
+            self.outputs = runtime.run(self.feeds)
         except TfpruneError:
             raise
         # Layers raise what they like where the numbers make no sense to them.
@@ -254,12 +257,14 @@ def _write(source: Source, format_name: str, partial: Path, wanted: _Wanted) -> 
             f"({one_line(error)}): leave this format out, or replace what it cannot express"
         ) from error
     try:
-        checked = checker.shared().run(path, wanted.feeds, wanted.modules)
+        done = run_file(
+            shared(_SANDBOX), path, wanted.feeds, modules=wanted.modules, timeout=_TIMEOUT_SECONDS
+        )
     except TfpruneError as error:
-        # The temporary path is gone when somebody reads this.
+        # The temporary path is gone when this is read.
         raise type(error)(str(error).replace(str(path), path.name)) from error
     tolerance = max(form.tolerance, wanted.least_tolerance)
-    found = compare(form, format_name, checked.values, wanted.outputs, tolerance, wanted.sigmoids)
+    found = compare(form, format_name, done.values, wanted.outputs, tolerance, wanted.sigmoids)
     beside = [partial / f"{source.name}{suffix}" for suffix in form.companions]
     return Artifact(
         format=format_name,
@@ -277,12 +282,12 @@ def _write(source: Source, format_name: str, partial: Path, wanted: _Wanted) -> 
         mean_difference=found.lowest.mean_difference,
         off=found.lowest.off,
         correlation=found.lowest.correlation,
-        inputs=_ordered(checked.inputs, list(wanted.feeds)),
-        outputs=_ordered(checked.outputs, list(wanted.outputs)),
+        inputs=_ordered(done.inputs, list(wanted.feeds)),
+        outputs=_ordered(done.outputs, list(wanted.outputs)),
         versions={"tfprune": __version__}
         | {package: importlib.metadata.version(package) for package in _PACKAGES},
         companions=tuple(Companion(each.name, sha256(each), raw_bytes(each)) for each in beside),
-        memory=memory(c_array(path)) if path.suffix == ".cc" else None,
+        memory=form.memory(path) if form.memory else None,
     )
 
 

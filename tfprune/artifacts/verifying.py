@@ -9,19 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from tfprune.artifacts.artifact import Artifact
-from tfprune.artifacts.checker import Checker
-from tfprune.artifacts.manifest import MANIFEST, RUN_MANIFEST, read_manifest
+from tfprune.artifacts.card import MANIFEST, RUN_MANIFEST, Artifact, read_manifest
 from tfprune.errors import TfpruneError
 from tfprune.files import sha256
+from tfprune.formats.sandbox import Sandbox, run_file
 
-# A file that takes longer on two random images is no classifier.
+# No classifier takes so long for two random images.
 TIMEOUT_SECONDS = 300.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What was found of one listed artifact.
+    """What was found about one listed artifact.
 
     Attributes:
         path: Relative to the directory, as it is listed.
@@ -39,9 +38,14 @@ class Verdict:
 def verify(directory: str | os.PathLike[str]) -> list[Verdict]:
     """Checks every artifact that a directory lists: its hash, and that it loads and runs.
 
+    Example:
+        ```python
+        all(verdict.passed for verdict in verify("out"))
+        ```
+
     A file whose hash differs is not loaded. Each is loaded in a Python of its own, which a file
     may crash, and runs on random pixels; it must give finite numbers of the listed shape. Hashes
-    find damage, not malice, for whoever changes a file can change the list too: a SavedModel is a
+    find damage, not malice: a person who changes a file can change the list too. A SavedModel is a
     program, so verify only what you would also run.
 
     Args:
@@ -55,8 +59,8 @@ def verify(directory: str | os.PathLike[str]) -> list[Verdict]:
     """
     directory = Path(directory)
     artifacts = _listed(directory)
-    with contextlib.closing(Checker(TIMEOUT_SECONDS)) as checker:
-        return [_verdict(artifact, directory, checker) for artifact in artifacts]
+    with contextlib.closing(Sandbox()) as sandbox:
+        return [_verdict(artifact, directory, sandbox) for artifact in artifacts]
 
 
 def _listed(directory: Path) -> list[Artifact]:
@@ -74,12 +78,12 @@ def _listed(directory: Path) -> list[Artifact]:
     return artifacts
 
 
-def _verdict(artifact: Artifact, directory: Path, checker: Checker) -> Verdict:
+def _verdict(artifact: Artifact, directory: Path, sandbox: Sandbox) -> Verdict:
     path = artifact.path.relative_to(directory).as_posix()
     try:
         for listed in _files(artifact):
             _check_file(*listed, directory)
-        _check_run(artifact, checker)
+        _check_run(artifact, sandbox)
     except TfpruneError as error:
         return Verdict(path, artifact.format, False, " ".join(str(error).split()))
     except OSError as error:
@@ -104,7 +108,7 @@ def _check_file(path: Path, digest: str, size: int, directory: Path) -> None:
         hint = f"it is now called {elsewhere}, rename it back" if elsewhere else "export again"
         raise TfpruneError(f"{path.name} is missing: {hint}")
     if not path.is_file():
-        raise TfpruneError(f"{path.name} is no file: export again")
+        raise TfpruneError(f"{path.name} is not a file: export again")
     found = path.stat().st_size
     if found != size:
         raise TfpruneError(
@@ -124,14 +128,14 @@ def _renamed(path: Path, digest: str, size: int) -> str | None:
     return None
 
 
-def _check_run(artifact: Artifact, checker: Checker) -> None:
-    checked = checker.run(artifact.path)
-    found = {each.name: each.shape[1:] for each in checked.outputs}
+def _check_run(artifact: Artifact, sandbox: Sandbox) -> None:
+    done = run_file(sandbox, artifact.path, timeout=TIMEOUT_SECONDS)
+    found = {each.name: each.shape[1:] for each in done.outputs}
     listed = {each.name: each.shape[1:] for each in artifact.outputs}
     # Lists of before the shapes were written have none.
     if listed and found != listed:
         raise TfpruneError(
             f"{artifact.path.name} gives {found} instead of the listed {listed}: export again"
         )
-    if not all(np.isfinite(y).all() for y in checked.values.values()):
+    if not all(np.isfinite(y).all() for y in done.values.values()):
         raise TfpruneError(f"{artifact.path.name} gives NaN or infinite outputs: export again")

@@ -1,16 +1,19 @@
-"""`tfprune export`."""
+"""`tfprune export` and `tfprune verify`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from tfprune.cli import options
+from tfprune.cli import options, step_options
 from tfprune.errors import UsageError
+from tfprune.pipeline.steps.weights import QuantizeWeightsStep
 from tfprune.quiet import start_keras
+from tfprune.vocabulary import FORMATS, explained
 
 if TYPE_CHECKING:
     from tfprune.artifacts import Artifact
@@ -25,8 +28,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=("keras", "savedmodel", "tflite"),
     show_default=True,
-    help="keras, savedmodel, savedmodel-zst, tflite, tflite-float16, tflite-dynamic, tflite-int8, "
-    "tflite-int16x8, tflite-sparse, c-array, c-array-float or onnx; repeatable.",
+    help=f"{explained(FORMATS)}; repeatable.",
 )
 @click.option(
     "-o",
@@ -43,9 +45,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="What int8 and int16x8 files take and give: integers, or float32.",
 )
-@click.option(
+@step_options.option(
+    QuantizeWeightsStep,
+    "bits",
     "--weight-bits",
-    type=click.IntRange(2, 8),
+    default=None,
     help="First round the weights of each output channel to so many bits: compressed files shrink, "
     "runtimes see nothing of it.",
 )
@@ -66,7 +70,7 @@ def export_command(
     formats: tuple[str, ...],
     out: Path,
     io: Literal["int8", "float"],
-    weight_bits: int | None,
+    bits: int | None,
     labels: Path | None,
     data_name: str | None,
     data_dir: str | None,
@@ -82,11 +86,11 @@ def export_command(
     from tfprune.artifacts import export, write_manifest
     from tfprune.data import load
     from tfprune.model.loading import load as load_model
-    from tfprune.weights import rounded
+    from tfprune.weights import round_weights
 
     network = load_model(model)
-    if weight_bits is not None:
-        network = rounded(network, weight_bits)
+    if bits is not None:
+        network = round_weights(network, bits)
     data = load(data_name, data_dir) if data_name else None
     artifacts = export(
         network,
@@ -132,3 +136,27 @@ def _row(artifact: Artifact) -> dict[str, Any]:
     if artifact.memory:
         row["arena, estimated"] = f"{artifact.memory.arena_bytes / 1024:,.1f} KiB"
     return row
+
+
+@click.command("verify")
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@options.imports
+@options.as_json
+def verify_command(directory: Path, as_json: bool) -> None:
+    """Verify the artifacts in DIRECTORY, an export or a run: hash, loading and running.
+
+    Exits with 1 where one of them fails. A SavedModel is a program: verify only what you would
+    also run.
+    """
+    from tfprune.artifacts import verify
+
+    verdicts = verify(directory)
+    passed = all(each.passed for each in verdicts)
+    if as_json:
+        listed = [dataclasses.asdict(each) for each in verdicts]
+        click.echo(json.dumps({"passed": passed, "artifacts": listed}, indent=2))
+    else:
+        for each in verdicts:
+            click.echo(f"{'ok' if each.passed else 'FAILED':8}{each.path}: {each.said}")
+    if not passed:
+        click.get_current_context().exit(1)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tfprune.cli import options
+from tfprune.cli import options, step_options
+from tfprune.pipeline.steps import Context
+from tfprune.pipeline.steps.filters import SlimStep
 from tfprune.quiet import start_keras
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Pat
     is_flag=True,
     help="Also cut each group alone, at several ratios, and measure the accuracy. Needs --data.",
 )
-@click.option("--importance", default="l2", show_default=True, help="What goes first.")
+@step_options.option(SlimStep, "importance")
 @click.option(
     "--images",
     type=options.COUNT,
@@ -105,7 +107,7 @@ def inspect_command(
     click.echo(render(zeros), nl=False)
     if cuts is not None:
         click.echo(f"\naccuracy when one group alone is cut, of {cuts['accuracy'][0]:.2%}:\n")
-        wide = cuts[1:].pivot(index=["layers", "channels"], columns="share", values="accuracy")
+        wide = cuts[1:].pivot(index=["layers", "channels"], columns="keep", values="accuracy")
         wide = wide.sort_index(axis="columns", ascending=False)
         wide = wide.map("{:.2%}".format).rename(columns="{:.0%} kept".format).reset_index()
         # pivot sorts; the order of the model says more.
@@ -123,7 +125,8 @@ def _sensitivity(
 ) -> pd.DataFrame:
     from tfprune.data import load as load_data
     from tfprune.filters import sensitivity
-    from tfprune.measure import evaluate, load
+    from tfprune.formats import load
+    from tfprune.measure import evaluate
     from tfprune.report.sensitivity import plot_sensitivity
 
     dataset = load_data(data_name, data_dir)
@@ -132,8 +135,8 @@ def _sensitivity(
     def accuracy(slim: Any) -> float:
         return evaluate(load(slim), held_out.images[:images], held_out.labels[:images]).accuracy
 
-    data = dataset.train.images[: options.RANKED_BY], dataset.train.labels[: options.RANKED_BY]
-    table = sensitivity(network, accuracy, importance=importance, data=data)
+    ranked_by = Context(dataset, 0, Path()).labelled
+    table = sensitivity(network, accuracy, importance=importance, data=ranked_by)
     if plot is not None:
         click.echo(f"drawn: {plot_sensitivity(table, plot)}", err=True)
     return table

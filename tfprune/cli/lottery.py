@@ -8,22 +8,9 @@ from typing import Any
 
 import click
 
-from tfprune.cli import options
-
-
-def _shares(
-    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
-) -> dict[str, float]:
-    found = {}
-    for value in values:
-        layer, _, share = value.rpartition("=")
-        try:
-            found[layer] = float(share)
-        except ValueError:
-            layer = ""
-        if not layer:
-            raise click.BadParameter(f"{value!r} is not of the form dense*=0.2")
-    return found
+from tfprune.cli import options, step_options
+from tfprune.pipeline.steps.weights import PruneOnceStep
+from tfprune.training import Training
 
 
 def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -52,22 +39,9 @@ def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     show_default=True,
     help="Levels of pruning.",
 )
-@click.option(
-    "--share",
-    type=options.Number(0, 1, open="low high"),
-    default=0.2,
-    show_default=True,
-    help="Of the weights that live, how many die in a round.",
-)
-@click.option(
-    "--layer-share",
-    "layers",
-    multiple=True,
-    callback=_shares,
-    metavar="LAYER=SHARE",
-    help="Another share for layers, by name or glob: 'dense*=0.2'; repeatable, the first counts.",
-)
-@click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True)
+@step_options.option(PruneOnceStep, "share", default=0.2)
+@step_options.option(PruneOnceStep, "layers", "--layer-share")
+@step_options.from_table(PruneOnceStep, leave_out=("share", "layers"))
 @click.option(
     "--rewind",
     default="init",
@@ -90,7 +64,7 @@ def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     metavar="0,1,2",
     help="A lottery for each.",
 )
-@options.plain_training(epochs=10, learning_rate=0.1)
+@step_options.from_table(Training, epochs=10, learning_rate=0.1)
 @click.option(
     "-o",
     "--out",
@@ -115,9 +89,6 @@ def lottery_command(
     option: dict[str, Any],
     limit: int | None,
     rounds: int,
-    share: float,
-    layers: dict[str, float],
-    scope: str,
     rewind: str,
     one_shot: bool,
     controls: bool,
@@ -125,7 +96,7 @@ def lottery_command(
     out: Path,
     name: str | None,
     as_json: bool,
-    **training: Any,
+    **given: Any,
 ) -> None:
     """Draw lottery tickets of MODEL: train, prune a share, rewind, again.
 
@@ -136,18 +107,16 @@ def lottery_command(
     options.zoo_model(model, option)
     from tfprune.pipeline.runner import run
     from tfprune.pipeline.study import lottery_study
-    from tfprune.report import read_run, render, tickets, tickets_in_words, tickets_over_seeds
+    from tfprune.report import read_run, render, tickets, tickets_over_seeds, tickets_with_units
 
     study = lottery_study(
         # A run's folder has a plain name, whatever the file is called.
         name or re.sub("[^A-Za-z0-9._]+", "-", f"lottery-{Path(model).stem}").rstrip("-"),
         model={"name": model, "options": option},
         data={"name": data_name, "limit": limit},
-        training=training,
+        training={name: given[name] for name in Training.model_fields},
+        pruning={name: given[name] for name in PruneOnceStep.model_fields if name in given},
         rounds=rounds,
-        share=share,
-        layers=layers,
-        scope=scope,
         rewind=rewind,
         one_shot=one_shot,
         controls=controls,
@@ -164,5 +133,5 @@ def lottery_command(
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return
-    click.echo(render(tickets_in_words(tickets_over_seeds(table))), nl=False)
+    click.echo(render(tickets_with_units(tickets_over_seeds(table))), nl=False)
     click.echo(f"\npicture: {directory / 'tickets.svg'}\nreport: {directory / 'report.html'}")

@@ -19,10 +19,10 @@ from tfprune.errors import TfpruneError
 _COMMANDS = {
     "run": ("pipeline", "Run a pipeline file: train, prune, export, measure, compare."),
     "pipeline": ("pipeline", "Check and begin pipeline files; print their JSON Schema."),
-    "runs": ("runs", "List runs, and free what nothing refers to."),
-    "compare": ("compare", "Compare the artifacts of runs in one table."),
-    "report": ("report", "Write the report of a run: HTML, Markdown, CSV and JSON."),
-    "check": ("check", "Judge a run by its budget: exit 1 where a limit is broken."),
+    "runs": ("pipeline", "List runs, and free what nothing refers to."),
+    "compare": ("results", "Compare the artifacts of runs in one table."),
+    "report": ("results", "Write the report of a run: HTML, Markdown, CSV and JSON."),
+    "check": ("results", "Judge a run by its budget: exit 1 where a limit is broken."),
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
     "learn": ("training", "Train a model until whole filters are zero."),
@@ -30,7 +30,7 @@ _COMMANDS = {
     "slim": ("slim", "Remove channels and rebuild a smaller model."),
     "export": ("artifacts", "Export a model: SavedModel, TFLite, C array, ONNX."),
     "measure": ("measure", "Measure artifacts: accuracy, MACs, size, latency, memory."),
-    "verify": ("verify", "Verify exported artifacts: hash, loading, running."),
+    "verify": ("artifacts", "Verify exported artifacts: hash, loading, running."),
     "inspect": ("inspect", "Show what of a model can be removed, and what not."),
 }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tfprune import figures
 from tfprune.cli import options
 from tfprune.files import MODEL_FILES
 from tfprune.quiet import start_keras
@@ -78,13 +78,13 @@ def measure_command(
     networks = [path for path in files if path.suffix in MODEL_FILES]
     if layers and not networks:
         raise click.UsageError("--layers shows the layers of .keras and .h5 files: give one")
-    from tfprune.measure.threads import limit_threads
+    from tfprune.formats.runtime import limit_threads
 
     limit_threads(threads)
     start_keras()
     from tfprune.data import load as load_data
     from tfprune.measure import measure_files
-    from tfprune.measure.progress import counted
+    from tfprune.training.progress import counted
 
     test = load_data(data_name, data_dir).test
     table = measure_files(
@@ -129,62 +129,46 @@ def _json(table: pd.DataFrame, layers: dict[str, pd.DataFrame], per_class: bool)
     return json.dumps(rows, indent=2)
 
 
-def _kib(value: float) -> str:
-    return f"{value / 1024:,.1f} KiB"
-
-
-# By column: its title, and how a figure is written; those of a baseline come with one only.
-_SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "artifact": ("artifact", str),
-    "format": ("format", str),
-    "accuracy": ("accuracy", "{:.2%}".format),
-    "accuracy_points": ("points", "{:+.2f}".format),
-    "loss": ("loss", "{:.3f}".format),
-    "macs": ("MACs", lambda value: f"{value / 1e6:.2f} M"),
-    "macs_ratio": ("MACs left", "{:.1%}".format),
-    "parameters": ("params", "{:,}".format),
-    "sparsity": ("sparsity", "{:.1%}".format),
-    "bytes": ("size", _kib),
-    "bytes_ratio": ("size left", "{:.1%}".format),
-    "bytes_gzip": ("gzip", _kib),
-    "gzip_ratio": ("gzip left", "{:.1%}".format),
-    "bytes_zstd": ("zstd", _kib),
-    "floor_mask_bytes": ("mask floor", _kib),
-    "floor_entropy_bytes": ("entropy floor", _kib),
-    "zstd_to_mask": ("zstd/mask", "{:.2f}x".format),
-    "zstd_to_entropy": ("zstd/entropy", "{:.2f}x".format),
-    "latency_ms": ("latency", "{:.3f} ms".format),
-    "latency_p10_ms": ("p10", "{:.3f}".format),
-    "latency_p90_ms": ("p90", "{:.3f}".format),
-    "latency_ratio": ("time left", "{:.1%}".format),
-    "threads": ("threads", lambda value: str(value or "any")),
-    "delegate": ("delegate", str),
-    "memory_bytes": ("memory", lambda value: f"{value / 2**20:.1f} MiB"),
-    "test_seconds": ("test s", "{:.2f}".format),
-}
+# Columns that are not figures: what was measured, and how its latency was.
+_TEXTS = ("artifact", "format", "threads", "delegate")
+# The sparsity shows it too.
+_LEFT_OUT = ("nonzero",)
 
 
 def _for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """The figures with their headings and units, what is against a baseline behind its figure."""
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            title: ["" if value is None else text(value) for value in table[column]]
-            for column, (title, text) in _SHOWN.items()
-            if column in table
-        }
-    )
+    rows = figures.by_name()
+    ratios = [name for name in table if name in rows and rows[name].of]
+    names = [
+        column
+        for name in table
+        if name not in ratios
+        for column in (name, *(ratio for ratio in ratios if rows[ratio].of == name))
+    ]
+    shown = {}
+    for name in names:
+        if name in _TEXTS:
+            # 0 threads stand for as many as TensorFlow chooses.
+            shown[name] = [str(value or "any") for value in table[name]]
+        elif name in rows and name not in _LEFT_OUT:
+            text = rows[name].number.text
+            shown[rows[name].column_heading] = [
+                "" if value is None else text(value) for value in table[name]
+            ]
+    return pd.DataFrame(shown)
 
 
 def _classes(table: pd.DataFrame) -> pd.DataFrame:
     """One row a class, one column a file."""
     import pandas as pd
 
-    rows = table.to_dict("records")
+    rows, accuracy = table.to_dict("records"), figures.figure(figures.ACCURACY)
     most = max(rows, key=lambda row: len(row["class_images"]))["class_images"]
     columns: dict[str, list[Any]] = {"class": list(range(len(most))), "images": most}
     for row in rows:
-        texts = ["" if share is None else f"{share:.2%}" for share in row["per_class"]]
+        texts = ["" if share is None else accuracy.text(share) for share in row["per_class"]]
         # Files may know different numbers of classes.
         columns[row["artifact"]] = texts + [""] * (len(most) - len(texts))
     return pd.DataFrame(columns)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tfprune.report.run import Run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # A folder may be a SavedModel, of which the loader says more than click would.
 KERAS_FILE = click.Path(path_type=Path)
-
-# Labelled training images that an importance may look at: more hardly change a ranking.
-RANKED_BY = 512
 
 # Far above any sensible value, and below what a counter holds.
 _MOST = 1_000_000
@@ -57,8 +57,6 @@ COUNT = click.IntRange(1, _MOST)
 """How often, or how many."""
 SEED = click.IntRange(0, 2**32 - 1)
 """What NumPy, scikit-learn and Keras take."""
-POSITIVE = Number(0, 1e9, open="low")
-SHARE = Number(0, 1)
 
 
 def keras_name(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -154,7 +152,7 @@ def data(required: bool, why: str) -> Decorator:
         required: whether the command needs images.
         why: what it does with them, for the help.
     """
-    return _all(
+    return stacked(
         click.option(
             "--data",
             "data_name",
@@ -228,81 +226,9 @@ def zoo_model(model: str, option: dict[str, Any]) -> Path | None:
     return existing(model)
 
 
-def training(epochs: int, learning_rate: float) -> Decorator:
-    """The options of one training, its teacher and its seed.
+def stacked(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator, in their order."""
 
-    Args:
-        epochs: the default of `--epochs`.
-        learning_rate: the default of `--learning-rate`.
-    """
-    return _all(
-        plain_training(epochs, learning_rate),
-        click.option(
-            "--distill",
-            "teacher",
-            type=KERAS_FILE,
-            metavar="TEACHER.keras",
-            help="Learn from this model's outputs as well, such as the dense model's.",
-        ),
-        click.option(
-            "--teacher-weight",
-            type=SHARE,
-            default=0.5,
-            show_default=True,
-            help="The teacher's part in the loss, 0 to 1.",
-        ),
-        click.option(
-            "--temperature",
-            type=POSITIVE,
-            default=4.0,
-            show_default=True,
-            help="Divides the logits of both.",
-        ),
-        click.option("--seed", type=SEED, default=0, show_default=True),
-    )
-
-
-def plain_training(epochs: int, learning_rate: float) -> Decorator:
-    """The options of one training; see `tfprune.training.Training`.
-
-    Args:
-        epochs: the default of `--epochs`.
-        learning_rate: the default of `--learning-rate`.
-    """
-    return _all(
-        click.option("--epochs", type=COUNT, default=epochs, show_default=True),
-        click.option("--batch-size", type=COUNT, default=128, show_default=True),
-        click.option(
-            "--optimizer",
-            type=click.Choice(["sgd", "adam", "adamw"]),
-            default="sgd",
-            show_default=True,
-        ),
-        click.option(
-            "--learning-rate",
-            type=POSITIVE,
-            default=learning_rate,
-            show_default=True,
-            help="Peak.",
-        ),
-        click.option(
-            "--schedule",
-            type=click.Choice(["cosine", "constant", "step"]),
-            default="cosine",
-            show_default=True,
-            help="Of the learning rate.",
-        ),
-        click.option("--weight-decay", type=Number(0, 1e9), default=0.0, show_default=True),
-        click.option(
-            "--augment",
-            type=click.Choice(["flip", "crop"]),
-            multiple=True,
-            help="May be given twice.",
-        ),
-    )
-
-
-def _all(*decorators: Decorator) -> Decorator:
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for each in reversed(decorators):
             function = each(function)
@@ -318,19 +244,14 @@ zoo_option = click.option(
     metavar="KEY=VALUE",
     help="Of a zoo model.",
 )
-course = _all(
-    click.option(
-        "--begin", type=SHARE, default=0.0, show_default=True, help="Share of the training."
-    ),
-    click.option(
-        "--end", type=SHARE, default=0.5, show_default=True, help="Share of the training."
-    ),
-)
-"""When a target is approached while a model trains."""
 
 
-def frequency(default: int | None, help: str) -> Callable[..., Any]:
-    """How many steps apart the changes are on the way to a target."""
-    return click.option(
-        "--frequency", type=COUNT, default=default, show_default=default is not None, help=help
-    )
+def print_missing(runs: Iterable[Run]) -> None:
+    """Names on stderr what runs plan and do not have.
+
+    Args:
+        runs: what `read_run` read.
+    """
+    for run in runs:
+        for line in run.notes():
+            click.echo(f"missing: {line}", err=True)

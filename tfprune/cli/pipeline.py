@@ -1,4 +1,4 @@
-"""`tfprune run`, and `tfprune pipeline` for the files that it runs."""
+"""`tfprune run`, `tfprune pipeline` for the files that it runs, and `tfprune runs`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options
-from tfprune.cli.told import tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +83,7 @@ def run_command(
         spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say, progress=True
     )
     this = read_run(directory)
-    tell([this])
+    options.print_missing([this])
     table = planned(this)
     if as_json:
         click.echo(render(table, "json"), nl=False)
@@ -122,6 +121,7 @@ def pipeline_command() -> None:
 @click.argument("files", nargs=-1, required=True, type=_FILE)
 @options.data_dir
 @_settings
+@options.imports
 def check(files: tuple[Path, ...], data_dir: str | None, settings: tuple[str, ...]) -> None:
     """Check FILES without running them: every key, name, value and chain of steps.
 
@@ -129,7 +129,7 @@ def check(files: tuple[Path, ...], data_dir: str | None, settings: tuple[str, ..
     """
     from tfprune.errors import TfpruneError
     from tfprune.pipeline import load_pipeline
-    from tfprune.pipeline.requirements import check_budget, check_requirements
+    from tfprune.pipeline.inputs import check_budget, check_requirements
 
     for file in files:
         spec = load_pipeline(file, settings)
@@ -154,6 +154,7 @@ def _some(names: Collection[Any]) -> str:
 
 
 @pipeline_command.command("schema")
+@options.imports
 def schema() -> None:
     """Print the JSON Schema of pipeline files, with which editors complete and check them."""
     from tfprune.pipeline import json_schema
@@ -174,3 +175,64 @@ def new(file: Path, data_name: str, model: str) -> None:
 
     path = new_pipeline(file, data=data_name, model=model)
     click.echo(f"{path}: run it with `tfprune run {path}`")
+
+
+_runs_in = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("saved_models"),
+    show_default=True,
+    help="Where the runs lie.",
+)
+
+
+@click.group("runs", invoke_without_command=True)
+@_runs_in
+@options.as_json
+@click.pass_context
+def runs_command(ctx: click.Context, out: Path, as_json: bool) -> None:
+    """List the runs in a directory, or free what they do not need."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from tfprune.pipeline.runs import list_runs
+    from tfprune.report import render
+
+    table = list_runs(out)
+    for line in table["note"]:
+        if line and not as_json:
+            click.echo(line, err=True)
+    if as_json:
+        click.echo(render(table, "json"), nl=False)
+    elif table.empty:
+        click.echo(f"no runs in {out}", err=True)
+    else:
+        click.echo(render(table.drop(columns="note")), nl=False)
+
+
+@runs_command.command("gc")
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path, file_okay=False))
+@_runs_in
+@click.option("--dry-run", is_flag=True, help="Only show what would go.")
+@options.as_json
+def gc(runs: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool) -> None:
+    """Free what nothing refers to in RUNS, by default all of them.
+
+    Delivered variants and the steps they were made by stay; so does what the pipeline, as it was
+    last run, has finished or begun.
+    """
+    from tfprune.pipeline.runs import collect, run_folders
+
+    directories = list(runs) or run_folders(out)
+    # All are looked at before anything of any goes: one that is damaged stops it.
+    found = [each for run in directories for each in collect(run, delete=False)]
+    if not dry_run:
+        found = [each for run in directories for each in collect(run, delete=True)]
+    if as_json:
+        click.echo(
+            json.dumps([{"path": str(each.path), "bytes": each.bytes} for each in found], indent=2)
+        )
+        return
+    for each in found:
+        click.echo(f"{each.path}: {each.bytes:,} bytes")
+    total = sum(each.bytes for each in found)
+    click.echo(f"{total:,} bytes {'to free' if dry_run else 'freed'}")

@@ -1,4 +1,4 @@
-"""`tfprune train`, `tfprune prune` and `tfprune learn`: what trains a model."""
+"""`tfprune train`, `tfprune prune` and `tfprune learn`: steps that train, on a model in a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tfprune.cli import options
+from tfprune.cli import options, step_options
 from tfprune.quiet import start_keras
 
 if TYPE_CHECKING:
@@ -16,27 +16,13 @@ if TYPE_CHECKING:
     from tfprune.errors import TfpruneError
 
 
-def _specified(step: str, given: dict[str, Any]) -> Any:
-    """The step of a pipeline that options ask for, checked."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from tfprune.errors import UsageError
+def _read(kind: str, given: dict[str, Any]) -> Any:
+    """The step that options ask for; its teacher is a file, where a pipeline's is a step."""
     from tfprune.files import existing
-    from tfprune.pipeline.kinds import Step
 
-    given = {name: value for name, value in given.items() if value is not None}
-    if "teacher" in given:
-        # A pipeline's teacher is a step; here it is a file.
+    if given["teacher"] is not None:
         given["teacher"] = str(existing(given["teacher"]))
-    try:
-        return TypeAdapter(Step).validate_python({"kind": step, **given})
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not isinstance(first["loc"][-1], str) or first["loc"][-1] not in given:
-            said = first["msg"].removeprefix("Value error, ")
-            raise UsageError(f"tfprune {step}: {said}") from error
-        name = first["loc"][-1].replace("_", "-")
-        raise UsageError(f"--{name} {first['input']}: {first['msg']}") from error
+    return step_options.read_step(kind, given)
 
 
 def _fitted(
@@ -48,21 +34,21 @@ def _fitted(
     from tfprune import training
     from tfprune.artifacts import export
     from tfprune.model.loading import load as load_model
-    from tfprune.pipeline.steps import Bench, perform
+    from tfprune.pipeline.steps import Context
 
     training.check(model, dataset, step.batch_size)
     images = dataset.validation.images
     with TemporaryDirectory(prefix="tfprune-") as scratch:
         # What cannot be exported now cannot be after the last epoch either.
         export(model, scratch, ["keras"], images[:2])
-        bench = Bench(
+        context = Context(
             dataset,
             seed,
             Path(scratch),
             options.shown(output.stem),
             earlier=lambda teacher: load_model(teacher),
         )
-        model, record = perform(step, model, bench)
+        model, record = step.perform(model, context)
     try:
         export(model, output.parent, ["keras"], images, name=output.stem)
     except Exception as error:
@@ -99,7 +85,7 @@ def _rescued(model: Any, output: Path, error: Exception) -> TfpruneError:
 @click.argument("model", metavar="MODEL")
 @options.data(required=True, why="what to train on")
 @options.zoo_option
-@options.training(epochs=10, learning_rate=0.1)
+@step_options.training_options("train", epochs=10, learning_rate=0.1)
 @options.output
 @options.imports
 @options.as_json
@@ -115,38 +101,24 @@ def train_command(
 ) -> None:
     """Train MODEL: a net of the zoo or keras.applications by name, or a Keras file further."""
     path = options.zoo_model(model, option)
-    step = _specified("train", given)
+    step = _read("train", given)
     start_keras()
     from tfprune.data import load
     from tfprune.model.loading import load as load_model
+    from tfprune.pipeline.execution import build_model
     from tfprune.pipeline.spec import ModelSpec
-    from tfprune.pipeline.steps import build
 
     start = None if path is None else load_model(path)
     dataset = load(data_name, data_dir, seed=seed)
     if start is None:
-        start = build(ModelSpec(name=model, options=option), dataset, seed)
+        start = build_model(ModelSpec(name=model, options=option), dataset, seed)
     _fitted(step, start, dataset, output, seed, as_json)
 
 
 @click.command("prune")
 @click.argument("model", type=options.KERAS_FILE)
 @options.data(required=True, why="what to train on while pruning")
-@click.option(
-    "--sparsity",
-    type=options.Number(0, 1, open="high"),
-    default=0.8,
-    show_default=True,
-    help="0 to 1.",
-)
-@click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True)
-@options.course
-@options.frequency(
-    None,
-    "Steps between two cuts. [default: 100, or a twentieth of the way from --begin to --end where "
-    "that is less]",
-)
-@options.training(epochs=5, learning_rate=0.02)
+@step_options.training_options("prune", epochs=5, learning_rate=0.02, sparsity=0.8)
 @options.output
 @options.imports
 @options.as_json
@@ -161,32 +133,7 @@ def prune_command(**given: Any) -> None:
 @click.command("learn")
 @click.argument("model", type=options.KERAS_FILE)
 @options.data(required=True, why="what to train on while learning")
-@click.option(
-    "--macs",
-    type=options.Number(0, 1, open="low"),
-    help="Keep this share of the multiply-accumulates.",
-)
-@click.option(
-    "--params", type=options.Number(0, 1, open="low"), help="Keep this share of the parameters."
-)
-@click.option(
-    "--filters", type=options.Number(0, 1, open="low"), help="Keep this share of the filters."
-)
-@click.option(
-    "--strength",
-    type=options.Number(0, 1e9),
-    help="Of the group lasso, on all filters: beside a target, or alone.",
-)
-@click.option(
-    "--groups",
-    type=click.Choice(["filter", "depth"]),
-    default="filter",
-    show_default=True,
-    help="What becomes zero: filters, or whole residual branches.",
-)
-@options.course
-@options.frequency(100, "Steps between two plans.")
-@options.training(epochs=10, learning_rate=0.05)
+@step_options.training_options("learn", epochs=10, learning_rate=0.05)
 @options.output
 @options.imports
 @options.as_json
@@ -211,7 +158,7 @@ def _further(
     **given: Any,
 ) -> None:
     """Does one step on a model that is a file."""
-    specified = _specified(step, given)
+    specified = _read(step, given)
     start_keras()
     from tfprune.data import load
     from tfprune.model.loading import load as load_model

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from ai_edge_litert.interpreter import Interpreter
 
-from tfprune.artifacts.finish import finished
-from tfprune.artifacts.formats import FORMATS, Source
 from tfprune.devices.operators import Operator, operator_file
 from tfprune.errors import TfpruneError, UsageError, one_line
-from tfprune.measure import Runtime, latency, load, raw_bytes
+from tfprune.formats import FORMATS, Runtime, load
+from tfprune.formats.source import Source, finished
+from tfprune.measure import latency, raw_bytes
 
 DEVICE_FORMATS = ("tflite", "tflite-int8")
 # Only the smallest models finish all rounds within the seconds.

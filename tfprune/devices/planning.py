@@ -13,10 +13,10 @@ from tfprune.devices.cpu import Measured, Profiler
 from tfprune.devices.search import OutOfReachError, PlanCosts, Removals, search, total_loss
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
-from tfprune.filters.gradients import LabelledImages
-from tfprune.filters.importance import Importance, scores
+from tfprune.filters.importance import Importance, LabelledImages, scores
 from tfprune.filters.limits import Names
 from tfprune.filters.targets import Target
+from tfprune.formats import FORMATS
 
 # How often a whole model is rebuilt, exported and measured at most.
 _ATTEMPTS = 4
@@ -24,7 +24,6 @@ _ATTEMPTS = 4
 _CLOSE = 0.03
 # A correction aims this share lower than necessary, since the next measurement has noise too.
 _MARGIN = 0.005
-_PARAMETER_BYTES = {"tflite": 4.0, "tflite-int8": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +124,7 @@ def plan_removals(removals: Removals, target: Target, profiler: Profiler) -> Mea
         return _measured_plan(removals, nothing, present)
     cost: PlanCosts
     if by_bytes:
-        per_parameter = _PARAMETER_BYTES[present.format]
+        per_parameter = FORMATS[present.format].parameter_bytes
         cost = PredictedBytes(removals, per_parameter, present.original_bytes)
     else:
         cost = PredictedTime(removals, profiler.times(), profiler.fastest())

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tfprune.filters.records import Number, Remark, Role, Slice, counted, listed, sized
 from tfprune.model.graph import Call
+
+Role = Literal["filter", "scale", "state", "input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,84 @@ class Channels:
     def varying(self) -> Channels:
         """The same ids with nothing known of their values."""
         return replace(self, constant=np.full(len(self.ids), np.nan))
+
+    def only(self, value: float = 0.0) -> Channels:
+        """The same ids; a channel whose constant is not `value` counts as varying."""
+        return replace(self, constant=np.where(self.constant == value, value, np.nan))
+
+    def mapped(self, function: Callable[..., Any]) -> Channels:
+        """The same ids after a function of single numbers, applied to what is constant."""
+        known = ~np.isnan(self.constant)
+        if not known.any():
+            return self
+        inputs = keras.ops.convert_to_tensor(np.asarray(self.constant[known], np.float32))
+        values = np.full(len(self), np.nan)
+        values[known] = keras.ops.convert_to_numpy(function(inputs))
+        # A channel that is infinite everywhere is silent to no reader.
+        return replace(self, constant=np.where(np.isfinite(values), values, np.nan))
+
+    def taken(self, index: np.ndarray) -> Channels:
+        """The channels at the places `index`, int (n,), of a tensor that carries some."""
+        assert self.axis is not None
+        shape = (*self.shape[: self.axis], len(index), *self.shape[self.axis + 1 :])
+        ids, constant = self.ids[index], self.constant[index]
+        return replace(self, shape=shape, ids=ids, constant=constant, linear=None)
+
+    def at_one_step(self) -> Channels:
+        """The same ids in a tensor without the second axis, which may not carry them."""
+        assert self.axis != 1
+        axis = None if self.axis is None else self.axis - 1
+        return replace(self, shape=(self.shape[0], *self.shape[2:]), axis=axis)
+
+    def at_all_steps(self, shape: tuple[int | None, ...]) -> Channels:
+        """The same ids in a tensor of `shape`, which has the steps as its second axis."""
+        axis = None if self.axis is None else self.axis + 1
+        return replace(self, shape=tuple(shape), axis=axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """One axis of one weight, and the ids that index it.
+
+    Attributes:
+        variable: the weight.
+        axis: which of its axes, counted from the front.
+        ids: int64 (variable.shape[axis],).
+        role: `filter` for what makes the channel (kernel and bias), `scale` for what scales and
+            shifts it, `state` for statistics, `input` for what reads it.
+    """
+
+    variable: keras.Variable
+    axis: int
+    ids: np.ndarray
+    role: Role
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """A config entry that counts or lists channels, such as `filters` of a Conv2D.
+
+    Attributes:
+        layer: the layer or raw operation whose config it is.
+        path: the keys that lead to the entry; more than one in the config of a wrapped layer, and
+            beginning with `inbound_nodes` in the arguments of its calls.
+        ids: the channels it counts.
+        edited: from the entry and which of `ids` are kept, bool (len(ids),), to the new entry.
+    """
+
+    layer: keras.Operation
+    path: tuple[str | int, ...]
+    ids: np.ndarray
+    edited: Callable[[Any, np.ndarray], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Remark:
+    """Why some ids may not go, or what their going costs."""
+
+    ids: np.ndarray
+    layer: str
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +201,7 @@ class Trace:
         """The ids along the axis that a rule needs.
 
         Where `channels` carries ids along another axis those are frozen, and where it carries
-        none, frozen ones are minted: what nobody can follow must not be removed.
+        none, frozen ones are minted: channels without a rule must not be removed.
         """
         axis %= len(channels.shape)
         if channels.axis == axis:
@@ -130,9 +209,9 @@ class Trace:
         layer = self.call.operation.name
         self.freeze(channels, f"{layer} reads axis {axis} of a tensor whose channels lie elsewhere")
         ids = self._mint(channels.shape[axis])
-        found = Channels(channels.shape, axis, ids, np.full(len(ids), np.nan))
-        self.freeze(found, f"{layer} reads what has no removable channels")
-        return found
+        minted = Channels(channels.shape, axis, ids, np.full(len(ids), np.nan))
+        self.freeze(minted, f"{layer} reads what has no removable channels")
+        return minted
 
     def entered(self, tensor: keras.KerasTensor, channels: Channels) -> Channels:
         """The channels that a nested model finds at its input, alike at each of its calls.
@@ -161,10 +240,16 @@ class Trace:
             call: the call of the wrapped layer.
             path: where its config lies in that of the wrapper.
         """
-        outer, self.call = self.call, call
-        self._wrapper = (outer.operation, path)
+        before = self.call, self._wrapper
+        layer, prefix = self._wrapper or (self.call.operation, ())
+        self.call, self._wrapper = call, (layer, (*prefix, *path))
         yield
-        self.call, self._wrapper = outer, None
+        self.call, self._wrapper = before
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether rules answer for a layer inside another one."""
+        return self._wrapper is not None
 
     # -- what rules record ---------------------------------------------------------------------
 
@@ -198,7 +283,7 @@ class Trace:
             for node in tensor._keras_history.operation._outbound_nodes
             if any(each is tensor for each in node.input_tensors)
         ]
-        # Whoever else reads the tensor sees the scale.
+        # Another reader of the tensor sees the scale.
         if len(read) == 1:
             self.normalized.update(id(weight) for weight in channels.linear.weights)
 
@@ -282,3 +367,42 @@ class Trace:
 
     def _name(self) -> str:
         return self.call.operation.name if hasattr(self, "call") else ""
+
+
+def counted(entry: Any, kept: np.ndarray) -> int:
+    """An entry that counts channels, when some are kept."""
+    return int(kept.sum())
+
+
+def listed(entry: Any, kept: np.ndarray) -> Any:
+    """An entry with one number a channel, or one for all of them."""
+    if isinstance(entry, dict):
+        # Some layers serialise an array, others make a list of it.
+        entry = keras.saving.deserialize_keras_object(entry)
+    return np.compress(kept, entry, axis=-1).tolist() if np.size(entry) > 1 else entry
+
+
+def sized(axis: int) -> Callable[[Any, np.ndarray], tuple[int, ...]]:
+    """For an entry that is a shape whose `axis` counts channels."""
+
+    def edited(entry: Any, kept: np.ndarray) -> tuple[int, ...]:
+        # None stands for whatever comes in, and shrinks by itself.
+        sizes = list(entry)
+        sizes[axis] = None if sizes[axis] is None else int(kept.sum())
+        return tuple(sizes)
+
+    return edited
+
+
+def float_values(variable: Any) -> np.ndarray:
+    """A variable's value as float64, so that analysis loses nothing to rounding."""
+    return np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
+
+
+def agreed(constants: np.ndarray) -> np.ndarray:
+    """The constant that all of several channels share, NaN where they differ or vary.
+
+    Args:
+        constants: float (tensors, channels).
+    """
+    return np.where((constants == constants[0]).all(axis=0), constants[0], np.nan)

@@ -14,15 +14,21 @@ from keras import layers
 from keras.src.ops.numpy import Add
 
 from tfprune.filters.channels import Trace
-from tfprune.filters.trace import follow
+from tfprune.filters.rules import follow
 from tfprune.model.cloning import compile_like, copy
 from tfprune.model.graph import Call, calls, functional, is_graph, named_layers
 
-_ADDITIONS = (layers.Add, Add)
+ADDITIONS = (layers.Add, Add)
 
 
 def remove_dead_blocks(model: keras.Model) -> keras.Model:
     """Rebuilds a model without the branches that add zero for every input.
+
+    Example:
+        ```python
+        shallow = remove_dead_blocks(model)
+        removed_layers(model, shallow)  # ["block2_conv1", "block2_conv2", "block2_add"]
+        ```
 
     Each addition (`layers.Add`, `ops.add`, `x + y`) loses the operands that its weights prove to be
     zero: a branch that ends in a BatchNorm whose gamma and beta are zero, or in a convolution
@@ -75,7 +81,7 @@ def _rewired(model: keras.Model, known: dict[int, keras.Model]) -> keras.Model:
     zero = _zeros(model)
     outputs = {id(tensor) for tensor in graph.outputs}
     left = {id(call.outputs[0]): _operands(call, zero, outputs) for call in _additions(model)}
-    if new == graph.operations and all(each is None for each in left.values()):
+    if new == graph.operations and all(operands is None for operands in left.values()):
         return model
     if isinstance(model, keras.Sequential):
         return type(model)(new, name=model.name, trainable=model.trainable)
@@ -92,7 +98,7 @@ def _rewired(model: keras.Model, known: dict[int, keras.Model]) -> keras.Model:
             args, kwargs = keras.tree.map_structure(renewed, (call.args, dict(call.kwargs)))
             result = operation(*args, **kwargs)
         elif len(operands) > 1:
-            result = operation([renewed(each) for each in operands])
+            result = operation([renewed(tensor) for tensor in operands])
         elif id(call.outputs[0]) in outputs:
             # The name of an output is that of the layer that makes it.
             stand_in = layers.Identity(name=operation.name, dtype=operands[0].dtype)
@@ -112,7 +118,7 @@ def _rewired(model: keras.Model, known: dict[int, keras.Model]) -> keras.Model:
 def _additions(model: keras.Model) -> list[Call]:
     """The calls of one level that add tensors to each other."""
     return [
-        call for call in calls(model) if type(call.operation) in _ADDITIONS and len(call.inputs) > 1
+        call for call in calls(model) if type(call.operation) in ADDITIONS and len(call.inputs) > 1
     ]
 
 
@@ -121,16 +127,16 @@ def _zeros(model: keras.Model) -> set[int]:
 
     What a nested model is given plays no part, so that this holds at each of its calls.
     """
-    tensors = {id(each): each for call in _additions(model) for each in call.inputs}
+    tensors = {id(tensor): tensor for call in _additions(model) for tensor in call.inputs}
     if not tensors:
         return set()
     inputs = functional(model).inputs
     to_sums = keras.Model(inputs, list(tensors.values()), name=model.name)
-    record = Trace()
-    found = follow(record, to_sums, [record.opaque(each.shape) for each in inputs])
+    trace = Trace()
+    operands = follow(trace, to_sums, [trace.opaque(tensor.shape) for tensor in inputs])
     return {
         key
-        for key, channels in zip(tensors, found, strict=True)
+        for key, channels in zip(tensors, operands, strict=True)
         if channels.axis is not None and (channels.constant == 0).all()
     }
 
@@ -144,15 +150,15 @@ def _operands(call: Call, zero: set[int], outputs: set[int]) -> Sequence[keras.K
         outputs: the ids of the tensors that the model returns.
     """
     (total,) = call.outputs
-    live = [each for each in call.inputs if id(each) not in zero] or list(call.inputs[:1])
+    live = [tensor for tensor in call.inputs if id(tensor) not in zero] or list(call.inputs[:1])
     if len(live) == len(call.inputs):
         return None
     # A zero may still spread what it is added to, change its type, or carry a mask.
-    if not any(each.shape == total.shape for each in live):
+    if not any(tensor.shape == total.shape for tensor in live):
         return None
-    if len({each.dtype for each in (*live, total)}) > 1:
+    if len({tensor.dtype for tensor in (*live, total)}) > 1:
         return None
-    if any(getattr(each, "_keras_mask", None) is not None for each in call.inputs):
+    if any(getattr(tensor, "_keras_mask", None) is not None for tensor in call.inputs):
         return None
     if id(total) in outputs and len(live) == 1 and len(call.operation._inbound_nodes) > 1:
         # Two layers cannot bear the name of one.

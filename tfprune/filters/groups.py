@@ -1,18 +1,22 @@
-"""Channel groups: which channels of which layers can only be removed together."""
+"""Channel groups: which channels can only be removed together, and what they cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, overload
 
 import keras
 import numpy as np
+import pandas as pd
 
-from tfprune.filters.channels import Trace
-from tfprune.filters.records import Role, Slice
-from tfprune.filters.trace import trace
-from tfprune.model.graph import named_layers
+from tfprune.errors import UsageError
+from tfprune.filters.channels import Role, Slice, Trace
+from tfprune.filters.rules import follow
+from tfprune.model.counting import MacCount, count_macs, describe_layers
+from tfprune.model.graph import functional, named_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,10 @@ class ChannelGroups(Sequence[ChannelGroup]):
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
-        self.trace: Trace = trace(model)
+        self.trace = Trace()
+        inputs = [self.trace.opaque(tensor.shape) for tensor in functional(model).inputs]
+        for channels in follow(self.trace, model, inputs):
+            self.trace.freeze(channels, "it is an output of the model")
         self.unit = self.trace.components()
         self.unit_count = int(self.unit.max(initial=-1)) + 1
         paths = {id(layer): path for path, layer in named_layers(model).items()}
@@ -70,27 +77,27 @@ class ChannelGroups(Sequence[ChannelGroup]):
         for remark in self.trace.frozen:
             for unit in self.unit[remark.ids]:
                 reason.setdefault(int(unit), remark.reason)
-        found: dict[str, str] = {}
+        frozen: dict[str, str] = {}
         for path, units in self.producers.items():
-            said = [reason[int(unit)] for unit in units if int(unit) in reason]
-            if said:
-                partly = "" if len(said) == len(units) else f"{len(said)} of {len(units)}: "
-                found[path] = partly + "; ".join(dict.fromkeys(said))
-        return found | self._unfollowed()
+            reasons = [reason[int(unit)] for unit in units if int(unit) in reason]
+            if reasons:
+                partly = "" if len(reasons) == len(units) else f"{len(reasons)} of {len(units)}: "
+                frozen[path] = partly + "; ".join(dict.fromkeys(reasons))
+        return frozen | self._unfollowed()
 
     def _unfollowed(self) -> dict[str, str]:
         """The layers with a kernel that no rule followed: nothing of them is removed."""
         followed = {variable for variable, _ in self.trace.slices}
         reasons = {remark.layer: remark.reason for remark in self.trace.frozen}
-        found = {}
+        unfollowed = {}
         for path, layer in named_layers(self.model).items():
-            kernels = [each for each in layer.weights if len(each.shape) > 1]
-            if kernels and not any(id(each) in followed for each in kernels):
+            kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
+            if kernels and not any(id(kernel) in followed for kernel in kernels):
                 kind = type(layer).__name__
-                found[path] = reasons.get(
+                unfollowed[path] = reasons.get(
                     layer.name, f"{layer.name} is a {kind}, which has no rule"
                 )
-        return found
+        return unfollowed
 
     def _partition(self) -> list[ChannelGroup]:
         makers: dict[int, list[str]] = {}
@@ -160,6 +167,11 @@ class ChannelGroups(Sequence[ChannelGroup]):
 def channel_groups(model: keras.Model) -> ChannelGroups:
     """The groups of channels that can only be removed together.
 
+    Example:
+        ```python
+        [group.layers for group in tfprune.channel_groups(model)]  # [("conv", "shortcut"), ...]
+        ```
+
     Args:
         model: a functional or built Sequential Keras model.
 
@@ -171,3 +183,97 @@ def channel_groups(model: keras.Model) -> ChannelGroups:
         UsageError: the model is subclassed or not built.
     """
     return ChannelGroups(model)
+
+
+# -- multiply-accumulates and parameters --------------------------------------------------------
+
+
+class ModelSize:
+    """Multiply-accumulates and parameters as functions of the units that live."""
+
+    def __init__(self, groups: ChannelGroups) -> None:
+        self._groups = groups
+        self._weights = groups.model.weights
+
+    @cached_property
+    def _work(self) -> MacCount:
+        # Only when asked for: a model of open sizes has parameters, but no count of these.
+        return count_macs(self._groups.model)
+
+    def macs(self, alive: np.ndarray) -> int:
+        """Multiply-accumulates of one example with the units `alive`, bool (unit_count,).
+
+        Raises:
+            UsageError: a layer's cannot be counted, or a size is open.
+        """
+        if self._work.uncounted:
+            raise UsageError(
+                f"model {self._groups.model.name!r} has layers whose multiply-accumulates cannot "
+                "be counted, so no share of them is known: "
+                f"{describe_layers(self._work.uncounted)}; give params= or filters= as the target"
+            )
+        kernels = [use for use in self._work.uses if use.kernel is not None]
+        shapes = self._shapes((use.kernel for use in kernels), alive)
+        # Products of activations stay: what they multiply is frozen.
+        products = sum(use.macs for use in self._work.uses if use.kernel is None)
+        return products + sum(
+            use.positions * math.prod(shape) for use, shape in zip(kernels, shapes, strict=True)
+        )
+
+    @property
+    def counts_macs(self) -> bool:
+        """Whether `macs` knows of all layers."""
+        return not self._work.uncounted
+
+    def params(self, alive: np.ndarray) -> int:
+        """Parameters, statistics included, with the units `alive`, bool (unit_count,)."""
+        return sum(math.prod(shape) for shape in self._shapes(self._weights, alive))
+
+    def _shapes(self, variables: Iterable[keras.Variable], alive: np.ndarray) -> list[list[int]]:
+        slices = self._groups.trace.slices
+        shapes = []
+        for variable in variables:
+            shape = list(variable.shape)
+            for axis in range(len(shape)):
+                entry = slices.get((id(variable), axis))
+                if entry is not None:
+                    shape[axis] = int(self._groups.kept(alive, entry.ids).sum())
+            shapes.append(shape)
+        return shapes
+
+
+def group_table(groups: ChannelGroups) -> pd.DataFrame:
+    """What each channel group is made of, and what share of the model it is.
+
+    Example:
+        ```python
+        group_table(channel_groups(model))
+        ```
+
+    Args:
+        groups: what `tfprune.channel_groups` returned.
+
+    Returns:
+        One row a group, with columns layers (joined by " + "), channels, removable, and
+        macs_share and params_share: the share, 0 to 1, of the model's that makes or reads these
+        channels. Shares overlap, since what one layer makes another reads. macs_share is None where
+        a layer's multiply-accumulates cannot be counted.
+    """
+    size = ModelSize(groups)
+    full = np.ones(groups.unit_count, bool)
+    rows = []
+    for group in groups:
+        without = full.copy()
+        without[group.units] = False
+        rows.append(
+            {
+                "layers": " + ".join(group.layers),
+                "channels": group.size,
+                "removable": int(group.removable.sum()),
+                "macs_share": (
+                    1 - size.macs(without) / size.macs(full) if size.counts_macs else None
+                ),
+                "params_share": 1 - size.params(without) / size.params(full),
+            }
+        )
+    return pd.DataFrame(rows)

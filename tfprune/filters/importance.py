@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from tfprune.errors import UsageError
-from tfprune.filters.gradients import LabelledImages, gradients
+from tfprune.filters.channels import Slice, float_values
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.records import Slice
+from tfprune.model.cloning import copy
+from tfprune.model.graph import ends_in_softmax
+from tfprune.vocabulary import ImportanceName
 
-ImportanceName = Literal["l1", "l2", "lasso", "bn_gamma", "geometric_median", "taylor", "random"]
 Importance = ImportanceName | str | Callable[[ChannelGroups], np.ndarray]
 
 
 def _weights(entry: Slice) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(entry.variable), np.float64)
+    return float_values(entry.variable)
 
 
 def _summed(
@@ -68,13 +71,13 @@ def bn_gamma(groups: ChannelGroups) -> np.ndarray:
     scores are compared within groups first.
     """  # noqa: D205
     slices = [entry for entry in groups.making("scale") if entry.variable.name == "gamma"]
-    found = _summed(groups, slices, lambda entry: np.abs(_weights(entry)))
+    gammas = _summed(groups, slices, lambda entry: np.abs(_weights(entry)))
     bare = _summed(groups, slices, _count) == 0
     norms = l2(groups)
     for group in groups:
         if bare[group.units].any():
-            found[group.units] = norms[group.units]
-    return found
+            gammas[group.units] = norms[group.units]
+    return gammas
 
 
 def geometric_median(groups: ChannelGroups) -> np.ndarray:
@@ -83,20 +86,19 @@ def geometric_median(groups: ChannelGroups) -> np.ndarray:
     What lies nearest to the geometric median is what the others can stand in for (He et al. 2019,
     Filter Pruning via Geometric Median). Biases do not count.
     """
-    found = np.zeros(groups.unit_count)
+    distances = np.zeros(groups.unit_count)
     for entry in groups.making("filter"):
         kernel = _weights(entry)
         if kernel.ndim > 1:
             rows = np.moveaxis(kernel, entry.axis, 0).reshape(kernel.shape[entry.axis], -1)
-            np.add.at(found, groups.unit[entry.ids], _distances(rows).sum(axis=1))
-    return found
+            np.add.at(distances, groups.unit[entry.ids], _distances(rows).sum(axis=1))
+    return distances
 
 
 def _distances(rows: np.ndarray) -> np.ndarray:
     """Euclidean distances, (n, n), by a matrix product, which wide layers need."""
     squares = np.square(rows).sum(axis=1)
-    found = squares[:, None] + squares - 2 * rows @ rows.T
-    return np.sqrt(np.maximum(found, 0))
+    return np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0))
 
 
 def taylor(groups: ChannelGroups, data: LabelledImages) -> np.ndarray:
@@ -109,13 +111,13 @@ def taylor(groups: ChannelGroups, data: LabelledImages) -> np.ndarray:
     bias. The loss is the cross entropy, and the model runs as at inference.
     """  # noqa: D205
 
-    def change(found: dict[int, np.ndarray]) -> np.ndarray:
-        slices = [entry for entry in groups.scaled() if id(entry.variable) in found]
+    def change(gradient: dict[int, np.ndarray]) -> np.ndarray:
+        slices = [entry for entry in groups.scaled() if id(entry.variable) in gradient]
         return np.abs(
-            _summed(groups, slices, lambda entry: found[id(entry.variable)] * _weights(entry))
+            _summed(groups, slices, lambda entry: gradient[id(entry.variable)] * _weights(entry))
         )
 
-    return np.mean([change(found) for found in gradients(groups.model, data)], axis=0)
+    return np.mean([change(gradient) for gradient in gradients(groups.model, data)], axis=0)
 
 
 def random(groups: ChannelGroups) -> np.ndarray:
@@ -123,24 +125,40 @@ def random(groups: ChannelGroups) -> np.ndarray:
     return np.random.default_rng(0).random(groups.unit_count) + 1e-6
 
 
-IMPORTANCE: dict[str, Callable[..., np.ndarray]] = {
-    "l1": l1,
-    "l2": l2,
-    "lasso": lasso,
-    "bn_gamma": bn_gamma,
-    "geometric_median": geometric_median,
-    "taylor": taylor,
-    "random": random,
-}
-"""By name; functions of the channel groups, and `taylor` of labelled images too."""
+@dataclass(frozen=True)
+class Criterion:
+    """One way to score the units of a model.
 
-IMPORTANCE_NAMES: tuple[str, ...] = get_args(ImportanceName)
+    Attributes:
+        score: from the channel groups to float (groups.unit_count,).
+        needs_data: whether `score` also takes labelled images.
+    """
+
+    score: Callable[..., np.ndarray]
+    needs_data: bool = False
+
+
+IMPORTANCE: dict[str, Criterion] = {
+    "l1": Criterion(l1),
+    "l2": Criterion(l2),
+    "lasso": Criterion(lasso),
+    "bn_gamma": Criterion(bn_gamma),
+    "geometric_median": Criterion(geometric_median),
+    "taylor": Criterion(taylor, needs_data=True),
+    "random": Criterion(random),
+}
+"""All importances by name; a new one is a function and a row here, and a name in the vocabulary."""
 
 
 def scores(
     groups: ChannelGroups, importance: Importance, data: LabelledImages | None = None
 ) -> np.ndarray:
     """Importance of every unit, comparable between groups.
+
+    Example:
+        ```python
+        scores(channel_groups(model), "l1")
+        ```
 
     Args:
         groups: the channel groups of a model.
@@ -157,7 +175,7 @@ def scores(
 
     Raises:
         UsageError: the name is not known, data are missing or do not fit the model, or the function
-            returns another shape or what is no number.
+            returns another shape or a value that is not finite.
     """
     raw = np.asarray(_raw(groups, importance, data), np.float64)
     if raw.shape != (groups.unit_count,):
@@ -167,26 +185,146 @@ def scores(
         )
     if not np.isfinite(raw).all():
         raise UsageError(
-            f"importance gave {np.count_nonzero(~np.isfinite(raw))} scores that are no finite "
+            f"importance gave {np.count_nonzero(~np.isfinite(raw))} scores that are not finite "
             "numbers: look for NaN in the model's weights and the data"
         )
-    found = raw.copy()
+    comparable = raw.copy()
     for group in groups:
         total = raw[group.units].sum()
         if total > 0:
-            found[group.units] = raw[group.units] * (group.size / total)
-    found[groups.dead()] = 0.0
-    return found
+            comparable[group.units] = raw[group.units] * (group.size / total)
+    comparable[groups.dead()] = 0.0
+    return comparable
 
 
 def _raw(groups: ChannelGroups, importance: Importance, data: LabelledImages | None) -> np.ndarray:
     if callable(importance):
         return importance(groups)
-    if importance not in IMPORTANCE:
+    criterion = IMPORTANCE.get(importance)
+    if criterion is None:
         names = ", ".join(IMPORTANCE)
         raise UsageError(f"unknown importance {importance!r}: choose one of {names}")
-    if importance != "taylor":
-        return IMPORTANCE[importance](groups)
+    if not criterion.needs_data:
+        return criterion.score(groups)
     if data is None:
-        raise UsageError("importance 'taylor' needs labelled images: give data=(images, labels)")
-    return taylor(groups, data)
+        raise UsageError(
+            f"importance {importance!r} needs labelled images: give data=(images, labels)"
+        )
+    return criterion.score(groups, data)
+
+
+# -- gradients ----------------------------------------------------------------------------------
+
+
+LabelledImages = tuple[np.ndarray, np.ndarray]
+"""Float or uint8 (n, ...) images as the model takes them, and int (n,) labels."""
+
+
+class _AtInference(keras.Model):
+    """A model whose training step runs it as at inference, with the cross entropy as its loss.
+
+    Statistics stay, nothing is dropped, and penalties on weights do not count.
+    """
+
+    def __init__(self, inner: keras.Model) -> None:
+        # The name of a private class is none that TensorFlow takes.
+        super().__init__(name="at_inference")
+        self.inner = inner
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x, training=False)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        return ops.mean(
+            keras.losses.sparse_categorical_crossentropy(
+                y, ops.cast(y_pred, "float32"), from_logits=not ends_in_softmax(self.inner)
+            )
+        )
+
+
+class _Recorder(keras.Optimizer):
+    """Keeps the gradients of a step in its slots, and changes nothing else.
+
+    Each backend of Keras finds gradients in its own way and hands them to the optimizer, so this
+    works with all of them.
+    """
+
+    def __init__(self, variables: Sequence[keras.Variable]) -> None:
+        super().__init__(learning_rate=0.0)
+        self.build(variables)
+        self.slots = [self.add_variable_from_reference(each, "gradient") for each in variables]
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
+        for slot, gradient in zip(self.slots, grads, strict=True):
+            # None for what no loss depends on; embeddings have gradients of their own kind.
+            if gradient is not None:
+                slot.assign(ops.convert_to_tensor(gradient))
+
+
+def gradients(
+    model: keras.Model, data: LabelledImages, batch_size: int = 64
+) -> Iterator[dict[int, np.ndarray]]:
+    """Gradients of the mean cross entropy of each batch.
+
+    Args:
+        model: a classifier with one input and one output, logits or a softmax; it is not changed.
+        data: images and their labels.
+        batch_size: images in one batch at most. Batches are equally large; the few images that
+            are left over are not looked at.
+
+    Yields:
+        For each batch, by the id of the model's variable, an array of the variable's shape, for all
+        that can be trained.
+
+    Raises:
+        UsageError: the data are not labelled images that fit the model.
+    """
+    images, labels = _checked(model, data)
+    twin = copy(model)
+    # Frozen layers have gradients too. Keras tells the layers only of a change.
+    twin.trainable = False
+    twin.trainable = True
+    origin = {id(new): id(old) for old, new in zip(model.weights, twin.weights, strict=True)}
+    keys = [origin[id(each)] for each in twin.trainable_variables]
+    recorder = _Recorder(twin.trainable_variables)
+    step = _AtInference(twin)
+    # Measured on CPU, as for training: XLA is slower than TensorFlow's own kernels.
+    step.compile(recorder, auto_scale_loss=False, jit_compile=False)
+    # Batches of one size, since the step is traced anew for another.
+    count = -(-len(images) // batch_size)
+    size = len(images) // count
+    for start in range(0, count * size, size):
+        batch = slice(start, start + size)
+        step.train_on_batch(images[batch].astype(np.float32), labels[batch])
+        yield dict(zip(keys, map(ops.convert_to_numpy, recorder.slots), strict=True))
+
+
+def _checked(model: keras.Model, data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output_shape) != 2:
+        raise UsageError(
+            f"model {model.name!r} is not a classifier with one input, and one output of one "
+            "number for each class: gradients of the cross entropy need one"
+        )
+    images, labels = map(np.asarray, data)
+    classes, shape = model.output_shape[-1], tuple(model.input_shape[1:])
+    if images.ndim != len(shape) + 1 or any(
+        wanted not in (None, size) for wanted, size in zip(shape, images.shape[1:], strict=True)
+    ):
+        raise UsageError(f"data: {model.name} takes images of {shape}, not {images.shape[1:]}")
+    if labels.shape != (len(images),) or not len(images) or labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"data: {len(images)} images need as many int labels, not {labels.dtype} {labels.shape}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UsageError(
+            f"data: labels {labels.min()}..{labels.max()} do not fit the {classes} classes of "
+            f"{model.name}"
+        )
+    return images, labels

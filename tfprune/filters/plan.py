@@ -1,16 +1,19 @@
-"""Removal plans: which channels go, while nothing has changed yet."""
+"""Removal plans: which channels go, while nothing has changed yet, as objects and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.filters.groups import ChannelGroup, ChannelGroups
+from tfprune.filters.groups import ChannelGroup, ChannelGroups, ModelSize
 from tfprune.filters.limits import Limits, Names
 from tfprune.model.graph import named_layers
+from tfprune.validation import describe_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,11 @@ class RemovalPlan:
 
 def removing(groups: ChannelGroups, filters: Mapping[str, Sequence[int]]) -> RemovalPlan:
     """The plan that removes the named filters and the channels coupled with them.
+
+    Example:
+        ```python
+        rebuild(removing(channel_groups(model), {"conv": [0, 3]}))
+        ```
 
     Args:
         groups: the channel groups of a model.
@@ -95,7 +103,12 @@ def _without_filters(groups: ChannelGroups, path: str) -> str:
 def removing_dead(
     groups: ChannelGroups, round_to: int = 1, minimum: int = 1, exclude: Names = ()
 ) -> RemovalPlan:
-    """The plan that removes every unit that contributes nothing; one a group always stays.
+    """The plan that removes every unit that contributes nothing; one of each group always stays.
+
+    Example:
+        ```python
+        removing_dead(channel_groups(model)).removed  # {"conv": [3]}
+        ```
 
     Args:
         groups: the channel groups of a model.
@@ -112,17 +125,23 @@ def removing_dead(
 def keeping_share(
     groups: ChannelGroups,
     scores: np.ndarray,
-    share: float,
+    keep: float,
     round_to: int = 1,
     minimum: int = 1,
     exclude: Names = (),
 ) -> RemovalPlan:
-    """The plan that keeps the best `share`, 0 < share <= 1, of every group's removable units.
+    """The plan that keeps the best units of every group, by a share of those that are removable.
+
+    Example:
+        ```python
+        groups = channel_groups(model)
+        keeping_share(groups, scores(groups, "l1"), 0.5)
+        ```
 
     Args:
         groups: the channel groups of a model.
         scores: float (groups.unit_count,).
-        share: the share to keep.
+        keep: the share to keep, 0 < keep <= 1.
         round_to: see `Limits`, as the others.
         minimum: channels that each group keeps at least.
         exclude: layers that keep all their channels.
@@ -130,12 +149,12 @@ def keeping_share(
     Raises:
         UsageError: the share is out of range, or a limit is none.
     """
-    check_share("filters", share)
+    check_keep("filters", keep)
     limits = Limits(groups, round_to, minimum, exclude)
 
     def wanted(group: ChannelGroup) -> int:
         free = int(limits.free(group).sum())
-        return round(share * free) + group.size - free
+        return round(keep * free) + group.size - free
 
     return RemovalPlan(groups, limits.best(scores, wanted))
 
@@ -144,7 +163,7 @@ def keeping_cost(
     groups: ChannelGroups,
     scores: np.ndarray,
     cost: Callable[[np.ndarray], float],
-    share: float,
+    keep: float,
     name: str,
     round_to: int = 1,
     minimum: int = 1,
@@ -152,12 +171,18 @@ def keeping_cost(
 ) -> RemovalPlan:
     """The plan that removes the lowest scores of all groups until a cost fits.
 
+    Example:
+        ```python
+        groups = channel_groups(model)
+        keeping_cost(groups, scores(groups, "l1"), ModelSize(groups).macs, 0.5, "macs")
+        ```
+
     Args:
         groups: the channel groups of a model.
         scores: float (groups.unit_count,), comparable between groups.
         cost: the cost when the given units, bool (groups.unit_count,), are alive; never grows when
             fewer are.
-        share: the share of the present cost to keep, 0 < share <= 1.
+        keep: the share of the present cost to keep, 0 < keep <= 1.
         name: what the cost is called in errors.
         round_to: see `Limits`, as the others.
         minimum: channels that each group keeps at least.
@@ -166,7 +191,7 @@ def keeping_cost(
     Raises:
         UsageError: the share is out of range or cannot be reached, or a limit is none.
     """
-    check_share(name, share)
+    check_keep(name, keep)
     limits = Limits(groups, round_to, minimum, exclude)
     whole = cost(np.ones(groups.unit_count, bool))
     units = limits.removable
@@ -179,21 +204,121 @@ def keeping_cost(
 
     low, high = 0, len(order)
     least = cost(alive(high))
-    if least > share * whole:
+    if least > keep * whole:
         raise UsageError(
-            f"{name}={share:g} cannot be reached: the least is {least / whole:.3f} of the "
+            f"{name}={keep:g} cannot be reached: the least is {least / whole:.3f} of the "
             f"original, since {limits}"
         )
     while low < high:
         middle = (low + high) // 2
-        if cost(alive(middle)) <= share * whole:
+        if cost(alive(middle)) <= keep * whole:
             high = middle
         else:
             low = middle + 1
     return RemovalPlan(groups, alive(low))
 
 
-def check_share(name: str, share: float) -> None:
-    """Raises a UsageError where a share to keep is none."""
-    if not 0 < share <= 1:
-        raise UsageError(f"{name}={share:g} is not a share to keep: give a number in 0..1")
+def check_keep(name: str, keep: float) -> None:
+    """Raises a UsageError unless 0 < keep <= 1; `name` is what the user calls the share to keep."""
+    if not 0 < keep <= 1:
+        raise UsageError(f"{name}={keep:g} is not a share to keep: give a number in 0..1")
+
+
+# -- plans as data ------------------------------------------------------------------------------
+
+
+Count = pydantic.NonNegativeInt
+BeforeAndAfter = Annotated[list[Count], pydantic.Field(min_length=2, max_length=2)]
+
+
+class PlanDocument(pydantic.BaseModel):
+    """A removal plan as JSON holds it.
+
+    `removed` decides; what else is here tells people what comes of it, and models apart.
+
+    Attributes:
+        model: the name of the model that the plan was made for.
+        macs: multiply-accumulates of one example before and after; None where a size is open.
+        parameters: their number before and after, statistics included.
+        channels: layer path to the number of its filters, for every layer that makes channels.
+        kept: the same of the slim model.
+        removed: layer path to the indices of the filters that go, for layers that lose any.
+        inexact: layer to the reason why the slim model does not equal the masked one.
+        frozen: layer path to the reason why (some of) its channels cannot go.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    model: str
+    macs: BeforeAndAfter | None
+    parameters: BeforeAndAfter
+    channels: dict[str, Count]
+    kept: dict[str, Count]
+    removed: dict[str, list[Count]]
+    inexact: dict[str, str]
+    frozen: dict[str, str]
+
+
+def plan_document(plan: RemovalPlan) -> PlanDocument:
+    """What a file holds of a plan.
+
+    Example:
+        ```python
+        path.write_text(plan_document(plan).model_dump_json())
+        ```
+    """
+    groups, size = plan.groups, ModelSize(plan.groups)
+    before = np.ones(groups.unit_count, bool)
+    try:
+        macs = [size.macs(before), size.macs(plan.alive)]
+    except UsageError:
+        # A model of open sizes has no count of these.
+        macs = None
+    producers = groups.producers.items()
+    return PlanDocument(
+        model=groups.model.name,
+        macs=macs,
+        parameters=[size.params(before), size.params(plan.alive)],
+        channels={path: len(units) for path, units in producers},
+        kept={path: int(plan.alive[units].sum()) for path, units in producers},
+        removed=plan.removed,
+        inexact=plan.inexact,
+        frozen=groups.frozen,
+    )
+
+
+def read_plan(groups: ChannelGroups, document: Any, name: str = "the plan") -> RemovalPlan:
+    """The plan that a document holds, for a model that has the layers it was made for.
+
+    Example:
+        ```python
+        plan = read_plan(channel_groups(model), json.loads(path.read_text()))
+        ```
+
+    Args:
+        groups: the channel groups of the model.
+        document: what `plan_document` gave, or what was read from its JSON.
+        name: what errors call the document, such as the path of its file.
+
+    Raises:
+        UsageError: the document is damaged or something else, or the model has other layers, other
+            numbers of filters, or filters that cannot go.
+    """
+    if not isinstance(document, PlanDocument):
+        try:
+            document = PlanDocument.model_validate(document)
+        except pydantic.ValidationError as error:
+            reasons = describe_error(error, PlanDocument)
+            raise UsageError(f"{name} is not a removal plan: {reasons.lstrip()}") from error
+    present = {path: len(units) for path, units in groups.producers.items()}
+    for path in document.channels | present:
+        expected, actual = document.channels.get(path, 0), present.get(path, 0)
+        if expected != actual:
+            raise UsageError(
+                f"{name} was made for a model {document.model!r} with {expected} filters in layer "
+                f"{path!r}, and {groups.model.name!r} has {actual}: give the model it was made for"
+            )
+    try:
+        return removing(groups, document.removed)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error

@@ -1,4 +1,4 @@
-"""Rebuilds a model with fewer channels, by editing its config and slicing its weights."""
+"""Rebuilds a model with fewer channels, and brings its statistics up to date."""
 
 from __future__ import annotations
 
@@ -6,15 +6,28 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 
+from tfprune.filters.channels import Number
 from tfprune.filters.plan import RemovalPlan
-from tfprune.filters.records import Number
-from tfprune.model.cloning import compile_like, config_of, copy_weights, from_config, layer_entries
-from tfprune.model.graph import graph_at_each_step, is_graph
+from tfprune.model.cloning import (
+    compile_like,
+    config_of,
+    copy,
+    copy_weights,
+    from_config,
+    layer_entries,
+)
+from tfprune.model.graph import graph_at_each_step, is_graph, named_layers
 
 
 def rebuild(plan: RemovalPlan) -> keras.Model:
     """The slim model of a plan.
+
+    Example:
+        ```python
+        slim = rebuild(tfprune.plan(model, macs=0.5))
+        ```
 
     Args:
         plan: which channels of which model live.
@@ -29,12 +42,12 @@ def rebuild(plan: RemovalPlan) -> keras.Model:
         UsageError: the model is one that no config can make again.
     """
     model = plan.groups.model
-    found = config_of(model)
+    model_config = config_of(model)
     numbers: dict[int, list[Number]] = {}
     for number in plan.groups.trace.numbers.values():
         numbers.setdefault(id(number.layer), []).append(number)
-    _edit(plan, model, found.config, numbers)
-    slim = from_config(model, found)
+    _edit(plan, model, model_config.config, numbers)
+    slim = from_config(model, model_config)
     copy_weights(model, slim, lambda weight: _sliced(plan, weight))
     compile_like(model, slim)
     return slim
@@ -85,3 +98,45 @@ def _sliced(plan: RemovalPlan, variable: keras.Variable) -> np.ndarray:
         if entry is not None:
             value = np.compress(plan.groups.kept(plan.alive, entry.ids), value, axis)
     return value
+
+
+# -- statistics ---------------------------------------------------------------------------------
+
+
+def recalibrate(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> keras.Model:
+    """A copy whose BatchNorm statistics are those of `images`.
+
+    Example:
+        ```python
+        slim = recalibrate(tfprune.slim(model, macs=0.5), images[:5000])
+        ```
+
+    After a removal the moving statistics still describe the activations of the larger model.
+
+    Args:
+        model: a functional or built Sequential Keras model; it is not changed.
+        images: float or uint8 (n, height, width, channels), training images as the training saw
+            them, augmented if it did; see `tfprune.data.seen`.
+        batch_size: images a forward pass; statistics are averaged over the batches.
+
+    Returns:
+        The model with every other weight the same; compiled like the original where it was.
+    """
+    twin = copy(model)
+    norms = [
+        layer
+        for layer in named_layers(twin).values()
+        if isinstance(layer, layers.BatchNormalization) and layer.trainable
+    ]
+    momenta = [layer.momentum for layer in norms]
+    full = max(1, len(images) // batch_size)
+    for index in range(full):
+        for layer in norms:
+            # i/(i+1) turns the moving average into the plain mean over the batches seen so far.
+            layer.momentum = index / (index + 1)
+        batch = images[index * batch_size : (index + 1) * batch_size]
+        twin(np.asarray(batch, np.float32), training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    compile_like(model, twin)
+    return twin

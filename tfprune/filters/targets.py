@@ -6,37 +6,28 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import keras
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.filters.cost import Cost
 from tfprune.filters.depth import remove_dead_blocks
 from tfprune.filters.fold import FoldReport, fold_constants
-from tfprune.filters.gradients import LabelledImages
-from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.importance import Importance
+from tfprune.filters.groups import ChannelGroups, ModelSize
+from tfprune.filters.importance import Importance, LabelledImages
 from tfprune.filters.limits import Limits, Names
 from tfprune.filters.plan import (
     RemovalPlan,
-    check_share,
+    check_keep,
     keeping_cost,
     keeping_share,
     removing,
     removing_dead,
 )
+from tfprune.filters.ranking import plan_in_rounds
 from tfprune.filters.rebuild import rebuild
-from tfprune.filters.rounds import in_rounds
-
-TargetName: TypeAlias = Literal[
-    "filters", "macs", "params", "dead", "latency", "milliseconds", "bytes"
-]
-COUNTED: tuple[TargetName, ...] = ("filters", "macs", "params", "dead")
-"""The targets that are counted in the model."""
-MEASURED: tuple[TargetName, ...] = ("latency", "milliseconds", "bytes")
-"""The targets that are measured on exported files."""
+from tfprune.vocabulary import MEASURED_TARGETS, Scope, TargetName
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class Target:
     """The one thing that a removal plan has to reach.
 
     Attributes:
-        name: which of `COUNTED` or `MEASURED`.
+        name: a name in `COUNTED_TARGETS` or `MEASURED_TARGETS`.
         value: the share to keep, 0 to 1, of `filters`, `macs`, `params` and `latency`; the time of
             one example for `milliseconds`; the size of the file for `bytes`; 1 for `dead`.
     """
@@ -80,7 +71,7 @@ class Target:
             )
         ((name, value),) = given.items()
         if name in ("filters", "macs", "params", "latency"):
-            check_share(name, value)
+            check_keep(name, value)
         elif not value > 0:
             raise UsageError(f"{name}={value:g} is not a target: give a number above 0")
         return cls(cast(TargetName, name), float(value))
@@ -88,7 +79,7 @@ class Target:
     @property
     def measured(self) -> bool:
         """Whether it is measured on exported files, and not counted in the model."""
-        return self.name in MEASURED
+        return self.name in MEASURED_TARGETS
 
 
 def remove_filters(model: keras.Model, filters: Mapping[str, Sequence[int]]) -> keras.Model:
@@ -113,7 +104,7 @@ def plan_counted(
     model: keras.Model,
     target: Target,
     *,
-    scope: Literal["layer", "global"] = "layer",
+    scope: Scope = "layer",
     importance: Importance = "l2",
     data: LabelledImages | None = None,
     round_to: int = 1,
@@ -147,9 +138,11 @@ def plan_counted(
         limits = (round_to, minimum, exclude)
         if name == "filters" and scope == "layer":
             return keeping_share(groups, ranked, share, *limits)
-        return keeping_cost(groups, ranked, _cost(groups, name, exclude), share, name, *limits)
+        return keeping_cost(
+            groups, ranked, counted_cost(groups, name, exclude), share, name, *limits
+        )
 
-    found = in_rounds(groups, choose, share, rounds, importance, data)
+    found = plan_in_rounds(groups, choose, share, rounds, importance, data)
     if share < 1 and found.alive.all():
         _say_nothing_goes(groups, f"{name}={share:g}", Limits(groups, round_to, minimum, exclude))
     return found
@@ -163,11 +156,26 @@ def _say_nothing_goes(groups: ChannelGroups, target: str, limits: Limits) -> Non
     warnings.warn(f"slim: {nothing}: every group is as small as its limits allow", stacklevel=5)
 
 
-def _cost(groups: ChannelGroups, name: str, exclude: Names) -> Callable[[np.ndarray], int]:
-    """From the units that live to the cost of that name."""
+def counted_cost(
+    groups: ChannelGroups, name: TargetName, exclude: Names = ()
+) -> Callable[[np.ndarray], int]:
+    """The cost that a target names, as a function of the units that live.
+
+    Args:
+        groups: the channel groups of a model.
+        name: `"filters"`, `"macs"` or `"params"`.
+        exclude: layers whose filters do not count, see `Limits`.
+
+    Returns:
+        From bool (groups.unit_count,) to the cost.
+
+    Raises:
+        UsageError: for `"macs"`, a layer cannot be counted.
+    """
     if name == "filters":
         return partial(_count, Limits(groups, exclude=exclude).removable)
-    return {"macs": Cost(groups).macs, "params": Cost(groups).params}[name]
+    cost = ModelSize(groups)
+    return cost.macs if name == "macs" else cost.params
 
 
 def _count(units: np.ndarray, alive: np.ndarray) -> int:

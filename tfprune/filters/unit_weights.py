@@ -12,40 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
-from keras.src.ops.numpy import Add
 
+from tfprune.filters.depth import ADDITIONS
 from tfprune.filters.groups import ChannelGroups
 from tfprune.model.activations import is_activation
 from tfprune.model.graph import calls, functional, is_graph
-
-ADDITIONS = (layers.Add, Add)
-CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
-
-
-class AfterUpdate:
-    """A constraint that lets its variable be, and does something else inside the same step.
-
-    Keras applies constraints after the update, in the order of the trainable variables; on the
-    last of them this is the one place inside the compiled step where all are up to date.
-    """
-
-    def __init__(self, inner: Callable[[Any], Any] | None, action: Callable[[], None]) -> None:
-        self.inner = inner
-        self._action = action
-        self._variable: keras.Variable | None = None
-
-    def on(self, variable: keras.Variable) -> None:
-        """Becomes the variable's constraint."""
-        self._variable = variable
-        variable.constraint = self
-
-    def __call__(self, value: Any) -> Any:
-        """What the variable becomes: what it is after the inner constraint and the action."""
-        assert self._variable is not None
-        if self.inner is not None:
-            self._variable.assign(self.inner(value))
-        self._action()
-        return self._variable.value
+from tfprune.model.layer_table import CONVOLUTIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +68,7 @@ class UnitWeights:
             values = of(part.variable)
             if values is None:
                 continue
-            others = [each for each in range(len(part.variable.shape)) if each != part.axis]
+            others = [axis for axis in range(len(part.variable.shape)) if axis != part.axis]
             # What belongs to no unit carries position -1; one more segment takes it.
             spread = np.where(part.position >= 0, part.position, count)
             total += ops.segment_sum(ops.sum(values, axis=others), spread, count + 1)[:-1]
@@ -169,7 +141,7 @@ def of_branches(model: keras.Model) -> UnitWeights:
     ends = [
         (path, weights)
         for path, layer in _branch_ends(model)
-        if (weights := [each for each in _scale_of(layer) if id(each) in trainable])
+        if (weights := [weight for weight in _scale_of(layer) if id(weight) in trainable])
     ]
     return UnitWeights(
         tuple(path for path, _ in ends),
@@ -216,7 +188,7 @@ def _branch_ends(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, ke
         elif isinstance(call.operation, ADDITIONS) and len(call.inputs) > 1:
             ends = [end(tensor) for tensor in call.inputs]
             if None in ends:
-                yield from ((f"{prefix}{each.name}", each) for each in ends if each is not None)
+                yield from ((f"{prefix}{layer.name}", layer) for layer in ends if layer is not None)
 
 
 def _scale_of(layer: keras.Operation) -> list[keras.Variable]:

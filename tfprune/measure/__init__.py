@@ -3,22 +3,17 @@
 from tfprune.measure.accuracy import Evaluation, agreement, cross_entropy, evaluate
 from tfprune.measure.comparison import measure_files
 from tfprune.measure.first_run import FirstRun, first_run
-from tfprune.measure.floor import Floor, floor
-from tfprune.measure.interface import Runtime
 from tfprune.measure.latency import latency, time_files
-from tfprune.measure.layers import layer_table
-from tfprune.measure.runtime import load
-from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
+from tfprune.measure.size import Floor, floor, gzip_bytes, raw_bytes, zstd_bytes
 
 # The function takes the place of the submodule of the same name, as with `latency`.
-from tfprune.measure.sparsity import Parameters, parameters, sparsity
+from tfprune.measure.sparsity import Parameters, layer_table, parameters, sparsity
 
 __all__ = [
     "Evaluation",
     "FirstRun",
     "Floor",
     "Parameters",
-    "Runtime",
     "agreement",
     "cross_entropy",
     "evaluate",
@@ -27,7 +22,6 @@ __all__ = [
     "gzip_bytes",
     "latency",
     "layer_table",
-    "load",
     "measure_files",
     "parameters",
     "raw_bytes",

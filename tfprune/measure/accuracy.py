@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.measure.interface import Runtime
+from tfprune.formats import Runtime
 
 # Keras clips probabilities here too, so that one sure mistake does not cost infinity.
 _FLOOR = 1e-7

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfprune.figures import BASELINE_RATIOS
+from tfprune.formats import Runtime, load
 from tfprune.measure.accuracy import evaluate
 from tfprune.measure.first_run import first_runs
-from tfprune.measure.floor import floor
-from tfprune.measure.interface import Runtime
 from tfprune.measure.latency import time_files
-from tfprune.measure.runtime import load
-from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
+from tfprune.measure.size import floor, gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.measure.sparsity import Parameters
 
-# Given what is evaluated and how many images that are; see `tfprune.measure.progress.counted`.
+# Given what is evaluated and how many images that are; see `tfprune.training.progress.counted`.
 Counter = Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]
 
 
@@ -137,13 +136,9 @@ def _stored(name: str, runtime: Runtime) -> dict[str, Any]:
 
 
 def _against(row: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    columns = {
-        "bytes_ratio": "bytes",
-        "gzip_ratio": "bytes_gzip",
-        "macs_ratio": "macs",
-        "latency_ratio": "latency_ms",
+    ratios: dict[str, Any] = {
+        ratio.name: _share(row[ratio.of], base[ratio.of]) for ratio in BASELINE_RATIOS
     }
-    ratios: dict[str, Any] = {new: _share(row[old], base[old]) for new, old in columns.items()}
     return {**ratios, "accuracy_points": 100 * (row["accuracy"] - base["accuracy"])}
 
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import importlib
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tfprune.errors import TfpruneError, UsageError
+import numpy as np
+import psutil
+
+from tfprune.errors import TfpruneError, one_line
 from tfprune.files import existing
-from tfprune.measure.c_array import c_array
-from tfprune.measure.runtime import runtime_module
+from tfprune.formats import FILE_TYPES, file_type, load
+from tfprune.formats.registry import TENSORFLOW
+from tfprune.formats.runtime import example_shape, limit_threads
+from tfprune.formats.sandbox import Sandbox, call_on_file
 
 TIMEOUT_SECONDS = 600.0
+_RUNS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,12 @@ def first_run(
     modules: Sequence[str] = (),
     timeout: float = TIMEOUT_SECONDS,
 ) -> FirstRun:
-    """Loads a file and runs it in a fresh Python, which may crash without taking ours along.
+    """Loads a file and runs it in a fresh Python, which may crash while this one goes on.
+
+    Example:
+        ```python
+        first_run("model.tflite").memory_bytes
+        ```
 
     Args:
         path: A file or directory that `load` takes.
@@ -57,57 +67,20 @@ def first_run(
         UsageError: Its kind is unknown.
     """
     path = existing(path)
-    runtime_module(path)  # an unknown kind need not start a process
-    if path.suffix == ".cc":
+    kind = file_type(path)  # an unknown kind need not start a process
+    if kind.content:
         # Reading the text takes more memory than many a model.
         with tempfile.TemporaryDirectory(prefix="tfprune-") as scratch:
-            inner = Path(scratch, f"{path.stem}.tflite")
-            inner.write_bytes(c_array(path))
+            inner = Path(scratch, f"{path.stem}{FILE_TYPES[kind.content].suffixes[0]}")
+            inner.write_bytes(kind.load_library().read(path))
             try:
                 return first_run(inner, threads=threads, image_shape=image_shape, timeout=timeout)
             except TfpruneError as error:
-                said = str(error).replace(str(inner.resolve()), str(path))
-                raise type(error)(said.replace(str(inner), str(path))) from None
-    paths = [each or str(Path.cwd()) for each in sys.path]
-    request = {
-        "path": str(path.resolve()),
-        "threads": threads,
-        "image_shape": None if image_shape is None else list(image_shape),
-        "modules": list(modules),
-        "paths": paths,
-    }
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
-    try:
-        done = subprocess.run(
-            # -P: a directory that holds files to measure may hold a numpy.py as well.
-            [sys.executable, "-P", "-m", "tfprune.measure.worker"],
-            input=json.dumps(request),
-            capture_output=True,
-            encoding="utf-8",
-            env=environment,
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired:
-        raise TfpruneError(
-            f"{path} takes longer than {timeout:.0f} s to load and run once: do not use this file"
-        ) from None
-    if not done.stdout:
-        code = done.returncode
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise TfpruneError(
-            f"{path} crashes what runs it ({how}) when it is loaded and run: do not use this file"
-        )
-    answer = json.loads(done.stdout)
-    if "error" in answer:
-        said = str(answer["error"]).replace(str(path.resolve()), str(path))
-        raise (UsageError if answer["exit_code"] == 2 else TfpruneError)(said)
-    baseline = answer["baseline_bytes"]
-    return FirstRun(answer["peak_bytes"] - baseline, baseline)
+                raise type(error)(str(error).replace(str(inner), str(path))) from None
+    shape = None if image_shape is None else tuple(image_shape)
+    with contextlib.closing(Sandbox()) as sandbox:
+        arguments = (threads, shape, tuple(modules))
+        return call_on_file(sandbox, _measured, path, *arguments, timeout=timeout)
 
 
 def first_runs(
@@ -121,3 +94,66 @@ def first_runs(
         return list(
             pool.map(lambda p: first_run(p, threads=threads, image_shape=image_shape), paths)
         )
+
+
+# -- what happens in a process of its own -------------------------------------------------------
+
+
+def _measured(
+    path: Path, threads: int | None, image_shape: tuple[int, ...] | None, modules: Sequence[str]
+) -> FirstRun:
+    try:
+        for module in modules:
+            importlib.import_module(module)
+        return _run(path, threads, image_shape)
+    except TfpruneError:
+        raise
+    # A damaged graph may load, and fail anywhere when it runs.
+    except Exception as error:
+        raise TfpruneError(
+            f"{path} cannot be loaded and run ({one_line(error)}): export it again"
+        ) from error
+
+
+def _run(path: Path, threads: int | None, image_shape: tuple[int, ...] | None) -> FirstRun:
+    # What the libraries themselves take is not the model's: they come before the baseline.
+    kind = file_type(path)
+    kind.load_library()
+    if kind.library == TENSORFLOW:
+        import tensorflow as tf
+
+        limit_threads(threads)
+        # The first operation of all wakes TensorFlow's devices.
+        tf.zeros(1)
+    _forget_the_peak()
+    baseline = psutil.Process().memory_info().rss
+    runtime = load(path, threads=threads or 1)
+    shape = example_shape(runtime.inputs[0], runtime.fixed_batch or 1, str(path), image_shape)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    if runtime.fixed_batch in (None, 1):
+        call = runtime.one(images[0])
+        for _ in range(_RUNS):
+            call()
+    else:
+        runtime.predict(images)
+    return FirstRun(max(_peak() - baseline, 0), baseline)
+
+
+def _forget_the_peak() -> None:
+    """Lets the high-water mark start from what the process has now, where Linux allows it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak() -> int:
+    """The high-water mark of the resident memory, bytes."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        (line,) = [line for line in lines if line.startswith("VmHWM:")]
+        return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # macOS counts bytes, others KiB.
+        return peak if sys.platform == "darwin" else 1024 * peak

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from tfprune.errors import UsageError
-from tfprune.measure.interface import Runtime
-from tfprune.measure.runtime import OF_TENSORFLOW, load, runtime_module
-from tfprune.measure.sandbox import answer, shared
-from tfprune.measure.threads import limit_threads
+from tfprune.formats import Runtime, file_type, load
+from tfprune.formats.registry import TENSORFLOW
+from tfprune.formats.runtime import limit_threads
+from tfprune.formats.sandbox import shared
 
 # The net before has filled the caches. After three calls a net has its own speed: timed at once, a
 # net of 60 microseconds looked 1.25 times slower, and one of 2 microseconds 3 times.
@@ -31,7 +31,6 @@ _LONG_NS = 20_000_000
 # Turns of each library, where files of several are timed: drift falls on all of them alike.
 _PARTS = 5
 _LOAD_SECONDS = 600.0
-_TENSORFLOW = "tensorflow"
 
 _alone = threading.Lock()
 
@@ -77,7 +76,7 @@ def latency(
             range, or the image does not fit.
     """
     _check(runtimes, rounds, warmup, seconds_budget)
-    if len({type(each).__module__ in OF_TENSORFLOW for each in runtimes.values()}) > 1:
+    if len({each.library == TENSORFLOW for each in runtimes.values()}) > 1:
         raise UsageError(
             f"{' and '.join(runtimes)} would be timed beside TensorFlow, which makes the others "
             "several times slower: use time_files, or time them apart"
@@ -130,17 +129,18 @@ def time_files(
     _check(files, rounds, warmup, seconds_budget)
     libraries: dict[str, dict[str, Path]] = {}
     for name, path in files.items():
-        libraries.setdefault(_library(path), {})[name] = path
+        libraries.setdefault(file_type(path).library, {})[name] = path
     parts = min(_PARTS, rounds) if len(libraries) > 1 else 1
     # A child may use its whole share in one part when loading took long; this only ends hangs.
     patience = _LOAD_SECONDS + 10 * seconds_budget
     rows: dict[str, dict[str, object]] = {}
     times: dict[str, list[np.ndarray]] = {name: [] for name in files}
 
+    # TensorFlow's threads are set once in a process.
+    boxes = {library: shared(f"{library} on {threads} threads") for library in libraries}
+
     def ask(library: str, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        # TensorFlow's threads are set once in a process.
-        box = shared(f"{library} on {threads} threads")
-        return box.submit(function, libraries[library], threads, modules, *arguments)
+        return boxes[library].submit(function, libraries[library], threads, modules, *arguments)
 
     # Two measurements at a time would measure each other.
     with _alone:
@@ -148,14 +148,15 @@ def time_files(
         loading = {library: ask(library, _open) for library in libraries}
         # Nothing is timed while another library still loads.
         for library, opened in loading.items():
-            described = answer(opened, said[library], _LOAD_SECONDS)
+            described = boxes[library].answer(opened, said[library], _LOAD_SECONDS)
             rows.update(described)
         for part in range(parts):
             calls = rounds * (part + 1) // parts - rounds * part // parts
             budget = seconds_budget / parts / len(libraries)
             for library in libraries:
                 timing = ask(library, _timed, image, calls, warmup, budget)
-                for name, taken in answer(timing, said[library], patience).items():
+                found = boxes[library].answer(timing, said[library], patience)
+                for name, taken in found.items():
                     times[name].append(taken)
         for library in libraries:
             ask(library, _close)
@@ -235,12 +236,6 @@ def _spread(ms: np.ndarray) -> dict[str, object]:
     }
 
 
-def _library(path: Path) -> str:
-    """What runs a file: TensorFlow runs the files of two modules."""
-    module = runtime_module(path)
-    return _TENSORFLOW if module in OF_TENSORFLOW else module
-
-
 # -- what happens in a process of its own -------------------------------------------------------
 
 _opened: dict[str, Runtime] = {}
@@ -251,7 +246,7 @@ def _open(
 ) -> dict[str, dict[str, object]]:
     for module in modules:
         importlib.import_module(module)
-    if any(runtime_module(path) in OF_TENSORFLOW for path in files.values()):
+    if any(file_type(path).library == TENSORFLOW for path in files.values()):
         limit_threads(threads)
     _opened.clear()
     _opened.update({name: load(path, threads=threads or 1) for name, path in files.items()})

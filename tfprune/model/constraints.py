@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -29,3 +30,33 @@ def unlink(variable: keras.Variable, constraint: Any) -> None:
         above = getattr(above, "inner", None)
     if above is not None:
         above.inner = constraint.inner
+
+
+class AfterUpdate:
+    """A constraint that leaves its variable as it is, and acts on others inside the same step.
+
+    Keras applies constraints after the update, in the order of the trainable variables; on the
+    last of them this is the one place inside the compiled step where all are up to date.
+
+    Args:
+        inner: the constraint the variable had before. It is applied first.
+        action: what is done.
+    """
+
+    def __init__(self, inner: Callable[[Any], Any] | None, action: Callable[[], None]) -> None:
+        self.inner = inner
+        self._action = action
+        self._variable: keras.Variable | None = None
+
+    def on(self, variable: keras.Variable) -> None:
+        """Becomes the variable's constraint."""
+        self._variable = variable
+        variable.constraint = self
+
+    def __call__(self, value: Any) -> Any:
+        """What the variable becomes: what it is after the inner constraint and the action."""
+        assert self._variable is not None
+        if self.inner is not None:
+            self._variable.assign(self.inner(value))
+        self._action()
+        return self._variable.value

@@ -1,11 +1,11 @@
 """Pipelines: variants as chains of steps, run from a TOML file, each step done once.
 
-What runs them is not imported here, so that a mistake in a pipeline file is told without waiting
-for TensorFlow.
+Each name loads its module at first use: a mistake in a pipeline file is told without TensorFlow,
+and a kind of step can be added before the tables of pipeline files are made.
 """
 
-from tfprune.pipeline.new import new_pipeline
-from tfprune.pipeline.schema import json_schema
-from tfprune.pipeline.spec import Pipeline, load_pipeline
+from __future__ import annotations
 
-__all__ = ["Pipeline", "json_schema", "load_pipeline", "new_pipeline"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

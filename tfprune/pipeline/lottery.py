@@ -13,15 +13,18 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tfprune.artifacts.keras_file import write_keras
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, read_json
+from tfprune.formats.keras_file import write_keras
 from tfprune.model import cloning, graph
 from tfprune.pipeline.store import Store, finished, key
-from tfprune.weights.lottery import Keep, Lottery, Method, Ticket, Train, Trained, tickets
-from tfprune.weights.rounds import Early
+from tfprune.vocabulary import Scope
+from tfprune.weights.lottery import Lottery, Memoize, Method, Ticket, Train, Trained, tickets
+from tfprune.weights.rewinding import TrainingState
 
-_MODEL, _EARLY = "model.keras", "early.npz"
+_MODEL, _STATE = "model.keras", "early.npz"
+# What directories call a setting, where it is not its name.
+_STORED_AS = {"prune_rate": "share"}
 
 
 def lottery(
@@ -29,9 +32,9 @@ def lottery(
     train: Train,
     *,
     rounds: int,
-    share: float = 0.2,
+    prune_rate: float = 0.2,
     layers: Mapping[str, float] | None = None,
-    scope: Literal["layer", "global"] = "layer",
+    scope: Scope = "layer",
     rewind: Literal["init", "lr", "finetune"] | int = "init",
     finetune: Train | None = None,
     one_shot: bool = False,
@@ -44,7 +47,7 @@ def lottery(
 
     After Frankle & Carbin 2019 (https://arxiv.org/abs/1803.03635), with the rewindings of Frankle
     et al. 2020 (https://arxiv.org/abs/1912.05671) and Renda, Frankle & Carbin 2020
-    (https://arxiv.org/abs/2003.02389). A round kills a share of what lives, so k rounds of 20 %
+    (https://arxiv.org/abs/2003.02389). A round prunes a share of what lives, so k rounds of 20 %
     leave 0.8^k; masks nest, and each weight tensor has the density of its level to within one
     weight.
 
@@ -65,14 +68,16 @@ def lottery(
             each time; whatever it returns is the ticket's `result`. The callbacks hold zeros at
             zero. Where `rewind` is a step they also keep it in the dense training; later the
             optimizer begins there, a schedule of Keras with it, and `fit` ends at its last step.
-        rounds: how often a share is pruned.
-        share: of the weights that live, how many die in a round, 0 to 1.
-        layers: shares of their own for layers, by name, path or glob; the first that matches
-            counts. `share=0.1, layers={"logits": 0.1, "dense*": 0.2}` are the rates of Frankle &
-            Carbin for convolutions, the last layer and dense ones. Only with the scope "layer".
+        rounds: how often the model is pruned.
+        prune_rate: of the weights that live, the share that dies in a round, 0 to 1.
+        layers: rates of their own for layers, by name, path or glob; the first that matches
+            counts. `prune_rate=0.1, layers={"logits": 0.1, "dense*": 0.2}` are the rates of
+            Frankle & Carbin for convolutions, the last layer and dense ones. Only with the scope
+            "layer".
         scope: "layer" prunes each weight tensor, "global" ranks all of them together.
         rewind: where a round begins: "init", at the weights of `model`; an int k, at those of
-            step k of the dense training, 0 for "init"; "lr", at the weights as they are, trained
+            step k of the dense training, 0 for "init" (a pipeline rewinds to an epoch instead,
+            see `tfprune.weights.lottery`); "lr", at the weights as they are, trained
             from the start of the learning rate's schedule; "finetune", at the weights as they
             are, trained by `finetune`.
         finetune: as `train`, at the last and lowest learning rate.
@@ -81,11 +86,11 @@ def lottery(
             each tensor at places drawn by chance. Both are trained by `train` from the start.
         exclude: layers left dense; names, paths or globs.
         seed: of the controls.
-        directory: where each trained network is kept when it is whole: `ticket-K`, `reinit-K` and
-            `random-K`, with `model.keras` and `record.json`. A lottery that was stopped goes on
-            after the last of them; more rounds, or controls, may be asked for later. What `train`
-            does is not known to it: another `train` needs another directory. Models read back are
-            not compiled.
+        directory: where each trained network is stored once it is complete: `ticket-K`,
+            `reinit-K` and `random-K`, with `model.keras` and `record.json`. A lottery that was
+            stopped goes on after the last of them; more rounds, or controls, may be asked for
+            later. The directory does not know what `train` does: another `train` needs another
+            directory. Models that are read back are not compiled.
 
     Returns:
         An iterator over the dense network, level 0, then at each level the ticket and its
@@ -97,21 +102,21 @@ def lottery(
         TfpruneError: the directory cannot be written.
     """
     settings = Lottery(
-        rounds, share, layers, scope, rewind, one_shot, tuple(controls), tuple(exclude), seed
+        rounds, prune_rate, layers, scope, rewind, one_shot, tuple(controls), tuple(exclude), seed
     )
     if directory is None:
         return tickets(model, train, settings, finetune=finetune)
-    keep = _kept(Path(directory), model, settings)
-    return tickets(model, train, settings, finetune=finetune, keep=keep)
+    memoize = _stored(Path(directory), model, settings)
+    return tickets(model, train, settings, finetune=finetune, memoize=memoize)
 
 
-def _kept(directory: Path, model: keras.Model, settings: Lottery) -> Keep:
-    """What keeps the results of a lottery in a directory."""
+def _stored(directory: Path, model: keras.Model, settings: Lottery) -> Memoize:
+    """Makes the function that stores the results of a lottery in a directory."""
     about = {
         "model": _content(model),
         # More of these leave what is there as it is.
         **{
-            name: value
+            _STORED_AS.get(name, name): value
             for name, value in asdict(settings).items()
             if name not in ("rounds", "controls")
         },
@@ -128,7 +133,7 @@ def _kept(directory: Path, model: keras.Model, settings: Lottery) -> Keep:
 
     store.finish(start, key(about), make_start)
 
-    def keep(method: Method, level: int, make: Callable[[], Trained]) -> Trained:
+    def memoize(method: Method, level: int, make: Callable[[], Trained]) -> Trained:
         folder = directory / f"{method}-{level}"
         identity = key({**about, "method": method, "level": level})
         made: list[keras.Model] = []
@@ -146,16 +151,18 @@ def _kept(directory: Path, model: keras.Model, settings: Lottery) -> Keep:
         try:
             record = store.finish(folder, identity, save)
         except TfpruneError:
-            # A file that `train` misses says nothing of this directory.
+            # A file that `train` misses is not an error of this directory.
             if failed:
                 raise failed[0] from None
             raise
         # Read back even where it was made just now: it is the same either way.
         return Trained(
-            made[0] if made else _load(folder / _MODEL, model), record["result"], _early(folder)
+            made[0] if made else _load(folder / _MODEL, model),
+            record["result"],
+            _read_state(folder),
         )
 
-    return keep
+    return memoize
 
 
 def _check(start: Path, about: dict[str, Any]) -> None:
@@ -170,8 +177,9 @@ def _check(start: Path, about: dict[str, Any]) -> None:
     # As JSON has them: a tuple comes back as a list.
     now = json.loads(json.dumps(about))
     other = next(name for name in now if known.get(name) != now[name])
+    argument = next((name for name, stored in _STORED_AS.items() if stored == other), other)
     raise UsageError(
-        f"{start.parent} holds a lottery with {other}={known.get(other)!r}, not {now[other]!r}: "
+        f"{start.parent} holds a lottery with {argument}={known.get(other)!r}, not {now[other]!r}: "
         "give another directory"
     )
 
@@ -194,14 +202,14 @@ def _save(trained: Trained, method: Method, level: int, folder: Path) -> dict[st
             "directory: return a History, or numbers, texts, lists and dicts of these"
         ) from None
     write_keras(cloning.copy(trained.model), folder / _MODEL)
-    if trained.early is not None:
-        parts = {"weights": trained.early.weights, "optimizer": trained.early.optimizer}
+    if trained.state is not None:
+        parts = {"weights": trained.state.weights, "optimizer": trained.state.optimizer}
         arrays: dict[str, Any] = {
             f"{name}-{place}": value
             for name, values in parts.items()
             for place, value in enumerate(values)
         }
-        np.savez(folder / _EARLY, step=np.array(trained.early.step), **arrays)
+        np.savez(folder / _STATE, step=np.array(trained.state.step), **arrays)
     return {"method": method, "level": level, "result": trained.result}
 
 
@@ -216,12 +224,12 @@ def _load(path: Path, like: keras.Model) -> keras.Model:
     return model
 
 
-def _early(folder: Path) -> Early | None:
-    if not (folder / _EARLY).is_file():
+def _read_state(folder: Path) -> TrainingState | None:
+    if not (folder / _STATE).is_file():
         return None
-    with np.load(folder / _EARLY) as file:
+    with np.load(folder / _STATE) as file:
         weights, optimizer = (
-            [file[f"{name}-{place}"] for place in range(sum(name in each for each in file.files))]
+            [file[f"{name}-{place}"] for place in range(sum(name in entry for entry in file.files))]
             for name in ("weights", "optimizer")
         )
-        return Early(int(file["step"]), weights, optimizer)
+        return TrainingState(int(file["step"]), weights, optimizer)

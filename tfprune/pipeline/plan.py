@@ -10,20 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tfprune.artifacts.installed import EXTRAS
 from tfprune.files import sha256
-from tfprune.pipeline.chain import Chain
+from tfprune.formats import FORMATS
+from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import ModelSpec, Pipeline
 from tfprune.pipeline.store import finished, key
 
 # Change whenever a task would give another result for the same specification: the first for all
-# tasks, the next two for deliveries and latencies, the last for the steps of a kind and what comes
-# after them.
+# tasks, the others for deliveries and latencies. Each kind of step has a revision of its own.
 _REVISION = 2
 _DELIVERY_REVISION = 1
 _LATENCY_REVISION = 1
-_REVISIONS = {"learn": 1, "slim": 2, "prune": 1, "prune-once": 1}
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class _Steps:
         # Without defaults: a release that adds an option does not undo what was done before.
         self._said = {
             name: step.model_dump(mode="json", exclude_defaults=True)
-            | ({"revision": _REVISIONS[step.kind]} if step.kind in _REVISIONS else {})
+            | ({"revision": step.revision} if step.revision else {})
             for name, step in pipeline.steps.items()
         }
 
@@ -198,7 +196,7 @@ def _delivery(
     """The delivery of a variant, after the last of its steps."""
     chain, formats, images = pipeline.delivered(variant)
     last = steps.along(chain, variant)
-    optional = [package for name in formats for package in EXTRAS.get(name, ())]
+    optional = [package for name in formats for package in FORMATS[name].packages]
     identity = key(
         {
             "after": start if last is None else last.identity,

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 import tfprune
-from tfprune.artifacts.installed import EXTRAS
+from tfprune.formats import FORMATS
 
 _PACKAGES = (
     "tensorflow",
@@ -22,7 +22,7 @@ _PACKAGES = (
     "tensorflow-model-optimization",
     "tensorflow-datasets",
     "ai-edge-litert",
-    *(package for packages in EXTRAS.values() for package in packages),
+    *(package for form in FORMATS.values() for package in form.packages),
     "numpy",
     "scikit-learn",
 )

@@ -14,10 +14,9 @@ import pandas as pd
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import write_json
 from tfprune.pipeline import provenance
-from tfprune.pipeline.images import Images
-from tfprune.pipeline.outlook import Outlook
+from tfprune.pipeline.forecast import Forecast
+from tfprune.pipeline.inputs import Images, budget_mistakes, check_requirements
 from tfprune.pipeline.plan import Task, plan
-from tfprune.pipeline.requirements import budget_mistakes, check_requirements
 from tfprune.pipeline.spec import Pipeline, checked_seeds
 from tfprune.pipeline.store import Store
 from tfprune.quiet import start_keras
@@ -100,7 +99,7 @@ def forecast(
     Where nothing of the run is recorded yet, a few steps of the model are timed.
 
     Returns:
-        The table of `Outlook.table`.
+        The table of `Forecast.table`.
 
     Raises:
         UsageError: a variant is unknown.
@@ -110,14 +109,14 @@ def forecast(
     directory = out / pipeline.name
     images = Images(pipeline.data, data_dir, directory)
     tasks = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
-    outlook = Outlook(pipeline, directory)
-    if outlook.knows_nothing and not all(task.finished for task in tasks):
+    known = Forecast(pipeline, directory)
+    if known.knows_nothing and not all(task.finished for task in tasks):
         say("nothing is recorded yet: timing a few steps of the model")
         start_keras()
-        from tfprune.pipeline.probe import probe
+        from tfprune.pipeline.execution import probe
 
-        outlook = Outlook(pipeline, directory, probe(pipeline, images.dataset))
-    return outlook.table(tasks)
+        known = Forecast(pipeline, directory, probe(pipeline, images.dataset))
+    return known.table(tasks)
 
 
 def _do(
@@ -131,21 +130,21 @@ def _do(
 ) -> None:
     dataset = images.dataset
     start_keras()
-    from tfprune.pipeline.work import Shop
+    from tfprune.pipeline.execution import Executor
 
-    shop = Shop(pipeline, store.directory, dataset, commit)
+    executor = Executor(pipeline, store.directory, dataset, commit)
     for place, task in enumerate(missing):
         title = f"[{place + 1}/{len(missing)}] {task.describe(pipeline)}"
         say(title)
-        outlook = Outlook(pipeline, store.directory)
+        known = Forecast(pipeline, store.directory)
         later = missing[place + 1 :]
         label = title if progress else None
-        make = partial(shop.do, task, label, partial(_after, outlook, later))
+        make = partial(executor.do, task, label, partial(_after, known, later))
         store.finish(task.folder, task.identity, make)
 
 
-def _after(outlook: Outlook, later: list[Task], seconds_per_epoch: float) -> float:
-    return sum(outlook.seconds(task, seconds_per_epoch) for task in later)
+def _after(known: Forecast, later: list[Task], seconds_per_epoch: float) -> float:
+    return sum(known.seconds(task, seconds_per_epoch) for task in later)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
@@ -12,29 +12,32 @@ from pydantic.fields import FieldInfo
 from tfprune import zoo
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.files import MODEL_FILES
-from tfprune.pipeline.chain import Chain
-from tfprune.pipeline.expand import (
+from tfprune.pipeline.expansion import (
     MOST_ROUNDS,
+    Chain,
     override,
     with_rounds,
     with_sweep,
     with_training,
 )
-from tfprune.pipeline.kinds import (
+from tfprune.pipeline.steps import (
     CALIBRATION_IMAGES,
-    ExportStep,
-    FormatName,
-    QuantizeStep,
-    RetrainStep,
+    FORMER_NAMES,
     Step,
     Table,
-    TrainStep,
+    any_step,
     distinct,
 )
 from tfprune.report.budgets import Budget, mistakes
-from tfprune.report.run import own_formats
 from tfprune.training import Training
 from tfprune.validation import describe_error, read_toml
+from tfprune.vocabulary import FORMATS, FormatName
+
+if TYPE_CHECKING:
+    AnyStep = Step
+else:
+    # The kinds that are known by now; no other can be added.
+    AnyStep = any_step()
 
 # A file system takes names of 255 bytes, and hashes and suffixes come on top of these.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -136,7 +139,7 @@ class Pipeline(Table):
     data: DataSpec
     model: ModelSpec
     training: SharedTraining = SharedTraining()
-    steps: dict[Name, Step] = Field({})
+    steps: dict[Name, AnyStep] = Field({})
     variants: Annotated[
         dict[Name, Chain], Field(min_length=1, description="chains of steps, the dense first")
     ]
@@ -163,6 +166,12 @@ class Pipeline(Table):
             return raw
         _require_bounds(raw)
         steps, sweep = raw.get("steps", {}), raw.get("sweep", {})
+        for name, step in steps.items() if isinstance(steps, dict) else ():
+            kind = step.get("kind") if isinstance(step, dict) else None
+            if isinstance(kind, str) and kind in FORMER_NAMES:
+                raise ValueError(
+                    f"steps.{name}.kind = {kind!r} is called {FORMER_NAMES[kind]!r} now: write that"
+                )
         for step in sweep if isinstance(sweep, dict) and isinstance(steps, dict) else ():
             if step not in steps:
                 raise ValueError(
@@ -203,42 +212,21 @@ class Pipeline(Table):
         the budget's is no mistake.
         """
         if self.budget is not None:
-            names: tuple[str, ...] = get_args(FormatName)
-            for said in mistakes(self.budget, dict.fromkeys(self.variants, names)):
+            for said in mistakes(self.budget, dict.fromkeys(self.variants, tuple(FORMATS))):
                 raise ValueError(f"budget: {said}")
         return self
 
     def _mistake(self, names: list[str]) -> str | None:
         """What is wrong with the order of a chain."""
         chain = [self.steps[name] for name in names]
-        if not self.model.trained and (
-            not chain or chain[0].kind not in ("train", "prune", "learn")
-        ):
+        if not self.model.trained and not (chain and chain[0].trains_new):
             return "must begin with a step that trains: a new model has nothing to remove"
         for place, step in enumerate(chain):
-            if isinstance(step, QuantizeStep | ExportStep) and place + 1 < len(chain):
+            if step.delivered_formats is not None and place + 1 < len(chain):
                 return f"goes on after {step.kind}, which must be last: it only says what to export"
-            if isinstance(step, RetrainStep) and (said := self._no_rewinding(chain[:place], step)):
+            before = list(zip(names[:place], chain[:place], strict=True))
+            if said := step.mistake(names[place], before, self.model.path is not None):
                 return said
-            teacher = getattr(step, "teacher", None)
-            if teacher is not None and teacher not in names[:place]:
-                hint = did_you_mean(teacher, names[:place], "its chain has none")
-                return f"is taught by {teacher!r}, which is no step before {names[place]!r}: {hint}"
-        return None
-
-    def _no_rewinding(self, before: list[Any], step: RetrainStep) -> str | None:
-        if step.rewind != "weights":
-            return None
-        if self.model.path is not None:
-            return 'rewinds a .keras file, whose start is not known: use rewind = "lr"'
-        if any(each.kind == "slim" for each in before):
-            return 'rewinds weights after a slim step, whose shapes are others: use rewind = "lr"'
-        first = before[0] if before else None
-        if step.epoch and (not isinstance(first, TrainStep) or step.epoch not in first.keep):
-            return (
-                f"rewinds to epoch {step.epoch}, which its first step does not keep: "
-                f"give that step keep = [{step.epoch}]"
-            )
         return None
 
     def delivered(self, variant: str) -> tuple[Chain, tuple[str, ...], int]:
@@ -253,10 +241,9 @@ class Pipeline(Table):
         """
         chain = self.variants[variant]
         last = None if chain.last is None else self.steps[chain.last]
-        own = own_formats(None if last is None else last.model_dump(mode="json"))
-        if own is None or not isinstance(last, QuantizeStep | ExportStep):
+        if last is None or last.delivered_formats is None:
             return chain, self.formats, CALIBRATION_IMAGES
-        return chain.without_last(), own, last.images
+        return chain.without_last(), last.delivered_formats, last.calibration_images
 
 
 def checked_seeds(seeds: Iterable[int]) -> list[int]:

@@ -15,10 +15,9 @@ from filelock import FileLock, Timeout
 
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD, write_json
+from tfprune.pipeline.steps import SCRATCH
 from tfprune.report.records import Identified, read_record
 
-# Where a step keeps what it resumes from; no part of its result.
-SCRATCH = "scratch"
 _LOCKS = ".locks"
 _SESSION = "session-"
 

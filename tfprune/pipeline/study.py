@@ -22,9 +22,7 @@ def lottery_study(
     data: Mapping[str, Any],
     training: Mapping[str, Any],
     rounds: int,
-    share: float = 0.2,
-    layers: Mapping[str, float] | None = None,
-    scope: str = "layer",
+    pruning: Mapping[str, Any],
     rewind: str = "init",
     one_shot: bool = False,
     controls: bool = False,
@@ -39,10 +37,8 @@ def lottery_study(
         model: the table `[model]`.
         data: the table `[data]`.
         training: the table `[training]`, for the dense net and every round.
-        rounds: how often a share is pruned.
-        share: of the weights that live, how many die in a round.
-        layers: shares of their own for layers, by name or glob.
-        scope: "layer" or "global".
+        pruning: the table of a step `prune-once`, without its kind: what a round prunes.
+        rounds: how often it is pruned.
         rewind: "init", "lr", "finetune", or the epoch to rewind to. Fine-tuning is at a hundredth
             of the learning rate, constant.
         one_shot: prunes once, to the density that all rounds would reach.
@@ -56,8 +52,12 @@ def lottery_study(
         UsageError: it says something that a pipeline cannot.
     """
     if one_shot:
-        share = _after(share, rounds)
-        layers = {layer: _after(own, rounds) for layer, own in (layers or {}).items()}
+        layers = pruning.get("layers", {})
+        pruning = {
+            **pruning,
+            "share": _after(pruning["share"], rounds),
+            "layers": {layer: _after(own, rounds) for layer, own in layers.items()},
+        }
     retrain = _retrain(rewind, training)
     chain = {
         "start": ["dense"],
@@ -66,7 +66,7 @@ def lottery_study(
     }
     steps: dict[str, Any] = {
         "dense": {"kind": "train", "keep": [retrain["epoch"]] if retrain.get("epoch") else []},
-        "cut": {"kind": "prune-once", "share": share, "scope": scope, "layers": layers or {}},
+        "cut": {"kind": "prune-once", **pruning},
         "retrain": {"kind": "retrain", **retrain},
     }
     variants = {"ticket": chain}

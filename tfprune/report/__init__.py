@@ -1,12 +1,11 @@
 """Tables and reports of finished runs, read from what was measured."""
 
 from tfprune.report.budgets import Budget, judge, load_budget
-from tfprune.report.render import FORMATS, render
+from tfprune.report.document import write_report
 from tfprune.report.run import Delivery, Run, Step, read_run
-from tfprune.report.summary import over_seeds, per_layer
-from tfprune.report.tables import comparison, layer_sparsity, planned
-from tfprune.report.tickets import tickets, tickets_in_words, tickets_over_seeds
-from tfprune.report.write import write_report
+from tfprune.report.tables import comparison, layer_sparsity, over_seeds, per_layer, planned
+from tfprune.report.text import FORMATS, render
+from tfprune.report.tickets import tickets, tickets_over_seeds, tickets_with_units
 
 __all__ = [
     "FORMATS",
@@ -24,7 +23,7 @@ __all__ = [
     "read_run",
     "render",
     "tickets",
-    "tickets_in_words",
     "tickets_over_seeds",
+    "tickets_with_units",
     "write_report",
 ]

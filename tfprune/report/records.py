@@ -1,7 +1,7 @@
-"""What the records of a run say of themselves, checked where they are read.
+"""The records of a run, checked where they are read.
 
-A record that lacks what others rely on is told here, in one line and with its file, whichever
-command reads it first.
+A record that lacks what other modules rely on gives one line with its file, whichever command reads
+it first.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tfprune.errors import TfpruneError
+from tfprune.figures import compared
 from tfprune.files import read_json
 from tfprune.validation import describe_error
 
-# What is asked for is written down in a record; not measured is null, and NaN is what it is.
-Figure = float | None
+# A figure that was not measured is null; one that is not a number is NaN.
+Value = float | None
 Amount = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """A JSON document of a run: keys beyond those that are read here are left alone."""
+    """A JSON document of a run: other keys than those that are read here are kept as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -35,7 +36,7 @@ class Identified(Record):
 
 
 class Finished(Record):
-    """What a forecast wants of a delivery, or of a timing."""
+    """A delivery or a timing, as a forecast reads it."""
 
     seconds: Amount
 
@@ -49,11 +50,20 @@ class ArtifactRecord(Record):
     bytes_raw: Amount
     bytes_gzip: Amount
     accuracy: Share | None
-    loss: Figure
+    loss: Value
     parameters: Amount | None
     nonzero_parameters: Amount | None
     test_seconds: Amount | None
     test_images: Count | None = None
+
+    @model_validator(mode="after")
+    def _figures_are_numbers(self) -> ArtifactRecord:
+        for figure in compared():
+            if figure.source in ("artifact", "file"):
+                value = (self.model_extra or {}).get(figure.record_key)
+                if isinstance(value, bool) or not isinstance(value, int | float | None):
+                    raise ValueError(f"{figure.record_key} = {value!r} is not a number")
+        return self
 
 
 class DeliveryRecord(Record):
@@ -71,12 +81,12 @@ class StepRecord(Record):
 
     step: str
     specification: dict[str, Any] = {}
-    # The keys that differ from their defaults; records of before it was written have none.
+    # The keys that differ from their defaults; records of older versions do not have it.
     set: list[str] | None = None
     seconds: Amount = 0.0
     epochs: Count = 0
     seconds_per_epoch: Amount = 0.0
-    history: dict[str, list[Figure]] | None = None
+    history: dict[str, list[Value]] | None = None
     removed: dict[str, Count] | None = None
     validation_accuracy: dict[str, Share | None] | None = None
 
@@ -89,7 +99,7 @@ class StepRecord(Record):
 
 
 class FinishedStep(StepRecord):
-    """What a forecast wants of a step."""
+    """A step, as a forecast reads it."""
 
     seconds: Amount
     parameters: Count
@@ -143,13 +153,13 @@ class RunRecord(Record):
 
 
 class ResumableRun(RunRecord):
-    """What tells which results of a run are those of its pipeline."""
+    """A run that can be resumed: it names the data that its results were made with."""
 
     data_sha256: str
 
 
 def read_record(path: Path, kind: type[Record]) -> dict[str, Any]:
-    """Reads a record and checks what others rely on.
+    """Reads a record and checks what other modules rely on.
 
     Args:
         path: a JSON file of a run.
@@ -168,8 +178,8 @@ def read_record(path: Path, kind: type[Record]) -> dict[str, Any]:
         kind.model_validate(document)
     except ValidationError as error:
         # Nobody adds a key to a record by hand.
-        said = describe_error(error, kind).replace(": add it", "")
-        raise TfpruneError(f"{path} is damaged ({said}): delete it and run again") from error
+        reason = describe_error(error, kind).replace(": add it", "")
+        raise TfpruneError(f"{path} is damaged ({reason}): delete it and run again") from error
     except RecursionError as error:
         raise TfpruneError(f"{path} is damaged (too deep): delete it and run again") from error
     return dict(document)

@@ -1,4 +1,4 @@
-"""A run as it lies on disk: what its folders say of themselves, read once."""
+"""A run as it lies on disk, read once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
+from tfprune.pipeline.steps import is_empty, read_step
 from tfprune.report.records import (
     DeliveryRecord,
     LatencyRecord,
@@ -20,16 +21,8 @@ from tfprune.report.records import (
 RUN = "run.json"
 # Beside the variants of a run.
 LATENCY = "latency"
-# Beyond so many missing variants nobody reads their names.
+# Of more missing variants only the number is given.
 _NOTED = 8
-
-QUANTIZED = {
-    "float16": "tflite-float16",
-    "dynamic": "tflite-dynamic",
-    "int8": "tflite-int8",
-    "int16x8": "tflite-int16x8",
-}
-"""The format of each `to` of a step `quantize`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ class Step:
 
     Attributes:
         folder: where it lies, `RUN/steps/NAME-HASH`.
-        record: what it says of itself: step, specification, seed, before, seconds, commit, macs,
+        record: step, specification, seed, before, seconds, commit, macs,
             parameters, nonzero_parameters; a step that trains adds epochs, seconds_per_epoch and
             history (lists, one entry an epoch), one that removes channels adds removed,
             dead_units, inexact and validation_accuracy.
@@ -49,12 +42,12 @@ class Step:
 
     @property
     def specification(self) -> dict[str, Any]:
-        """What the pipeline says of the step, defaults included."""
+        """The step's table in the pipeline, defaults included."""
         return dict(self.record.get("specification", {}))
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The keys of its specification that say something, in its order, without `kind`.
+        """The keys of its specification that were set, in its order, without `kind`.
 
         Those that differ from their defaults; of an older record, those that are not empty.
         """
@@ -64,11 +57,6 @@ class Step:
             for key, value in self.specification.items()
             if key != "kind" and (not is_empty(value) if known is None else key in known)
         )
-
-
-def is_empty(value: Any) -> bool:
-    """Whether a value of a specification says nothing; 0 is a number like others."""
-    return value is None or value is False or value in ("", [], {})
 
 
 @dataclass(frozen=True)
@@ -122,22 +110,34 @@ class Run:
             sessions, one a start that had something to do: command, commit, versions, machine,
             seeds, begun, and ended, None where it goes on or was killed.
         deliveries: what is finished, in the order of the pipeline's variants, then of seeds.
-        latency_ms: median of one image, by the artifact's path relative to `directory`.
+        latency: the timing of each artifact, by its path relative to `directory`.
     """
 
     directory: Path
     record: dict[str, Any]
     deliveries: tuple[Delivery, ...]
-    latency_ms: dict[str, float]
+    latency: dict[str, dict[str, Any]]
+
+    def latency_of(
+        self, delivery: Delivery, artifact: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """The timing of an artifact; None where it was not timed.
+
+        Args:
+            delivery: one of `deliveries`.
+            artifact: an entry of its artifacts.
+        """
+        path = (delivery.folder / artifact["path"]).relative_to(self.directory)
+        return self.latency.get(path.as_posix())
 
     @property
     def lacking(self) -> tuple[Lacking, ...]:
         """The artifacts that the pipeline plans and that are not there, in its order."""
         there = {
-            (each.variant, each.seed, form)
-            for each in self.deliveries
-            # The empty one stands for a delivery in whatever formats.
-            for form in ("", *(one["format"] for one in each.record["artifacts"]))
+            (delivery.variant, delivery.seed, form)
+            for delivery in self.deliveries
+            # The empty one stands for a delivery in any format.
+            for form in ("", *(artifact["format"] for artifact in delivery.record["artifacts"]))
         }
         return tuple(
             Lacking(variant, seed, form)
@@ -152,20 +152,19 @@ class Run:
         """The seeds with an artifact of the pipeline whose latency was not measured."""
         return tuple(
             dict.fromkeys(
-                each.seed
-                for each in self.deliveries
-                for one in each.record["artifacts"]
-                if each.variant in self.record["pipeline"]["variants"]
-                and (each.folder / one["path"]).relative_to(self.directory).as_posix()
-                not in self.latency_ms
+                delivery.seed
+                for delivery in self.deliveries
+                for artifact in delivery.record["artifacts"]
+                if delivery.variant in self.record["pipeline"]["variants"]
+                and self.latency_of(delivery, artifact) is None
             )
         )
 
     def notes(self) -> list[str]:
-        """What the run lacks, a line a variant: for whoever reads its figures."""
+        """What is missing of the run, one line for each variant."""
         by_variant: dict[str, dict[int, list[str]]] = {}
-        for each in self.lacking:
-            by_variant.setdefault(each.variant, {}).setdefault(each.seed, []).append(each.artifact)
+        for gap in self.lacking:
+            by_variant.setdefault(gap.variant, {}).setdefault(gap.seed, []).append(gap.artifact)
         name = self.directory.resolve().name
         lines = [
             f"{name}: {variant} is missing for {_seeds(seeds)}{_formats(seeds.values())}: "
@@ -194,12 +193,12 @@ def _seeds(seeds: Any) -> str:
 
 
 def _formats(lists: Any) -> str:
-    named = dict.fromkeys(each for forms in lists for each in forms if each)
+    named = dict.fromkeys(form for forms in lists for form in forms if form)
     return f" ({', '.join(named)})" if named else ""
 
 
 def own_formats(last: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-    """What a chain's last step says of the formats that its variant is delivered in.
+    """The formats that a chain's last step sets for its variant.
 
     Args:
         last: the step's table; None for a chain without steps.
@@ -207,12 +206,8 @@ def own_formats(last: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     Returns:
         The formats; None where the step changes the model, and the pipeline's own formats hold.
     """
-    match (last or {}).get("kind"):
-        case "quantize":
-            return (QUANTIZED[str((last or {}).get("to", "int8"))],)
-        case "export":
-            return tuple((last or {})["formats"])
-    return None
+    step = None if last is None else read_step(last)
+    return None if step is None else step.delivered_formats
 
 
 def planned_formats(pipeline: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -229,7 +224,7 @@ def planned_formats(pipeline: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def planned_seeds(record: Mapping[str, Any]) -> list[int]:
-    """The seeds that a run is whole with.
+    """The seeds that a complete run has.
 
     Seeds that were asked for instead of the pipeline's are a plan of their own; a part of the
     pipeline's seeds is a part of its plan.
@@ -244,18 +239,23 @@ def planned_seeds(record: Mapping[str, Any]) -> list[int]:
 def read_run(directory: Path) -> Run:
     """Reads the records of a run.
 
+    Example:
+        >>> run = read_run(Path("saved_models/digits"))
+        >>> [delivery.variant for delivery in run.deliveries]
+        ['dense', 'weights-80']
+
     Args:
         directory: the folder of a run.
 
     Raises:
-        TfpruneError: it is none, no variant of it is finished, or a record is damaged.
+        TfpruneError: it is not a run, no variant of it is finished, or a record is damaged.
     """
     found = list(deliveries(directory))
     if not found and not (directory / RUN).exists():
-        raise TfpruneError(_no_run(directory))
+        raise TfpruneError(_not_a_run(directory))
     record = read_record(directory / RUN, RunRecord)
     if not found:
-        raise TfpruneError(_no_run(directory))
+        raise TfpruneError(_not_a_run(directory))
     rank = {variant: place for place, variant in enumerate(record["pipeline"]["variants"])}
     found.sort(key=lambda each: (rank.get(each[1]["variant"], len(rank)), each[1]["seed"]))
     steps: dict[str, Step] = {}
@@ -270,18 +270,18 @@ def read_run(directory: Path) -> Run:
         directory,
         record,
         tuple(
-            Delivery(folder, said, tuple(step(name) for name in said["steps"]))
-            for folder, said in found
+            Delivery(folder, delivered, tuple(step(name) for name in delivered["steps"]))
+            for folder, delivered in found
         ),
         {
-            row["runtime"]: row["median_ms"]
+            row["runtime"]: row
             for path in sorted(directory.glob(f"{LATENCY}/seed-*/{RECORD}"))
             for row in read_record(path, LatencyRecord)["latency"]
         },
     )
 
 
-def _no_run(directory: Path) -> str:
+def _not_a_run(directory: Path) -> str:
     return (
         f"{directory} holds no finished variant: give the directory of a run, such as "
         "saved_models/digits, or run its pipeline first"

@@ -17,6 +17,10 @@ _NAMED = 8
 def plot_sensitivity(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Draws accuracy against the share of channels kept, a line a channel group.
 
+    Example:
+        >>> table = sensitivity(model, accuracy)
+        >>> plot_sensitivity(table, "sensitivity.svg")
+
     Args:
         table: what `tfprune.filters.sensitivity` returned.
         path: an .svg, .png or .pdf file.
@@ -38,13 +42,13 @@ def plot_sensitivity(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     worst = groups.groupby("layers", sort=False)["accuracy"].min().sort_values(kind="stable")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    start = pd.DataFrame([{"share": 1.0, "accuracy": whole}])
+    start = pd.DataFrame([{"keep": 1.0, "accuracy": whole}])
     for place, layers in enumerate(worst.index):
         named = place < _NAMED
-        rows = groups.loc[groups["layers"] == layers, ["share", "accuracy"]]
-        line = pd.concat([start, rows]).sort_values("share")
+        rows = groups.loc[groups["layers"] == layers, ["keep", "accuracy"]]
+        line = pd.concat([start, rows]).sort_values("keep")
         axes.plot(
-            line["share"],
+            line["keep"],
             line["accuracy"],
             marker="o",
             markersize=3,

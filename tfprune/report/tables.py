@@ -1,111 +1,118 @@
-"""The tables of a run, read from the records beside its artifacts."""
+"""The tables of a run, read from the records beside its artifacts, and their means over seeds."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from tfprune import figures
 from tfprune.errors import TfpruneError
 from tfprune.files import sha256
 from tfprune.report.run import Delivery, Run
+from tfprune.report.text import with_units
 
 NAMES = ("run", "variant", "seed", "artifact")
 """The columns of `comparison` that say whose figures a row has."""
-
-
-def is_measured(table: pd.DataFrame) -> pd.Series:
-    """Which rows of a `comparison` have a figure: those of what is not there have none."""
-    figures = table.drop(columns=list(NAMES), errors="ignore")
-    return figures.notna().any(axis=1)
-
-
-def _training(delivery: Delivery) -> tuple[int, float]:
-    """Epochs of a variant's whole chain, and the mean seconds of one."""
-    epochs, seconds = 0, 0.0
-    for step in delivery.steps:
-        epochs += step.record.get("epochs", 0)
-        seconds += step.record.get("epochs", 0) * step.record.get("seconds_per_epoch", 0.0)
-    return epochs, seconds / epochs if epochs else float("nan")
+_GROUP = ["run", "variant", "artifact"]
+_LAYER_COLUMNS = ("layer", "weight", "size", "zeros", "sparsity")
 
 
 def comparison(run: Run) -> pd.DataFrame:
     """Compares all artifacts of a run.
+
+    Example:
+        >>> comparison(read_run(Path("saved_models/digits")))[["variant", "artifact", "accuracy"]]
 
     Args:
         run: what `read_run` read.
 
     Returns:
         One row an artifact of a variant and seed, with columns run, variant, seed, artifact (the
-        format), accuracy (0 to 1) and loss (nats) of that artifact on the test set, parameters,
-        nonzero, sparsity (0 to 1), macs (of one example), bytes, bytes_gzip, latency_ms (median
-        of one image), epochs and epoch_seconds (of the variant's whole chain), test_seconds.
+        format), and then the figures of `tfprune.figures.compared`, in its order: shares 0 to 1,
+        bytes, milliseconds, nats.
 
     Raises:
         TfpruneError: an artifact is missing or was changed after it was measured.
     """
     rows = []
     for delivery in run.deliveries:
-        epochs, seconds = _training(delivery)
         for artifact in delivery.record["artifacts"]:
             path = delivery.folder / artifact["path"]
             if not path.is_file() or sha256(path) != artifact["sha256"]:
                 raise TfpruneError(
                     f"{path} is not the file that was measured: delete its folder and run again"
                 )
-            total, nonzero = artifact["parameters"], artifact["nonzero_parameters"]
-            rows.append(
-                {
-                    "run": run.directory.name,
-                    "variant": delivery.variant,
-                    "seed": delivery.seed,
-                    "artifact": artifact["format"],
-                    "accuracy": artifact["accuracy"],
-                    "loss": artifact["loss"],
-                    "parameters": total,
-                    "nonzero": nonzero,
-                    "sparsity": 1 - nonzero / total if total and nonzero is not None else None,
-                    "macs": delivery.record["macs"],
-                    "bytes": artifact["bytes_raw"],
-                    "bytes_gzip": artifact["bytes_gzip"],
-                    "latency_ms": run.latency_ms.get(
-                        path.relative_to(run.directory).as_posix(), float("nan")
-                    ),
-                    "epochs": epochs,
-                    "epoch_seconds": seconds,
-                    "test_seconds": artifact["test_seconds"],
-                }
-            )
-    found = pd.DataFrame(rows)
+            whose = (run.directory.name, delivery.variant, delivery.seed, artifact["format"])
+            values = artifact_figures(run, delivery, artifact)
+            rows.append({**dict(zip(NAMES, whose, strict=True)), **values})
+    table = pd.DataFrame(rows)
     # A figure that no artifact has is a column of numbers all the same.
-    named = [column for column in found.columns if column not in NAMES]
-    found[named] = found[named].apply(pd.to_numeric)
-    return found
+    named = [column for column in table.columns if column not in NAMES]
+    table[named] = table[named].apply(pd.to_numeric)
+    return table
+
+
+def artifact_figures(run: Run, delivery: Delivery, artifact: Mapping[str, Any]) -> dict[str, Any]:
+    """The compared figures of one artifact, as its records have them; None where one is not known.
+
+    Args:
+        run: what `read_run` read.
+        delivery: one of its deliveries.
+        artifact: an entry of the delivery's artifacts.
+    """
+    total, nonzero = artifact["parameters"], artifact["nonzero_parameters"]
+    sparsity = 1 - nonzero / total if total and nonzero is not None else None
+    records: dict[str, Mapping[str, Any]] = {
+        "artifact": {**artifact, "sparsity": sparsity},
+        "file": artifact,
+        "variant": delivery.record,
+        "latency": run.latency_of(delivery, artifact) or {},
+        "training": _training(delivery),
+    }
+    return {row.name: records[row.source].get(row.record_key) for row in figures.compared()}
+
+
+def _training(delivery: Delivery) -> dict[str, float | None]:
+    """Epochs of a variant's whole chain, and the mean seconds of one."""
+    epochs, seconds = 0, 0.0
+    for step in delivery.steps:
+        epochs += step.record.get("epochs", 0)
+        seconds += step.record.get("epochs", 0) * step.record.get("seconds_per_epoch", 0.0)
+    return {"epochs": epochs, "epoch_seconds": seconds / epochs if epochs else None}
 
 
 def planned(run: Run) -> pd.DataFrame:
-    """The comparison of all that a run's pipeline plans, there or not.
+    """The comparison of all that a run's pipeline plans, finished or not.
+
+    Example:
+        >>> table = planned(read_run(Path("saved_models/digits")))
+        >>> print(render(over_seeds(table)))
 
     Args:
         run: what `read_run` read.
 
     Returns:
-        The table of `comparison`, in the order of the pipeline. What is planned and not there (see
+        The table of `comparison`, in the order of the pipeline. What is planned and missing (see
         `Run.lacking`) has a row without figures, and the artifact "" where the run does not say
         its formats.
 
     Raises:
         TfpruneError: an artifact is missing or was changed after it was measured.
     """
-    found = comparison(run)
+    measured = comparison(run)
     if not run.lacking:
-        return found
+        return measured
     name = run.directory.name
     lacking = pd.DataFrame(
-        [(name, each.variant, each.seed, each.artifact) for each in run.lacking],
+        [(name, gap.variant, gap.seed, gap.artifact) for gap in run.lacking],
         columns=list(NAMES),
     )
-    table = pd.concat([found, lacking], ignore_index=True)
+    table = pd.concat([measured, lacking], ignore_index=True)
     order = {variant: place for place, variant in enumerate(run.record["pipeline"]["variants"])}
     ranks = table["variant"].map(order).fillna(len(order))
     return (
@@ -115,8 +122,111 @@ def planned(run: Run) -> pd.DataFrame:
     )
 
 
+def is_measured(table: pd.DataFrame) -> pd.Series:
+    """Which rows of a `planned` table have a figure: what is missing has none."""
+    return table.drop(columns=list(NAMES), errors="ignore").notna().any(axis=1)
+
+
+def confidence_interval(accuracy: float, images: int) -> tuple[float, float]:
+    """The 95% confidence interval of an accuracy, after Wilson (1927).
+
+    Example:
+        >>> low, high = confidence_interval(0.95, 200)
+        >>> round(low, 3), round(high, 3)
+        (0.91, 0.973)
+
+    Args:
+        accuracy: share of the test images that were classified correctly.
+        images: how many test images there were.
+
+    Returns:
+        Its lower and its upper end, within 0 and 1; it holds near 0 and 1 too. NaN for NaN.
+    """
+    if math.isnan(accuracy):
+        return math.nan, math.nan
+    # Imported late: tables are printed without it.
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several seeds measured, in the order of the table that it was computed from.
+
+    Attributes:
+        means: one row a run, variant and artifact, its columns as in `comparison` without `seed`.
+        deviations: the same rows and columns; sample deviations, NaN where there is one seed only.
+        seeds: how many seeds each row has figures of.
+        planned: how many seeds it should have.
+    """
+
+    means: pd.DataFrame
+    deviations: pd.DataFrame
+    seeds: pd.Series
+    planned: pd.Series
+
+
+def spread(table: pd.DataFrame) -> Spread:
+    """Means and sample deviations over seeds.
+
+    Example:
+        >>> spread(comparison(run)).means[["variant", "artifact", "accuracy"]]
+
+    Args:
+        table: what `comparison` returned.
+    """
+    groups = table.drop(columns="seed").groupby(_GROUP, sort=False)
+    there = table[_GROUP].assign(there=is_measured(table)).groupby(_GROUP, sort=False)
+    return Spread(
+        groups.mean().reset_index(),
+        groups.std().reset_index(),
+        there["there"].sum().reset_index(drop=True),
+        groups.size().reset_index(drop=True),
+    )
+
+
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a variant and artifact: the mean over its seeds.
+
+    Example:
+        >>> print(render(over_seeds(planned(run)), "markdown"))
+
+    Args:
+        table: what `comparison` returned.
+
+    Returns:
+        The same columns without `seed`; with several seeds a column `seeds` counts them, and
+        figures become text, "mean ± sample deviation", the deviation left out where it would be
+        rounded to nothing. Where seeds are missing, `seeds` says how many of how many there are,
+        and a row without any says "missing". `run` is left out where there is only one.
+    """
+    summary = spread(table)
+    shown = summary.means.copy()
+    for column in shown.columns.drop(_GROUP):
+        row = figures.figure(str(column))
+        texts = [
+            row.text(mean, deviation)
+            for mean, deviation in zip(shown[column], summary.deviations[column], strict=True)
+        ]
+        if any("±" in text for text in texts):
+            shown[column] = texts
+    if (summary.seeds < summary.planned).any():
+        counts = zip(summary.seeds, summary.planned, strict=True)
+        shown.insert(3, "seeds", [f"{seeds} of {planned}" for seeds, planned in counts])
+        first = shown.columns[4]
+        shown[first] = with_units(shown[[first]]).iloc[:, 0].mask(summary.seeds == 0, "missing")
+    elif (summary.seeds > 1).any():
+        shown.insert(3, "seeds", summary.seeds)
+    return shown.drop(columns="run") if shown["run"].nunique() == 1 else shown
+
+
 def layer_sparsity(run: Run) -> pd.DataFrame:
     """Zeros of every weight of every variant.
+
+    Example:
+        >>> print(render(per_layer(layer_sparsity(run))))
 
     Args:
         run: what `read_run` read.
@@ -124,6 +234,9 @@ def layer_sparsity(run: Run) -> pd.DataFrame:
     Returns:
         The tables of `tfprune.sparsity`, one below the other, with columns run, variant and seed
         in front.
+
+    Raises:
+        TfpruneError: the table of a variant is missing or damaged.
     """
     parts = []
     for delivery in run.deliveries:
@@ -135,9 +248,6 @@ def layer_sparsity(run: Run) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-_LAYER_COLUMNS = ("layer", "weight", "size", "zeros", "sparsity")
-
-
 def _layers(path: Path) -> pd.DataFrame:
     """The table of one delivery, checked."""
     if not path.is_file():
@@ -146,10 +256,9 @@ def _layers(path: Path) -> pd.DataFrame:
         part = pd.read_csv(path, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise TfpruneError(f"{path} is damaged: delete its folder and run again") from error
-    numeric = [*_LAYER_COLUMNS[2:]]
     whole = (
         set(_LAYER_COLUMNS) <= set(part.columns)
-        and all(pd.api.types.is_numeric_dtype(part[column]) for column in numeric)
+        and all(pd.api.types.is_numeric_dtype(part[column]) for column in _LAYER_COLUMNS[2:])
         # The last row is the sum of all others: a table that was cut short has none.
         and len(part) > 0
         and part["layer"].iloc[-1] == "total"
@@ -158,3 +267,39 @@ def _layers(path: Path) -> pd.DataFrame:
     if not whole:
         raise TfpruneError(f"{path} is damaged: delete its folder and run again")
     return part
+
+
+def are_kernels(layers: pd.DataFrame) -> pd.Series:
+    """Which rows of a `layer_sparsity` table are kernels or the total of the model."""
+    return layers["weight"].str.contains("kernel") | (layers["layer"] == "total")
+
+
+def per_layer(table: pd.DataFrame) -> pd.DataFrame:
+    """Sparsity of every kernel, a column a variant.
+
+    Example:
+        >>> print(render(per_layer(layer_sparsity(run)), "markdown"))
+
+    Args:
+        table: what `layer_sparsity` returned.
+
+    Returns:
+        One row a layer and weight that some variant made sparse or slimmer, the total last. A
+        cell reads "sparsity of size", the mean over seeds.
+    """
+    places, named = ["layer", "weight"], table.copy()
+    if table["run"].nunique() > 1:
+        named["variant"] = table["run"] + "/" + table["variant"]
+    means = named.groupby(["variant", *places], sort=False)[["sparsity", "size"]].mean()
+    cells = pd.Series(
+        [
+            f"{zeros:.1%} of {size:,.0f}"
+            for zeros, size in zip(means["sparsity"], means["size"], strict=True)
+        ],
+        index=means.index,
+    )
+    # unstack sorts; the order of the model says more.
+    columns, rows = named["variant"].unique(), named[places].drop_duplicates()
+    wide = cells.unstack("variant").reindex(columns=columns).reset_index()
+    wide = rows.merge(wide, on=places).fillna("")
+    return wide[are_kernels(wide)].reset_index(drop=True)

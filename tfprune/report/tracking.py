@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from tfprune import figures
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
 from tfprune.report.records import Identified, read_record
 from tfprune.report.run import Delivery, Run
+from tfprune.report.tables import artifact_figures
 
 _IDENTITY = "tfprune.identity"
 # What MLflow takes in one call.
@@ -19,9 +20,13 @@ _BATCH = 1000
 def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = None) -> list[str]:
     """Logs every variant and seed of a run as a run of MLflow.
 
+    Example:
+        >>> log_to_mlflow(read_run(Path("saved_models/digits")), "sqlite:///mlflow.db")
+
     Parameters are those of the chain's steps; metrics are the training curves, with the chain's
-    epochs end to end as steps, and what was measured on each artifact; the folder of the variant
-    goes along as artifacts. What was logged before is not logged again.
+    epochs end to end as steps, and the compared figures under their names in
+    `tfprune.figures`: "FORMAT/NAME" for those of one artifact, NAME for those of the variant. The
+    folder of the variant is logged as artifacts. What was logged before is not logged again.
 
     Args:
         run: what `read_run` read.
@@ -47,12 +52,12 @@ def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = Non
         name = experiment or str(run.record.get("name") or run.directory.resolve().name)
         known = client.get_experiment_by_name(name)
         place = known.experiment_id if known else client.create_experiment(name)
-        logged = (_log(client, place, run, each) for each in run.deliveries)
+        logged = (_log(client, place, run, delivery) for delivery in run.deliveries)
         return [identity for identity in logged if identity is not None]
     except (MlflowException, OSError) as error:
-        said = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise TfpruneError(
-            f"MLflow at {uri or 'its default place'} refused ({said}): "
+            f"MLflow at {uri or 'its default place'} refused ({reason}): "
             "check --mlflow or MLFLOW_TRACKING_URI"
         ) from error
 
@@ -73,7 +78,7 @@ def _log(client: Any, experiment: str, run: Run, delivery: Delivery) -> str | No
             "tfprune.commit": delivery.record.get("commit", "unknown"),
         },
     ).info
-    # MLflow wants milliseconds since 1970; the epochs themselves are told by the steps.
+    # MLflow wants milliseconds since 1970; the steps of the metrics are the epochs.
     metrics = [
         Metric(name, value, created.start_time, step) for name, value, step in _curve(delivery)
     ]
@@ -119,14 +124,21 @@ def _curve(delivery: Delivery) -> Iterator[tuple[str, float, int]]:
 
 
 def _figures(run: Run, delivery: Delivery) -> Iterator[tuple[str, float]]:
-    if delivery.record["macs"] is not None:
-        yield "macs", float(delivery.record["macs"])
+    """The compared figures of each artifact, and every other number of its record."""
+    rows = figures.compared()
+    read = {row.record_key for row in rows if row.source in ("artifact", "file")}
+    shared: dict[str, float] = {}
     for artifact in delivery.record["artifacts"]:
-        for name, value in artifact.items():
-            # Every number that was measured on it, whatever a later version adds.
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                yield f"{artifact['format']}/{name}", float(value)
-        path = delivery.folder / Path(artifact["path"])
-        latency = run.latency_ms.get(path.relative_to(run.directory).as_posix())
-        if latency is not None:
-            yield f"{artifact['format']}/latency_ms", latency
+        values = artifact_figures(run, delivery, artifact)
+        for row in rows:
+            value = values[row.name]
+            if value is None:
+                continue
+            if row.source in ("variant", "training"):
+                shared[row.name] = float(value)
+            else:
+                yield f"{artifact['format']}/{row.name}", float(value)
+        for key, value in artifact.items():
+            if key not in read and isinstance(value, int | float) and not isinstance(value, bool):
+                yield f"{artifact['format']}/{key}", float(value)
+    yield from shared.items()

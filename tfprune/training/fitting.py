@@ -57,17 +57,27 @@ class Training(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: int = pydantic.Field(ge=1)
-    batch_size: int = pydantic.Field(128, ge=1)
+    epochs: int = pydantic.Field(ge=1, description="passes over the train split")
+    batch_size: int = pydantic.Field(128, ge=1, description="images in one step")
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = pydantic.Field(0.1, gt=0)
-    schedule: Literal["cosine", "constant", "step"] = "cosine"
-    warmup_epochs: float = pydantic.Field(0.0, ge=0)
-    momentum: float = pydantic.Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = pydantic.Field(0.0, ge=0)
-    augment: tuple[Literal["crop", "flip"], ...] = ()
-    steps_per_execution: int = pydantic.Field(1, ge=1)
+    learning_rate: float = pydantic.Field(0.1, gt=0, description="the highest of the schedule")
+    schedule: Literal["cosine", "constant", "step"] = pydantic.Field(
+        "cosine", description="of the learning rate"
+    )
+    warmup_epochs: float = pydantic.Field(
+        0.0, ge=0, description="epochs in which the rate first rises from 0"
+    )
+    momentum: float = pydantic.Field(0.9, ge=0, lt=1, description="of sgd")
+    nesterov: bool = pydantic.Field(True, description="Nesterov's momentum, of sgd")
+    weight_decay: float = pydantic.Field(
+        0.0, ge=0, description="of kernels, decoupled from the gradient"
+    )
+    augment: tuple[Literal["crop", "flip"], ...] = pydantic.Field(
+        (), description="random changes of the training images"
+    )
+    steps_per_execution: int = pydantic.Field(
+        1, ge=1, description="steps in one call of the compiled function"
+    )
 
     @pydantic.model_validator(mode="after")
     def _warmup_fits(self) -> Training:

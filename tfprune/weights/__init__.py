@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from tfprune.training.schedule import polynomial_decay
+from tfprune.weights.attached import KeepZeros, MaskConstraint
 from tfprune.weights.callback import PruneWeights
-from tfprune.weights.constraint import MaskConstraint
-from tfprune.weights.keep import KeepZeros
 from tfprune.weights.lottery import Lottery, Ticket, tickets
-from tfprune.weights.masks import global_masks, layer_masks, lowest_die, magnitude_mask, scores
-from tfprune.weights.once import prune_once, redrawn, rewound
-from tfprune.weights.rounded import rounded
-from tfprune.weights.scatter import scattered, shuffled
-from tfprune.weights.select import prunable, register_prunable
+from tfprune.weights.masks import global_masks, layer_masks, magnitude_mask, mask_lowest, scores
+from tfprune.weights.oneshot import prune_once, round_weights
+from tfprune.weights.rewinding import reinitialize, rewind, shuffle_weights, untrained_control
+from tfprune.weights.selection import prunable, register_prunable
 
 __all__ = [
     "KeepZeros",
@@ -21,17 +19,17 @@ __all__ = [
     "Ticket",
     "global_masks",
     "layer_masks",
-    "lowest_die",
     "magnitude_mask",
+    "mask_lowest",
     "polynomial_decay",
     "prunable",
     "prune_once",
-    "redrawn",
     "register_prunable",
-    "rewound",
-    "rounded",
-    "scattered",
+    "reinitialize",
+    "rewind",
+    "round_weights",
     "scores",
-    "shuffled",
+    "shuffle_weights",
     "tickets",
+    "untrained_control",
 ]

@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 import operator
 import warnings
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import Schedule, final_update, last_update, single_cut_reason
-from tfprune.weights import guard
-from tfprune.weights.cut import Cut, listed
-from tfprune.weights.held import HeldMasks
-from tfprune.weights.holding import Holding, beside
+from tfprune.vocabulary import Scope
+from tfprune.weights.attached import AttachedMasks, MaskingCallback, detach_leftovers
 from tfprune.weights.masks import Select
-from tfprune.weights.select import Kernel, Picks, kernels, unfinished, unpruned
-from tfprune.weights.steps import Steps
+from tfprune.weights.rule import ChangedMask, MaskRule, NestedMasks, listed
+from tfprune.weights.selection import Kernel, Picks, kernels, unfinished, unpruned
+from tfprune.weights.step_counter import StepCounter
 
 
-class PruneWeights(Holding):
+class PruneWeights(MaskingCallback):
     """Makes the weights of a model sparse while it trains.
 
     A mask sits on each weight as a constraint that the optimizer applies inside its step; this
@@ -69,7 +68,7 @@ class PruneWeights(Holding):
 
     Args:
         schedule: tfmot's `PolynomialDecay` or `ConstantSparsity`, or any callable from a step
-            (int) to (prune now?, sparsity 0 to 1); see `tfprune.training.schedule.last_update`.
+            (int) to (prune now?, sparsity 0 to 1); see `tfprune.training.schedule.due`.
         scope: "layer" prunes each weight tensor to the schedule's sparsity; "global" ranks all
             of them together, and only their total has it.
         select: which weights die; "magnitude", the smallest; "random", drawn with `seed`; or a
@@ -90,7 +89,7 @@ class PruneWeights(Holding):
             its target, as tfmot's do.
         include: only these layers; names, paths, globs or `(layer) -> bool`, see `prunable`.
             Kernels of convolutions, Dense, EinsumDense, attention, recurrent cells, and
-            embeddings are pruned if nothing is said; biases and norms never are.
+            embeddings are pruned by default; biases and norms never are.
         exclude: all but these layers, in the same form. Frozen weights are always left alone.
         seed: seed of the random selection.
         min_kept: how many weights of each tensor stay at least, whatever the sparsity: a layer
@@ -105,7 +104,7 @@ class PruneWeights(Holding):
     def __init__(
         self,
         schedule: Schedule,
-        scope: Literal["layer", "global"] = "layer",
+        scope: Scope = "layer",
         *,
         select: Select = "magnitude",
         pattern: str | tuple[int, int] | None = None,
@@ -124,7 +123,7 @@ class PruneWeights(Holding):
         self.schedule = schedule
         self.include = include
         self.exclude = exclude
-        self._cut = Cut(scope, select, seed, pattern, layers, min_kept)
+        self._rule = MaskRule(scope, select, seed, pattern, layers, min_kept)
         self._arrival = final_update(schedule)
         if layers and not (self._arrival and self._arrival.sparsity):
             raise UsageError(
@@ -132,24 +131,27 @@ class PruneWeights(Holding):
                 "not tell a target above 0; give it an `end_step`, or use polynomial_decay"
             )
         self._warned: set[str] = set()
+        # Whether the model waits to be built by its first batch.
         self._pending = False
-        self._steps: Steps | None = None
-        self._start([], [])
-
-    def _start(self, chosen: list[Kernel], targets: list[float]) -> None:
-        self._chosen = chosen
-        self._targets = targets
-        self._masks: list[np.ndarray] = []
-        self._dead = [0] * len(chosen)
-        self._last_step: int = -1
-        self._target: float = -1.0
-        self._floored: set[int] = set()
+        self._first_epoch = 0
+        self._steps: StepCounter | None = None
+        self._nested = NestedMasks(self._rule)
+        self._last_step = -1
         # Steps that passed before the model was built.
         self._missed = 0
         # Updates for which the steps had to be looked up.
-        self._looked = 0
-        self._told_late = False
-        self._share: tuple[list[list[np.ndarray]], float] = ([], 0.0)
+        self._looked_up = 0
+        self._warned_early = False
+        # The masks of all pruners of the fit, and the sparsity that they make up.
+        self._logged: tuple[list[list[np.ndarray]], float] = ([], 0.0)
+
+    def _start(self, nested: NestedMasks) -> None:
+        """Begins with masks that were not cut yet."""
+        self._nested = nested
+        self._last_step = -1
+        self._missed = self._looked_up = 0
+        self._warned_early = False
+        self._logged = ([], 0.0)
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -157,18 +159,18 @@ class PruneWeights(Holding):
 
         Empty before the first update; kept after the end of training.
         """
-        names = (kernel.name for kernel in self._chosen)
-        return dict(zip(names, self._masks, strict=False))
+        names = (kernel.name for kernel in self._nested.kernels)
+        return dict(zip(names, self._nested.masks, strict=False))
 
     @property
     def sparsity(self) -> float:
         """Share of exact zeros in all pruned weights, as they are now, 0 to 1."""
-        return _zeros(self._chosen)
+        return _zeros(self._nested.kernels)
 
     def set_model(self, model: keras.Model) -> None:
         """Sets the model to prune; Keras calls it at the start of `fit`."""
         if model is not self.model:
-            self._release()
+            self._detach_masks()
         super().set_model(model)
 
     def attach(self) -> None:
@@ -181,27 +183,29 @@ class PruneWeights(Holding):
         """
         if self.model is None:
             raise UsageError("PruneWeights: no model to prune; call set_model(model) first")
-        guard.let_go(self.model)
+        detach_leftovers(self.model)
         self._attach()
 
     def _attach(self) -> None:
         """Puts the masks on in addition to those of others."""
-        self._release()
-        found = kernels(self.model, self.include, self.exclude)
-        chosen = [kernel for kernel in found if kernel.variable.trainable]
+        self._detach_masks()
+        chosen = [
+            kernel
+            for kernel in kernels(self.model, self.include, self.exclude)
+            if kernel.variable.trainable
+        ]
         left = self._left_dense()
         if not chosen:
             raise UsageError(
                 f"PruneWeights: nothing to prune in the model {self.model.name!r}; it must be "
                 "built, and have trainable kernels in the layers chosen"
-                + "".join(f"; {each}" for each in left)
+                + "".join(f"; {part}" for part in left)
             )
-        # Also finds the names in `layers` that mean no layer.
-        targets = self._cut.shares(chosen, self._arrival.sparsity if self._arrival else 1.0)
-        self._cut.check_reach(chosen, targets)
-        self._held = HeldMasks(kernel.variable for kernel in chosen)
-        self._steps = Steps(self.model, [kernel.variable for kernel in chosen])
-        self._start(chosen, targets)
+        nested = NestedMasks(self._rule, chosen, self._arrival and self._arrival.sparsity)
+        variables = [kernel.variable for kernel in chosen]
+        self._attached = AttachedMasks(variables)
+        self._steps = StepCounter(self.model, variables)
+        self._start(nested)
         if left:
             self._warn(f"{'; '.join(left)}; or leave them out by exclude, if they shall stay dense")
         if single := single_cut_reason(self.schedule):
@@ -213,23 +217,22 @@ class PruneWeights(Holding):
         """What stays dense without having been excluded, in words."""
         total = sum(math.prod(weight.shape) for weight in self.model.weights)
         return [
-            (f"{each.size / total:.1%} of the model's weights stay dense, " if each.size else "")
-            + f"{listed(each.paths)} {'is' if len(each.paths) == 1 else 'are'} {each.reason}"
-            for each in unpruned(self.model, self.include, self.exclude)
+            (f"{part.size / total:.1%} of the model's weights stay dense, " if part.size else "")
+            + f"{listed(part.paths)} {'is' if len(part.paths) == 1 else 'are'} {part.reason}"
+            for part in unpruned(self.model, self.include, self.exclude)
         ]
 
     def detach(self) -> None:
         """Applies the masks once more and takes them off; nothing of tfprune remains."""
-        attached = bool(self._held)
-        super()._close()
+        attached = bool(self._attached)
+        super()._finish()
         if not attached:
             return
-        names = [self._chosen[index].path for index in sorted(self._floored)]
-        self._cut.warn_of_floor("PruneWeights", names)
-        if self._looked > 1 and self._steps is not None and not self._steps.moved:
+        self._rule.warn_of_floor("PruneWeights", self._nested.floored)
+        if self._looked_up > 1 and self._steps is not None and not self._steps.moved:
             self._warn(
-                f"no step of an optimizer was seen in {self._looked} updates, so the sparsity is "
-                f"{self.sparsity:.3g}; give the step yourself: update(step)"
+                f"no step of an optimizer was seen in {self._looked_up} updates, so the sparsity "
+                f"is {self.sparsity:.3g}; give the step yourself: update(step)"
             )
 
     def __enter__(self) -> PruneWeights:
@@ -255,7 +258,7 @@ class PruneWeights(Holding):
             UsageError: no masks are attached, the schedule asks for a sparsity outside 0 to 1, or
                 a score function gives another shape.
         """
-        if not self._held or self._steps is None:
+        if not self._attached or self._steps is None:
             raise UsageError("PruneWeights: no masks to update; call attach() first")
         if step is None:
             if not self._steps.known:
@@ -264,42 +267,32 @@ class PruneWeights(Holding):
                     "give the step yourself: update(step)"
                 )
             step = self._steps.now()
-            self._looked += 1
+            self._looked_up += 1
         changed = self._advance(step)
-        # Who moves the weights in a loop of one's own is not known; it may heed no constraint.
-        self._held.apply()
+        # What moves the weights in a loop of one's own is not known; it may apply no constraint.
+        self._attached.apply()
         return changed
 
     def _advance(self, step: int) -> bool:
         """Changes the masks to those of a step."""
-        now, first = last_update(self.schedule, self._last_step, step), self._last_step < 0
+        update, first = last_update(self.schedule, self._last_step, step), self._last_step < 0
         self._last_step = max(step, self._last_step)
-        # Masks nest: the same sparsity or less cannot change them.
-        if now is None or now.sparsity <= self._target:
+        changed = None if update is None else self._nested.raise_to(update.sparsity)
+        if update is None or changed is None:
             return False
-        self._target = now.sparsity
-        final = self._arrival.sparsity if self._arrival else None
-        sparsities = self._cut.sparsities(self._targets, now.sparsity, final)
-        values = self._changing(sparsities)
-        old = self._masks
-        self._masks, floored = self._cut.masks(self._chosen, values, sparsities, old or None)
-        self._floored.update(floored)
-        for index, value in values.items():
-            mask = self._masks[index]
-            if not old or mask is not old[index]:
-                self._held.change(index, value, mask)
-                self._dead[index] = mask.size - int(np.count_nonzero(mask))
+        for index, value, mask in changed:
+            self._attached.change(index, value, mask)
         passed = getattr(self.model, "steps_per_execution", 1) + self._missed
-        if first and step >= now.step + passed:
-            self._warn_if_late(values, step, now.step)
+        if first and step >= update.step + passed:
+            self._warn_if_late(changed, step, update.step)
         return True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Attaches the masks, if the model is built."""
-        self._release()
-        self._start([], [])
+        self._detach_masks()
+        self._start(NestedMasks(self._rule))
         self._steps = None
-        self._watch()
+        self._surround_callbacks()
         self._pending = unfinished(self.model, self.include, self.exclude)
         if not self._pending:
             self._begin()
@@ -308,14 +301,14 @@ class PruneWeights(Holding):
         """Warns, before the first batch, of a schedule that ends after the training."""
         # Not in on_train_begin: there a later callback may still restore the epoch and the steps.
         if self._last_step < 0:
-            self._epoch = epoch
-            if self._held:
+            self._first_epoch = epoch
+            if self._attached:
                 self._warn_if_beyond(0)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Cuts the first masks."""
         # Not in on_train_begin: there a later callback may still restore weights and optimizer.
-        if self._held and self._last_step < 0:
+        if self._attached and self._last_step < 0:
             self._advance(self._now())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -326,10 +319,10 @@ class PruneWeights(Holding):
             self._missed = batch + 1
             self._warn_if_beyond(self._missed)
         assert self._steps is not None
-        self._steps.batch(batch)
+        self._steps.count_batch(batch)
         self._advance(self._now())
         if self._steps.left_alone:
-            self._held.apply()
+            self._attached.apply()
         self._log_batch(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -340,17 +333,17 @@ class PruneWeights(Holding):
     def _begin(self) -> None:
         """Attaches the masks in a fit."""
         self._attach()
-        self._hold(self._held)
+        self._enter_fit(self._attached)
 
-    def _close(self) -> None:
+    def _finish(self) -> None:
         """Detaches the masks, and warns if the schedule has not arrived."""
         if self._last_step < 0 or self._steps is None:
             # No batch came: nothing was to be pruned.
-            return super()._close()
+            return super()._finish()
         step = max(self._last_step, self._steps.now())
         self.detach()
         arrival = self._arrival
-        if arrival is None or step >= arrival.step or self._told_late:
+        if arrival is None or step >= arrival.step or self._warned_early:
             return None
         if self.sparsity == arrival.sparsity:
             # Few weights are as many at the last step but one.
@@ -367,20 +360,20 @@ class PruneWeights(Holding):
         )
         return None
 
-    def _ended(self, after: keras.callbacks.Callback) -> None:
+    def _mask_finally(self, other: keras.callbacks.Callback) -> None:
         """Masks the weights that another callback leaves, and says if it put others back."""
         left = sum(
             int(np.count_nonzero(value[~mask]))
-            for value, mask in zip(self._held.values(), self._masks, strict=False)
+            for value, mask in zip(self._attached.values(), self._nested.masks, strict=False)
         )
         before = self.sparsity
-        super()._ended(after)
+        super()._mask_finally(other)
         if left:
             self._warn(
-                f"{type(after).__name__} put weights in at the end of the training whose sparsity "
+                f"{type(other).__name__} put weights in at the end of the training whose sparsity "
                 f"was {before:.3g}; the masks were applied to them again, so it is "
                 f"{self.sparsity:.3g}, but they have not trained so: evaluate the model, or let "
-                f"{type(after).__name__} keep only epochs after the schedule has arrived"
+                f"{type(other).__name__} keep only epochs after the schedule has arrived"
             )
 
     def _now(self) -> int:
@@ -388,38 +381,32 @@ class PruneWeights(Holding):
         return max(self._last_step, self._steps.now())
 
     def _log(self, logs: dict[str, Any] | None) -> None:
-        if logs is not None and self._chosen:
-            logs["sparsity"] = _zeros([k for each in self._siblings() for k in each._chosen])
+        if logs is not None and self._nested.kernels:
+            logs["sparsity"] = _zeros(_kernels_of(self._siblings()))
 
     def _log_batch(self, logs: dict[str, Any] | None) -> None:
-        """Logs the share that the masks of all pruners hold; it takes no look at the weights."""
+        """Logs the sparsity of the masks of all pruners, without a look at the weights."""
         if logs is None:
             return
         siblings = self._siblings()
-        masks = [each._masks for each in siblings]
-        last, share = self._share
+        masks = [pruner._nested.masks for pruner in siblings]
+        last, sparsity = self._logged
         same = len(last) == len(masks) and all(map(operator.is_, last, masks))
         if not any(masks):
-            # Zeros there are nobody holds; where there are none, none come.
-            if not same or share:
-                self._share = (masks, _zeros([k for each in siblings for k in each._chosen]))
+            # Zeros there are not held; where there are none, none come.
+            if not same or sparsity:
+                self._logged = (masks, _zeros(_kernels_of(siblings)))
         elif not same:
-            joint: dict[int, np.ndarray] = {}
-            for each in siblings:
-                for index, kernel in enumerate(each._chosen):
-                    shape, key = kernel.variable.shape, id(kernel.variable)
-                    mask = each._masks[index] if each._masks else np.ones(shape, bool)
-                    joint[key] = joint[key] & mask if key in joint else mask
-            size = sum(mask.size for mask in joint.values())
-            dead = sum(mask.size - int(np.count_nonzero(mask)) for mask in joint.values())
-            self._share = (masks, dead / size)
-        logs["sparsity"] = self._share[1]
+            self._logged = (masks, _joint_sparsity([pruner._nested for pruner in siblings]))
+        logs["sparsity"] = self._logged[1]
 
     def _siblings(self) -> list[PruneWeights]:
         """The pruners of this fit, this one among them."""
-        found = [each for each in beside(self) if isinstance(each, PruneWeights)]
+        pruners = [
+            callback for callback in self._fit_callbacks() if isinstance(callback, PruneWeights)
+        ]
         # Another callback may stand in the list for this one.
-        return found if any(each is self for each in found) else [*found, self]
+        return pruners if any(pruner is self for pruner in pruners) else [*pruners, self]
 
     def _warn(self, message: str) -> None:
         """Warns, once for each message."""
@@ -436,11 +423,11 @@ class PruneWeights(Holding):
         batches, arrival = self.params.get("steps"), self._arrival
         if arrival is None or batches is None or self._steps is None or not self._steps.single:
             return
-        left = batches * (self.params["epochs"] - self._epoch) - passed
+        left = batches * (self.params["epochs"] - self._first_epoch) - passed
         end = self._steps.now() + left // self._steps.accumulated
         if end >= arrival.step:
             return
-        self._told_late = True
+        self._warned_early = True
         reached = last_update(self.schedule, -1, end)
         self._warn(
             f"the training will end at step {end}, before the schedule arrives at step "
@@ -448,23 +435,9 @@ class PruneWeights(Holding):
             f"{arrival.sparsity:.3g}; train longer, or end the schedule sooner"
         )
 
-    def _changing(self, sparsities: list[float]) -> dict[int, np.ndarray]:
-        """Reads the weights whose masks may change, by their number."""
-        # Masks nest: one with as many dead as asked cannot change.
-        settled = {
-            index
-            for index, (mask, dead) in enumerate(zip(self._masks, self._dead, strict=False))
-            if self._cut.scope == "layer" and round(sparsities[index] * mask.size) <= dead
-        }
-        return {
-            index: keras.ops.convert_to_numpy(kernel.variable)
-            for index, kernel in enumerate(self._chosen)
-            if index not in settled
-        }
-
-    def _warn_if_late(self, values: Mapping[int, np.ndarray], step: int, due_step: int) -> None:
+    def _warn_if_late(self, changed: Sequence[ChangedMask], step: int, due_step: int) -> None:
         """Warns when the first cut was due long ago and was not made then."""
-        if any(np.any(value[~self._masks[i]]) for i, value in values.items()):
+        if any(np.any(value[~mask]) for _, value, mask in changed):
             warnings.warn(
                 f"PruneWeights: the optimizer was at step {step} already, so the sparsity "
                 f"{self.sparsity:.3g} due at step {due_step} came in one cut; begin the schedule "
@@ -473,11 +446,26 @@ class PruneWeights(Holding):
             )
 
 
-def _zeros(chosen: list[Kernel]) -> float:
+def _kernels_of(pruners: Sequence[PruneWeights]) -> list[Kernel]:
+    return [kernel for pruner in pruners for kernel in pruner._nested.kernels]
+
+
+def _zeros(chosen: Sequence[Kernel]) -> float:
     """Share of exact zeros in some weights, each of which counts once."""
     variables = {id(kernel.variable): kernel.variable for kernel in chosen}.values()
     values = [keras.ops.convert_to_numpy(variable) for variable in variables]
     size = sum(value.size for value in values)
-    return (
-        sum(value.size - int(np.count_nonzero(value)) for value in values) / size if size else 0.0
-    )
+    zeros = sum(value.size - int(np.count_nonzero(value)) for value in values)
+    return zeros / size if size else 0.0
+
+
+def _joint_sparsity(parts: Sequence[NestedMasks]) -> float:
+    """Share of dead entries in the masks of several pruners, which may have weights in common."""
+    joint: dict[int, np.ndarray] = {}
+    for nested in parts:
+        for index, kernel in enumerate(nested.kernels):
+            shape, key = kernel.variable.shape, id(kernel.variable)
+            mask = nested.masks[index] if nested.masks else np.ones(shape, bool)
+            joint[key] = joint[key] & mask if key in joint else mask
+    size = sum(mask.size for mask in joint.values())
+    return sum(mask.size - int(np.count_nonzero(mask)) for mask in joint.values()) / size

@@ -1,4 +1,18 @@
-"""Lottery tickets: iterative magnitude pruning, and the controls that a ticket is judged by."""
+"""Lottery tickets: iterative magnitude pruning, and the controls that a ticket is judged by.
+
+`tickets` draws them with a training that is any function of its caller's. Pipelines draw them too,
+by their steps `prune-once` and `retrain`, so that each training is stored, resumed and reported as
+every other step is. There are two of these engines, since what they know of a training differs,
+and with it the unit that they rewind by:
+
+- Of a function, callbacks see the steps of its optimizer and nothing else. `rewind=k` means step
+  k; the optimizer gets its state of that step back, and a schedule of the learning rate with it.
+- A pipeline resumes its trainings at epochs, from which the order of the data and the learning
+  rate follow. There `epoch=k` means the weights after epoch k; the optimizer begins anew.
+
+What is the same is in one place: how masks are cut (`tfprune.weights.rule`), and what weights and
+controls they are laid on (`tfprune.weights.rewinding`).
+"""
 
 from __future__ import annotations
 
@@ -13,29 +27,34 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.model import cloning, graph
 from tfprune.training.schedule import check_sparsity
-from tfprune.weights.cut import Cut
-from tfprune.weights.once import redrawn
-from tfprune.weights.rounds import Early, HoldMasks, KeepEarly, Replay
-from tfprune.weights.scatter import shuffled
-from tfprune.weights.select import Kernel, kernels
+from tfprune.vocabulary import Scope
+from tfprune.weights.attached import KeepMasks
+from tfprune.weights.masks import masked
+from tfprune.weights.rewinding import (
+    RestoreState,
+    SaveState,
+    TrainingState,
+    control_seed,
+    reinitialize,
+    shuffle_arrays,
+)
+from tfprune.weights.rule import MaskRule
+from tfprune.weights.selection import Kernel, kernels
 
 Train: TypeAlias = Callable[[keras.Model, list[keras.callbacks.Callback]], Any]
 Method: TypeAlias = Literal["ticket", "reinit", "random"]
-
-# Far from the seeds of a study, which are small: a control shares no start with any of them.
-_CONTROL_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
 class Lottery:
     """How tickets are drawn.
 
-    One weight of each tensor stays whatever the share; a warning names the layers where it had to.
+    One weight of each tensor stays whatever the rate; a warning names the layers where it had to.
 
     Attributes:
-        rounds: how often a share is pruned, at least 1.
-        share: of the weights that live, how many die in a round, 0 to 1.
-        layers: shares of their own for layers, by name, path or glob such as `"dense*"`; the
+        rounds: how often the model is pruned, at least 1.
+        prune_rate: of the weights that live, the share that dies in a round, 0 to 1.
+        layers: rates of their own for layers, by name, path or glob such as `"dense*"`; the
             first that matches counts. Only with the scope "layer".
         scope: "layer" prunes each weight tensor, "global" ranks all of them together.
         rewind: where a round begins. "init": at the initial weights (Frankle & Carbin 2019); an
@@ -53,9 +72,9 @@ class Lottery:
     """
 
     rounds: int
-    share: float = 0.2
+    prune_rate: float = 0.2
     layers: Mapping[str, float] | None = None
-    scope: Literal["layer", "global"] = "layer"
+    scope: Scope = "layer"
     rewind: Literal["init", "lr", "finetune"] | int = "init"
     one_shot: bool = False
     controls: Sequence[Literal["reinit", "random"]] = ()
@@ -65,7 +84,7 @@ class Lottery:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise UsageError(f"rounds is {self.rounds}; there must be at least 1")
-        check_sparsity(self.share, "share")
+        check_sparsity(self.prune_rate, "prune_rate")
         step = self.rewind if isinstance(self.rewind, int) else None
         if self.rewind not in ("init", "lr", "finetune") and (step is None or step < 0):
             raise UsageError(
@@ -75,7 +94,7 @@ class Lottery:
         for control in self.controls:
             if control not in ("reinit", "random"):
                 raise UsageError(f"controls: {control!r} is unknown; choose 'reinit' and 'random'")
-        self.cut()
+        self.rule()
 
     @property
     def step(self) -> int:
@@ -87,9 +106,9 @@ class Lottery:
         """The rounds whose tickets are trained."""
         return [self.rounds] if self.one_shot else list(range(1, self.rounds + 1))
 
-    def cut(self) -> Cut:
+    def rule(self) -> MaskRule:
         """How masks are cut."""
-        return Cut(self.scope, "magnitude", 0, None, self.layers)
+        return MaskRule(self.scope, layers=self.layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,15 +139,15 @@ class Trained:
     Attributes:
         model: the trained model.
         result: as of `Ticket`.
-        early: the training as it was at the step to rewind to, where one was asked for.
+        state: the training as it was at the step to rewind to, where one was asked for.
     """
 
     model: keras.Model
     result: Any
-    early: Early | None = None
+    state: TrainingState | None = None
 
 
-Keep: TypeAlias = Callable[[Method, int, Callable[[], Trained]], Trained]
+Memoize: TypeAlias = Callable[[Method, int, Callable[[], Trained]], Trained]
 
 
 def tickets(
@@ -137,17 +156,23 @@ def tickets(
     lottery: Lottery,
     *,
     finetune: Train | None = None,
-    keep: Keep = lambda method, level, make: make(),
+    memoize: Memoize = lambda method, level, make: make(),
 ) -> Iterator[Ticket]:
-    """Draws tickets; see `tfprune.lottery`, which also keeps them in a directory.
+    """Draws tickets; see `tfprune.lottery`, which also stores them in a directory.
+
+    Example:
+        ```python
+        for ticket in tickets(model, train, Lottery(rounds=10)):
+            print(ticket.level, ticket.method, ticket.density)
+        ```
 
     Args:
         model: a built functional or Sequential model, untrained; it is not changed.
         train: trains a model with callbacks.
         lottery: how tickets are drawn.
         finetune: trains the rounds of `rewind="finetune"`.
-        keep: is given a method, a level and what makes its result, and gives that result: made
-            now, or read from where it was kept before.
+        memoize: takes a method, a level and the function that makes their result, and returns
+            that result: made now, or read from where it was stored before.
 
     Returns:
         An iterator over the dense network, then at each level the ticket and its controls. Each
@@ -167,38 +192,38 @@ def tickets(
             f"nothing to prune in the model {model.name!r}: it must have trainable kernels "
             "that are not excluded"
         )
-    shares = lottery.cut().shares(chosen, lottery.share)
+    rates = lottery.rule().per_kernel(chosen, lottery.prune_rate)
     later = finetune if lottery.rewind == "finetune" and finetune is not None else train
-    return _Draw(origin, lottery, chosen, shares, train, later, keep).all()
+    return _Run(origin, lottery, chosen, rates, train, later, memoize).tickets()
 
 
 @dataclass(frozen=True, eq=False)
-class _Draw:
+class _Run:
     """One lottery; the arrays of masks are in the order of `chosen`."""
 
     origin: keras.Model
     lottery: Lottery
     chosen: list[Kernel]
-    shares: list[float]
+    rates: list[float]
     train: Train
     later: Train
-    keep: Keep
+    memoize: Memoize
 
-    def all(self) -> Iterator[Ticket]:
+    def tickets(self) -> Iterator[Ticket]:
         """The tickets, in their order."""
         masks = [np.ones(kernel.variable.shape, bool) for kernel in self.chosen]
-        last = dense = self.keep("ticket", 0, self._dense)
+        last = dense = self.memoize("ticket", 0, self._dense)
         yield self._ticket(0, "ticket", masks, dense)
         for level in self.lottery.levels:
-            masks = self._next(last.model, masks, level)
-            start = partial(self._rewound, last.model, dense.early)
-            make = partial(self._round, masks, start, self.later, dense.early)
-            last = self.keep("ticket", level, make)
+            masks = self._cut(last.model, masks, level)
+            start = partial(self._rewind, last.model, dense.state)
+            make = partial(self._round, masks, start, self.later, dense.state)
+            last = self.memoize("ticket", level, make)
             yield self._ticket(level, "ticket", masks, last)
             for control in self.lottery.controls:
-                own = shuffled(masks, self.lottery.seed) if control == "random" else masks
-                make = partial(self._round, own, self._redrawn, self.train, None)
-                yield self._ticket(level, control, own, self.keep(control, level, make))
+                own = shuffle_arrays(masks, self.lottery.seed) if control == "random" else masks
+                make = partial(self._round, own, self._reinitialize, self.train, None)
+                yield self._ticket(level, control, own, self.memoize(control, level, make))
 
     def _ticket(
         self, level: int, method: Method, masks: list[np.ndarray], trained: Trained
@@ -208,54 +233,54 @@ class _Draw:
         named = {kernel.name: mask for kernel, mask in zip(self.chosen, masks, strict=True)}
         return Ticket(level, method, alive / size, trained.model, named, trained.result)
 
-    def _next(self, model: keras.Model, masks: list[np.ndarray], level: int) -> list[np.ndarray]:
+    def _cut(self, model: keras.Model, masks: list[np.ndarray], level: int) -> list[np.ndarray]:
         """Masks of a level, cut from those of the one before; what is dead stays dead."""
         values = [_array(kernel.variable) for kernel in _chosen(model, self.lottery)]
         # From the level, not from what the last one left: roundings do not add up.
-        sparsities = [1 - (1 - share) ** level for share in self.shares]
-        cut = self.lottery.cut()
-        new, floored = cut.masks(self.chosen, values, sparsities, masks)
-        cut.warn_of_floor(f"lottery, level {level}", [self.chosen[i].path for i in floored])
+        sparsities = [1 - (1 - rate) ** level for rate in self.rates]
+        rule = self.lottery.rule()
+        new, floored = rule.masks(self.chosen, values, sparsities, masks)
+        rule.warn_of_floor(f"lottery, level {level}", [self.chosen[i].path for i in floored])
         return new
 
-    def _rewound(self, trained: keras.Model, early: Early | None) -> keras.Model:
+    def _rewind(self, trained: keras.Model, state: TrainingState | None) -> keras.Model:
         """Where a ticket begins, before its masks are laid on."""
         if self.lottery.rewind in ("lr", "finetune"):
             return cloning.copy(trained)
         start = cloning.copy(self.origin)
-        if early is not None:
-            start.set_weights(early.weights)
+        if state is not None:
+            start.set_weights(state.weights)
             graph.finalize_states(start)
         return start
 
-    def _redrawn(self) -> keras.Model:
-        return redrawn(self.origin, self.lottery.seed + _CONTROL_SEED)
+    def _reinitialize(self) -> keras.Model:
+        return reinitialize(self.origin, control_seed(self.lottery.seed))
 
     def _dense(self) -> Trained:
         model, step = cloning.copy(self.origin), self.lottery.step
         if not step:
             return Trained(model, _plain(self.train(model, [])))
-        callback = KeepEarly(model, step)
-        result = self.train(model, [callback])
-        return Trained(model, _plain(result), callback.taken())
+        saving = SaveState(model, step)
+        result = self.train(model, [saving])
+        return Trained(model, _plain(result), saving.state())
 
     def _round(
         self,
         masks: list[np.ndarray],
         start: Callable[[], keras.Model],
         train: Train,
-        early: Early | None,
+        state: TrainingState | None,
     ) -> Trained:
         """Trains a start under masks."""
         model = start()
         chosen = _chosen(model, self.lottery)
         for kernel, mask in zip(chosen, masks, strict=True):
-            kernel.variable.assign(np.where(mask, _array(kernel.variable), 0))
+            kernel.variable.assign(masked(_array(kernel.variable), mask))
         callbacks: list[keras.callbacks.Callback] = [
-            HoldMasks([kernel.variable for kernel in chosen], masks)
+            KeepMasks([kernel.variable for kernel in chosen], masks)
         ]
-        if early is not None:
-            callbacks.append(Replay(early))
+        if state is not None:
+            callbacks.append(RestoreState(state))
         result = train(model, callbacks)
         for kernel, mask in zip(chosen, masks, strict=True):
             if np.any(_array(kernel.variable)[~mask]):
@@ -267,8 +292,8 @@ class _Draw:
 
 
 def _chosen(model: keras.Model, lottery: Lottery) -> list[Kernel]:
-    found = kernels(model, exclude=lottery.exclude or None)
-    return [kernel for kernel in found if kernel.variable.trainable]
+    candidates = kernels(model, exclude=lottery.exclude or None)
+    return [kernel for kernel in candidates if kernel.variable.trainable]
 
 
 def _array(variable: keras.Variable) -> np.ndarray:
@@ -278,5 +303,5 @@ def _array(variable: keras.Variable) -> np.ndarray:
 def _plain(result: Any) -> Any:
     """What `train` returned, a History as numbers: it would keep its model alive."""
     if isinstance(result, keras.callbacks.History):
-        return {name: [float(each) for each in row] for name, row in result.history.items()}
+        return {name: [float(value) for value in values] for name, values in result.history.items()}
     return result

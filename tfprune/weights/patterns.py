@@ -1,6 +1,6 @@
 """Patterns that hardware can use: N of M along the input axis, and blocks.
 
-A kernel is seen as matrices of inputs by outputs: one for Dense, one a tap for a convolution.
+A kernel is seen as matrices of inputs by outputs: one for Dense, one for each tap of a convolution.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-import keras
 import numpy as np
 
 from tfprune.errors import UsageError
+from tfprune.model.layer_table import Axes
 
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
+# How far below the least sparsity of an N:M pattern a target still means the pattern.
+_CLOSE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,10 @@ class NofM:
         """The least sparsity at which the pattern holds throughout."""
         return 1 - self.n / self.m
 
+    def holds_at(self, sparsity: float) -> bool:
+        """Whether a target is high enough; one close to the least means it."""
+        return sparsity >= self.sparsity - _CLOSE
+
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
 
@@ -52,15 +53,6 @@ class Blocks:
 Pattern: TypeAlias = NofM | Blocks
 
 
-class Axes(NamedTuple):
-    """The axes of a kernel that make up the rows and the columns of its matrices."""
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    # Whether an output is a sum over the inputs.
-    summed: bool = True
-
-
 class Layout(NamedTuple):
     """A pattern laid on the axes of one kernel."""
 
@@ -68,12 +60,12 @@ class Layout(NamedTuple):
     axes: Axes
 
 
-class Units(NamedTuple):
+class BlockScores(NamedTuple):
     """The blocks of one kernel, as flat arrays."""
 
     score: np.ndarray
     alive: np.ndarray
-    # From a bool a block to a bool an entry, in the shape of the kernel.
+    # From a bool for each block to a bool for each entry, in the shape of the kernel.
     spread: Callable[[np.ndarray], np.ndarray]
 
 
@@ -88,8 +80,8 @@ def parse(pattern: Any) -> Pattern | None:
     """
     if pattern is None:
         return None
-    if isinstance(pattern, str) and (found := re.fullmatch(r"(\d+):(\d+)", pattern)):
-        n, m = map(int, found.groups())
+    if isinstance(pattern, str) and (match := re.fullmatch(r"(\d+):(\d+)", pattern)):
+        n, m = map(int, match.groups())
         if 0 < n < m:
             return NofM(n, m)
     sides = tuple(pattern) if isinstance(pattern, tuple | list) else ()
@@ -101,28 +93,6 @@ def parse(pattern: Any) -> Pattern | None:
     )
 
 
-def axes_of(layer: Any, variable: keras.Variable) -> Axes:
-    """Tells which axes of a layer's weight are inputs, and which outputs.
-
-    They are the last two but for EinsumDense, whose equation tells, and transposed convolutions,
-    whose outputs come first. A depthwise kernel and an embedding sum over no channel or word.
-    """
-    rank = len(variable.shape)
-    if isinstance(layer, keras.layers.EinsumDense):
-        terms, result = layer.equation.replace(" ", "").replace("...", "").split("->")
-        argument, kernel = terms.split(",")
-        return Axes(
-            tuple(i for i, letter in enumerate(kernel) if letter not in result),
-            tuple(i for i, letter in enumerate(kernel) if letter not in argument),
-        )
-    if rank < 2:
-        return Axes((rank - 1,), (), summed=False)
-    if isinstance(layer, _TRANSPOSED):
-        return Axes((rank - 1,), (rank - 2,))
-    apart = isinstance(layer, keras.layers.Embedding) or _is_depthwise(layer, variable)
-    return Axes((rank - 2,), (rank - 1,), summed=not apart)
-
-
 def layout_of(pattern: Pattern | None, axes: Axes) -> Layout | None:
     """Lays a pattern on a kernel; None for N:M where no output sums over the inputs."""
     if pattern is None or (isinstance(pattern, NofM) and not axes.summed):
@@ -130,15 +100,15 @@ def layout_of(pattern: Pattern | None, axes: Axes) -> Layout | None:
     return Layout(pattern, axes)
 
 
-def wanted(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.ndarray:
-    """Finds the entries that an N:M pattern wants dead: the M - N lowest of each group.
+def surplus(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.ndarray:
+    """Finds the entries that an N:M pattern has no room for: the M - N lowest of each group.
 
     A last group of fewer than M entries keeps N too, as if it were filled up with zeros.
 
     Args:
         score: scores in the shape of the kernel, without NaN.
         alive: the mask so far; what is dead counts among the lowest.
-        layout: an N:M pattern, or None, which wants nothing.
+        layout: an N:M pattern, or None, which has room for all.
 
     Returns:
         A bool array in the shape of the kernel.
@@ -154,14 +124,16 @@ def wanted(score: np.ndarray, alive: np.ndarray, layout: Layout | None) -> np.nd
     kernels, outputs, inputs = folded.shape
     filled = np.pad(folded, ((0, 0), (0, 0), (0, -inputs % pattern.m)), constant_values=-np.inf)
     groups = filled.reshape(-1, pattern.m)
-    lowest = np.argsort(groups, axis=1, kind="stable")[:, : pattern.m - pattern.n]
+    worst = np.argsort(groups, axis=1, kind="stable")[:, : pattern.m - pattern.n]
     chosen = np.zeros(groups.shape, bool)
-    np.put_along_axis(chosen, lowest, True, axis=1)
+    np.put_along_axis(chosen, worst, True, axis=1)
     chosen = chosen.reshape(kernels, outputs, -1)[:, :, :inputs]
     return _unfolded(chosen.swapaxes(1, 2), score.shape, layout.axes)
 
 
-def pooled(score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layout) -> Units:
+def score_blocks(
+    score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layout
+) -> BlockScores:
     """Scores the blocks of a kernel: each by the mean of its entries.
 
     Blocks at the edges are smaller where the sides do not divide.
@@ -196,7 +168,7 @@ def pooled(score: np.ndarray, zero: np.ndarray, alive: np.ndarray, layout: Layou
         return _unfolded(whole, shape, layout.axes)
 
     living = _sums(_folded(alive.astype(np.int64), layout.axes), sides)
-    return Units(mean.ravel(), living.ravel(), spread)
+    return BlockScores(mean.ravel(), living.ravel(), spread)
 
 
 def _sums(array: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
@@ -218,7 +190,7 @@ def _order(rank: int, axes: Axes) -> tuple[int, ...]:
 def _folded(array: np.ndarray, axes: Axes) -> np.ndarray:
     """A kernel as matrices, in the shape (matrices, inputs, outputs)."""
     inputs, outputs = (
-        int(np.prod([array.shape[i] for i in each], dtype=np.int64)) for each in axes[:2]
+        int(np.prod([array.shape[i] for i in side], dtype=np.int64)) for side in axes[:2]
     )
     return array.transpose(_order(array.ndim, axes)).reshape(-1, inputs, outputs)
 
@@ -226,8 +198,3 @@ def _folded(array: np.ndarray, axes: Axes) -> np.ndarray:
 def _unfolded(folded: np.ndarray, shape: tuple[int, ...], axes: Axes) -> np.ndarray:
     order = _order(len(shape), axes)
     return folded.reshape([shape[i] for i in order]).transpose(np.argsort(order))
-
-
-def _is_depthwise(layer: Any, variable: keras.Variable) -> bool:
-    kinds = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-    return isinstance(layer, kinds) or variable.name == "depthwise_kernel"

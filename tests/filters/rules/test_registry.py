@@ -3,10 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
 import tfprune
+from tfprune.filters.rules.registry import _RULES
 
 from ..harness import run_slim_test
 from ..models import chain, conv, frozen_between
@@ -78,7 +80,7 @@ class Scale(layers.Layer):
 
 
 def test_a_rule_of_ones_own() -> None:
-    from tfprune.filters.rules.registry import _RULES
+    """A new layer takes its rule, here, and nothing else."""
 
     @tfprune.channel_rule(Scale)
     def scale(trace, layer, x):
@@ -87,7 +89,12 @@ def test_a_rule_of_ones_own() -> None:
         return trace.passed(x)
 
     try:
-        groups = run_slim_test(chain(conv(name="a"), Scale(), conv(name="b")))
-        assert set(groups.frozen) == {groups.model.layers[-1].name}
+        model = chain(conv(name="a"), Scale(name="mine"), conv(name="b"))
+        groups = run_slim_test(model)
+        assert set(groups.frozen) == {model.layers[-1].name}
+        slim = tfprune.slim(model, filters=0.5)
     finally:
         del _RULES[Scale]
+    assert slim.get_layer("a").filters == slim.get_layer("mine").factor.shape[0] == 2
+    factors = np.asarray(model.get_layer("mine").factor).tolist()
+    assert set(np.asarray(slim.get_layer("mine").factor).tolist()) < set(factors)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.report.budgets.budget import FIGURES, Budget, load_budget, recorded_budget
+from tfprune.figures import judged
+from tfprune.report.budgets.budget import Budget, load_budget, recorded_budget
 from tfprune.report.run import Run
 
 ALL = "accuracy, loss, parameters, nonzero, sparsity, macs, bytes, bytes_gzip, latency_ms"
@@ -58,7 +59,7 @@ def test_a_rule_is_for_everything_and_means_unless_it_says_otherwise(tmp_path):
     assert (rule.variant, rule.artifact, rule.against, rule.seeds) == ("*", "*", None, "mean")
 
 
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("figure", [row.name for row in judged()])
 def test_every_figure_takes_a_floor_and_a_ceiling(figure, tmp_path):
     (rule,) = _load(f"[[rules]]\n{figure} = {{ min = 0, max = 1 }}", tmp_path).rules
     assert list(rule.limits()) == [(figure, "min", 0), (figure, "max", 1)]
@@ -145,7 +146,7 @@ def test_sizes_are_bytes_or_text_with_a_unit(said, size, tmp_path):
         ),
         (
             '[[rules]]\nbytes = { max = "thirty" }',
-            "rules#1.bytes.max: 'thirty' is no size: "
+            "rules#1.bytes.max: 'thirty' is not a size: "
             'give bytes, or text such as "30 KiB" or "1.5 MB"',
         ),
         (

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.report.budgets.budget import Budget
-from tfprune.report.budgets.judging import figures, judge
+from tfprune.report.budgets.judging import judge, judged_table
 from tfprune.report.budgets.verdict import Verdict
 from tfprune.report.run import read_run
 
@@ -66,8 +66,8 @@ class TestTheorems:
         low, high = sorted((one, other))
         table = _table(_row(**{figure: value}))
         for limit, tight, loose in (("max", low, high), ("min", high, low)):
-            if _only(_limit(figure, limit, tight), table).verdict == "kept":
-                assert _only(_limit(figure, limit, loose), table).verdict == "kept"
+            if _only(_limit(figure, limit, tight), table).outcome == "kept":
+                assert _only(_limit(figure, limit, loose), table).outcome == "kept"
 
     @relaxed
     @given(st.sampled_from(sorted(GOOD)), shares, shares, shares, shares)
@@ -76,8 +76,8 @@ class TestTheorems:
         table, baseline = _table(_row(**{figure: value})), _table(_row(**{figure: before}))
         for limit in RELATIVE.get(figure, ("max_rise", "max_ratio")):
             tight, loose = (high, low) if limit == "min_ratio" else (low, high)
-            if _only(_limit(figure, limit, tight), table, baseline).verdict == "kept":
-                assert _only(_limit(figure, limit, loose), table, baseline).verdict == "kept"
+            if _only(_limit(figure, limit, tight), table, baseline).outcome == "kept":
+                assert _only(_limit(figure, limit, loose), table, baseline).outcome == "kept"
 
     @relaxed
     @given(st.sampled_from(sorted(GOOD)), st.lists(shares, min_size=1, max_size=5))
@@ -86,7 +86,7 @@ class TestTheorems:
         table = _table(*(_row(seed=seed, **{figure: values[0]}) for seed in range(len(values))))
         for limit in ("min", "max"):
             verdict = _only(_limit(figure, limit, values[0]), table)
-            assert (verdict.verdict, verdict.margin) == ("kept", 0)
+            assert (verdict.outcome, verdict.margin) == ("kept", 0)
 
     @relaxed
     @given(shares, shares)
@@ -94,10 +94,10 @@ class TestTheorems:
         table, baseline = _table(_row(accuracy=value)), _table(_row(accuracy=before))
         if value <= before:
             rule = _limit("accuracy", "max_drop", before - value)
-            assert _only(rule, table, baseline).verdict == "kept"
+            assert _only(rule, table, baseline).outcome == "kept"
         if before > 1e-6:
             rule = _limit("accuracy", "min_ratio", value / before)
-            assert _only(rule, table, baseline).verdict == "kept"
+            assert _only(rule, table, baseline).outcome == "kept"
 
     @relaxed
     @given(
@@ -120,7 +120,7 @@ class TestTheorems:
             "bytes": {"max_rise": drop, "max_ratio": ratio},
             "latency_ms": {"max_ratio": ratio},
         }
-        assert [each.verdict for each in _judge(rule, table, table)] == ["kept"] * 5
+        assert [each.outcome for each in _judge(rule, table, table)] == ["kept"] * 5
 
     @relaxed
     @given(st.permutations(range(12)), st.sampled_from(["mean", "worst"]))
@@ -149,7 +149,7 @@ class TestTheorems:
         table = _table(*(_row(seed=seed, accuracy=each) for seed, each in enumerate(accuracies)))
         verdict = _only({"seeds": "worst", **_limit("accuracy", "min", floor)}, table)
         assert verdict.value == min(accuracies)
-        assert (verdict.verdict == "kept") == (min(accuracies) >= floor or verdict.margin == 0)
+        assert (verdict.outcome == "kept") == (min(accuracies) >= floor or verdict.margin == 0)
 
 
 class TestWords:
@@ -201,7 +201,7 @@ class TestWords:
     )
     def test_absolute_limits(self, rule, told):
         folder = "latency" if "latency_ms" in rule else "dense"
-        assert _only(rule, _table(_row())).told == (
+        assert _only(rule, _table(_row())).sentence == (
             f"rule #1: dense tflite: {told} ({folder}/seed-0/record.json)"
         )
 
@@ -240,27 +240,27 @@ class TestWords:
         dense = _row(accuracy=0.92, loss=0.4, bytes_gzip=40_960, latency_ms=0.2)
         table = _table(dense, _row("sparse"))
         verdict = _only({"variant": "sparse", "against": "dense", **rule}, table)
-        assert (verdict.needed, verdict.room) == (needed, room)
+        assert (verdict.bound_text, verdict.margin_text) == (needed, room)
         baseline = _table({**dense, "variant": "sparse"})
         verdict = _only({"variant": "sparse", **rule}, table, baseline)
-        assert verdict.needed == needed.replace("dense", "the baseline")
+        assert verdict.bound_text == needed.replace("dense", "the baseline")
 
     def test_a_mean_says_deviation_and_seeds_and_the_worst_which_it_is(self):
         table = _table(*(_row(seed=n, accuracy=a) for n, a in ((4, 0.90), (2, 0.92), (7, 0.94))))
         mean = _only(_limit("accuracy", "min", 0.95), table)
-        assert mean.measured == "92.00% ± 2.00% (3 seeds)"
+        assert mean.value_text == "92.00% ± 2.00% (3 seeds)"
         assert (mean.seeds, mean.source) == (3, "dense/seed-*/record.json")
         assert mean.deviation == pytest.approx(0.02)
         worst = _only({"seeds": "worst", **_limit("accuracy", "min", 0.95)}, table)
-        assert worst.measured == "90.00% (seed 4, worst of 3)"
+        assert worst.value_text == "90.00% (seed 4, worst of 3)"
         assert (worst.margin, worst.source) == (
             pytest.approx(-0.05),
             "dense/seed-4/record.json",
         )
         # No deviation of a size goes without saying, of an accuracy it is a finding.
-        assert _only(_limit("bytes", "max", 1), table).measured == "40.0 KiB (3 seeds)"
+        assert _only(_limit("bytes", "max", 1), table).value_text == "40.0 KiB (3 seeds)"
         times = _table(_row(latency_ms=0.2), _row(seed=1, latency_ms=0.3))
-        assert _only(_limit("latency_ms", "max", 1), times).measured == (
+        assert _only(_limit("latency_ms", "max", 1), times).value_text == (
             "0.250 ± 0.071 ms (2 seeds)"
         )
 
@@ -296,15 +296,15 @@ class TestWhatIsJudged:
     def test_a_format_that_some_variants_have_is_judged_there(self):
         table = _table(_row("dense", "keras"), _row("dense-int8", "tflite-int8"))
         rule = {"artifact": "tflite-int8", **_limit("macs", "max", 1e9)}
-        assert [(each.variant, each.verdict) for each in _judge(rule, table)] == [
+        assert [(each.variant, each.outcome) for each in _judge(rule, table)] == [
             ("dense-int8", "kept")
         ]
         for variant in ("dense", "d*e"):
-            assert _only({"variant": variant, **rule}, table).verdict == "missing"
+            assert _only({"variant": variant, **rule}, table).outcome == "missing"
 
     def test_a_figure_that_no_artifact_has_is_missing(self):
         table = _table(_row(macs=None), _row(seed=1, macs=None))
-        assert _only(_limit("macs", "max", 1e9), table).verdict == "missing"
+        assert _only(_limit("macs", "max", 1e9), table).outcome == "missing"
 
     def test_a_variant_is_not_compared_with_itself(self):
         rule = {"artifact": "tflite", "against": "dense", "macs": {"max": 1e9, "max_ratio": 0.5}}
@@ -337,11 +337,11 @@ class TestWhatIsJudged:
             ),
             (
                 {"variant": "d*", "artifact": "keras", "against": "dense"},
-                "'d*' is no variant but 'dense', which it is compared with: name another one",
+                "'d*' matches only 'dense', which it is compared with: name another variant",
             ),
             (
                 {"variant": "weights-50", "artifact": "keras", "against": "dens"},
-                "against = 'dens' is no variant of the run: did you mean 'dense'?",
+                "against = 'dens' is not a variant of the run: did you mean 'dense'?",
             ),
             (
                 {"variant": "dense", "artifact": "keras"},
@@ -352,21 +352,21 @@ class TestWhatIsJudged:
     )
     def test_what_is_not_there_is_missing_and_says_what_to_do(self, rule, reason):
         verdict = _only({**rule, **_limit("macs", "max_ratio", 1)}, self.TABLE)
-        assert (verdict.verdict, verdict.reason) == ("missing", reason)
-        assert verdict.told == f"rule #1: {reason}"
-        assert verdict.measured == verdict.room == ""
+        assert (verdict.outcome, verdict.reason) == ("missing", reason)
+        assert verdict.sentence == f"rule #1: {reason}"
+        assert verdict.value_text == verdict.margin_text == ""
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, None])
     def test_a_figure_that_was_not_measured_is_missing(self, value):
         table = _table(_row(), _row(seed=1, latency_ms=value))
         verdict = _only(_limit("latency_ms", "max", 1), table)
-        assert (verdict.verdict, verdict.reason) == (
+        assert (verdict.outcome, verdict.reason) == (
             "missing",
             "latency of dense tflite is missing for seed 1: run the pipeline to its end",
         )
-        assert _only(_limit("macs", "max", 1e9), table).verdict == "kept"
+        assert _only(_limit("macs", "max", 1e9), table).outcome == "kept"
         without = table.drop(columns="latency_ms")
-        assert _only(_limit("latency_ms", "max", 1), without).verdict == "missing"
+        assert _only(_limit("latency_ms", "max", 1), without).outcome == "missing"
 
     def test_a_reference_that_is_not_there_is_missing(self):
         rule = {"variant": "new", **_limit("latency_ms", "max_ratio", 1)}
@@ -396,17 +396,17 @@ class TestWhatIsJudged:
             "the baseline has no seed 1, 2 to compare dense tflite with: "
             'run it with the same seeds, or say seeds = "mean" in the rule'
         )
-        assert _only(rule, table, _table(_row())).verdict == "kept"
+        assert _only(rule, table, _table(_row())).outcome == "kept"
 
 
 class TestARun:
     def test_its_figures_are_those_of_the_comparison(self, tiny_run: Path):
-        table = figures(read_run(tiny_run))
+        table = judged_table(read_run(tiny_run))
         exact = pd.read_csv(tiny_run / "comparison.csv")
         pd.testing.assert_frame_equal(table[exact.columns], exact)
         rule = {"against": "dense", "macs": {"max_ratio": 1}, "accuracy": {"min": 0}}
         found = _judge(rule, table)
-        assert {each.verdict for each in found} == {"kept"}
+        assert {each.outcome for each in found} == {"kept"}
         assert all((tiny_run / each.source).is_file() for each in found)
         assert all(
             (tiny_run / each.source).is_file()
@@ -416,10 +416,10 @@ class TestARun:
     def test_what_the_pipeline_plans_is_asked_for_and_leftovers_are_not(self, tiny_run: Path):
         run = read_run(tiny_run)
         run.record["pipeline"]["variants"] = {"dense": [], "sparse": [], "later": []}
-        table = figures(run)
+        table = judged_table(run)
         assert list(dict.fromkeys(table["variant"])) == ["dense", "sparse", "later"]
         by_variant = {
-            each.variant: each.verdict
+            each.variant: each.outcome
             for each in _judge({"artifact": "tflite", **_limit("macs", "max", 1e12)}, table)
         }
         assert by_variant == {"dense": "kept", "sparse": "kept", "later": "missing"}

@@ -1,36 +1,32 @@
-"""How channels pass through each type of layer: one small rule a type, in a registry."""
+"""How channels pass through layers and operations: one module for all that does the same.
+
+A rule is registered by `channel_rule`; importing this package registers those of Keras.
+"""
 
 from tfprune.filters.rules import (
-    applications,
     attention,
-    grouped,
+    axes,
+    elementwise,
     linear,
-    merge,
+    nested,
     norm,
-    ops,
-    pointwise,
+    parts,
     recurrent,
-    refused,
-    shape,
-    spatial,
-    wrapped,
+    reduce,
 )
-from tfprune.filters.rules.registry import channel_rule, rule_for
+from tfprune.filters.rules.nested import follow
+from tfprune.filters.rules.registry import channel_rule
 
 __all__ = [
-    "applications",
     "attention",
+    "axes",
     "channel_rule",
-    "grouped",
+    "elementwise",
+    "follow",
     "linear",
-    "merge",
+    "nested",
     "norm",
-    "ops",
-    "pointwise",
+    "parts",
     "recurrent",
-    "refused",
-    "rule_for",
-    "shape",
-    "spatial",
-    "wrapped",
+    "reduce",
 ]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from keras import layers
 
-from tfprune.filters.channels import Channels, Trace
-from tfprune.filters.rules._common import activated, numpy
-from tfprune.filters.rules.registry import channel_rule, frozen
+from tfprune.filters.channels import Channels, Trace, float_values
+from tfprune.filters.rules.registry import channel_rule, refuse, refusing
 
 
 @channel_rule(layers.MultiHeadAttention)
@@ -22,9 +20,9 @@ def attention(trace: Trace, layer: Any, *inputs: Channels) -> Sequence[Channels]
     """
     given = _named(trace, inputs)
     if given is None:
-        return frozen(trace, "is called with more than query, value and key", *inputs)
+        return refuse(trace, "is called with more than query, value and key", *inputs)
     if len(getattr(layer, "_output_shape", None) or (0,)) > 1:
-        return frozen(trace, "gives several axes", *inputs)
+        return refuse(trace, "gives several axes", *inputs)
     for role, dense in (
         ("query", layer._query_dense),
         ("key", layer._key_dense),
@@ -35,7 +33,10 @@ def attention(trace: Trace, layer: Any, *inputs: Channels) -> Sequence[Channels]
             x = given[role] = trace.along(given[role], -1)
             trace.weight(dense.kernel, 0, x, "input")
     output = layer._output_dense
-    kernel, bias = numpy(output.kernel), numpy(output.bias) if output.bias is not None else 0.0
+    kernel, bias = (
+        float_values(output.kernel),
+        float_values(output.bias) if output.bias is not None else 0.0,
+    )
     silent = (kernel == 0).all(axis=tuple(range(kernel.ndim - 1)))
     made = trace.produce(-1, np.where(silent, bias, np.nan))
     trace.weight(output.kernel, -1, made, "filter")
@@ -45,8 +46,8 @@ def attention(trace: Trace, layer: Any, *inputs: Channels) -> Sequence[Channels]
         trace.number("output_shape", made, 0)
     else:
         trace.unite(made, given["query"])
-    # Whoever asks for the scores gets one more output, which has no channels.
-    return [made, *(trace.opaque(each.shape) for each in trace.call.outputs[1:])]
+    # With the scores there is one more output, which has no channels.
+    return [made, *(trace.opaque(tensor.shape) for tensor in trace.call.outputs[1:])]
 
 
 @channel_rule(layers.GroupQueryAttention)
@@ -65,49 +66,17 @@ def _named(trace: Trace, inputs: Sequence[Channels]) -> dict[str, Channels] | No
         **dict(zip(("query", "value", "key"), trace.call.args, strict=False)),
         **trace.call.kwargs,
     }
-    found = {
+    roles = {
         name: values[id(given[name])]
         for name in ("query", "value", "key")
         if id(given.get(name)) in values
     }
-    if "value" in found:
-        found.setdefault("key", found["value"])
-    known = {id(given.get(name)) for name in found}
-    return found if len(found) == 3 and values.keys() <= known else None
+    if "value" in roles:
+        roles.setdefault("key", roles["value"])
+    known = {id(given.get(name)) for name in roles}
+    return roles if len(roles) == 3 and values.keys() <= known else None
 
 
-@channel_rule(layers.EinsumDense)
-def einsum_dense(trace: Trace, layer: Any, x: Channels) -> Channels:
-    """Reads the channel axis where its kernel does, and makes channels on its last axis.
-
-    Any other equation is frozen.
-    """
-    sources, result = layer.equation.split("->")
-    source, weights = sources.split(",")
-    other = f"computes {layer.equation}, which has no rule"
-    if "." in layer.equation or (x.axis is None and source[-1] not in weights):
-        return frozen(trace, other, x)[0]
-    x = x if x.axis is not None else trace.along(x, -1)
-    assert x.axis is not None
-    read, last = source[x.axis], result[-1]
-    if read in result or read not in weights or last in source or last not in weights:
-        return frozen(trace, other, x)[0]
-    kernel = numpy(layer.kernel)
-    place = weights.index(last)
-    silent = (kernel == 0).all(axis=tuple(k for k in range(kernel.ndim) if k != place))
-    biased = layer.bias is not None
-    # A bias along several axes is no constant of a channel.
-    made = trace.produce(-1, np.where(silent & (not biased), 0.0, np.nan))
-    trace.weight(layer.kernel, weights.index(read), x, "input")
-    trace.weight(layer.kernel, place, made, "filter")
-    if biased:
-        if last not in layer.bias_axes:
-            return frozen(trace, other, x, made)[0]
-        at = layer.bias_axes.index(last)
-        trace.weight(layer.bias, at, made, "filter")
-        flat = np.moveaxis(numpy(layer.bias), at, 0).reshape(len(made), -1)
-        even = (flat == flat[:, :1]).all(axis=1) & silent
-        made = replace(made, constant=np.where(even, flat[:, 0], np.nan))
-    whole = isinstance(layer.partial_output_shape, int)
-    trace.number("output_shape", made, None if whole else len(made.shape) - 2)
-    return activated(trace, layer.activation, made)
+channel_rule(layers.Attention, layers.AdditiveAttention)(
+    refusing("compares whole channel vectors with each other")
+)

@@ -8,16 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers
+from keras.src.applications.convnext import LayerScale
 
-from tfprune.filters.channels import Channels, Trace
-from tfprune.filters.rules._common import numpy
-from tfprune.filters.rules.grouped import tied_within
-from tfprune.filters.rules.registry import channel_rule, frozen
-
-
-def _axes(axis: Any, rank: int) -> list[int]:
-    """The axes a layer's config names, counted from the front, in its order."""
-    return [each % rank for each in (axis if isinstance(axis, list | tuple) else [axis])]
+from tfprune.filters.channels import Channels, Trace, float_values
+from tfprune.filters.rules.arguments import axes_of
+from tfprune.filters.rules.linear import tied
+from tfprune.filters.rules.registry import channel_rule, refuse
 
 
 @channel_rule(layers.BatchNormalization)
@@ -27,18 +23,18 @@ def batch_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
     Along an axis other than the channels' every channel gets the same, and none is told from
     others.
     """
-    (axis,) = _axes(layer.axis, len(x.shape))
+    (axis,) = axes_of(layer.axis, len(x.shape))
     if x.axis not in (None, axis):
         return trace.passed(x.varying())
     x = trace.along(x, axis)
-    mean, variance = numpy(layer.moving_mean), numpy(layer.moving_variance)
+    mean, variance = float_values(layer.moving_mean), float_values(layer.moving_variance)
     gamma, beta = np.ones(len(x)), np.zeros(len(x))
     if layer.scale:
-        gamma = numpy(layer.gamma)
+        gamma = float_values(layer.gamma)
         trace.normalize(x)
         trace.weight(layer.gamma, 0, x, "scale")
     if layer.center:
-        beta = numpy(layer.beta)
+        beta = float_values(layer.beta)
         trace.weight(layer.beta, 0, x, "scale")
     trace.weight(layer.moving_mean, 0, x, "state")
     trace.weight(layer.moving_variance, 0, x, "state")
@@ -48,7 +44,7 @@ def batch_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
 
 def _over_axes(trace: Trace, layer: Any, x: Channels, gamma: Any, beta: Any) -> Channels:
     """Normalised over some axes of each example, then scaled and shifted along the same axes."""
-    axes = _axes(layer.axis, len(x.shape))
+    axes = axes_of(layer.axis, len(x.shape))
     if x.axis not in axes:
         return trace.passed(x.varying())
     trace.inexact(x, f"{layer.name} normalises over all channels")
@@ -82,15 +78,15 @@ def group_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
 
     A single group is a layer normalisation over everything: there a channel goes, inexactly.
     """
-    (axis,) = _axes(layer.axis, len(x.shape))
+    (axis,) = axes_of(layer.axis, len(x.shape))
     x = trace.along(x, axis)
     if layer.groups == 1:
         trace.inexact(x, f"{layer.name} normalises over all channels")
         constant = np.full(len(x), np.nan)
     else:
-        trace.number("groups", tied_within(trace, x, layer.groups))
-        gamma = numpy(layer.gamma) if layer.scale else np.ones(len(x))
-        beta = numpy(layer.beta) if layer.center else np.zeros(len(x))
+        trace.number("groups", tied(trace, x, layer.groups, whole=True))
+        gamma = float_values(layer.gamma) if layer.scale else np.ones(len(x))
+        beta = float_values(layer.beta) if layer.center else np.zeros(len(x))
         # A group of zeros has the mean zero.
         groups = x.constant.reshape(layer.groups, -1)
         silent = np.repeat((groups == 0).all(axis=1), groups.shape[1]) | (gamma == 0)
@@ -111,7 +107,7 @@ def normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
         trace.weight(layer.adapt_mean, place, x, "state")
         trace.weight(layer.adapt_variance, place, x, "state")
     elif len(layer._keep_axis) > 1:
-        return frozen(trace, "has numbers along several axes", x)[0]
+        return refuse(trace, "has numbers along several axes", x)[0]
     else:
         trace.listed("mean", x)
         trace.listed("variance", x)
@@ -123,12 +119,23 @@ def rescaling(trace: Trace, layer: Any, x: Channels) -> Channels:
     """A number for all channels, or a list with one for each."""
     if x.axis is None:
         return trace.passed(x)
-    sizes = {np.shape(each) for each in (layer.scale, layer.offset)} - {(), (1,)}
+    sizes = {np.shape(numbers) for numbers in (layer.scale, layer.offset)} - {(), (1,)}
     if sizes:
         last = keras.config.image_data_format() == "channels_last"
         if not last or x.axis != len(x.shape) - 1 or sizes != {(len(x),)}:
-            return frozen(trace, "has numbers along other axes than the channels'", x)[0]
+            return refuse(trace, "has numbers along other axes than the channels'", x)[0]
         trace.listed("scale", x)
         trace.listed("offset", x)
-    scale, offset = (np.asarray(each, np.float64) for each in (layer.scale, layer.offset))
+    scale, offset = (np.asarray(numbers, np.float64) for numbers in (layer.scale, layer.offset))
     return trace.passed(replace(x, constant=x.constant * scale + offset))
+
+
+@channel_rule(LayerScale)
+def layer_scale(trace: Trace, layer: Any, x: Channels) -> Channels:
+    """Each channel is scaled alone, along the last axis."""
+    x = trace.along(x, -1)
+    gamma = float_values(layer.gamma)
+    trace.weight(layer.gamma, 0, x, "scale")
+    trace.number("projection_dim", x)
+    # Zero times something that varies is still zero.
+    return trace.passed(replace(x, constant=np.where(gamma == 0, 0.0, x.constant * gamma)))

@@ -1,19 +1,29 @@
-"""What a run may cost and must reach: rules, as a file or as a pipeline's `[budget]` says them."""
+"""What a run may cost and must reach: the rules of a budget file or of a pipeline's `[budget]`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from tfprune.errors import UsageError, did_you_mean
+from tfprune.figures import Direction, Figure, judged
 from tfprune.report.run import RUN, Run
 from tfprune.validation import describe_error, read_toml
 
-# Limits that say how far from a reference, not where.
+# Limits that are distances from a reference.
 RELATIVE = ("max_drop", "max_rise", "min_ratio", "max_ratio")
 _UNITS = {
     "B": 1,
@@ -27,18 +37,20 @@ _UNITS = {
 }
 
 
-def _bytes(said: Any) -> Any:
+def _bytes(size: Any) -> Any:
     """A size in bytes, from a number or from text such as `30 KiB`."""
-    if not isinstance(said, str):
-        return said
-    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", said)
+    if not isinstance(size, str):
+        return size
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", size)
     if not parts:
-        raise ValueError(f'{said!r} is no size: give bytes, or text such as "30 KiB" or "1.5 MB"')
+        raise ValueError(
+            f'{size!r} is not a size: give bytes, or text such as "30 KiB" or "1.5 MB"'
+        )
     number, unit = parts.groups()
     if unit not in _UNITS:
-        # Whoever errs in a unit errs in its case.
-        near = {each.lower(): each for each in _UNITS}.get(unit.lower(), unit)
-        raise ValueError(f"{said!r} has the unknown unit {unit!r}: {did_you_mean(near, _UNITS)}")
+        # Mistakes in a unit are mostly mistakes in its case.
+        near = {known.lower(): known for known in _UNITS}.get(unit.lower(), unit)
+        raise ValueError(f"{size!r} has the unknown unit {unit!r}: {did_you_mean(near, _UNITS)}")
     return float(number) * _UNITS[unit]
 
 
@@ -76,94 +88,73 @@ class _Limits(_Table):
         return self
 
 
-class Shares(_Limits):
-    """Limits of a share, 0 to 1, that is better when higher.
-
-    Attributes:
-        min: the least it may be.
-        max: the most it may be.
-        max_drop: how far it may lie below the reference, absolute: 0.01 is one point.
-        min_ratio: the least it may be, divided by the reference.
-    """
-
-    min: Share | None = None
-    max: Share | None = None
-    max_drop: Share | None = None
-    min_ratio: _Number | None = None
-
-
-class Amounts(_Limits):
-    """Limits of an amount that is better when lower, in the figure's own unit.
-
-    Attributes:
-        min: the least it may be.
-        max: the most it may be.
-        max_rise: how far it may lie above the reference, absolute.
-        max_ratio: the most it may be, divided by the reference.
-    """
-
-    min: _Number | None = None
-    max: _Number | None = None
-    max_rise: _Number | None = None
-    max_ratio: _Number | None = None
+_BOUNDS = {
+    "min": "the least it may be.",
+    "max": "the most it may be.",
+    "max_drop": "how far it may lie below the reference, absolute: 0.01 of a share is one point.",
+    "min_ratio": "the least it may be, divided by the reference.",
+    "max_rise": "how far it may lie above the reference, absolute.",
+    "max_ratio": "the most it may be, divided by the reference.",
+}
+_KINDS: dict[str, tuple[Any, str, str]] = {
+    "Shares": (Share, "a share, 0 to 1,", ""),
+    "Sizes": (Size, "a size", ", in bytes or as text: `30 KiB`, `1.5 MB`"),
+    "Amounts": (_Number, "an amount", ", in the figure's own unit"),
+}
 
 
-class Sizes(_Limits):
-    """Limits like those of `Amounts`, in bytes or as text: `30 KiB`, `1.5 MB`."""
+@cache
+def _limits(kind: str, better: Direction) -> type[_Limits]:
+    """The table of limits for figures of a kind and a direction."""
+    number, what, unit = _KINDS[kind]
+    way = ("max_drop", "min_ratio") if better == "higher" else ("max_rise", "max_ratio")
+    names = ("min", "max", *way)
+    usual = (kind == "Shares") == (better == "higher")
+    fields: dict[str, Any] = {
+        name: ((_Number if name.endswith("_ratio") else number) | None, None) for name in names
+    }
+    return create_model(
+        kind if usual else f"{better.capitalize()}{kind}",
+        __base__=_Limits,
+        __module__=__name__,
+        __doc__=_attributes(
+            f"Limits of {what} that is better when {better}{unit}.",
+            {name: _BOUNDS[name] for name in names},
+        ),
+        **fields,
+    )
 
-    min: Size | None = None
-    max: Size | None = None
-    max_rise: Size | None = None
-    max_ratio: _Number | None = None
+
+def _limits_of(figure: Figure) -> type[_Limits]:
+    unit = figure.number.unit
+    kind = "Shares" if unit == "%" else "Sizes" if unit.endswith("iB") else "Amounts"
+    return _limits(kind, figure.better or "lower")
 
 
-class Rule(_Table):
-    """Limits for the artifacts of variants.
+def _attributes(title: str, meanings: Mapping[str, str]) -> str:
+    lines = [f"    {name}: {meaning}" for name, meaning in meanings.items()]
+    return "\n".join([title, "", "Attributes:", *lines])
 
-    Attributes:
-        variant: a variant's name, or a glob such as `weights-*`.
-        artifact: a format, or a glob such as `tflite*`.
-        against: what relative limits (`max_drop`, `max_rise`, `min_ratio`, `max_ratio`) compare
-            with: the same artifact of this variant of the same run. If not given, the same
-            artifact of the same variant of the baseline.
-        seeds: whether the mean over seeds is judged, or each seed, the worst of them told.
-        accuracy: of the artifact on the test set.
-        loss: likewise, in nats.
-        parameters: of the artifact.
-        nonzero: parameters that are not zero.
-        sparsity: share of zeros among the parameters.
-        macs: multiply-accumulates of one example.
-        bytes: the artifact's size.
-        bytes_gzip: its size compressed.
-        latency_ms: median time of one image, in milliseconds.
-    """
 
+class _Rule(_Table):
     variant: Glob = "*"
     artifact: Glob = "*"
     against: Name | None = None
     seeds: Literal["mean", "worst"] = "mean"
-    accuracy: Shares | None = None
-    loss: Amounts | None = None
-    parameters: Amounts | None = None
-    nonzero: Amounts | None = None
-    sparsity: Shares | None = None
-    macs: Amounts | None = None
-    bytes: Sizes | None = None
-    bytes_gzip: Sizes | None = None
-    latency_ms: Amounts | None = None
 
     def limits(self) -> Iterator[tuple[str, str, float]]:
         """Figure, limit and value of every limit, in the order of the figures."""
-        for figure in FIGURES:
-            table = getattr(self, figure)
+        for figure in judged():
+            table = getattr(self, figure.name)
             if table is not None:
-                yield from ((figure, name, value) for name, value in table.given())
+                yield from ((figure.name, name, value) for name, value in table.given())
 
     @model_validator(mode="after")
-    def _judges_something(self) -> Rule:
+    def _judges_something(self) -> _Rule:
         names = [name for _, name, _ in self.limits()]
         if not names:
-            raise ValueError(f"sets no limit: give one of {', '.join(FIGURES)}")
+            known = ", ".join(figure.name for figure in judged())
+            raise ValueError(f"sets no limit: give one of {known}")
         if self.against is None:
             return self
         if not set(names) & set(RELATIVE):
@@ -176,9 +167,30 @@ class Rule(_Table):
         return self
 
 
-FIGURES: tuple[str, ...] = tuple(
-    name for name in Rule.model_fields if name not in ("variant", "artifact", "against", "seeds")
-)
+if TYPE_CHECKING:
+    Rule = _Rule
+else:
+    # A field for each figure that a budget can limit.
+    Rule = create_model(
+        "Rule",
+        __base__=_Rule,
+        __module__=__name__,
+        __doc__=_attributes(
+            "Limits for the artifacts of variants.",
+            {
+                "variant": "a variant's name, or a glob such as `weights-*`.",
+                "artifact": "a format, or a glob such as `tflite*`.",
+                "against": "what relative limits (`max_drop`, `max_rise`, `min_ratio`, "
+                "`max_ratio`) compare\n        with: the same artifact of this variant of the "
+                "same run. If not given, the same\n        artifact of the same variant of the "
+                "baseline.",
+                "seeds": "whether the mean over seeds is judged, or each seed, of which the worst "
+                "counts.",
+                **{figure.name: f"{figure.meaning}." for figure in judged()},
+            },
+        ),
+        **{figure.name: (_limits_of(figure) | None, None) for figure in judged()},
+    )
 
 
 class Budget(_Table):
@@ -197,12 +209,16 @@ class Budget(_Table):
 def load_budget(path: str | Path) -> Budget:
     """Reads and checks a budget file.
 
+    Example:
+        >>> budget = load_budget("budget.toml")
+        >>> verdicts = judge(budget, judged_table(read_run("saved_models/digits")))
+
     Args:
         path: a TOML file of `[[rules]]`, or a pipeline file, whose `[budget]` is read.
 
     Raises:
         TfpruneError: the file cannot be read.
-        UsageError: it is no TOML, or says something a budget cannot; the message names the file,
+        UsageError: it is not TOML, or holds what a budget cannot hold; the message names the file,
             the key and what is allowed.
     """
     path = Path(path)

@@ -7,14 +7,15 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
+from tfprune import figures
 from tfprune.errors import did_you_mean
 from tfprune.report.budgets.budget import RELATIVE, Budget, Rule
-from tfprune.report.budgets.verdict import Verdict
-from tfprune.report.run import Run
+from tfprune.report.budgets.verdict import FLOORS, Outcome, Verdict
+from tfprune.report.run import LATENCY, Run
 from tfprune.report.tables import planned
 
 # Rounding of a sum or product must not break a limit that is met exactly.
@@ -23,8 +24,11 @@ _ROUNDING = 1e-12
 _Seeds = dict[int, float]
 
 
-def figures(run: Run) -> pd.DataFrame:
-    """The figures of what a run's pipeline plans: no less, and no more.
+def judged_table(run: Run) -> pd.DataFrame:
+    """The figures of exactly those artifacts that a run's pipeline plans.
+
+    Example:
+        >>> verdicts = judge(recorded_budget(run), judged_table(run))
 
     An artifact that is planned and not finished has a row without figures, since a rule for all
     variants must not pass without it. What an earlier pipeline left in the folder is left out.
@@ -48,12 +52,17 @@ def judge(
 ) -> list[Verdict]:
     """Judges every artifact that a rule names by every limit of the rule.
 
+    Example:
+        >>> budget = load_budget("budget.toml")
+        >>> for verdict in judge(budget, judged_table(run)):
+        ...     print(verdict.sentence)
+
     A figure that equals its limit keeps it. With several seeds a rule judges their mean, or each
     of them: then a relative limit compares a seed with the same seed of the reference.
 
     Args:
         budget: the rules.
-        table: what `figures` or `comparison` returned, of one run.
+        table: what `judged_table` or `comparison` returned, of one run.
         baseline: likewise, of the run that rules without `against` compare with.
 
     Returns:
@@ -69,7 +78,7 @@ def judge(
 
 
 class _MissingError(Exception):
-    """A figure is not there; the message says which, and what to do."""
+    """A figure is missing; the message says which one, and what to do."""
 
 
 class _Figures:
@@ -82,14 +91,14 @@ class _Figures:
             artifacts.setdefault(row["artifact"], {})[int(row["seed"])] = row
 
     def planned(self) -> dict[str, list[str]]:
-        """The artifacts of each variant, there or missing."""
+        """The artifacts of each variant, finished or missing."""
         return {variant: list(artifacts) for variant, artifacts in self._rows.items()}
 
     def of(self, variant: str, artifact: str, figure: str) -> _Seeds:
         """A figure by seed, in the order of seeds; NaN where it is missing."""
         rows = self._rows.get(variant, {}).get(artifact, {})
-        found = {seed: rows[seed].get(figure) for seed in sorted(rows)}
-        return {seed: math.nan if each is None else float(each) for seed, each in found.items()}
+        values = {seed: rows[seed].get(figure) for seed in sorted(rows)}
+        return {seed: math.nan if one is None else float(one) for seed, one in values.items()}
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class _Case:
     # Why there is nothing to judge, if that is known beforehand.
     reason: str = ""
 
-    def verdict(self, word: Literal["kept", "broken", "missing"], **known: Any) -> Verdict:
+    def verdict(self, outcome: Outcome, **known: Any) -> Verdict:
         return Verdict(
             rule=self.number,
             variant=self.variant,
@@ -115,7 +124,7 @@ class _Case:
             limit=self.limit,
             given=self.given,
             against=self.rule.against if self.limit in RELATIVE else None,
-            verdict=word,
+            outcome=outcome,
             **known,
         )
 
@@ -135,22 +144,22 @@ def _cases(number: int, rule: Rule, here: _Figures) -> Iterator[_Case]:
 
 
 def _targets(rule: Rule, planned: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, str]]:
-    """Variants and artifacts that a rule names; with a reason where there is none such.
+    """Variants and artifacts that a rule names; with a reason where none has that name.
 
     A glob of variants is for those that are delivered in a format the rule names: another variant
     is left out, as long as there is one to judge.
     """
-    variants = [each for each in planned if fnmatchcase(each, rule.variant)]
+    variants = [variant for variant in planned if fnmatchcase(variant, rule.variant)]
     if not variants:
         hint = did_you_mean(rule.variant, planned)
         reason = f"no variant of the run is called {rule.variant!r}: {hint}"
         yield rule.variant, rule.artifact, reason
-    found = {
-        variant: [each for each in planned[variant] if each and fnmatchcase(each, rule.artifact)]
+    matches = {
+        variant: [form for form in planned[variant] if form and fnmatchcase(form, rule.artifact)]
         for variant in variants
     }
-    some = any(found.values())
-    for variant, artifacts in found.items():
+    some = any(matches.values())
+    for variant, artifacts in matches.items():
         for artifact in artifacts:
             yield variant, artifact, ""
         if "" in planned[variant]:
@@ -162,11 +171,14 @@ def _targets(rule: Rule, planned: Mapping[str, Sequence[str]]) -> Iterator[tuple
 
 
 def mistakes(budget: Budget, planned: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """What of a budget fits nothing that a pipeline plans, a line a mistake.
+    """The mistakes of a budget that can be seen before anything is run: names that match nothing.
 
     Args:
         budget: the rules.
         planned: the formats that each variant is delivered in.
+
+    Returns:
+        One line a mistake.
     """
     for number, rule in enumerate(budget.rules, start=1):
         targets = list(_targets(rule, planned))
@@ -178,7 +190,7 @@ def mistakes(budget: Budget, planned: Mapping[str, Sequence[str]]) -> Iterator[s
             if not others:
                 reasons.append(_alone(rule))
             reasons += [
-                _nothing_there(rule.against, form)
+                _not_exported(rule.against, form)
                 for _, form in others
                 if form not in planned[rule.against]
             ]
@@ -186,10 +198,10 @@ def mistakes(budget: Budget, planned: Mapping[str, Sequence[str]]) -> Iterator[s
 
 
 def _no_reference(against: str, variants: Iterable[str]) -> str:
-    return f"against = {against!r} is no variant of the run: {did_you_mean(against, variants)}"
+    return f"against = {against!r} is not a variant of the run: {did_you_mean(against, variants)}"
 
 
-def _nothing_there(against: str, artifact: str) -> str:
+def _not_exported(against: str, artifact: str) -> str:
     return (
         f"{against} has no {artifact} to compare with: export it there too, "
         "or compare with a variant that has it"
@@ -198,8 +210,8 @@ def _nothing_there(against: str, artifact: str) -> str:
 
 def _alone(rule: Rule) -> str:
     return (
-        f"{rule.variant!r} is no variant but {rule.against!r}, which it is compared with: "
-        "name another one"
+        f"{rule.variant!r} matches only {rule.against!r}, which it is compared with: "
+        "name another variant"
     )
 
 
@@ -208,37 +220,37 @@ def _judged(case: _Case, here: _Figures, before: _Figures | None) -> Verdict:
         if case.reason:
             raise _MissingError(case.reason)
         values = here.of(case.variant, case.artifact, case.figure)
-        _whole(case, values, case.variant, "run the pipeline to its end")
+        _require_all(case, values, case.variant, "run the pipeline to its end")
         others = _reference(case, here, before) if case.limit in RELATIVE else None
         pairs = _pairs(case, values, others)
     except _MissingError as missing:
         return case.verdict("missing", reason=str(missing))
-    # The pair with the least margin speaks for all; a mean is a single pair.
+    # The pair with the least margin is the one that is judged; a mean is a single pair.
     margin, bound, value, reference, seed = min(
-        (*_weighed(case.limit, case.given, value, reference), value, reference, seed)
+        (*_margin(case.limit, case.given, value, reference), value, reference, seed)
         for seed, (value, reference) in pairs.items()
     )
-    each = case.rule.seeds == "worst" and len(values) > 1
-    spread = statistics.stdev(values.values()) if len(values) > 1 and not each else None
+    worst = case.rule.seeds == "worst" and len(values) > 1
+    spread = statistics.stdev(values.values()) if len(values) > 1 and not worst else None
     return case.verdict(
         "kept" if margin >= 0 else "broken",
         value=value,
         deviation=spread,
         seeds=len(values),
-        worst_seed=seed if each else None,
+        worst_seed=seed if worst else None,
         reference=None if others is None else reference,
         bound=bound,
         margin=margin,
-        source=_source(case, [seed] if each else list(values)),
+        source=_source(case, [seed] if worst else list(values)),
     )
 
 
-def _whole(case: _Case, values: _Seeds, whose: str, do: str) -> None:
+def _require_all(case: _Case, values: _Seeds, owner: str, advice: str) -> None:
     lacking = [str(seed) for seed, value in values.items() if not math.isfinite(value)]
     if lacking:
-        title = case.verdict("missing").title
+        title = figures.figure(case.figure).title
         raise _MissingError(
-            f"{title} of {whose} {case.artifact} is missing for seed {', '.join(lacking)}: {do}"
+            f"{title} of {owner} {case.artifact} is missing for seed {', '.join(lacking)}: {advice}"
         )
 
 
@@ -250,12 +262,12 @@ def _reference(case: _Case, here: _Figures, before: _Figures | None) -> _Seeds:
             raise _MissingError(_no_reference(against, here.planned()))
         values = here.of(against, artifact, case.figure)
         if not values:
-            raise _MissingError(_nothing_there(against, artifact))
-        _whole(case, values, against, "run the pipeline to its end")
+            raise _MissingError(_not_exported(against, artifact))
+        _require_all(case, values, against, "run the pipeline to its end")
         return values
     if before is None:
         raise _MissingError(
-            f"{case.verdict('missing').title} of {case.variant} {artifact} has nothing to be "
+            f"{figures.figure(case.figure).title} of {case.variant} {artifact} has nothing to be "
             'compared with: give a baseline, or say against = "VARIANT" in the rule'
         )
     values = before.of(case.variant, artifact, case.figure)
@@ -264,7 +276,7 @@ def _reference(case: _Case, here: _Figures, before: _Figures | None) -> _Seeds:
             f"the baseline has no {artifact} of {case.variant}: give one that has it, "
             'or say against = "VARIANT" in the rule'
         )
-    _whole(case, values, f"the baseline's {case.variant}", "give a baseline that has it")
+    _require_all(case, values, f"the baseline's {case.variant}", "give a baseline that has it")
     return values
 
 
@@ -285,7 +297,7 @@ def _pairs(case: _Case, values: _Seeds, others: _Seeds | None) -> dict[int, tupl
     return {seed: (value, others[seed]) for seed, value in values.items()}
 
 
-def _weighed(limit: str, given: float, value: float, reference: float) -> tuple[float, float]:
+def _margin(limit: str, given: float, value: float, reference: float) -> tuple[float, float]:
     """The margin, negative where the limit is broken, and what the limit comes to."""
     bound = {
         "min": given,
@@ -295,7 +307,7 @@ def _weighed(limit: str, given: float, value: float, reference: float) -> tuple[
         "min_ratio": reference * given,
         "max_ratio": reference * given,
     }[limit]
-    floor = limit in ("min", "max_drop", "min_ratio")
+    floor = limit in FLOORS
     margin = value - bound if floor else bound - value
     equal = abs(margin) <= _ROUNDING * (abs(bound) + abs(reference))
     return (0.0 if equal else margin), bound
@@ -303,5 +315,6 @@ def _weighed(limit: str, given: float, value: float, reference: float) -> tuple[
 
 def _source(case: _Case, seeds: list[int]) -> str:
     """The record that a figure is read from; a glob where it is a mean of several."""
-    folder = "latency" if case.figure == "latency_ms" else case.variant
+    timed = figures.figure(case.figure).source == "latency"
+    folder = LATENCY if timed else case.variant
     return f"{folder}/seed-{seeds[0] if len(seeds) == 1 else '*'}/record.json"

@@ -1,16 +1,25 @@
-"""Training curves, drawn."""
+"""Training curves: the histories of a variant's steps, joined end to end and drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from tfprune.report.html.chains import Chain
-from tfprune.report.html.figure import canvas, colour, inline, label, panel, round_numbers, style
+from tfprune.report.html.svg import (
+    canvas,
+    colour,
+    inline,
+    panel,
+    round_numbers,
+    short_name,
+    style,
+)
+from tfprune.report.run import Delivery
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,31 +27,115 @@ if TYPE_CHECKING:
 WIDTH, _LEFT, _RIGHT, _GAP, _NAMES = 360, 46, 12, 24, 30
 # Metric, title, height of its panel in points.
 _PANELS = (("accuracy", "accuracy", 120), ("loss", "loss", 84), ("sparsity", "zeros", 44))
+METRICS = ("accuracy", "val_accuracy", "loss", "val_loss", "sparsity")
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The axes that the figures of several chains share, so that they can be compared."""
+class Stretch:
+    """Where a step lies in its chain, in epochs from the chain's begin."""
+
+    step: str
+    begin: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One variant's training.
+
+    Attributes:
+        variant: its name.
+        stretches: the steps in order; one that does not train has no epochs.
+        histories: a frame a seed: `at` (epochs from the chain's begin) and `METRICS`, NaN where a
+            step did not record one.
+        removals: `at` and the validation accuracy right after channels were removed, a row each.
+    """
+
+    variant: str
+    stretches: tuple[Stretch, ...]
+    histories: tuple[pd.DataFrame, ...]
+    removals: tuple[tuple[int, float], ...]
+
+    @property
+    def epochs(self) -> int:
+        """Of all steps together."""
+        return sum(stretch.epochs for stretch in self.stretches)
+
+
+def chain(deliveries: Sequence[Delivery]) -> Chain:
+    """Joins the histories of a variant's steps.
+
+    Args:
+        deliveries: one variant, a delivery a seed.
+    """
+    stretches: list[Stretch] = []
+    parts: list[list[pd.DataFrame]] = [[] for _ in deliveries]
+    removals: list[tuple[int, float]] = []
+    begin = 0
+    # A step begins where the longest of all seeds' steps before it ends.
+    for steps in zip_longest(*(delivery.steps for delivery in deliveries)):
+        longest = 0
+        there = [(seed, step) for seed, step in enumerate(steps) if step is not None]
+        for seed, step in there:
+            frame = _history(step.record.get("history") or {})
+            longest = max(longest, len(frame))
+            frame.insert(0, "at", np.arange(begin + 1, begin + 1 + len(frame)))
+            parts[seed].append(frame)
+            after = (step.record.get("validation_accuracy") or {}).get("removed")
+            if after is not None:
+                removals.append((begin, float(after)))
+        stretches.append(Stretch(str(there[0][1].record["step"]), begin, longest))
+        begin += longest
+    return Chain(
+        deliveries[0].variant,
+        tuple(stretches),
+        tuple(_joined(frames) for frames in parts),
+        tuple(removals),
+    )
+
+
+def _history(history: dict[str, list[float]]) -> pd.DataFrame:
+    length = max((len(history[metric]) for metric in METRICS if metric in history), default=0)
+    missing = [float("nan")] * length
+    return pd.DataFrame({metric: history.get(metric, missing) for metric in METRICS}, dtype=float)
+
+
+def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    # Empty frames would change the types of joined ones.
+    filled = [frame for frame in frames if len(frame)]
+    if not filled:
+        return pd.DataFrame(columns=["at", *METRICS], dtype=float)
+    return pd.DataFrame(
+        {
+            column: np.concatenate([frame[column].to_numpy(float) for frame in filled])
+            for column in ("at", *METRICS)
+        }
+    )
+
+
+@dataclass(frozen=True)
+class SharedAxes:
+    """The axes that the plots of several chains share, so that they can be compared."""
 
     accuracy: tuple[float, float]
     loss: tuple[float, float]
     sparsity: bool
 
 
-def limits(chains: Sequence[Chain]) -> Limits:
+def shared_axes(chains: Sequence[Chain]) -> SharedAxes:
     """Limits within which all chains can be drawn.
 
     Args:
         chains: at least one.
     """
-    every = pd.concat([history for each in chains for history in each.histories])
+    every = pd.concat([history for chain in chains for history in chain.histories])
     accuracy = _finite(every, "accuracy")
-    drops = np.array([after for each in chains for _, after in each.removals], float)
+    drops = np.array([after for chain in chains for _, after in chain.removals], float)
     loss = _finite(every, "loss")
     # The axis is logarithmic: a loss of exactly 0 has no place on it.
     loss = loss[loss > 0]
     lowest = min(accuracy.min(initial=1.0), drops.min(initial=1.0))
-    return Limits(
+    return SharedAxes(
         (max(0.0, lowest - 0.05), 1.03),
         (loss.min() / 1.4, loss.max() * 1.4) if len(loss) else (0.1, 1.0),
         bool(every["sparsity"].notna().any()),
@@ -54,7 +147,7 @@ def _finite(frame: pd.DataFrame, metric: str) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def curves(chain: Chain, shared: Limits, salt: str) -> str:
+def curves(chain: Chain, shared: SharedAxes, salt: str) -> str:
     """Draws a chain: accuracy, loss, and the share of zeros where any chain has it.
 
     Args:
@@ -65,7 +158,7 @@ def curves(chain: Chain, shared: Limits, salt: str) -> str:
     Returns:
         An SVG element.
     """
-    panels = [each for each in _PANELS if each[0] != "sparsity" or shared.sparsity]
+    panels = [entry for entry in _PANELS if entry[0] != "sparsity" or shared.sparsity]
     height = _NAMES + sum(size + _GAP for *_, size in panels) + 16
     with style(salt):
         figure = canvas(WIDTH, height)
@@ -100,7 +193,7 @@ def _title(chain: Chain) -> str:
     return f"Training of {chain.variant}: {steps}; {chain.epochs} epochs, {ending}."
 
 
-def _scale(axes: Axes, metric: str, shared: Limits) -> None:
+def _scale(axes: Axes, metric: str, shared: SharedAxes) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     percent = FuncFormatter(lambda value, _: f"{value:.0%}" if value <= 1 + 1e-9 else "")
@@ -168,7 +261,7 @@ def _step_names(axes: Axes, chain: Chain) -> None:
 
     Where they do not fit, their numbers stand there: the caption has the names.
     """
-    names = [label(stretch.step, 16) for stretch in chain.stretches]
+    names = [short_name(stretch.step, 16) for stretch in chain.stretches]
     if not _fits(axes, chain, names):
         names = [str(number) for number in range(1, len(names) + 1)]
         if not _fits(axes, chain, names):
@@ -201,3 +294,30 @@ def _fits(axes: Axes, chain: Chain, names: Sequence[str]) -> bool:
             return False
         ends[trains] = right
     return True
+
+
+def section(variants: Sequence[Sequence[Delivery]]) -> dict[str, Any]:
+    """What the page shows of training: the curves of each variant.
+
+    Args:
+        variants: the deliveries of each variant.
+    """
+    chains = [chain(deliveries) for deliveries in variants]
+    trained = [one for one in chains if one.epochs]
+    shared = shared_axes(trained) if trained else None
+    return {
+        "figures": [
+            (one, _numbered_steps(one), curves(one, shared, f"training-{place}"))
+            for place, one in enumerate(trained)
+            if shared
+        ],
+        "untrained": [one.variant for one in chains if not one.epochs],
+        "removals": any(one.removals for one in trained),
+        "zeros": bool(shared and shared.sparsity),
+    }
+
+
+def _numbered_steps(chain: Chain) -> str:
+    return ", ".join(
+        f"{number} {stretch.step}" for number, stretch in enumerate(chain.stretches, start=1)
+    )

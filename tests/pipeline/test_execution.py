@@ -1,0 +1,64 @@
+"""A task does what its step says, with the images that it says."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+
+from tfprune.errors import TfpruneError
+from tfprune.pipeline import Pipeline, execution
+from tfprune.pipeline.execution import Executor, _read_model
+from tfprune.pipeline.plan import plan
+
+
+@pytest.mark.parametrize(
+    ("ends", "images"),
+    [
+        ({"kind": "quantize", "images": 33}, 33),
+        ({"kind": "quantize", "images": 7, "to": "int16x8"}, 7),
+        ({"kind": "export", "formats": ["tflite-int8"], "images": 41}, 41),
+        ({"kind": "quantize"}, 200),
+        (None, 200),
+    ],
+)
+def test_calibration_sees_as_many_training_images_as_the_step_says(
+    ends, images, digits, tmp_path, monkeypatch
+):
+    """All 200 that there are, where the default is more."""
+    chain = ["dense", *(["last"] if ends else [])]
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "it",
+            "formats": ["tflite-int8"],
+            "data": {"name": "digits"},
+            "model": {"name": "vgg"},
+            "steps": {"dense": {"kind": "train", "epochs": 1}, **({"last": ends} if ends else {})},
+            "variants": {"it": chain},
+        }
+    )
+    seen = {}
+
+    def export(model, folder, formats, *, representative_data, comparison_data):
+        seen[tuple(formats)] = representative_data
+        # What calibrates a file does not judge it, and test images do neither.
+        assert comparison_data is digits.validation.images
+        return []
+
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    monkeypatch.setattr(execution, "export", export)
+    monkeypatch.setattr(Executor, "_model", lambda self, task: model)
+    delivery = next(task for task in plan(pipeline, tmp_path, "x") if task.kind == "delivery")
+    Executor(pipeline, tmp_path, digits, "commit").do(delivery, None, None, tmp_path)
+    ((formats, found),) = seen.items()
+    assert formats == tuple(pipeline.delivered("it")[1])
+    assert len(found) == images
+    assert (found == digits.train.images[:images]).all()
+
+
+def test_a_model_that_an_earlier_step_left_and_that_is_gone_or_damaged(tmp_path):
+    path = tmp_path / "model.keras"
+    with pytest.raises(TfpruneError, match=r"model\.keras is missing: delete its folder"):
+        _read_model(path)
+    path.write_bytes(b"PK")
+    with pytest.raises(TfpruneError, match=r"model\.keras is damaged .*: delete its folder"):
+        _read_model(path)

@@ -1,0 +1,143 @@
+"""What a model is compared and calibrated on: images by the name of the input they go to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from tfprune.errors import UsageError
+from tfprune.formats import Feeds, Tensor
+from tfprune.formats.runtime import random_feeds
+from tfprune.formats.signature import tensor_names
+from tfprune.formats.source import spread
+
+# One array for the only input; for several a list in the model's order, or by their names.
+Data = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
+
+COMPARED_IMAGES = 256
+# With fewer, none can be spared from calibration.
+LEAST_EXAMPLES = 20
+# One of so many is held back from calibration, for the comparison.
+_HELD_BACK = 4
+# Maps have many outputs an example; so many numbers in all tell as much as more would.
+_COMPARED_OUTPUTS = 1 << 24
+_FEWEST = 8
+
+
+def by_input(model: keras.Model, data: Data, argument: str = "representative_data") -> Feeds:
+    """Checks data for a model and says which input gets what.
+
+    Args:
+        model: A built Sequential or Functional model.
+        data: See `Data`; shape `(n, ...)` each.
+        argument: What the caller calls it, for messages.
+
+    Returns:
+        The data by the names that exported files give the inputs.
+
+    Raises:
+        UsageError: It does not fit the model.
+    """
+    names = tensor_names(model)[0]
+    if len(names) == 1 and isinstance(data, Mapping) and len(data) == 1:
+        parts = list(data.values())
+    elif len(names) == 1:
+        parts = [np.asarray(data)]
+    elif isinstance(data, Mapping):
+        known = [x.name for x in model.inputs]
+        if set(data) not in (set(known), set(names)):
+            raise UsageError(
+                f"{argument} is for {', '.join(data)}: give one array for each of "
+                f"{', '.join(known)}"
+            )
+        parts = [data[name] for name in (known if set(data) == set(known) else names)]
+    else:
+        parts = list(data)
+        if len(parts) != len(names):
+            raise UsageError(
+                f"{argument} has {len(parts)} parts: give one array for each of "
+                f"{', '.join(names)}, in this order"
+            )
+    feeds = {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
+    for x, (name, images) in zip(model.inputs, feeds.items(), strict=True):
+        _check(model.name, name, tuple(x.shape[1:]), images, argument)
+    if len({len(images) for images in feeds.values()}) > 1:
+        raise UsageError(f"{argument} has parts of different lengths: give equally many")
+    return feeds
+
+
+def held_back(feeds: Feeds) -> tuple[Feeds, Feeds | None]:
+    """Splits examples into those that calibrate and those that a calibrated file is compared on.
+
+    Which ones is drawn once and for all: every fourth one of data that go through the classes in
+    turn would be of the same few classes.
+
+    Args:
+        feeds: Equally many examples for each input.
+
+    Returns:
+        Three of four examples to calibrate, and the fourth to compare; all of them and None
+        where there are fewer than `LEAST_EXAMPLES`.
+    """
+    count = min(len(images) for images in feeds.values())
+    if count < LEAST_EXAMPLES:
+        return feeds, None
+    order = np.random.default_rng(0).permutation(count)
+    for_comparison, for_calibration = np.split(order, [count // _HELD_BACK])
+    calibration, comparison = (
+        {name: images[np.sort(places)] for name, images in feeds.items()}
+        for places in (for_calibration, for_comparison)
+    )
+    return calibration, comparison
+
+
+def compared(model: keras.Model, feeds: Feeds) -> Feeds:
+    """Those that an artifact is compared on: at most `COMPARED_IMAGES`, evenly spread."""
+    each = sum(math.prod(size or 1 for size in y.shape[1:]) for y in model.outputs)
+    most = max(_FEWEST, min(COMPARED_IMAGES, _COMPARED_OUTPUTS // max(each, 1)))
+    return {name: spread(images, most) for name, images in feeds.items()}
+
+
+def random_pixels(model: keras.Model, inputs: tuple[Tensor, ...]) -> Feeds:
+    """Random pixels 0..255 for a model, the same ones each time.
+
+    Args:
+        model: The model.
+        inputs: What it takes.
+
+    Raises:
+        UsageError: It takes images of any size.
+    """
+    for x, each in zip(model.inputs, inputs, strict=True):
+        if None in each.shape[1:]:
+            raise UsageError(
+                f"the model takes images of any size {tuple(x.shape[1:])}: "
+                "give representative_data to run it on"
+            )
+    return random_feeds(inputs, COMPARED_IMAGES)
+
+
+def _check(
+    model: str, name: str, shape: tuple[int | None, ...], images: np.ndarray, argument: str
+) -> None:
+    if images.dtype.kind not in "fiu" or not images.shape or not len(images):
+        fine = False
+    else:
+        fine = bool(np.isfinite(images).all())
+    if not fine:
+        raise UsageError(
+            f"{argument} has shape {images.shape} and dtype {images.dtype}: "
+            "give at least one image of finite numbers"
+        )
+    got = images.shape[1:]
+    fits = len(got) == len(shape) and all(
+        want in (None, size) for want, size in zip(shape, got, strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            f"an image of shape {got} does not fit input {name} of model '{model}': "
+            f"it takes {shape}"
+        )

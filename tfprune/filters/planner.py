@@ -1,0 +1,151 @@
+"""The stages in which a target is approached while a model trains, each planned when it begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfprune.filters.groups import ChannelGroups
+from tfprune.filters.importance import Importance, scores
+from tfprune.filters.plan import keeping_cost
+from tfprune.filters.targets import Target, counted_cost
+from tfprune.filters.unit_weights import removable_units
+from tfprune.training.schedule import Schedule, sparsity_at
+
+_NEVER = int(np.iinfo(np.int32).max)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What shall be dead, and by when.
+
+    Attributes:
+        dying: bool (units,), the units that shall be dead at the end, in the order of
+            `removable_units`.
+        end: the state before the update of this number, counted from 0.
+        last: whether the target is met, and no later stage takes anything away.
+    """
+
+    dying: np.ndarray
+    end: int
+    last: bool = False
+
+
+class Progress(NamedTuple):
+    """How far a training is.
+
+    Attributes:
+        updates: of the optimizer, so far.
+        alive: bool (units,), the units that live, in the order of `removable_units`.
+        gradients: float32 (units,), the squares of gradient times weight, summed over the updates
+            of the stage; zeros where nothing collects them.
+    """
+
+    updates: int
+    alive: np.ndarray
+    gradients: np.ndarray
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training runs, in updates of the optimizer.
+
+    Attributes:
+        schedule: the share of the cost that is gone at an update; it needs tfmot's `begin_step`,
+            `end_step` and `frequency`, which are the stages.
+        per_epoch: updates in an epoch.
+    """
+
+    schedule: Schedule
+    per_epoch: int
+
+
+class StagePlanner:
+    """Plans which units die in each stage of a training, so that a target is met at its end.
+
+    With the importance `taylor` the scores come from the gradients of the training itself, which
+    do not outlive an epoch, so that they need not be saved: after the beginning of an epoch comes
+    a stage that only collects them, and no stage goes beyond the end of the epoch.
+
+    Args:
+        groups: the channel groups of the model; its weights are looked at when a stage begins.
+        target: the share to keep of `filters`, `macs` or `params`.
+        importance: what is removed first, see `tfprune.slim`.
+        round_to: the sizes of groups become multiples of this where they shrink.
+        course: how the training runs.
+    """
+
+    def __init__(
+        self,
+        groups: ChannelGroups,
+        target: Target,
+        importance: Importance,
+        round_to: int,
+        course: Course,
+    ) -> None:
+        self._groups = groups
+        self._units = removable_units(groups)
+        self._target = target
+        self._importance = importance
+        self._round_to = round_to
+        self._course = course
+        self._collects = importance == "taylor"
+        self._epoch_end = 0
+
+    def first_stage(self, progress: Progress) -> Stage:
+        """The stage that begins with an epoch; nothing of the epochs before is needed for it."""
+        if not self._collects:
+            return self.stage(progress)
+        self._epoch_end = progress.updates + self._course.per_epoch
+        rule: Any = self._course.schedule
+        collecting = min(rule.frequency, max(1, self._course.per_epoch // 2))
+        return Stage(self._none(), progress.updates + collecting)
+
+    def stage(self, progress: Progress) -> Stage:
+        """The stage that begins now."""
+        stage = self._scheduled(progress)
+        if self._collects and not stage.last:
+            return Stage(stage.dying, min(stage.end, self._epoch_end))
+        return stage
+
+    def _scheduled(self, progress: Progress) -> Stage:
+        rule: Any = self._course.schedule
+        step = progress.updates
+        if step < rule.begin_step:
+            return Stage(self._none(), rule.begin_step)
+        if step >= rule.end_step:
+            # A target that its last stage could not plan for is met a stage later.
+            dying = self._dying(rule.end_step, progress)
+            if dying.any():
+                return Stage(dying, step + rule.frequency)
+            return Stage(dying, _NEVER, last=True)
+        passed = (step - rule.begin_step) // rule.frequency + 1
+        end = min(rule.begin_step + passed * rule.frequency, rule.end_step)
+        return Stage(self._dying(end, progress), end)
+
+    def _none(self) -> np.ndarray:
+        return np.zeros(self._units.size, bool)
+
+    def _dying(self, end: int, progress: Progress) -> np.ndarray:
+        """The units that live and must die for no more to be left than the schedule allows."""
+        ranked = self._scores(progress.gradients)
+        # What is dead goes first, whatever it scores: it will not come back.
+        ranked[self._units[~progress.alive]] = -1.0
+        name = self._target.name
+        cost = counted_cost(self._groups, name)
+        keep = 1 - sparsity_at(self._course.schedule, end)
+        plan = keeping_cost(self._groups, ranked, cost, keep, name, self._round_to)
+        return ~plan.alive[self._units] & progress.alive
+
+    def _scores(self, gradients: np.ndarray) -> np.ndarray:
+        if not self._collects:
+            return scores(self._groups, self._importance)
+        return scores(self._groups, lambda groups: self._spread(np.sqrt(gradients)))
+
+    def _spread(self, values: np.ndarray) -> np.ndarray:
+        """Values of the removable units as values of all units; the others have 0."""
+        spread = np.zeros(self._groups.unit_count)
+        spread[self._units] = values
+        return spread

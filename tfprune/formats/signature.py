@@ -1,0 +1,86 @@
+"""What exported files call the inputs, outputs and layers of a Keras model."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+
+import keras
+
+from tfprune.model.graph import functional, named_layers
+
+# What serving clients call a single input and output.
+INPUT_NAME = "image"
+OUTPUT_NAME = "output_0"
+
+
+def tensor_names(model: keras.Model) -> tuple[list[str], list[str]]:
+    """What exported files call a model's inputs and outputs, in the model's order.
+
+    Args:
+        model: A Sequential or Functional model. One input is `image`, one output `output_0`, as
+            serving clients expect; where there are several, they have their names in Keras.
+    """
+    inputs = [x.name for x in model.inputs] if len(model.inputs) > 1 else [INPUT_NAME]
+    outputs = model.output_names if len(model.outputs) > 1 else [OUTPUT_NAME]
+    return _distinct(inputs), _distinct(outputs)
+
+
+def flattened(model: keras.Model) -> keras.Model:
+    """The same graph, with a list in and a list out, however the model nests them."""
+    return keras.Model(list(model.inputs), list(model.outputs))
+
+
+def layers_in(model: keras.Model, names: Iterable[str]) -> str:
+    """The layers of a model that operations in its graph belong to, as words for a message.
+
+    Args:
+        model: A Sequential or Functional model.
+        names: Such as `"functional/conv2d/convolution"`.
+
+    Returns:
+        Such as `" in layer 'conv2d'"`; empty where no layer has such a name.
+    """
+    parts = {part for name in names for part in name.split("/")}
+    # Where a layer is called once more, TensorFlow counts behind its name.
+    parts |= {re.sub(r"_\d+$", "", part) for part in parts}
+    known = [path.split("/")[-1] for path in named_layers(model)]
+    found = [f"'{name}'" for name in dict.fromkeys(known) if _plain(name) in parts]
+    return f" in layer {' or '.join(found)}" if found else ""
+
+
+@contextlib.contextmanager
+def plain_names(model: keras.Model) -> Iterator[None]:
+    """Lets a model and its layers have names that TensorFlow takes for scopes of a graph.
+
+    Keras allows any, such as "模型" or "my model".
+
+    Args:
+        model: A Sequential or Functional model.
+    """
+    named = [model, *model._flatten_layers(include_self=False), *functional(model).operations]
+    before = [(each, each.name) for each in named]
+    for each, name in before:
+        each.name = _plain(name)
+    try:
+        yield
+    finally:
+        for each, name in before:
+            each.name = name
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return plain if plain[:1].isalnum() else f"x{plain}"
+
+
+def _distinct(names: list[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        # A serving signature's names are identifiers.
+        clean = fresh = _plain(name)
+        while fresh in found:
+            fresh = f"{clean}_{len(found)}"
+        found.append(fresh)
+    return found

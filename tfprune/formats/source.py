@@ -1,0 +1,166 @@
+"""What files are written from: a copy of a model that carries nothing of its training."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from tfprune.errors import TfpruneError, UsageError, one_line
+from tfprune.formats.runtime import Feeds
+from tfprune.model.cloning import config_of, copy_weights, from_config
+from tfprune.model.loading import importable
+
+Ends = Literal["int8", "float"]
+
+_TRAINING_ONLY = ("_regularizer", "_constraint")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a format is written from.
+
+    Attributes:
+        model: A finished model.
+        name: Stem of the files' names.
+        scratch: A directory that is removed after the export.
+        representative_data: Training images, shape `(n, h, w, c)`, those of several inputs by
+            their names in the exported files, or None.
+        io: Whether integer formats take and give integers, or float32.
+    """
+
+    model: keras.Model
+    name: str
+    scratch: Path
+    representative_data: np.ndarray | Feeds | None
+    io: Ends = "int8"
+
+    @functools.cached_property
+    def saved_model(self) -> Path:
+        """A SavedModel of the model, exported once for all formats that start from it."""
+        from tfprune.formats.savedmodel import write_saved_model
+
+        directory = self.scratch / "saved_model"
+        write_saved_model(self.model, directory)
+        return directory
+
+    @functools.cached_property
+    def keras_file(self) -> Path:
+        """The model's `.keras` export, which also names the model by its hash."""
+        from tfprune.formats.keras_file import write_keras
+
+        path = self.scratch / "model.keras"
+        write_keras(self.model, path)
+        return path
+
+
+def spread(images: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the images, evenly spread over all of them."""
+    if len(images) <= most:
+        return images
+    return images[np.linspace(0, len(images) - 1, most).round().astype(int)]
+
+
+def finished(model: keras.Model) -> keras.Model:
+    """Rebuilds a model without optimizer, compile settings, and tfprune's objects.
+
+    Regularizers and constraints of tfprune do nothing at inference; without them the file opens
+    where tfprune is not installed. Those of Keras and of the user stay. Layers that trained in
+    mixed precision compute in float32, as their weights are stored: TFLite's builtin operators
+    know no float16.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Returns:
+        A new, uncompiled model with the same names and weights.
+
+    Raises:
+        UsageError: The model is subclassed or was never built.
+        TfpruneError: It cannot be rebuilt from its config, or has a layer of tfprune.
+    """
+    if not getattr(model, "inputs", None):
+        raise UsageError(
+            f"model '{getattr(model, 'name', model)}' cannot be exported: "
+            "give a Sequential or Functional model that was built with its input shape"
+        )
+    found = config_of(model)
+    try:
+        copy = from_config(model, replace(found, config=_without_ours(found.config, found.objects)))
+        copy_weights(model, copy)
+    except UsageError:
+        raise
+    # from_config raises whatever a layer's constructor raises.
+    except Exception as error:
+        raise TfpruneError(
+            f"model '{model.name}' cannot be rebuilt from its config ({one_line(error)}): "
+            "register its custom layers with keras.saving.register_keras_serializable"
+        ) from error
+    return copy
+
+
+def mixed_precision(layer: keras.Layer) -> bool:
+    """Whether a model, or any layer in it, computes in another dtype than its weights have."""
+    children = getattr(layer, "layers", None)
+    if children:
+        return any(mixed_precision(child) for child in children)
+    return layer.compute_dtype != layer.variable_dtype
+
+
+def custom_modules(model: keras.Model) -> list[str]:
+    """Modules that register what a model's config names: a `.keras` file needs them imported.
+
+    Args:
+        model: A Sequential or Functional model.
+
+    Returns:
+        Their names, or paths of files, as `import_layers` takes them; `"__main__"`
+        among them where a script or a notebook defines a layer, which no other Python can import.
+    """
+    registered = (
+        value
+        for value in config_of(model).objects.values()
+        if keras.saving.get_registered_object(keras.saving.get_registered_name(value)) is value
+    )
+    return sorted({importable(value.__module__) for value in registered})
+
+
+def _without_ours(config: Any, objects: Mapping[str, Any]) -> Any:
+    """A config without tfprune's regularizers and constraints; `objects` are what it names."""
+    if isinstance(config, dict):
+        if _is_mixed(config):
+            return {**config, "config": {"name": "float32"}}
+        if _is_ours(config, objects):
+            raise TfpruneError(
+                f"the model carries tfprune's {config.get('class_name')}: finish pruning before "
+                "export"
+            )
+        return {
+            key: None
+            if key.endswith(_TRAINING_ONLY) and _is_ours(value, objects)
+            else _without_ours(value, objects)
+            for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return type(config)(_without_ours(value, objects) for value in config)
+    return config
+
+
+def _is_mixed(config: dict[str, Any]) -> bool:
+    return config.get("class_name") == "DTypePolicy" and str(
+        config.get("config", {}).get("name")
+    ).startswith("mixed_")
+
+
+def _is_ours(value: Any, objects: Mapping[str, Any]) -> bool:
+    if not isinstance(value, dict):
+        return False
+    known = objects.get(str(value.get("registered_name")))
+    registered = keras.saving.get_registered_name(known) if isinstance(known, type) else ""
+    homes = (str(getattr(known, "__module__", "")), str(registered))
+    return any(home.split(">")[0].split(".")[0] == "tfprune" for home in homes)

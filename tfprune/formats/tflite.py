@@ -1,0 +1,267 @@
+"""The `.tflite` file, run by the LiteRT interpreter: TensorFlow is not needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from tfprune.errors import TfpruneError, one_line
+from tfprune.formats.runtime import Feeds, Runner, Runtime, StoredWeights, Tensor, described
+from tfprune.formats.tflite_file import TFLiteFile
+
+# Larger batches were no faster: Python is called rarely enough.
+_BATCH = 16
+_MOST_WORKERS = 8
+# What the activations of all batches under way may take together.
+_BATCH_BYTES = 1 << 28
+# Kernels may add floats in another order for another batch size.
+_SAME = 1e-3
+
+
+def quantize(x: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """Casts real values to a tensor's dtype, by its own quantization parameters.
+
+    Args:
+        x: Real values, any shape.
+        details: One entry of the interpreter's `get_input_details()`.
+
+    Returns:
+        Same shape, the tensor's dtype; values out of its range are clipped, as saturating casts do.
+    """
+    dtype = np.dtype(details["dtype"])
+    if dtype.kind not in "iu":
+        return x.astype(dtype)
+    if x.dtype == np.uint8 and x.size > 256:
+        # Bytes have 256 values only: quantizing those and looking them up is several times faster.
+        table = quantize(np.arange(256, dtype=np.float32), details)
+        if dtype.itemsize > 1:
+            return table[x]
+        # NumPy would turn every byte into an index of 8 bytes first.
+        return np.frombuffer(x.tobytes().translate(table.tobytes()), dtype).reshape(x.shape)
+    scale, zero_point = details["quantization"]
+    limits = np.iinfo(dtype)
+    real = x.astype(np.float32) / scale if scale else x
+    return np.clip(np.rint(real) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def dequantize(q: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """Turns a tensor's stored values into float32 real values; inverse of `quantize`.
+
+    Args:
+        q: Stored values, any shape.
+        details: One entry of the interpreter's `get_output_details()`.
+    """
+    scale, zero_point = details["quantization"]
+    if not scale:
+        return q.astype(np.float32)
+    return (q.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+def open_file(path: Path, threads: int) -> Runtime:
+    """Opens a `.tflite` file."""
+    return TFLiteRuntime(path, path.read_bytes(), threads)
+
+
+class TFLiteRuntime(Runtime):
+    """A TFLite model with any number of inputs and outputs.
+
+    `predict` gives each thread an interpreter of its own, which runs whole batches where the graph
+    allows it. Whether a graph treats the images of a batch one by one is tried on the first batch:
+    where outputs differ, every image runs alone.
+
+    Args:
+        path: The file, for messages.
+        content: Its content, or that of the `.tflite` file that it holds.
+        threads: Threads of the single-image call; `predict` uses one interpreter a core, up to 8.
+
+    Raises:
+        TfpruneError: The file is damaged, or an operator in it cannot be run here.
+    """
+
+    def __init__(self, path: Path, content: bytes, threads: int = 1) -> None:
+        # A flatbuffer's identifier follows the 4-byte offset of its root.
+        if content[4:8] != b"TFL3":
+            raise TfpruneError(
+                f"{path} is not a TFLite model: give a .tflite file, or export it again"
+            )
+        self.name = path.name
+        self.threads = threads
+        self._path = path
+        self._content = content
+        interpreter = self._fresh(threads)
+        try:
+            self._inputs, self._outputs = _ends(interpreter)
+        # A name that is not text.
+        except (RuntimeError, ValueError) as error:
+            raise self._failure(error) from error
+        if not all(len(details["shape_signature"]) for details in self._inputs.values()):
+            raise TfpruneError(f"{path} takes a single number: give a model that takes images")
+        # A file that promises one batch size only may mix images when resized: keep to it.
+        self.inputs, self.outputs = (
+            tuple(_tensor(name, details) for name, details in end.items())
+            for end in (self._inputs, self._outputs)
+        )
+        # The first single-image call takes it: a second one would double the memory.
+        self._spare: Interpreter | None = interpreter
+        self._resizable: bool | None = None
+        if not any(None in each.shape[1:] for each in self.inputs):
+            # Shows at once whether it runs; a free size may not fit the graph until it is set.
+            self._allocate(interpreter, [tuple(n or 1 for n in x.shape) for x in self.inputs])
+        self.format = self._read(TFLiteFile.format)
+
+    def weights(self) -> Iterator[StoredWeights]:
+        """The file's constants."""
+        yield from self._read(lambda file: list(file.constants()))
+
+    def macs(self) -> int | None:
+        """Counted in the file's operators."""
+        return self._read(TFLiteFile.macs)
+
+    def _read(self, ask: Callable[[TFLiteFile], Any]) -> Any:
+        try:
+            return ask(TFLiteFile(self._content))
+        # The interpreter may run what does not make sense as a table of weights.
+        except (ValueError, IndexError, TypeError, struct.error) as error:
+            raise TfpruneError(
+                f"{self._path} contradicts itself ({one_line(error)}): do not trust this file"
+            ) from error
+
+    def _fresh(self, threads: int) -> Interpreter:
+        try:
+            # From memory the interpreter verifies the whole flatbuffer, so that a truncated file
+            # raises here and cannot crash the process later.
+            return Interpreter(model_content=self._content, num_threads=threads)
+        except (RuntimeError, ValueError) as error:
+            raise self._failure(error) from error
+
+    def _allocate(self, interpreter: Interpreter, shapes: Sequence[tuple[int, ...]]) -> None:
+        try:
+            for details, shape in zip(self._inputs.values(), shapes, strict=True):
+                interpreter.resize_tensor_input(details["index"], shape)
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise self._failure(error) from error
+        # A delegate that took over operators is listed as one; Python gives no other than XNNPACK.
+        names = {operator["op_name"] for operator in interpreter._get_ops_details()}
+        self.delegate = "XNNPACK" if "DELEGATE" in names else "none"
+
+    def _failure(self, error: Exception) -> TfpruneError:
+        return TfpruneError(
+            f"{self._path} cannot be run by TFLite ({one_line(error)}): export it again"
+        )
+
+    def _worker(self) -> Runner:
+        """Runs batches on an interpreter of its own, with one thread."""
+        interpreter = self._fresh(1)
+        allocated: list[tuple[int, ...]] = []
+
+        def run(feeds: Feeds) -> Feeds:
+            nonlocal allocated
+            shapes = [feeds[name].shape for name in self._inputs]
+            if allocated != shapes:
+                self._allocate(interpreter, shapes)
+                allocated = shapes
+            for name, details in self._inputs.items():
+                interpreter.set_tensor(details["index"], quantize(feeds[name], details))
+            try:
+                interpreter.invoke()
+            except (RuntimeError, ValueError) as error:
+                raise self._failure(error) from error
+            count, found = shapes[0][0], {}
+            for name, details in self._outputs.items():
+                y = found[name] = dequantize(interpreter.get_tensor(details["index"]), details)
+                if len(y) != count:
+                    raise self._failure(ValueError(f"{count} images gave {len(y)} outputs"))
+            return found
+
+        return run
+
+    def _run(self, feeds: Feeds) -> Feeds:
+        return self._worker()(feeds)
+
+    def _runners(self, feeds: Feeds, batch_size: int) -> tuple[int, Sequence[Runner]]:
+        workers = worker_count()
+        size = self.fixed_batch or min(batch_size, _BATCH, self._most_in_memory(workers))
+        if not self.fixed_batch and not self._takes_batches(
+            {name: x[:size] for name, x in feeds.items()}
+        ):
+            size = 1
+        batches = -(-min(len(x) for x in feeds.values()) // size)
+        return size, [self._worker() for _ in range(min(workers, batches))]
+
+    def _most_in_memory(self, workers: int) -> int:
+        each = max(1, self._read(TFLiteFile.activation_bytes))
+        return max(1, _BATCH_BYTES // (workers * each))
+
+    def _takes_batches(self, batch: Feeds) -> bool:
+        """Whether a batch gives what its first and last image give alone."""
+        if self._resizable is None and min(len(x) for x in batch.values()) > 1:
+            alone = self._worker()
+            first, last = (
+                alone({name: x[place] for name, x in batch.items()})
+                for place in (slice(0, 1), slice(-1, None))
+            )
+            try:
+                together = self._worker()(batch)
+            except TfpruneError:
+                # Some graphs hold a reshape to one example and cannot be resized.
+                self._resizable = False
+                return False
+            self._resizable = all(
+                _same(together[y.name][[0, -1]], np.concatenate([first[y.name], last[y.name]]), y)
+                for y in self.outputs
+            )
+        return self._resizable is not False
+
+    def _prepare_one(self, feeds: Feeds) -> Callable[[], np.ndarray]:
+        interpreter, self._spare = self._spare or self._fresh(self.threads), None
+        ((name, details),) = self._inputs.items()
+        (output,) = (each["index"] for each in self._outputs.values())
+        self._allocate(interpreter, [feeds[name].shape])
+        x = quantize(feeds[name], details)
+
+        def call() -> np.ndarray:
+            interpreter.set_tensor(details["index"], x)
+            interpreter.invoke()
+            return interpreter.get_tensor(output)
+
+        return call
+
+
+def _ends(interpreter: Interpreter) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Details of inputs and outputs by the names of the signature, or the tensors' own."""
+    signatures = interpreter.get_signature_list()
+    if len(signatures) == 1:
+        runner = interpreter.get_signature_runner(next(iter(signatures)))
+        return runner.get_input_details(), runner.get_output_details()
+    ends = (interpreter.get_input_details(), interpreter.get_output_details())
+    inputs, outputs = ({details["name"]: details for details in end} for end in ends)
+    return inputs, outputs
+
+
+def _tensor(name: str, details: dict[str, Any]) -> Tensor:
+    scale, zero_point = details["quantization"]
+    plain = described(name, details["shape_signature"], np.dtype(details["dtype"]).name)
+    if not scale:
+        return plain
+    return dataclasses.replace(plain, scale=float(scale), zero_point=int(zero_point))
+
+
+def _same(found: np.ndarray, wanted: np.ndarray, output: Tensor) -> bool:
+    # One step of a quantized output is a difference; float outputs differ by rounding.
+    slack = 0.0 if output.scale else _SAME * float(np.abs(wanted).max())
+    return bool(np.allclose(found, wanted, rtol=0.0, atol=slack, equal_nan=True))
+
+
+def worker_count() -> int:
+    """Threads that `predict` uses, with an interpreter each: the cores of this process, up to 8."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(_MOST_WORKERS, cores)

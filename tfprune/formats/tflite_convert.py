@@ -1,0 +1,277 @@
+"""Writes TFLite files, with builtin operators only.
+
+Recurrent layers are a case of their own: TFLite has loops for one example at a time, and cannot
+calibrate them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.lite.python.convert_phase import ConverterError
+
+from tfprune.errors import TfpruneError
+from tfprune.formats.runtime import Feeds
+from tfprune.formats.savedmodel import holds_loop, write_saved_model
+from tfprune.formats.signature import layers_in, tensor_names
+from tfprune.formats.source import Ends, Source, spread
+from tfprune.model.cloning import config_of, copy_weights, from_config
+from tfprune.quiet import quiet
+
+# Ranges hardly move after some hundred images, and calibration runs them one by one.
+CALIBRATION_IMAGES = 500
+_MISSING = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+_PLACE = re.compile(r'"([\w/.-]+)(?:@|")')
+# Each step is a copy of the layer's operators: a second of sound in steps of 10 ms, and some more.
+MOST_STEPS = 256
+# Kinds that calibrate, and the type of their activations.
+INTEGER = {
+    "int8": (tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.int8),
+    "int16x8": (
+        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+        tf.int16,
+    ),
+}
+
+
+def write(source: Source, path: Path, kind: str) -> None:
+    """Writes a `.tflite` file.
+
+    Args:
+        source: The model.
+        path: Where to.
+        kind: See `converted`.
+
+    Raises:
+        TfpruneError: TFLite has no operator for a layer, or a sparse file would be larger than a
+            plain one.
+    """
+    content = converted(source, kind)
+    if kind == "sparse" and len(content) >= len(plain := converted(source, "float32")):
+        raise TfpruneError(
+            f"tflite-sparse would take {len(content):,} bytes and plain tflite takes "
+            f"{len(plain):,}: prune more weights, or export tflite"
+        )
+    path.write_bytes(content)
+
+
+def converted(source: Source, kind: str) -> bytes:
+    """The model as TFLite, converted once for all formats that hold it.
+
+    A recurrent model takes one example at a time: over an open batch TFLite has no loop.
+
+    Args:
+        source: The model.
+        kind: `"float32"`; `"float16"` weights; `"dynamic"`, int8 weights with activations quantized
+            while it runs; `"sparse"`, float32 weights stored without their zeros; `"int8"`
+            throughout; or `"int16x8"`, int16 activations with int8 weights.
+
+    Raises:
+        TfpruneError: TFLite has no operator for a layer, or cannot calibrate it.
+    """
+    path = source.scratch / f"{kind}.tflite"
+    if path.exists():
+        return path.read_bytes()
+    model = source.model
+    saved_model = source.saved_model
+    if has_loops(model):
+        saved_model = _one_at_a_time(source, unroll=kind in INTEGER)
+    if kind in INTEGER and holds_loop(saved_model):
+        raise TfpruneError(
+            f"model '{model.name}' computes in a loop, and TFLite cannot calibrate "
+            "one: export tflite or tflite-dynamic, or write the loop out"
+        )
+    try:
+        batch = model.inputs[0].shape[0] or 1
+        content = convert(saved_model, kind, _calibration(source), source.io, batch)
+    except MissingOperatorError as error:
+        raise TfpruneError(
+            f"TFLite has no builtin operator for {', '.join(error.operators)}"
+            f"{layers_in(model, error.places)}: "
+            "leave TFLite out, or replace the layers that use it"
+        ) from error
+    path.write_bytes(content)
+    return content
+
+
+def _one_at_a_time(source: Source, unroll: bool) -> Path:
+    """A SavedModel of a recurrent model for one example at a time."""
+    directory = source.scratch / ("unrolled" if unroll else "looping")
+    if not directory.exists():
+        model = unrolled(source.model) if unroll else source.model
+        write_saved_model(model, directory, batch=1)
+    return directory
+
+
+def _calibration(source: Source) -> Feeds | None:
+    """Representative data by the names of the SavedModel's inputs, in their dtypes."""
+    data = source.representative_data
+    if data is None:
+        return None
+    names = tensor_names(source.model)[0]
+    by_name = data if isinstance(data, dict) else {names[0]: data}
+    return {
+        name: by_name[name].astype(keras.backend.standardize_dtype(x.dtype))
+        for name, x in zip(names, source.model.inputs, strict=True)
+    }
+
+
+class MissingOperatorError(Exception):
+    """TFLite has no builtin operator for some of a model's.
+
+    Args:
+        operators: Their names.
+        places: Names of operations in the graph, some of which may be those that use them.
+    """
+
+    def __init__(self, operators: list[str], places: list[str]) -> None:
+        super().__init__(", ".join(operators))
+        self.operators = operators
+        self.places = places
+
+
+def convert(
+    saved_model: Path,
+    kind: str,
+    feeds: Feeds | None = None,
+    io: Ends = "int8",
+    batch: int = 1,
+) -> bytes:
+    """Converts with TFLite's builtin operators only.
+
+    Weights are quantized symmetrically and per channel (Jacob et al., arXiv:1712.05877;
+    Krishnamoorthi, arXiv:1806.08342), so that a zero stays exactly zero; to float16 they are
+    rounded, which keeps zeros too.
+
+    Args:
+        saved_model: A SavedModel directory.
+        kind: See `converted`.
+        feeds: Training images by the name of the input they go to, in its dtype. int8 and int16x8
+            need them: at most `CALIBRATION_IMAGES`, evenly spread, set the ranges of the
+            activations.
+        io: Whether an int8 or int16x8 file takes and gives integers, or float32.
+        batch: Images that the model takes at once, where it takes no other number.
+
+    Returns:
+        The file's content, the same bytes for the same SavedModel.
+
+    Raises:
+        MissingOperatorError: An operation of the model has no builtin operator.
+    """
+    # from_concrete_functions leaves Keras 3 variables as resources, which calibration cannot read.
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    if kind == "sparse":
+        # Beside Optimize.DEFAULT it would write files that fail when their tensors are allocated.
+        converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    elif kind != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if kind == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if kind in INTEGER:
+        assert feeds is not None  # export asks for them
+        operators, dtype = INTEGER[kind]
+        converter.representative_dataset = _examples(feeds, batch)
+        converter.target_spec.supported_ops = [operators]
+        if io == "int8":
+            converter.inference_input_type = converter.inference_output_type = dtype
+    return _convert(converter)
+
+
+def _examples(feeds: Feeds, batch: int) -> Callable[[], Iterator[Feeds]]:
+    fewer = {name: spread(images, CALIBRATION_IMAGES) for name, images in feeds.items()}
+    count = min(len(images) for images in fewer.values())
+
+    def examples() -> Iterator[Feeds]:
+        for start in range(0, count, batch):
+            # The last batch is filled up with the first images.
+            places = np.arange(start, start + batch) % count
+            yield {name: images[places] for name, images in fewer.items()}
+
+    return examples
+
+
+def _convert(converter: tf.lite.TFLiteConverter) -> bytes:
+    try:
+        with quiet():
+            return converter.convert()
+    except ConverterError as error:
+        said = str(error)
+        missing = sorted(set(_MISSING.findall(said)))
+        if not missing and "tensor list" in said:
+            missing = ["a loop over a list of tensors"]
+        if not missing:
+            raise
+        places = [place for place in _PLACE.findall(said) if "/" in place]
+        raise MissingOperatorError(missing, places) from error
+
+
+def has_loops(model: keras.Model) -> bool:
+    """Whether a layer of a model loops over steps, wherever it is nested.
+
+    Args:
+        model: A finished model.
+    """
+    return any(True for _ in _looping(model))
+
+
+def unrolled(model: keras.Model) -> keras.Model:
+    """The same model without loops: each step of its recurrent layers is a part of the graph.
+
+    TensorFlow's calibration crashes on loops.
+
+    Args:
+        model: A finished model.
+
+    Raises:
+        TfpruneError: A layer has an open number of steps, too many, or cannot be unrolled.
+    """
+    for layer in _looping(model):
+        steps = _steps(layer)
+        if "unroll" not in layer.get_config() or isinstance(layer, _convolutional()):
+            raise TfpruneError(
+                f"layer '{layer.name}' ({type(layer).__name__}) loops over its steps, and TFLite "
+                "cannot calibrate a loop: export tflite, or tflite-dynamic, instead of integers"
+            )
+        if steps is None or steps > MOST_STEPS:
+            said = "an open number of" if steps is None else f"{steps:,}"
+            raise TfpruneError(
+                f"layer '{layer.name}' has {said} steps, and integer formats need each step in "
+                f"the graph: fix them to at most {MOST_STEPS}, or export tflite or tflite-dynamic"
+            )
+    found = config_of(model)
+    twin = from_config(model, dataclasses.replace(found, config=_with_unroll(found.config)))
+    copy_weights(model, twin)
+    return twin
+
+
+def _looping(model: keras.Model) -> Iterator[keras.layers.RNN]:
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll:
+            yield layer
+
+
+def _convolutional() -> tuple[type, ...]:
+    return (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
+
+
+def _steps(layer: keras.layers.RNN) -> int | None:
+    built = layer.get_build_config() or {}
+    shapes = [shape for shape in built.values() if shape]
+    return shapes[0][1] if shapes else None
+
+
+def _with_unroll(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {
+            key: True if key == "unroll" else _with_unroll(value) for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return type(config)(_with_unroll(value) for value in config)
+    return config

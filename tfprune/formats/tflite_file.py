@@ -1,0 +1,206 @@
+"""What a TFLite file itself says: its constants, its format, its multiply-accumulates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfprune.formats.runtime import StoredWeights, stored
+
+_TYPES = schema.TensorType
+_FLOATS = {_TYPES.FLOAT32: np.float32, _TYPES.FLOAT16: np.float16}
+_INTEGERS = {
+    _TYPES.INT4: np.int8,
+    _TYPES.INT8: np.int8,
+    _TYPES.UINT8: np.uint8,
+    _TYPES.INT16: np.int16,
+    _TYPES.INT32: np.int32,
+    _TYPES.INT64: np.int64,
+}
+# Bytes of one number of an activation.
+ITEM_BYTES = {
+    _TYPES.FLOAT32: 4,
+    _TYPES.FLOAT16: 2,
+    _TYPES.INT32: 4,
+    _TYPES.UINT8: 1,
+    _TYPES.INT64: 8,
+    _TYPES.BOOL: 1,
+    _TYPES.INT16: 2,
+    _TYPES.INT8: 1,
+}
+_CODES = schema.BuiltinOperator
+# Where their kernel stands among the inputs, and whose positions it is applied at.
+_KERNELS = {
+    _CODES.CONV_2D: (1, "output"),
+    _CODES.DEPTHWISE_CONV_2D: (1, "output"),
+    _CODES.CONV_3D: (1, "output"),
+    _CODES.FULLY_CONNECTED: (1, "output"),
+    _CODES.TRANSPOSE_CONV: (1, "input"),
+}
+# They repeat what other subgraphs or their own steps do, and how often is not known.
+_UNKNOWN = {
+    _CODES.WHILE,
+    _CODES.IF,
+    _CODES.CALL,
+    _CODES.CALL_ONCE,
+    _CODES.CUSTOM,
+    _CODES.BATCH_MATMUL,
+    _CODES.LSTM,
+    _CODES.RNN,
+    _CODES.SVDF,
+    _CODES.UNIDIRECTIONAL_SEQUENCE_LSTM,
+    _CODES.UNIDIRECTIONAL_SEQUENCE_RNN,
+    _CODES.BIDIRECTIONAL_SEQUENCE_LSTM,
+    _CODES.BIDIRECTIONAL_SEQUENCE_RNN,
+}
+
+
+class TFLiteFile:
+    """A TFLite flatbuffer that the interpreter has verified.
+
+    Args:
+        content: The bytes.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._model = schema.Model.GetRootAs(content, 0)
+
+    def constants(self) -> Iterator[StoredWeights]:
+        """Stored floats and quantized integers, a buffer that several tensors share once.
+
+        Shapes and other plain integers are left out. A quantized value stands for zero where it
+        equals its zero point.
+        """
+        seen = set()
+        for tensor in self._tensors():
+            buffer = self._model.Buffers(tensor.Buffer())
+            dtype = _FLOATS.get(tensor.Type()) or (
+                _quantized(tensor) and _INTEGERS.get(tensor.Type())
+            )
+            if not dtype or tensor.Buffer() in seen or not buffer.DataLength():
+                continue
+            seen.add(tensor.Buffer())
+            yield _weights(tensor, buffer.DataAsNumpy(), dtype)
+
+    def format(self) -> str:
+        """The name of the export format that the tensors show."""
+        activations: set[int] = set()
+        constants: set[int] = set()
+        sparse = False
+        for tensor in self._tensors():
+            constant = self._model.Buffers(tensor.Buffer()).DataLength()
+            if constant:
+                sparse = sparse or tensor.Sparsity() is not None
+            if _quantized(tensor) or tensor.Type() in _FLOATS:
+                (constants if constant else activations).add(tensor.Type())
+        integer = activations & set(_INTEGERS)
+        if _TYPES.INT16 in integer:
+            return "tflite-int16x8"
+        if integer:
+            return "tflite-int8"
+        if sparse:
+            return "tflite-sparse"
+        if _TYPES.FLOAT16 in constants:
+            return "tflite-float16"
+        return "tflite-dynamic" if constants & set(_INTEGERS) else "tflite"
+
+    def macs(self) -> int | None:
+        """Multiply-accumulates of one example, of the operators that have a kernel.
+
+        Returns:
+            The count by the convention of `tfprune.macs`, or None where an input's size is open
+            or an operator's work is not known from its shapes.
+        """
+        if self._model.SubgraphsLength() != 1:
+            return None
+        graph = self._model.Subgraphs(0)
+        total = 0
+        for i in range(graph.InputsLength()):
+            signature = graph.Tensors(graph.Inputs(i)).ShapeSignatureAsNumpy()
+            if np.any(np.asarray(signature)[1:] == -1):
+                return None
+        for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
+            number = operator_code(self._model, operator)
+            if number in _UNKNOWN:
+                return None
+            if number in _KERNELS:
+                total += _macs(graph, operator, number)
+        return total
+
+    def activation_bytes(self) -> int:
+        """Bytes of all tensors that are computed, one image's part; none of them reuses memory."""
+        return sum(
+            ITEM_BYTES.get(tensor.Type(), 2) * math.prod(_shape(tensor)[1:])
+            for tensor in self._tensors()
+            if not self._model.Buffers(tensor.Buffer()).DataLength()
+        )
+
+    def _tensors(self) -> Iterator[Any]:
+        for graph in (self._model.Subgraphs(i) for i in range(self._model.SubgraphsLength())):
+            yield from (graph.Tensors(i) for i in range(graph.TensorsLength()))
+
+
+def operator_code(model: Any, operator: Any) -> int:
+    """The number of an operator among TFLite's builtin ones.
+
+    Args:
+        model: The flatbuffer's root.
+        operator: One of its operators.
+    """
+    code = model.OperatorCodes(operator.OpcodeIndex())
+    # Files of old converters have the deprecated field only.
+    return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+
+
+def _quantized(tensor: Any) -> bool:
+    quantization = tensor.Quantization()
+    return quantization is not None and quantization.ScaleLength() > 0
+
+
+def _shape(tensor: Any) -> list[int]:
+    # Python's numbers do not overflow; a scalar has no shape at all.
+    return [int(size) for size in tensor.ShapeAsNumpy()] if tensor.ShapeLength() else []
+
+
+def _weights(tensor: Any, data: np.ndarray, dtype: Any) -> StoredWeights:
+    name = tensor.Name().decode(errors="replace")
+    four = tensor.Type() == _TYPES.INT4
+    values = _nibbles(data, math.prod(_shape(tensor))) if four else data.view(dtype)
+    quantization = tensor.Quantization()
+    if _quantized(tensor) and quantization.ZeroPointLength() and tensor.Sparsity() is None:
+        zero = quantization.ZeroPointAsNumpy()
+        if len(zero) > 1:
+            # One zero point a channel: it runs along the quantized dimension only.
+            values = values.reshape(_shape(tensor))
+            values = np.moveaxis(values, quantization.QuantizedDimension(), -1)
+        return StoredWeights(
+            name, values.size, 4 if four else 8 * values.itemsize, values[values != zero]
+        )
+    found = stored(name, values)
+    # Sparse storage leaves zeros out: the shape knows how many there were.
+    size = found.size if tensor.Sparsity() is None else math.prod(_shape(tensor))
+    return StoredWeights(name, size, 4 if four else found.bits, found.living)
+
+
+def _nibbles(data: np.ndarray, size: int) -> np.ndarray:
+    """int4 values, two a byte, the lower half first, as int8."""
+    pairs = np.stack([(data << 4).view(np.int8) >> 4, data.view(np.int8) >> 4], axis=-1)
+    return pairs.reshape(-1)[:size]
+
+
+def _macs(graph: Any, operator: Any, code: int) -> int:
+    place, where = _KERNELS[code]
+    kernel = _shape(graph.Tensors(operator.Inputs(place)))
+    # TRANSPOSE_CONV reads the shape of what it gives first.
+    source = operator.Inputs(2) if where == "input" else operator.Outputs(0)
+    shape = _shape(graph.Tensors(source))
+    if code == _CODES.FULLY_CONNECTED:
+        # Without keep_num_dims the rows of several steps stand in the batch.
+        inputs = graph.Tensors(graph.Inputs(0))
+        batch = (_shape(inputs) or [1])[0]
+        return math.prod(kernel) * math.prod(shape[:-1]) // max(1, batch)
+    return math.prod(kernel) * math.prod(shape[1:-1])

@@ -1,0 +1,260 @@
+"""Does the tasks of a run, and times a few steps for a forecast. Importing it loads TensorFlow."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfprune import data, training, zoo
+from tfprune.artifacts import export, write_manifest, write_run_manifest
+from tfprune.errors import TfpruneError
+from tfprune.files import RECORD, write_text
+from tfprune.formats import load
+from tfprune.measure import evaluate, parameters, sparsity, time_files
+from tfprune.model import counting
+from tfprune.model.loading import load as load_model
+from tfprune.pipeline import provenance
+from tfprune.pipeline.forecast import Probe
+from tfprune.pipeline.plan import Task
+from tfprune.pipeline.spec import ModelSpec, Pipeline
+from tfprune.pipeline.steps import Context
+from tfprune.pipeline.steps.training import TrainingStep, kept_model
+from tfprune.report import render
+from tfprune.report.records import DeliveryRecord, read_record
+
+# Enough rounds for a steady median, little enough to be quick beside the training.
+_LATENCY_ROUNDS = 200
+# Of a probe: the first steps trace and allocate.
+_PROBE_WARMUP_STEPS = 3
+_PROBE_TIMED_STEPS = 12
+_PROBE_VALIDATION_IMAGES = 512
+
+
+def build_model(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Model:
+    """The model that a pipeline starts from.
+
+    Args:
+        spec: a name of the zoo, whose normalisation is taken from the training images, or a file.
+        dataset: the images.
+        seed: of the initial weights.
+
+    Raises:
+        UsageError: an option is unknown or impossible.
+        TfpruneError: the file cannot be read, or pretrained weights cannot be fetched.
+    """
+    if spec.path is not None:
+        return load_model(spec.path)
+    mean, std = data.statistics(dataset.train)
+    return zoo.build(
+        spec.name,
+        dataset.image_shape,
+        len(dataset.classes),
+        mean=mean.tolist(),
+        std=std.tolist(),
+        seed=seed,
+        **spec.options,
+    )
+
+
+def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
+    """Builds the model of a pipeline, and times its first training a little.
+
+    Args:
+        pipeline: what would be run.
+        dataset: its images.
+
+    Returns:
+        The seconds that an epoch would take on this machine now, and the model's size.
+    """
+    model = build_model(pipeline.model, dataset, pipeline.seeds[0])
+    step = next((each for each in pipeline.steps.values() if isinstance(each, TrainingStep)), None)
+    if step is None:
+        return Probe(0.0, model.count_params())
+    steps = data.steps_per_epoch(dataset.train, step.batch_size)
+    training.compile(model, step, steps)
+    batches = data.batches(
+        dataset.train,
+        step.batch_size,
+        seed=pipeline.seeds[0],
+        epochs=_PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS,
+        augment=step.augment,
+    )
+    seconds = []
+    for images, labels in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
+        begun = time.perf_counter()
+        model.train_on_batch(images, labels)
+        seconds.append(time.perf_counter() - begun)
+    some = dataset.validation.images[:_PROBE_VALIDATION_IMAGES]
+    labels = dataset.validation.labels[:_PROBE_VALIDATION_IMAGES]
+    evaluated = evaluate(load(model), some, labels).seconds
+    return Probe(
+        statistics.median(seconds[_PROBE_WARMUP_STEPS:]) * steps
+        + evaluated * len(dataset.validation) / len(some),
+        model.count_params(),
+    )
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Does the tasks of one run.
+
+    Attributes:
+        pipeline: what is run.
+        directory: of the run.
+        dataset: its images.
+        commit: of the code, as it was when the run began.
+    """
+
+    pipeline: Pipeline
+    directory: Path
+    dataset: data.Dataset
+    commit: str
+
+    def do(
+        self,
+        task: Task,
+        label: str | None,
+        after: Callable[[float], float] | None,
+        folder: Path,
+    ) -> dict[str, Any]:
+        """Does one task.
+
+        Args:
+            task: what to do; all before it is done.
+            label: for progress bars; None for silence.
+            after: seconds of work after this task, from the seconds an epoch takes.
+            folder: where its result goes, with what an earlier attempt left.
+
+        Returns:
+            What to record.
+        """
+        begun = time.perf_counter()
+        match task.kind:
+            case "step":
+                record = self._step(task, folder, label, after)
+            case "delivery":
+                record = self._deliver(task, folder)
+            case "latency":
+                record = self._time(task)
+        return {**record, "seconds": time.perf_counter() - begun, "commit": self.commit}
+
+    def _step(
+        self,
+        task: Task,
+        folder: Path,
+        label: str | None,
+        after: Callable[[float], float] | None,
+    ) -> dict[str, Any]:
+        model = self._model(task)
+        context = Context(
+            self.dataset,
+            task.seed,
+            folder,
+            label,
+            after,
+            partial(self._origin, task),
+            partial(self._earlier, task),
+        )
+        step = self.pipeline.steps[task.name]
+        model, record = step.perform(model, context)
+        export(model, folder, ["keras"])
+        counted = parameters(model)
+        return {
+            "step": task.name,
+            "specification": step.model_dump(mode="json"),
+            "set": sorted(step.model_dump(exclude_defaults=True)),
+            "seed": task.seed,
+            "before": task.before[-1].folder.name if task.before else None,
+            "macs": counting.count_macs(model).whole_macs,
+            "parameters": counted.total,
+            "nonzero_parameters": counted.nonzero,
+            **record,
+        }
+
+    def _model(self, task: Task) -> keras.Model:
+        """The model as the task before leaves it."""
+        if task.before:
+            return _read_model(task.before[-1].folder / "model.keras")
+        return build_model(self.pipeline.model, self.dataset, task.seed)
+
+    def _earlier(self, task: Task, step: str) -> keras.Model:
+        folder = next(each.folder for each in task.before if each.name == step)
+        return _read_model(folder / "model.keras")
+
+    def _origin(self, task: Task, epoch: int, seed: int) -> keras.Model:
+        if epoch:
+            return _read_model(kept_model(task.before[0].folder, epoch))
+        return build_model(self.pipeline.model, self.dataset, seed)
+
+    def _deliver(self, task: Task, folder: Path) -> dict[str, Any]:
+        _, formats, images = self.pipeline.delivered(task.name)
+        model = self._model(task)
+        artifacts = export(
+            model,
+            folder,
+            formats,
+            representative_data=self.dataset.train.images[:images],
+            # What calibrated a file cannot show what calibration lost.
+            comparison_data=self.dataset.validation.images,
+        )
+        write_manifest(folder, artifacts)
+        write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
+        write_text(folder / "sparsity.csv", render(sparsity(model), "csv"))
+        return {
+            "variant": task.name,
+            "seed": task.seed,
+            "steps": [each.folder.name for each in task.before],
+            "macs": counting.count_macs(model).whole_macs,
+            "artifacts": [
+                {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test)}
+                for artifact in artifacts
+            ],
+        }
+
+    def _time(self, task: Task) -> dict[str, Any]:
+        """Times all artifacts of a seed: see `tfprune.measure.time_files`."""
+        accuracies = {
+            (delivery.folder / each["path"]).relative_to(self.directory).as_posix(): each[
+                "accuracy"
+            ]
+            for delivery in task.before
+            for each in read_record(delivery.folder / RECORD, DeliveryRecord)["artifacts"]
+        }
+        files = {path: self.directory / path for path in sorted(accuracies)}
+        table = time_files(files, self.dataset.test.images[0], rounds=_LATENCY_ROUNDS)
+        # All that a seed delivers is in its place by now.
+        write_run_manifest(self.directory, accuracies)
+        return {"latency": table.to_dict("records"), "machine": provenance.machine()}
+
+
+def _read_model(path: Path) -> keras.Model:
+    """A model that an earlier step left."""
+    if not path.is_file():
+        raise TfpruneError(f"{path} is missing: delete its folder {path.parent} and run again")
+    try:
+        return keras.saving.load_model(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise TfpruneError(
+            f"{path} is damaged ({said}): delete its folder {path.parent} and run again"
+        ) from error
+
+
+def _measured(path: Path, test: data.Split) -> dict[str, Any]:
+    evaluation, counted = evaluate(load(path), test.images, test.labels), parameters(path)
+    return {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "test_images": evaluation.images,
+        "test_seconds": evaluation.seconds,
+        "parameters": counted.total,
+        "nonzero_parameters": counted.nonzero,
+    }

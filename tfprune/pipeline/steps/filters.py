@@ -1,0 +1,301 @@
+"""Steps that remove whole filters: `learn` makes them zero, `slim` rebuilds without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tfprune.pipeline.steps.base import Context, Importance, Result, Share, Step
+from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
+from tfprune.vocabulary import (
+    COUNTED_TARGETS,
+    MEASURED_TARGETS,
+    SCOPES,
+    MeasuredFormat,
+    Scope,
+    explained,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfprune.filters import FoldReport, RemovalPlan
+
+# More images hardly change BatchNorm's statistics.
+RECALIBRATION_IMAGES = 2048
+
+# The targets that are numbers, in the order in which errors name them.
+_COUNTED = tuple(name for name in COUNTED_TARGETS if name != "dead")
+_MEASURED = tuple(MEASURED_TARGETS)
+_COUNTED_ONLY, _MEASURED_ONLY = frozenset({"scope", "rounds"}), frozenset({"threads", "format"})
+
+
+class LearnStep(TrainingStep):
+    """Trains until whole channels are zero: under group lasso, or up to a target, the share kept.
+
+    With a target the strength is found, channel by channel; a strength beside it works on all
+    channels until the target is met.
+    """
+
+    revision = 1
+
+    kind: Literal["learn"]
+    strength: Annotated[
+        float | None,
+        Field(ge=0, description="of the group lasso, on all filters: beside a target, or alone"),
+    ] = None
+    groups: Annotated[
+        Literal["filter", "depth"], Field(description="what becomes zero: filters, or branches")
+    ] = "filter"
+    filters: Annotated[Share | None, Field(description=COUNTED_TARGETS["filters"])] = None
+    macs: Annotated[Share | None, Field(description=COUNTED_TARGETS["macs"])] = None
+    params: Annotated[Share | None, Field(description=COUNTED_TARGETS["params"])] = None
+    importance: Importance = "lasso"
+    round_to: Annotated[int, Field(ge=1, description="multiples to shrink to")] = 1
+    begin: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="share of the training at which channels begin to go",
+        ),
+    ] = 0.0
+    end: Annotated[
+        float, Field(ge=0, le=1, description="share of the training at which the target is met")
+    ] = 0.5
+    frequency: Annotated[int, Field(ge=1, description="steps between plans")] = 100
+
+    @model_validator(mode="after")
+    def _strength_or_target(self) -> LearnStep:
+        given = [name for name in _COUNTED if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one target, not {' and '.join(given)}")
+        if given and self.groups == "depth":
+            raise ValueError('targets are for filters: give groups = "depth" a strength alone')
+        if not given and self.strength is None:
+            raise ValueError("give a strength, or one of filters, macs and params")
+        if self.begin >= self.end:
+            raise ValueError(f"begin={self.begin:g} does not come before end={self.end:g}")
+        return self
+
+    def perform(self, model: keras.Model, context: Context) -> Result:
+        """Trains while channels shrink to zero."""
+        from tfprune import filters
+
+        penalty = filters.GroupLasso(self.strength or 0.0, self.groups)
+        learner = filters.LearnStructure(
+            penalty,
+            filters=self.filters,
+            macs=self.macs,
+            params=self.params,
+            importance=self.importance,
+            round_to=self.round_to,
+            begin=self.begin,
+            end=self.end,
+            frequency=self.frequency,
+        )
+        return fit(self, model, context, [learner])
+
+    def describe(self) -> str:
+        """Tells the strength, the target, and the training."""
+        over = " over residual branches" if self.groups == "depth" else ""
+        parts = [f"group lasso of strength {self.strength:g}{over}"] if self.strength else []
+        if (until := _share(self)) is not None:
+            parts.append(
+                f"shrinks {until} to zero, the least important by {self.importance} first, from "
+                f"{self.begin:.0%} to {self.end:.0%} of its training"
+            )
+        return f"{', and '.join(parts)}; {describe_training(self)}"
+
+
+@dataclass(frozen=True)
+class SlimPlan:
+    """What a slim step found out before it removes anything.
+
+    Attributes:
+        model: the model that the plan is for; of a dead target, simplified.
+        removal: which channels go.
+        report: of a dead target, which constants were folded and which were not.
+    """
+
+    model: keras.Model
+    removal: RemovalPlan
+    report: FoldReport | None = None
+
+
+class SlimStep(Step):
+    """Removes channels and rebuilds the model; give exactly one target: a share kept, or dead.
+
+    `latency` (a share), `milliseconds` and `bytes` are measured on exported TFLite files, on the
+    machine that does the step; so another machine comes to another plan.
+    """
+
+    revision = 2
+    reshapes = True
+
+    kind: Literal["slim"]
+    filters: Annotated[Share | None, Field(description=COUNTED_TARGETS["filters"])] = None
+    macs: Annotated[Share | None, Field(description=COUNTED_TARGETS["macs"])] = None
+    params: Annotated[Share | None, Field(description=COUNTED_TARGETS["params"])] = None
+    dead: Annotated[bool, Field(description=COUNTED_TARGETS["dead"])] = False
+    latency: Annotated[Share | None, Field(description=MEASURED_TARGETS["latency"])] = None
+    milliseconds: Annotated[
+        float | None, Field(gt=0, description=MEASURED_TARGETS["milliseconds"])
+    ] = None
+    bytes: Annotated[int | None, Field(gt=0, description=MEASURED_TARGETS["bytes"])] = None
+    threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter that is timed")] = 1
+    format: Annotated[MeasuredFormat, Field(description="of the file that is measured")] = "tflite"
+    scope: Annotated[
+        Scope, Field(description=f"of filters, what reaches the share: {explained(SCOPES)}")
+    ] = "layer"
+    importance: Importance = "l2"
+    round_to: Annotated[int, Field(ge=1, description="multiples to shrink to")] = 1
+    minimum: Annotated[int, Field(ge=1, description="channels that a layer keeps at least")] = 1
+    exclude: Annotated[
+        tuple[str, ...], Field(description="layers left alone, by name, path or glob")
+    ] = ()
+    rounds: Annotated[
+        int,
+        Field(ge=1, le=1000, description="steps to the share, each ranked anew, without training"),
+    ] = 1
+    tolerance: Annotated[
+        float,
+        Field(ge=0, description="of dead: how far off borders may be where constants are folded"),
+    ] = 0.0
+    recalibrate: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="training images that set BatchNorm's statistics anew; 2048 if not "
+            "given, and none for dead",
+        ),
+    ] = None
+    augment: Annotated[
+        tuple[Literal["crop", "flip"], ...],
+        Field(description="random changes of these images, as in the training"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _one_target(self) -> SlimStep:
+        targets = _COUNTED + _MEASURED
+        given = [name for name in targets if getattr(self, name) is not None]
+        if len(given) + self.dead != 1:
+            raise ValueError(f"give exactly one of {', '.join(targets)} and dead")
+        foreign = _COUNTED_ONLY if given and given[0] in _MEASURED else _MEASURED_ONLY
+        # A step that was written out in full has its defaults, too.
+        fields = type(self).model_fields
+        unused = {name for name in foreign if getattr(self, name) != fields[name].default}
+        if unused:
+            target = given[0] if given else "dead"
+            raise ValueError(f"{min(unused)} has no meaning for the target {target}: leave it out")
+        if self.tolerance and not self.dead:
+            raise ValueError("tolerance is for constants, which dead = true folds: leave it out")
+        if self.dead and self.rounds > 1:
+            raise ValueError("rounds has no meaning for the target dead: leave it out")
+        return self
+
+    @property
+    def needs_images(self) -> str | None:
+        """One importance looks at labelled images."""
+        return "importance taylor" if self.importance == "taylor" else None
+
+    @property
+    def macs_kept(self) -> float:
+        """The share of the model's MACs that is left after it, about; for a forecast."""
+        return self.macs or self.params or self.latency or (self.filters or 1.0) ** 2
+
+    def plan(self, model: keras.Model, context: Context, *, simplify: bool = True) -> SlimPlan:
+        """Decides which channels go; the model is not changed.
+
+        Args:
+            model: what to slim.
+            context: its images rank filters, where the importance needs them.
+            simplify: whether a dead target also removes dead branches and folds constants.
+        """
+        from tfprune import filters, slimming
+
+        simpler, report = model, None
+        if self.dead and simplify:
+            simpler, report = filters.simplified(model, tolerance=self.tolerance)
+        options = self.model_dump(
+            exclude={"kind", "recalibrate", "augment", "tolerance"}, exclude_defaults=True
+        )
+        return SlimPlan(simpler, slimming.plan(simpler, **options, data=context.labelled), report)
+
+    @property
+    def recalibration_images(self) -> int:
+        """How many training images set BatchNorm's statistics anew."""
+        if self.recalibrate is None:
+            # What is dead takes no part in any statistics.
+            return 0 if self.dead else RECALIBRATION_IMAGES
+        return self.recalibrate
+
+    def perform(self, model: keras.Model, context: Context) -> Result:
+        """Plans, removes and recalibrates."""
+        from tfprune import devices, filters
+
+        plan = self.plan(model, context)
+        removal = plan.removal
+        bare = filters.rebuild(removal)
+        slim = recalibrate_model(bare, context, self.recalibration_images, self.augment)
+        folds = plan.report.folds if plan.report else ()
+        measured = removal.measured if isinstance(removal, devices.MeasuredPlan) else None
+        return slim, {
+            "removed": {layer: len(indices) for layer, indices in removal.removed.items()},
+            "folds": [asdict(fold) for fold in folds],
+            "removed_layers": filters.removed_layers(model, slim),
+            "dead_units": int(removal.groups.dead().sum()),
+            "inexact": removal.inexact,
+            "measured": None if measured is None else asdict(measured),
+            "validation_accuracy": {
+                "before": context.accuracy(model),
+                "removed": context.accuracy(bare),
+                "recalibrated": context.accuracy(slim),
+            },
+        }
+
+    def describe(self) -> str:
+        """Tells the target and how channels are ranked."""
+        rounding = f", in multiples of {self.round_to}" if self.round_to > 1 else ""
+        return f"removes {_goal(self)}, the least important by {self.importance} first{rounding}"
+
+
+def recalibrate_model(
+    model: keras.Model, context: Context, count: int, augment: Sequence[str]
+) -> keras.Model:
+    """A model with BatchNorm's statistics of some training images, where there are any."""
+    from tfprune import data, filters
+
+    if context.dataset is None or not count:
+        return model
+    images = data.seen(context.dataset.train, count, seed=context.seed, augment=tuple(augment))
+    return filters.recalibrate(model, images)
+
+
+_SHARES = {
+    "filters": "filters are",
+    "macs": "MACs are",
+    "params": "parameters are",
+    "latency": "measured latency is",
+}
+
+
+def _share(step: Any) -> str | None:
+    """The target of a step in words, where it is a share."""
+    for name, title in _SHARES.items():
+        if (share := getattr(step, name, None)) is not None:
+            return f"channels until {100 * share:.4g}% of the {title} left"
+    return None
+
+
+def _goal(step: SlimStep) -> str:
+    if step.dead:
+        return "all channels that contribute nothing"
+    if (share := _share(step)) is not None:
+        return share
+    if step.milliseconds is not None:
+        return f"channels until one image takes {step.milliseconds:g} ms"
+    return f"channels until the file has {step.bytes:,} bytes"

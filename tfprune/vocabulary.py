@@ -1,0 +1,131 @@
+"""The names that users write, each with one plain sentence: the only list of them.
+
+Types, the help of the command line, the schema of pipeline files and errors derive from these
+tables. The module imports nothing heavy, so all of them answer without Keras.
+
+Example:
+    ```python
+    from tfprune.vocabulary import FORMATS, SCOPES, explained
+
+    FORMATS["tflite-int8"]  # "TFLite with int8 weights and activations"
+    explained(SCOPES)  # "layer (each layer), global (all layers together)"
+    ```
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+FormatName: TypeAlias = Literal[
+    "keras",
+    "savedmodel",
+    "savedmodel-zst",
+    "tflite",
+    "tflite-float16",
+    "tflite-dynamic",
+    "tflite-int8",
+    "tflite-int16x8",
+    "tflite-sparse",
+    "c-array",
+    "c-array-float",
+    "onnx",
+]
+FORMATS: dict[FormatName, str] = {
+    "keras": "Keras' own file",
+    "savedmodel": "TensorFlow's SavedModel, packed with gzip",
+    "savedmodel-zst": "TensorFlow's SavedModel, packed with Zstandard",
+    "tflite": "TFLite in float32",
+    "tflite-float16": "TFLite with float16 weights",
+    "tflite-dynamic": "TFLite with int8 weights and float activations",
+    "tflite-int8": "TFLite with int8 weights and activations",
+    "tflite-int16x8": "TFLite with int8 weights and int16 activations",
+    "tflite-sparse": "TFLite in float32 that stores no zeros",
+    "c-array": "the int8 TFLite file as a C array, for microcontrollers",
+    "c-array-float": "the float32 TFLite file as a C array, for microcontrollers",
+    "onnx": "ONNX in float32",
+}
+
+Quantization: TypeAlias = Literal["float16", "dynamic", "int8", "int16x8"]
+QUANTIZATIONS: dict[Quantization, FormatName] = {
+    "float16": "tflite-float16",
+    "dynamic": "tflite-dynamic",
+    "int8": "tflite-int8",
+    "int16x8": "tflite-int16x8",
+}
+"""The quantizations of TFLite, with the format that each is exported as."""
+
+ImportanceName: TypeAlias = Literal[
+    "l1", "l2", "lasso", "bn_gamma", "geometric_median", "taylor", "random"
+]
+IMPORTANCES: dict[ImportanceName, str] = {
+    "l1": "the sum of a filter's absolute weights",
+    "l2": "the Euclidean norm of a filter's weights",
+    "lasso": "the norm that group lasso shrinks",
+    "bn_gamma": "the absolute gamma of the BatchNorm that follows",
+    "geometric_median": "the distances to the other filters of the layer",
+    "taylor": "the change of the loss without the filter, to first order; needs labelled images",
+    "random": "chance, as a baseline",
+}
+
+CountedTarget: TypeAlias = Literal["filters", "macs", "params", "dead"]
+MeasuredTarget: TypeAlias = Literal["latency", "milliseconds", "bytes"]
+TargetName: TypeAlias = CountedTarget | MeasuredTarget
+COUNTED_TARGETS: dict[CountedTarget, str] = {
+    "filters": "the share of the filters to keep",
+    "macs": "the share of the multiply-accumulates to keep",
+    "params": "the share of the parameters to keep",
+    "dead": "removes only what contributes nothing",
+}
+"""The targets of filter pruning that are counted on the model."""
+MEASURED_TARGETS: dict[MeasuredTarget, str] = {
+    "latency": "the share of TFLite's time to keep, measured on this machine",
+    "milliseconds": "TFLite's time for one image, measured on this machine",
+    "bytes": "the size of the exported file",
+}
+"""The targets of filter pruning that are measured on exported files."""
+
+MeasuredFormat: TypeAlias = Literal["tflite", "tflite-int8"]
+"""The formats whose files are measured for a target."""
+
+Scope: TypeAlias = Literal["layer", "global"]
+SCOPES: dict[Scope, str] = {
+    "layer": "each layer",
+    "global": "all layers together",
+}
+
+Selection: TypeAlias = Literal["magnitude", "random"]
+SELECTIONS: dict[Selection, str] = {
+    "magnitude": "the smallest weights",
+    "random": "weights drawn by chance",
+}
+
+PATTERNS: dict[str, str] = {
+    "N:M": "of M consecutive inputs at most N are not zero, such as 2:4",
+    "AxB": "blocks of A inputs by B outputs become zero together, such as 1x4",
+}
+
+
+def explained(table: Mapping[Any, str]) -> str:
+    """Names with their sentences, for a help text: "layer (each layer), global (...)"."""
+    return ", ".join(f"{name} ({sentence})" for name, sentence in table.items())
+
+
+def read_pattern(text: str) -> str | tuple[int, int]:
+    """Reads a pattern as pipelines and the command line write it.
+
+    `read_pattern("2:4")` is "2:4", and `read_pattern("1x4")` is (1, 4): as `PruneWeights` takes
+    them.
+
+    Raises:
+        ValueError: the text is not a pattern.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,3})([:x])([1-9]\d{0,3})", text)
+    if found:
+        first, last = int(found[1]), int(found[3])
+        if found[2] == "x":
+            return first, last
+        if first < last:
+            return text
+    raise ValueError(f"{text!r} is not a pattern: write N:M such as 2:4, or AxB such as 1x4")
