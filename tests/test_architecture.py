@@ -34,10 +34,10 @@ LAYERS = [
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 PUBLIC = {
-    each.name: node.module or ""
+    alias.name: node.module or ""
     for node in ast.parse(PACKAGE.joinpath("__init__.pyi").read_text()).body
     if isinstance(node, ast.ImportFrom)
-    for each in node.names
+    for alias in node.names
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE) + sorted(
     path for path in PACKAGE.glob("*.py") if path.stem != "__init__"
@@ -57,7 +57,7 @@ def _part(path: Path) -> str:
 def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [each.name for each in node.names]
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module == "tfprune":
             names = [f"tfprune.{each.name}" for each in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""Packs archives, and opens those of others, and stops where they grow too large.
+"""Packs archives, and unpacks archives that may be hostile, with limits on their size.
 
 A few kilobytes can unpack to gigabytes, and the headers of an archive are unpacked before a limit
 on its members can be checked. Therefore every stream is counted while it is read, and headers have
@@ -24,9 +24,9 @@ from typing import IO, Any
 from tfprune.errors import TfpruneError, UsageError, one_line
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar.zst")
-# The highest level that needs no more memory to unpack.
+# Higher levels need more memory for unpacking.
 ZSTD_LEVEL = 19
-# Far above any CNN, far below any disk.
+# More than any CNN needs, and less than a disk holds.
 MOST_BYTES = 8 << 30
 HDF5 = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file."""
@@ -51,17 +51,22 @@ _ZSTD_WINDOW = 1 << 27
 
 
 def pack(directory: Path, archive: Path, root: str) -> None:
-    """Packs a directory, the same bytes for the same files.
+    """Packs a directory; equal files give equal bytes.
 
-    Names are sorted; owners, times and permissions of this machine are left out.
+    Example:
+        ```python
+        pack(Path("savedmodel"), Path("slim.tar.gz"), root="slim")
+        ```
+
+    Names are sorted; owners, times and permissions are left out.
 
     Args:
-        directory: What to pack.
-        archive: The `.tar.gz` or `.tar.zst` to write; its name decides.
-        root: Name of the top folder inside the archive.
+        directory: the directory to pack.
+        archive: the `.tar.gz` or `.tar.zst` to write; the suffix decides the compression.
+        root: the name of the top folder inside the archive.
 
     Raises:
-        UsageError: It is a `.tar.zst` and zstandard is not installed.
+        UsageError: the archive is a `.tar.zst` and zstandard is not installed.
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(archive.open("wb"))
@@ -83,7 +88,7 @@ def pack(directory: Path, archive: Path, root: str) -> None:
 
 def _compressing(file: IO[bytes], suffix: str) -> Any:
     if suffix != ".zst":
-        # gzip.open cannot leave out the time and the file's name, both of which are in the header.
+        # gzip.open always writes the time and the name of the file into the header.
         return gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0)
     try:
         import zstandard

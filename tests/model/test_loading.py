@@ -34,9 +34,9 @@ def images() -> np.ndarray:
 
 def entry(kind: str, name: str, *inputs: Any, **config: Any) -> dict[str, Any]:
     """A layer as Keras 2 wrote it."""
-    nodes = [[*each] if len(each) == 4 else [*each, {}] for each in inputs]
-    given = {"name": name, "trainable": True, "dtype": "float32", **config}
-    return {"class_name": kind, "config": given, "name": name, "inbound_nodes": [nodes]}
+    nodes = [[*call] if len(call) == 4 else [*call, {}] for call in inputs]
+    options = {"name": name, "trainable": True, "dtype": "float32", **config}
+    return {"class_name": kind, "config": options, "name": name, "inbound_nodes": [nodes]}
 
 
 def first(name: str, shape: list[int | None]) -> dict[str, Any]:

@@ -28,8 +28,9 @@ def batches(
 
     Example:
         ```python
-        for images, labels in data.batches(dataset.train, 128, seed=0, augment=["flip"]):
-            print(images.shape, labels.shape)  # (128, 32, 32, 3) (128,)
+        train = data.load("digits").train
+        images, labels = next(iter(data.batches(train, 128, seed=0, augment=["flip"])))
+        images.shape, labels.shape  # (128, 8, 8, 1) and (128,)
         ```
 
     The images stay in memory as uint8. The content of an epoch is a pure function of the split, the
@@ -89,7 +90,8 @@ def seen(split: Split, count: int, *, seed: int, augment: Sequence[str] = ()) ->
 
     Example:
         ```python
-        images = data.seen(dataset.train, 1000, seed=0, augment=["flip"])
+        images = data.seen(data.load("digits").train, 1000, seed=0, augment=["flip"])
+        images.shape  # (1000, 8, 8, 1)
         ```
 
     BatchNorm's statistics are recomputed on these images. Images without the augmentation of the
@@ -114,6 +116,7 @@ def plain_batches(split: Split, batch_size: int) -> tf.data.Dataset:
 
     Example:
         ```python
+        dataset = data.load("digits")
         model.evaluate(data.plain_batches(dataset.validation, 128))
         ```
 
@@ -146,7 +149,7 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
     Example:
         ```python
-        steps_per_epoch(split, 128)  # 391 for 50,000 images
+        steps_per_epoch(data.load("digits").train, 128)  # 11 for 1,293 images
         ```
 
     Raises:

@@ -84,6 +84,7 @@ def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
     Example:
         ```python
+        dataset = data.load("digits")
         mean, std = data.statistics(dataset.train)
         model = zoo.build("vgg", dataset.image_shape, 10, mean=mean, std=std)
         ```

@@ -156,7 +156,7 @@ def operator_file(operator: Operator, *, int8: bool = False) -> bytes:
     Example:
         ```python
         content = operator_file(Operator("dense", (1, 1), (1, 1), inputs=8, outputs=4))
-        ai_edge_litert.interpreter.Interpreter(model_content=content)
+        Interpreter(model_content=content)  # of ai_edge_litert
         ```
 
     Args:

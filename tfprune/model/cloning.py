@@ -261,7 +261,7 @@ def layer_entries(
     Example:
         ```python
         for entry, layer in layer_entries(model, model.get_config()):
-            print(layer.name, entry["config"])
+            print(layer.name, entry["class_name"])
         ```
     """
     operations = functional(model).operations

@@ -13,7 +13,8 @@ def unlink(variable: keras.Variable, constraint: Any) -> None:
 
     Example:
         ```python
-        kernel.constraint = mask = Mask(inner=kernel.constraint)
+        mask.inner = kernel.constraint
+        kernel.constraint = mask
         unlink(kernel, mask)  # the former constraint is back
         ```
 

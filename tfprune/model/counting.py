@@ -135,7 +135,7 @@ def kernel_uses(model: keras.Model) -> list[KernelUse]:
 
     Example:
         ```python
-        [use.kernel.path for use in kernel_uses(model)]  # ["conv/kernel", "dense/kernel"]
+        [use.layer.name for use in kernel_uses(model)]  # ["conv", "dense"]
         ```
     """
     return [use for use in count_macs(model).uses if use.kernel is not None]

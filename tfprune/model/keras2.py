@@ -91,7 +91,8 @@ def to_keras3(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         ```python
-        model = keras.saving.deserialize_keras_object(to_keras3(json.loads(text)))
+        config = {"class_name": "Sequential", "config": {"name": "net", "layers": []}}
+        model = keras.saving.deserialize_keras_object(to_keras3(config))
         ```
 
     Entries that Keras 3 does not have are dropped if they have no effect, such as `groups=1` of a

@@ -28,7 +28,7 @@ class TypeTable(dict[type, T]):
         ```python
         table = TypeTable({keras.layers.Conv2D: "convolution"})
         table.of(keras.layers.Conv2D(8, 3))  # "convolution"
-        table.of(MyConv(8, 3))  # "convolution" if MyConv overrides only __init__ of Conv2D
+        table.of(keras.layers.Dense(2))  # None
         ```
 
     A subclass has the entry of its base class if no class between the two overrides `call` or

@@ -166,7 +166,7 @@ def fit(
 
     Example:
         ```python
-        dataset = data.load("digits", seed=0)
+        dataset = data.load("digits")
         model = zoo.build("conv2", dataset.image_shape, len(dataset.classes))
         fit(model, dataset, Training(epochs=10), seed=0).history
         ```
@@ -295,7 +295,8 @@ def check(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
 
     Example:
         ```python
-        check(model, data.load("digits", seed=0), batch_size=128)
+        model = zoo.build("conv2", (8, 8, 1), 10)
+        check(model, data.load("digits"), batch_size=128)
         ```
 
     Args:
