@@ -47,13 +47,11 @@ def model() -> keras.Model:
         ),
         (
             {"own": [0]},
-            "layer 'own' has no filters that can go: own is a Lambda, whose function is not "
-            "known",
+            "layer 'own' has no filters that can go: own is a Lambda, whose function is not known",
         ),
         (
             {"second": [0]},
-            "filter 0 of layer 'second' cannot go: own is a Lambda, whose function is not "
-            "known",
+            "filter 0 of layer 'second' cannot go: own is a Lambda, whose function is not known",
         ),
         ({"first": [12]}, "layer 'first' has filters 0..11: 12 is out of range"),
         ({"first": [-1]}, "layer 'first' has filters 0..11: -1 is out of range"),
