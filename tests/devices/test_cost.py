@@ -14,7 +14,8 @@ from tfprune.devices.operators import operator_calls
 from tfprune.devices.search import Removals, search, total_loss
 from tfprune.filters import ChannelGroups, rebuild
 from tfprune.filters.groups import ModelSize
-from tfprune.filters.plan import keeping_cost
+from tfprune.filters.limits import Limits
+from tfprune.filters.plan import plan_cost
 
 from ..filters.harness import randomised
 from .models import Times, drawn_scores, residual
@@ -90,7 +91,7 @@ def test_the_loss_is_at_most_that_of_a_macs_plan_of_the_same_time(
     scores = drawn_scores(groups, seed)
     removals = Removals(groups, scores)
     predicted = PredictedTime(removals, Times(tile), 0.0)
-    alive = keeping_cost(groups, scores, ModelSize(groups).macs, share, "macs").alive
+    alive = plan_cost(Limits(groups), scores, ModelSize(groups).macs, share, "macs").alive
     by_macs = np.array([group.size - int(alive[group.units].sum()) for group in groups])
     limit = float(predicted(by_macs[None])[0])
     removed = search(removals.ladders, predicted, limit)
@@ -104,7 +105,7 @@ def test_on_stairs_more_time_falls_for_the_same_loss(removals: Removals) -> None
     scores = drawn_scores(groups, 0)
     removals = Removals(groups, scores)
     predicted = PredictedTime(removals, Times(4), 0.0)
-    alive = keeping_cost(groups, scores, ModelSize(groups).macs, 0.7, "macs").alive
+    alive = plan_cost(Limits(groups), scores, ModelSize(groups).macs, 0.7, "macs").alive
     by_macs = np.array([group.size - int(alive[group.units].sum()) for group in groups])
     least = by_macs
     for share in np.linspace(1, 0.3, 36):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
-from tfprune.filters import channel_groups, keeping_cost
+from tfprune.filters import channel_groups, plan_cost
 from tfprune.filters.groups import ModelSize
+from tfprune.filters.limits import Limits
 from tfprune.model.cloning import copy
 from tfprune.slimming import plan
 
@@ -227,7 +228,9 @@ def test_filters_compete_across_layers_under_a_global_scope(model: keras.Model) 
     units = np.concatenate([groups.producers["first"], groups.producers["second"]])
     ranked = np.ones(groups.unit_count)
     ranked[groups.producers["first"]] = 0.01
-    found = keeping_cost(groups, ranked, lambda alive: int(alive[units].sum()), 26 / 32, "filters")
+    found = plan_cost(
+        Limits(groups), ranked, lambda alive: int(alive[units].sum()), 26 / 32, "filters"
+    )
     assert left(found) == {"first": 6, "second": 20, "last": 3}
     assert plan(model, filters=0.5, scope="global").alive[units].sum() == 16
     assert left(plan(model, filters=0.5))["first"] == 6
@@ -241,7 +244,9 @@ def test_any_cost_that_never_grows_can_be_a_target(model: keras.Model) -> None:
     def cost(alive: np.ndarray) -> float:
         return 0.25 + np.ceil(alive[units].sum() / 4) * 0.5
 
-    found = keeping_cost(groups, np.arange(groups.unit_count, dtype=float), cost, 0.5, "latency")
+    found = plan_cost(
+        Limits(groups), np.arange(groups.unit_count, dtype=float), cost, 0.5, "latency"
+    )
     assert cost(found.alive) <= 0.5 * cost(np.ones(groups.unit_count, bool))
     assert left(found)["second"] == 8
 

@@ -14,12 +14,13 @@ import tfprune
 from tfprune.filters import (
     ChannelGroups,
     channel_groups,
-    keeping_share,
     plan_in_rounds,
+    plan_share,
     rebuild,
     scores,
 )
 from tfprune.filters.groups import ModelSize
+from tfprune.filters.limits import Limits
 from tfprune.slimming import plan
 
 from .harness import randomised
@@ -76,9 +77,9 @@ def test_one_round_is_enough_where_the_order_stays(model: keras.Model, share: fl
 
 def test_one_round_is_one_shot(model: keras.Model) -> None:
     groups = channel_groups(model)
-    found = plan_in_rounds(groups, partial(keeping_share, groups), 0.4, 1, "l1")
+    found = plan_in_rounds(groups, partial(plan_share, Limits(groups)), 0.4, 1, "l1")
     np.testing.assert_array_equal(
-        found.alive, keeping_share(groups, scores(groups, "l1"), 0.4).alive
+        found.alive, plan_share(Limits(groups), scores(groups, "l1"), 0.4).alive
     )
 
 

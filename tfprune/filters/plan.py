@@ -11,7 +11,7 @@ import pydantic
 
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.filters.groups import ChannelGroup, ChannelGroups, ModelSize
-from tfprune.filters.limits import Limits, Names
+from tfprune.filters.limits import Limits
 from tfprune.model.graph import named_layers
 from tfprune.validation import describe_error
 
@@ -51,12 +51,12 @@ class RemovalPlan:
         }
 
 
-def removing(groups: ChannelGroups, filters: Mapping[str, Sequence[int]]) -> RemovalPlan:
+def plan_filters(groups: ChannelGroups, filters: Mapping[str, Sequence[int]]) -> RemovalPlan:
     """The plan that removes the named filters and the channels coupled with them.
 
     Example:
         ```python
-        rebuild(removing(channel_groups(model), {"conv": [0, 3]}))
+        rebuild(plan_filters(channel_groups(model), {"conv": [0, 3]}))
         ```
 
     Args:
@@ -100,57 +100,46 @@ def _without_filters(groups: ChannelGroups, path: str) -> str:
     return f"layer {path!r} makes no channels of its own: name the layer before it that does"
 
 
-def removing_dead(
-    groups: ChannelGroups, round_to: int = 1, minimum: int = 1, exclude: Names = ()
-) -> RemovalPlan:
+def plan_dead(limits: Limits) -> RemovalPlan:
     """The plan that removes every unit that contributes nothing; one of each group always stays.
 
     Example:
         ```python
-        removing_dead(channel_groups(model)).removed  # {"conv": [3]}
+        plan_dead(Limits(channel_groups(model))).removed  # {"conv": [3]}
         ```
 
     Args:
-        groups: the channel groups of a model.
-        round_to: see `Limits`, as the others.
-        minimum: channels that each group keeps at least.
-        exclude: layers that keep all their channels.
+        limits: the channel groups of a model, and how far they may shrink.
     """
+    groups = limits.groups
     live = ~groups.dead()
-    limits = Limits(groups, round_to, minimum, exclude)
     alive = limits.best(live.astype(float), lambda group: int(live[group.units].sum()))
     return RemovalPlan(groups, alive)
 
 
-def keeping_share(
-    groups: ChannelGroups,
+def plan_share(
+    limits: Limits,
     scores: np.ndarray,
     keep: float,
-    round_to: int = 1,
-    minimum: int = 1,
-    exclude: Names = (),
 ) -> RemovalPlan:
     """The plan that keeps the best units of every group, by a share of those that are removable.
 
     Example:
         ```python
         groups = channel_groups(model)
-        keeping_share(groups, scores(groups, "l1"), 0.5)
+        plan_share(Limits(groups), scores(groups, "l1"), 0.5)
         ```
 
     Args:
-        groups: the channel groups of a model.
+        limits: the channel groups of a model, and how far they may shrink.
         scores: float (groups.unit_count,).
         keep: the share to keep, 0 < keep <= 1.
-        round_to: see `Limits`, as the others.
-        minimum: channels that each group keeps at least.
-        exclude: layers that keep all their channels.
 
     Raises:
-        UsageError: the share is out of range, or a limit is none.
+        UsageError: the share is out of range.
     """
     check_keep("filters", keep)
-    limits = Limits(groups, round_to, minimum, exclude)
+    groups = limits.groups
 
     def wanted(group: ChannelGroup) -> int:
         free = int(limits.free(group).sum())
@@ -159,40 +148,34 @@ def keeping_share(
     return RemovalPlan(groups, limits.best(scores, wanted))
 
 
-def keeping_cost(
-    groups: ChannelGroups,
+def plan_cost(
+    limits: Limits,
     scores: np.ndarray,
     cost: Callable[[np.ndarray], float],
     keep: float,
     name: str,
-    round_to: int = 1,
-    minimum: int = 1,
-    exclude: Names = (),
 ) -> RemovalPlan:
     """The plan that removes the lowest scores of all groups until a cost fits.
 
     Example:
         ```python
         groups = channel_groups(model)
-        keeping_cost(groups, scores(groups, "l1"), ModelSize(groups).macs, 0.5, "macs")
+        plan_cost(Limits(groups), scores(groups, "l1"), ModelSize(groups).macs, 0.5, "macs")
         ```
 
     Args:
-        groups: the channel groups of a model.
+        limits: the channel groups of a model, and how far they may shrink.
         scores: float (groups.unit_count,), comparable between groups.
         cost: the cost when the given units, bool (groups.unit_count,), are alive; never grows when
             fewer are.
         keep: the share of the present cost to keep, 0 < keep <= 1.
         name: what the cost is called in errors.
-        round_to: see `Limits`, as the others.
-        minimum: channels that each group keeps at least.
-        exclude: layers that keep all their channels.
 
     Raises:
-        UsageError: the share is out of range or cannot be reached, or a limit is none.
+        UsageError: the share is out of range or cannot be reached.
     """
     check_keep(name, keep)
-    limits = Limits(groups, round_to, minimum, exclude)
+    groups = limits.groups
     whole = cost(np.ones(groups.unit_count, bool))
     units = limits.removable
     order = units[np.argsort(scores[units], kind="stable")]
@@ -319,6 +302,6 @@ def read_plan(groups: ChannelGroups, document: Any, name: str = "the plan") -> R
                 f"{path!r}, and {groups.model.name!r} has {actual}: give the model it was made for"
             )
     try:
-        return removing(groups, document.removed)
+        return plan_filters(groups, document.removed)
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error

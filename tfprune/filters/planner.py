@@ -9,7 +9,8 @@ import numpy as np
 
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import Importance, scores
-from tfprune.filters.plan import keeping_cost
+from tfprune.filters.limits import Limits
+from tfprune.filters.plan import plan_cost
 from tfprune.filters.targets import Target, counted_cost
 from tfprune.filters.unit_weights import removable_units
 from tfprune.training.schedule import Schedule, sparsity_at
@@ -136,7 +137,7 @@ class StagePlanner:
         name = self._target.name
         cost = counted_cost(self._groups, name)
         keep = 1 - sparsity_at(self._course.schedule, end)
-        plan = keeping_cost(self._groups, ranked, cost, keep, name, self._round_to)
+        plan = plan_cost(Limits(self._groups, self._round_to), ranked, cost, keep, name)
         return ~plan.alive[self._units] & progress.alive
 
     def _scores(self, gradients: np.ndarray) -> np.ndarray:

@@ -20,10 +20,10 @@ from tfprune.filters.limits import Limits, Names
 from tfprune.filters.plan import (
     RemovalPlan,
     check_keep,
-    keeping_cost,
-    keeping_share,
-    removing,
-    removing_dead,
+    plan_cost,
+    plan_dead,
+    plan_filters,
+    plan_share,
 )
 from tfprune.filters.ranking import plan_in_rounds
 from tfprune.filters.rebuild import rebuild
@@ -102,7 +102,7 @@ def remove_filters(model: keras.Model, filters: Mapping[str, Sequence[int]]) -> 
         UsageError: an unknown or frozen layer, an index out of range, nothing left of a layer, or
             a model without a graph.
     """
-    return rebuild(removing(ChannelGroups(model), filters))
+    return rebuild(plan_filters(ChannelGroups(model), filters))
 
 
 def plan_counted(
@@ -133,23 +133,21 @@ def plan_counted(
     if target.name == "dead" and rounds != 1:
         raise UsageError("rounds has no meaning for the target dead: leave it out")
     groups = ChannelGroups(model)
-    # Looked at once: an iterator would be empty the second time.
+    # Read once: an iterator would be empty the second time.
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+    limits = Limits(groups, round_to, minimum, exclude)
     if target.name == "dead":
-        return removing_dead(groups, round_to, minimum, exclude)
+        return plan_dead(limits)
     name, share = target.name, target.value
 
     def choose(ranked: np.ndarray, share: float) -> RemovalPlan:
-        limits = (round_to, minimum, exclude)
         if name == "filters" and scope == "layer":
-            return keeping_share(groups, ranked, share, *limits)
-        return keeping_cost(
-            groups, ranked, counted_cost(groups, name, exclude), share, name, *limits
-        )
+            return plan_share(limits, ranked, share)
+        return plan_cost(limits, ranked, counted_cost(groups, name, exclude), share, name)
 
     found = plan_in_rounds(groups, choose, share, rounds, importance, data)
     if share < 1 and found.alive.all():
-        _say_nothing_goes(groups, f"{name}={share:g}", Limits(groups, round_to, minimum, exclude))
+        _say_nothing_goes(groups, f"{name}={share:g}", limits)
     return found
 
 
