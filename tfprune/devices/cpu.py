@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
@@ -19,8 +20,9 @@ from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.formats import FORMATS, Runtime, load
 from tfprune.formats.source import Source, finished
 from tfprune.measure import latency, raw_bytes
+from tfprune.vocabulary import MeasuredFormat
 
-DEVICE_FORMATS = ("tflite", "tflite-int8")
+DEVICE_FORMATS: tuple[str, ...] = get_args(MeasuredFormat)
 # Only the smallest models finish all rounds within the seconds.
 _ROUNDS = 10_000
 _SECONDS = 3.0

@@ -204,12 +204,12 @@ def kernels_at_positions(
         The kernels with their positions; None if the table has no row that describes what the layer
         computes.
     """
-    kernel_types = LAYER_TABLE.of(layer)
-    if kernel_types is None:
+    row = LAYER_TABLE.of(layer)
+    if row is None:
         return None
     return (
         (kernel_of(layer, kernel_type), kernel_type.positions(layer, source, target))
-        for kernel_type in kernel_types
+        for kernel_type in row
         if kernel_type.positions is not None
     )
 
