@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.data.splits import Arrays, Dataset, Examples, Split, Tree, by_name, leaves, mapped
+from tfprune.data.splits import Dataset, Examples, Split, Tree, by_name, leaves, mapped
 from tfprune.errors import UsageError
 
 Data: TypeAlias = Any
@@ -62,7 +62,8 @@ def examples(
             their order, and are checked: names, shapes, whole and finite numbers. A tuple of as
             many arrays as a model with several inputs takes is x alone.
         what: what messages call the data.
-        whole_arrays: arrays are in memory already: takes all of their examples, whatever `count`.
+        whole_arrays: arrays and `Examples` are in memory already: takes all of them, whatever
+            `count` is.
 
     Returns:
         The examples; targets and weights are None where the data have none.
@@ -134,8 +135,6 @@ class _Reader:
     def read(self, data: Data, count: int | None, whole_arrays: bool) -> Examples:
         """See `examples`."""
         if isinstance(data, Split):
-            if isinstance(data, Arrays) and whole_arrays:
-                return self._some(data.examples, None)
             self._some_or_none(len(data))
             return data.sample(len(data) if count is None else count)
         if isinstance(data, Examples):
@@ -167,7 +166,7 @@ class _Reader:
             return self._collected(iter(data), count, "give batches, as fit takes them")
         arrays = bool(data) and all(map(_is_array, data))
         if arrays and (shapes is None or len(shapes) > 1):
-            return self._some(Examples(self._tree(data)), most)
+            return self._some(self._in_memory(data), most)
         if arrays and shapes is not None and len(data) > 0:
             fit = [_fits(shapes[0], np.shape(each)[1:]) for each in data]
             if all(fit):
@@ -234,10 +233,7 @@ class _Reader:
             joined = iter([np.concatenate(column) for column in zip(*columns, strict=True)])
         except ValueError:
             shapes = sorted(
-                {
-                    " and ".join(str(leaf.shape[1:]) for leaf in column)
-                    for column in columns
-                }
+                {" and ".join(str(leaf.shape[1:]) for leaf in column) for column in columns}
             )
             raise UsageError(
                 f"{self._what} has batches whose examples have other shapes than those before "
@@ -253,9 +249,7 @@ class _Reader:
     def _in_memory(self, given: Any) -> Examples:
         """Arrays as `fit` takes them."""
         inputs, targets, weights = self._divided(given)
-        trees = [
-            None if tree is None else self._tree(tree) for tree in (inputs, targets, weights)
-        ]
+        trees = [None if tree is None else self._tree(tree) for tree in (inputs, targets, weights)]
         parts = [leaf for tree in trees if tree is not None for leaf in leaves(tree)]
         if any(leaf.ndim == 0 for leaf in parts):
             raise _NotBatchedError(
@@ -347,12 +341,12 @@ def _checked(array: np.ndarray, x: Any, name: str, model: str, what: str) -> np.
             f"{what}: an example of shape {array.shape[1:]} does not fit input {name} of model "
             f"'{model}': it takes {shape}"
         )
-    if array.dtype.kind == "f" and not keras.backend.is_float_dtype(x.dtype):
-        if (array != np.floor(array)).any():
-            raise UsageError(
-                f"{what} has fractions for input {name} of model '{model}', which takes "
-                f"{x.dtype}: give whole numbers"
-            )
+    whole = array.dtype.kind != "f" or keras.backend.is_float_dtype(x.dtype)
+    if not whole and (array != np.floor(array)).any():
+        raise UsageError(
+            f"{what} has fractions for input {name} of model '{model}', which takes {x.dtype}: "
+            "give whole numbers"
+        )
     return array if array.ndim == len(shape) + 1 else array[..., None]
 
 

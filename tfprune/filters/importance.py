@@ -158,9 +158,7 @@ IMPORTANCE: dict[str, Criterion] = {
 """All importances by name; a new one is a function and a row here, and a name in the vocabulary."""
 
 
-def scores(
-    groups: ChannelGroups, importance: Importance, data: Data | None = None
-) -> np.ndarray:
+def scores(groups: ChannelGroups, importance: Importance, data: Data | None = None) -> np.ndarray:
     """Importance of every unit, comparable between groups.
 
     Example:
@@ -231,6 +229,34 @@ def named_criterion(name: str) -> Criterion:
     return criterion
 
 
+def needs_data(importance: Importance) -> bool:
+    """Whether `scores` needs labelled examples for an importance.
+
+    Example:
+        ```python
+        needs_data("l2")  # False
+        ```
+
+    Raises:
+        UsageError: there is no such importance.
+    """
+    return not callable(importance) and named_criterion(importance).needs_data
+
+
+def from_training(importance: Importance) -> bool:
+    """Whether `LearnStructure` takes an importance from the gradients of its training.
+
+    Example:
+        ```python
+        from_training("taylor")  # True
+        ```
+
+    Raises:
+        UsageError: there is no such importance.
+    """
+    return not callable(importance) and named_criterion(importance).from_training
+
+
 def looked_at(model: keras.Model, importance: Importance, data: Data | None) -> Examples | None:
     """The examples that an importance looks at, in memory; None if it looks at none.
 
@@ -249,7 +275,7 @@ def looked_at(model: keras.Model, importance: Importance, data: Data | None) -> 
     Raises:
         UsageError: the importance is not known, or data are missing or do not fit the model.
     """
-    if callable(importance) or not named_criterion(importance).needs_data:
+    if not needs_data(importance):
         return None
     if data is None:
         raise UsageError(
@@ -281,7 +307,7 @@ class _AtInference(keras.Model):
         self.inner = inner
         self._classifies = classifies
         # Losses by name are looked up here.
-        self.output_names = inner.output_names
+        self.output_names = functional(inner).output_names
 
     @property
     def losses(self) -> list[Any]:
@@ -349,7 +375,8 @@ def gradients(
     """
     if data.targets is None:
         raise UsageError(
-            f"data: gradients need what model {model.name!r} should answer: give targets too, (x, y)"
+            f"data has no targets, and gradients need what model {model.name!r} should answer: "
+            "give (x, y)"
         )
     settings = settings_of(model)
     plain = classifies(model, settings) and data.weights is None
@@ -383,9 +410,8 @@ def gradients(
                 for values, end in zip(leaves(data.inputs), model.inputs, strict=True)
             ],
         )
-        batch = [keras.tree.map_structure(lambda leaf: leaf[rows], each) for each in (y, weights)]
         try:
-            step.train_on_batch(x, *batch)
+            step.train_on_batch(x, _rows(y, rows), _rows(weights, rows))
         except UsageError:
             raise
         # Losses raise what they like where targets make no sense to them.
@@ -395,6 +421,10 @@ def gradients(
                 f"({one_line(error)}): give what it was trained on"
             ) from error
         yield dict(zip(keys, map(ops.convert_to_numpy, recorder.slots), strict=True))
+
+
+def _rows(tree: Any, rows: slice) -> Any:
+    return None if tree is None else keras.tree.map_structure(lambda leaf: leaf[rows], tree)
 
 
 def _classes(model: keras.Model, data: Examples) -> np.ndarray:
@@ -431,7 +461,7 @@ def _as_answered(model: keras.Model, data: Examples, settings: Settings) -> tupl
             "trained with"
         )
     structure = functional(model).output
-    names = list(structure) if isinstance(structure, dict) else list(model.output_names)
+    names = list(structure) if isinstance(structure, dict) else list(functional(model).output_names)
     ends = dict(zip(names, leaves(structure), strict=True))
     known = _by_output(data.targets, names, "targets", model)
     ignored = [name for name in names if name not in known]
