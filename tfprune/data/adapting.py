@@ -108,7 +108,7 @@ def fitted(some: Examples, model: keras.Model, what: str = "data") -> Examples:
     }
     for tree, role in ((some.targets, "targets"), (some.weights, "sample weights")):
         for leaf in leaves(tree) if tree is not None else ():
-            _check_numbers(leaf, f"{what} has {role} of")
+            _check_numbers(leaf, what, f"in its {role}")
     return Examples(named, some.targets, some.weights)
 
 
@@ -173,7 +173,7 @@ class _Reader:
                 return self._collected(iter(data), count, "give batches, as fit takes them")
             if fit[0] and len(data) in (2, 3):
                 return self._some(self._in_memory(tuple(data)), most)
-        return self._some(self._in_memory(np.asarray(data)), most)
+        return self._some(self._in_memory(self._array(data)), most)
 
     def _of_py_dataset(self, data: Any, count: int | None) -> Examples:
         said = "let it give batches, as fit takes them"
@@ -334,7 +334,7 @@ def _fits(shape: Sequence[int | None], got: Sequence[int], exact: bool = False) 
 
 def _checked(array: np.ndarray, x: Any, name: str, model: str, what: str) -> np.ndarray:
     """An array for an input of a model, with the axes that the input has."""
-    _check_numbers(array, f"{what} has")
+    _check_numbers(array, what, f"for input {name}")
     shape = tuple(x.shape[1:])
     if not _fits(shape, array.shape[1:]):
         raise UsageError(
@@ -350,10 +350,8 @@ def _checked(array: np.ndarray, x: Any, name: str, model: str, what: str) -> np.
     return array if array.ndim == len(shape) + 1 else array[..., None]
 
 
-def _check_numbers(array: np.ndarray, said: str) -> None:
-    fine = array.dtype.kind in _NUMBERS and array.ndim > 0 and len(array) > 0
-    if not fine or not (array.dtype.kind != "f" or np.isfinite(array).all()):
-        raise UsageError(
-            f"{said} shape {array.shape} and dtype {array.dtype}: "
-            "give at least one example, of finite numbers"
-        )
+def _check_numbers(array: np.ndarray, what: str, place: str) -> None:
+    if array.dtype.kind not in _NUMBERS:
+        raise UsageError(f"{what} has dtype {array.dtype} {place}: give numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UsageError(f"{what} has NaN or infinite values {place}: give finite numbers")
