@@ -49,7 +49,9 @@ class _Served(tf.Module):
         def serve(image: tf.Tensor) -> tf.Tensor:
             return model(image, training=False)
 
-        flat = model if len(inputs) == len(outputs) == 1 else flattened(model)
+        single = len(inputs) == len(outputs) == 1
+        # Operations of the graph bear the name: the same bytes need the same one.
+        flat = model if single else flattened(model, model.name)
 
         def serve_several(*images: tf.Tensor) -> dict[str, tf.Tensor]:
             return dict(zip(outputs, flat(list(images), training=False), strict=True))

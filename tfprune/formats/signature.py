@@ -27,9 +27,14 @@ def tensor_names(model: keras.Model) -> tuple[list[str], list[str]]:
     return _distinct(inputs), _distinct(outputs)
 
 
-def flattened(model: keras.Model) -> keras.Model:
-    """The same graph, with a list in and a list out, however the model nests them."""
-    return keras.Model(list(model.inputs), list(model.outputs))
+def flattened(model: keras.Model, name: str | None = None) -> keras.Model:
+    """The same graph, with a list in and a list out, however the model nests them.
+
+    Args:
+        model: A Sequential or Functional model.
+        name: Of the new model; if None Keras counts, so that it differs from one to the next.
+    """
+    return keras.Model(list(model.inputs), list(model.outputs), name=name)
 
 
 def layers_in(model: keras.Model, names: Iterable[str]) -> str:
