@@ -197,7 +197,10 @@ METRICS = (
     _error("binary_crossentropy", "cross-entropy", _ENTROPY, "BinaryCrossentropy", "bce"),
     _error("categorical_crossentropy", "cross-entropy", _ENTROPY, "CategoricalCrossentropy"),
     _error(
-        "sparse_categorical_crossentropy", "cross-entropy", _ENTROPY, "SparseCategoricalCrossentropy"
+        "sparse_categorical_crossentropy",
+        "cross-entropy",
+        _ENTROPY,
+        "SparseCategoricalCrossentropy",
     ),
 )
 """One row for each metric. A metric that is not here needs `better` in the task."""
