@@ -116,7 +116,8 @@ def _import(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     from tfprune.quiet import start_keras
 
     start_keras()
-    from tfprune.model.loading import IMPORTS, import_layers
+    from tfprune.functions import IMPORTS
+    from tfprune.model.loading import import_layers
 
     import_layers(*values)
     before = os.environ.get(IMPORTS)

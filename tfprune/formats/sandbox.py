@@ -23,6 +23,7 @@ from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor, Termin
 from tfprune.errors import TfpruneError, one_line
 from tfprune.formats.registry import FILE_TYPES, FileType, open_file
 from tfprune.formats.runtime import Feeds, Tensor, random_feeds
+from tfprune.functions import IMPORTS, imported_files
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Sandbox:
         Returns:
             Its future, for `answer`.
         """
-        call = (_call, _paths(), dict(FILE_TYPES), function, *arguments)
+        call = (_call, _paths(), _imports(), dict(FILE_TYPES), function, *arguments)
         future: Future[T]
         try:
             self._pool = self._pool or self._started()
@@ -236,6 +237,12 @@ def _ending(error: TerminatedWorkerError) -> str:
     return name if int(code) < 0 else f"exit code {code}"
 
 
+def _imports() -> str:
+    """What this process has imported for its models, as the child's environment says it."""
+    named = [each for each in os.environ.get(IMPORTS, "").split(os.pathsep) if each]
+    return os.pathsep.join(dict.fromkeys([*named, *imported_files().values()]))
+
+
 def _paths() -> list[str]:
     """Where this Python looks for modules, now."""
     return [path or str(Path.cwd()) for path in sys.path]
@@ -270,6 +277,7 @@ def _leave_with(parent: int) -> None:
 
 def _call(
     paths: list[str],
+    imports: str,
     file_types: dict[str, FileType],
     function: Callable[..., T],
     *arguments: Any,
@@ -279,6 +287,8 @@ def _call(
     # A module may be younger than this process.
     importlib.invalidate_caches()
     FILE_TYPES.update(file_types)
+    # Who loads a Keras model imports them.
+    os.environ[IMPORTS] = imports
     return function(*arguments)
 
 

@@ -20,6 +20,7 @@ from tfprune.files import RECORD, write_text
 from tfprune.formats import load
 from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
+from tfprune.model.loading import import_layers
 from tfprune.model.loading import load as load_model
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Probe
@@ -39,29 +40,28 @@ _PROBE_VALIDATION_IMAGES = 512
 
 
 def build_model(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Model:
-    """The model that a pipeline starts from.
+    """The model that a pipeline starts from; see `tfprune.load`.
 
     Args:
-        spec: a name of the zoo, whose normalisation is taken from the training images, or a file.
+        spec: a name of the zoo, whose normalisation is taken from the training images, a file, or
+            a function, which may have the arguments `input_shape`, `classes` and `seed`.
         dataset: the images.
         seed: of the initial weights.
 
     Raises:
         UsageError: an option is unknown or impossible.
-        TfpruneError: the file cannot be read, or pretrained weights cannot be fetched.
+        TfpruneError: the file cannot be read, the function fails, or pretrained weights cannot be
+            fetched.
     """
-    if spec.path is not None:
-        return load_model(spec.path)
-    mean, std = data.statistics(dataset.train)
-    return zoo.build(
-        spec.name,
-        dataset.image_shape,
-        len(dataset.classes),
-        mean=mean.tolist(),
-        std=std.tolist(),
-        seed=seed,
-        **spec.options,
-    )
+    told: dict[str, Any] = {
+        "input_shape": dataset.image_shape,
+        "classes": len(dataset.classes),
+        "seed": seed,
+    }
+    if spec.name in zoo.NAMES + zoo.APPLICATIONS:
+        mean, std = data.statistics(dataset.train)
+        told |= {"mean": mean.tolist(), "std": std.tolist()}
+    return load_model(spec.name, options=spec.options, input_shape=spec.input_shape, defaults=told)
 
 
 def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
@@ -117,6 +117,12 @@ class Executor:
     directory: Path
     dataset: data.Dataset
     commit: str
+
+    def __post_init__(self) -> None:
+        function = self.pipeline.model.reference.function
+        if function is not None:
+            # The files of finished steps may hold layers that the function's file defines.
+            import_layers(str(function.file))
 
     def do(
         self,
