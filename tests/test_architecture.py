@@ -20,6 +20,7 @@ LAYERS = [
     {"zoo"},
     {"model"},
     {"data"},
+    {"tasks"},
     {"training"},
     {"weights", "filters"},
     {"formats"},

@@ -93,7 +93,7 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
     if file.exists():
         raise UsageError(f"{file} exists already: choose another name, or delete it first")
     find_model(model)
-    check_data(data)
+    check_data(DataSpec(name=data))
     spec = ModelSpec(name=model)
     rate = 0.02 if spec.reference.pretrained else 0.05
     text = _TEMPLATE.format(
