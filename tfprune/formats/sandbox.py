@@ -22,7 +22,7 @@ from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor, Termin
 
 from tfprune.errors import TfpruneError, one_line
 from tfprune.formats.registry import FILE_TYPES, FileType, open_file
-from tfprune.formats.runtime import Feeds, Tensor, random_feeds
+from tfprune.formats.runtime import Feeds, Runtime, Tensor, random_feeds, zero_feeds
 from tfprune.functions import IMPORTS, imported_files
 
 T = TypeVar("T")
@@ -195,7 +195,7 @@ def run_file(
         sandbox: Where it is opened.
         path: A file of any kind.
         feeds: Real values by input name, shape `(n, ...)`, which may have any name where there is
-            one input; random pixels if None.
+            one input; random pixels if None, or zeros where it does not take these.
         modules: What to import first, such as modules that register custom layers.
         timeout: Seconds that it may take.
 
@@ -292,6 +292,15 @@ def _call(
     return function(*arguments)
 
 
+def _run_on_some(runtime: Runtime) -> Feeds:
+    """Runs random pixels; where these fail, zeros, which are row numbers of any table."""
+    try:
+        return runtime.run(random_feeds(runtime.inputs, _RANDOM_EXAMPLES, runtime.name))
+    # Each library has errors of its own for a number that is not in a table.
+    except Exception:
+        return runtime.run(zero_feeds(runtime.inputs, _RANDOM_EXAMPLES, runtime.name))
+
+
 def _run_once(path: Path, feeds: Feeds | None, modules: Sequence[str]) -> Outcome:
     for module in modules:
         # What is really missed shows when a file is loaded.
@@ -303,9 +312,7 @@ def _run_once(path: Path, feeds: Feeds | None, modules: Sequence[str]) -> Outcom
     try:
         runtime = open_file(path)
         said = "was loaded and does not run"
-        if feeds is None:
-            feeds = random_feeds(runtime.inputs, _RANDOM_EXAMPLES, runtime.name)
-        values = runtime.run(feeds)
+        values = _run_on_some(runtime) if feeds is None else runtime.run(feeds)
     except TfpruneError:
         raise
     # A damaged graph may load, and fail anywhere when it runs.

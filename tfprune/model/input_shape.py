@@ -20,9 +20,8 @@ from tfprune.model.cloning import (
     layer_entries,
 )
 from tfprune.model.graph import calls, functional, is_graph
+from tfprune.model.reference import InputShape
 
-# Of one example, without the batch: that of the only input, or those of some by their names.
-InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 # Batch included; None where a size is open.
 _Shape = tuple[int | None, ...]
 

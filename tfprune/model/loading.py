@@ -27,8 +27,8 @@ from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.files import existing, existing_file
 from tfprune.functions import IMPORTS, FileFunction, import_module
 from tfprune.model import graph, keras2
-from tfprune.model.input_shape import InputShape, fix_input_shape
-from tfprune.model.reference import ModelReference, find_model
+from tfprune.model.input_shape import fix_input_shape
+from tfprune.model.reference import InputShape, ModelReference, find_model
 
 _ZIP = b"PK"
 # Arguments of `zoo.build` that are not options of a net.

@@ -6,7 +6,7 @@ It needs no Keras: commands and pipelines check a model before anything is loade
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from tfprune import zoo
 from tfprune.errors import UsageError
 from tfprune.files import MODEL_FILES, existing, existing_file, sha256
 from tfprune.functions import FileFunction, file_function, is_file_function
+
+# Of one example, without the batch: that of the only input, or those of some by their names.
+InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
