@@ -25,8 +25,9 @@ from tfprune.model.loading import import_layers
 from tfprune.model.loading import load as load_model
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Probe
+from tfprune.pipeline.inputs import load_data
 from tfprune.pipeline.plan import Task
-from tfprune.pipeline.spec import ModelSpec, Pipeline
+from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
 from tfprune.report import render
@@ -85,6 +86,47 @@ def usual_size(model: keras.Model | str) -> tuple[int, int] | None:
     if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:3]:
         return None
     return shapes[0][1], shapes[0][2]
+
+
+def model_with_data(
+    spec: ModelSpec, data_spec: DataSpec | None, data_dir: str | None = None, seed: int = 0
+) -> tuple[keras.Model, data.Dataset | None]:
+    """Loads a model and its data, each as the other asks for it.
+
+    Images that vary in size get the size that the model takes. A net or a function gets the shape
+    and the classes that the data have.
+
+    Args:
+        spec: the model.
+        data_spec: the data; None for none.
+        data_dir: where tensorflow-datasets keeps its sets.
+        seed: of the initial weights, and of the validation examples.
+
+    Raises:
+        UsageError: see `tfprune.load` and `tfprune.data.load`.
+        TfpruneError: likewise.
+    """
+    if spec.reference.path is not None or data_spec is None:
+        model = load_model(
+            spec.name,
+            options=spec.options,
+            input_shape=spec.input_shape,
+            defaults={"seed": seed},
+        )
+        if data_spec is None:
+            return model, None
+        size = usual_size(model)
+        return model, load_data(data_spec, data_dir, seed=seed, usual_size=size)
+    dataset = load_data(data_spec, data_dir, seed=seed, usual_size=_asked_size(spec))
+    return build_model(spec, dataset, seed), dataset
+
+
+def _asked_size(spec: ModelSpec) -> tuple[int, int] | None:
+    """The height and width of the images of a model that is not built yet."""
+    shape = spec.input_shape
+    if shape is not None:
+        return shape[:2] if isinstance(shape, tuple) and len(shape) == 3 else None
+    return None if spec.reference.function is not None else usual_size(spec.name)
 
 
 def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
