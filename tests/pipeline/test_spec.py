@@ -316,7 +316,8 @@ kind = "quantize"
         (
             'name = "vgg"',
             'name = "net.keras"\noptions = { width = 4 }',
-            "model: a .keras file is what it is: leave options out",
+            "model: option width is for FILE.py:FUNCTION or a net of the zoo, and net.keras is a "
+            "file: leave it out",
         ),
         (
             "[variants]",

@@ -12,7 +12,7 @@ from tfprune.data.adapting import SAMPLE, Data, examples
 from tfprune.errors import UsageError
 from tfprune.formats import Feeds, Tensor
 from tfprune.formats.runtime import random_feeds
-from tfprune.formats.signature import tensor_names
+from tfprune.formats.signature import id_inputs, tensor_names
 from tfprune.formats.source import spread
 
 COMPARED_IMAGES = 256
@@ -97,4 +97,4 @@ def random_pixels(model: keras.Model, inputs: tuple[Tensor, ...]) -> Feeds:
                 f"the model takes examples of any size {tuple(x.shape[1:])}: "
                 "give representative_data to run it on"
             )
-    return random_feeds(inputs, COMPARED_IMAGES)
+    return random_feeds(inputs, COMPARED_IMAGES, ids=id_inputs(model))
