@@ -84,6 +84,7 @@ def export_command(
     names = _read_labels(labels) if labels else None
     start_keras()
     from tfprune.artifacts import export, write_manifest
+    from tfprune.artifacts.examples import COMPARED_IMAGES
     from tfprune.data import load
     from tfprune.model.loading import load as load_model
     from tfprune.weights import round_weights
@@ -96,8 +97,8 @@ def export_command(
         network,
         out,
         formats,
-        representative_data=data.train.images[:500] if data else None,
-        comparison_data=data.validation.images if data else None,
+        representative_data=data.train.sample(500).inputs if data else None,
+        comparison_data=data.validation.sample(COMPARED_IMAGES).inputs if data else None,
         io=io,
         labels=names,
     )

@@ -130,10 +130,10 @@ def _sensitivity(
     from tfprune.report.sensitivity import plot_sensitivity
 
     dataset = load_data(data_name, data_dir)
-    held_out = dataset.validation
+    held_out = dataset.validation.sample(images or len(dataset.validation))
 
     def accuracy(slim: Any) -> float:
-        return evaluate(load(slim), held_out.images[:images], held_out.labels[:images]).accuracy
+        return evaluate(load(slim), held_out.inputs, held_out.targets).accuracy
 
     ranked_by = Context(dataset, 0, Path()).labelled
     table = sensitivity(network, accuracy, importance=importance, data=ranked_by)

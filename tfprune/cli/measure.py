@@ -86,11 +86,12 @@ def measure_command(
     from tfprune.measure import measure_files
     from tfprune.training.progress import counted
 
-    test = load_data(data_name, data_dir).test
+    split = load_data(data_name, data_dir).test
+    test = split.sample(len(split))
     table = measure_files(
         files,
-        test.images,
-        test.labels,
+        test.inputs,
+        test.targets,
         baseline=baseline,
         rounds=rounds,
         threads=threads,

@@ -158,8 +158,11 @@ def _write(
 ) -> None:
     from tfprune import filters
     from tfprune.artifacts import export
+    from tfprune.artifacts.examples import COMPARED_IMAGES
 
-    compared = None if context.dataset is None else context.dataset.validation.images
+    compared = None
+    if context.dataset is not None:
+        compared = context.dataset.validation.sample(COMPARED_IMAGES).inputs
     export(slim, output.parent, ["keras"], compared, name=output.stem)
     document = _counted(filters.plan_document(plan), slim)
     if as_json:

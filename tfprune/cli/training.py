@@ -33,11 +33,12 @@ def _fitted(
 
     from tfprune import training
     from tfprune.artifacts import export
+    from tfprune.artifacts.examples import COMPARED_IMAGES
     from tfprune.model.loading import load as load_model
     from tfprune.pipeline.steps import Context
 
     training.check(model, dataset, step.batch_size)
-    images = dataset.validation.images
+    images = dataset.validation.sample(COMPARED_IMAGES).inputs
     with TemporaryDirectory(prefix="tfprune-") as scratch:
         # What cannot be exported now cannot be after the last epoch either.
         export(model, scratch, ["keras"], images[:2])
