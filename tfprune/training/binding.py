@@ -49,8 +49,10 @@ class Binding:
                 f"{self._name} has no input: give a functional model, or a Sequential one that was "
                 "built with its input shape"
             )
-        self._inputs = _Ends(model.inputs, model._inputs_struct, [t.name for t in model.inputs])
-        self._outputs = _Ends(model.outputs, model._outputs_struct, list(model.output_names))
+        # The graph of a Sequential model is that of a functional model inside it.
+        graph: Any = getattr(model, "_functional", None) or model
+        self._inputs = _Ends(graph.inputs, graph._inputs_struct, [t.name for t in graph.inputs])
+        self._outputs = _Ends(graph.outputs, graph._outputs_struct, list(graph.output_names))
         for split in (dataset.train, dataset.validation):
             specs = split.element_spec
             if "inputs" in ends:
