@@ -44,7 +44,7 @@ def test_the_loss_is_the_labels_and_the_teachers(softmax: bool) -> None:
     labels = student.evaluate(X, Y, verbose=0)[0]
     # With a learning rate of 0, the training loss is that of the present weights.
     student.optimizer.learning_rate = 0.0
-    with distilling(student, Teacher(teacher, 0.3, 2.0, softmax)):
+    with distilling(student, Teacher(teacher, 0.3, 2.0)):
         loss = student.fit(X, Y, batch_size=32, verbose=0).history["loss"][0]
     expected = 0.7 * labels + 0.3 * divergence(*outputs, 2.0)
     assert loss == pytest.approx(expected, rel=1e-4)

@@ -86,9 +86,6 @@ class Binding:
             return packed
         if isinstance(weights, dict | tuple | list):
             weights = self._outputs.packed(self._outputs.arrays(weights, "sample weights"))
-        elif self._outputs.nested:
-            # Keras would take one array for the weights of the first output.
-            weights = self._outputs.packed([weights] * len(self._outputs))
         return *packed, weights
 
     def _plain(self, specs: Sequence[Tree]) -> bool:
@@ -154,9 +151,6 @@ class _Ends:
                     self._keys[self._places[id(tensor)]] = key
         # Keras gives and takes one array in place of a list of one.
         self.nested = len(tensors) > 1 or isinstance(structure, dict)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def arrays(self, tree: Tree, what: str) -> list[Any]:
         """The arrays of a tree in the order of the model."""

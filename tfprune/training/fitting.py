@@ -405,9 +405,7 @@ def _schedule(
     )
 
 
-def check(
-    model: keras.Model, dataset: Dataset, batch_size: int, task: Task | None = None
-) -> None:
+def check(model: keras.Model, dataset: Dataset, batch_size: int, task: Task | None = None) -> None:
     """Checks that a model can be trained on a data set.
 
     Example:
