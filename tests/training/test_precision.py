@@ -26,11 +26,19 @@ class Probe(layers.Layer):
         self.seen: list[tuple[str, bool]] = []
 
     def call(self, x, training=False):
-        self.seen.append((str(x.dtype), bool(training)))
+        self.seen.append((keras.backend.standardize_dtype(x.dtype), bool(training)))
         return x
 
 
-def toy(probes: bool = False) -> keras.Model:
+class Last(layers.Dense):
+    """A last layer that notes its dtype."""
+
+    def call(self, x, training=False):
+        self.seen.append((keras.backend.standardize_dtype(x.dtype), bool(training)))
+        return super().call(x)
+
+
+def toy(probes: bool = False, dropout: float = 0.2) -> keras.Model:
     """A nested model with a raw sum, BatchNorm and dropout; ends in a softmax layer."""
     block = keras.Sequential(
         [keras.Input((8, 8, 4)), layers.Conv2D(4, 3, padding="same"), layers.ReLU()], name="block"
@@ -40,10 +48,12 @@ def toy(probes: bool = False) -> keras.Model:
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same", use_bias=False)(x))
     x = x + block(x)
     x = Probe(name="inside")(x) if probes else x
-    x = layers.Dropout(0.2, seed=1)(layers.GlobalAveragePooling2D()(x))
-    x = layers.Dense(2)(x)
-    x = layers.Softmax()(x)
-    return keras.Model(inputs, Probe(name="last")(x) if probes else x)
+    x = layers.Dropout(dropout, seed=1)(layers.GlobalAveragePooling2D()(x))
+    if not probes:
+        return keras.Model(inputs, layers.Softmax()(layers.Dense(2)(x)))
+    last = Last(2, "softmax", name="last")
+    last.seen = []
+    return keras.Model(inputs, last(x))
 
 
 @cache
@@ -61,16 +71,15 @@ def test_layers_compute_in_16_bits_in_training_steps_alone(dtype: str) -> None:
     model = toy(probes=True)
     inside, last = model.get_layer("inside"), model.get_layer("last")
     inside.seen, last.seen = [], []
-    variables = [id(variable) for variable in model.variables]
+    weights = [id(weight) for weight in model.weights]
     training = Training(epochs=1, batch_size=16, precision=f"mixed_{dtype}")
     history = fit(model, dataset(), training, seed=0).history
-    seen = {(str(d).split("'")[1] if "'" in str(d) else d, t) for d, t in inside.seen}
-    assert seen == {(dtype, True), ("float32", False)}
-    assert {str(d) for d, _ in last.seen} == {"<dtype: 'float32'>"}
+    assert set(inside.seen) == {(dtype, True), ("float32", False)}
+    assert set(last.seen) == {("float32", True), ("float32", False)}
     # An ordinary float32 model is left, with the same variables.
     assert policies(model) == {"float32"}
     assert {variable.dtype for variable in model.weights} == {"float32"}
-    assert [id(variable) for variable in model.weights] == variables[: len(model.weights)]
+    assert [id(weight) for weight in model.weights] == weights
     assert "train_step" not in vars(model)
     # The validation figures are those of this model.
     answers = np.asarray(model(X[:16], training=False)).argmax(1)
@@ -78,12 +87,12 @@ def test_layers_compute_in_16_bits_in_training_steps_alone(dtype: str) -> None:
 
 
 def test_the_weights_differ_from_those_of_float32_by_little() -> None:
-    """Each learns the same; 16 bits have other roundings."""
+    """Each learns the same; 16 bits have other roundings, and would have other random numbers."""
     losses = {}
     for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
         keras.utils.set_random_seed(0)
-        training = Training(epochs=2, batch_size=16, precision=precision, learning_rate=0.05)
-        losses[precision] = fit(toy(), dataset(), training, seed=0).history["loss"].to_numpy()
+        training = Training(epochs=2, batch_size=16, precision=precision, learning_rate=0.01)
+        losses[precision] = fit(toy(dropout=0.0), dataset(), training, seed=0).history["loss"]
     for precision in ("mixed_bfloat16", "mixed_float16"):
         assert (losses[precision] != losses["float32"]).any()
         np.testing.assert_allclose(losses[precision], losses["float32"], rtol=0.02)
@@ -115,7 +124,7 @@ def test_a_layer_that_cannot_compute_in_16_bits_is_named_before_the_first_step()
 
     class Fixed(layers.Layer):
         def call(self, x):
-            return tf.matmul(x, tf.ones((4, 4), tf.float32))
+            return x + tf.ones((4,), tf.float32)
 
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(4), Fixed(), layers.Dense(2)]

@@ -209,7 +209,8 @@ def compile(
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer,
-        **task.compile_arguments(),
+        # Without metrics, Keras would keep those of a former compilation.
+        **{"metrics": [], **task.compile_arguments()},
         steps_per_execution=per_execution,
         # Measured on CPU: XLA is slower than TensorFlow's own kernels.
         jit_compile=False,
