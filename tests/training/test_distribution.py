@@ -1,4 +1,4 @@
-"""Data-parallel training on two logical CPUs, in a process of its own: they are set at the start."""
+"""Data-parallel training on two logical CPUs, which are set when a process starts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 from pathlib import Path
 
@@ -149,10 +150,8 @@ def test_killed_in_any_epoch_and_run_again_gives_the_same_bits(
     chosen = training(precision="mixed_bfloat16" if half else "float32")
     whole, expected = _straight(masks, half)
     callbacks = [pruner(12)] if masks else []
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         fit(net(), dataset(), chosen, seed=0, callbacks=[*callbacks, Kill()], backup_dir=folder)
-    except KeyboardInterrupt:
-        pass
     resumed = net(seed=0 if epoch == 0 else 9)
     callbacks = [pruner(12)] if masks else []
     result = fit(resumed, dataset(), chosen, seed=0, callbacks=callbacks, backup_dir=folder)

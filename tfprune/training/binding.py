@@ -149,6 +149,7 @@ class _Ends:
             for key, tensor in structure.items():
                 if id(tensor) in self._places:
                     self._keys[self._places[id(tensor)]] = key
+        self._ambiguous = self._keys != list(structure) if isinstance(structure, dict) else False
         # Keras gives and takes one array in place of a list of one.
         self.nested = len(tensors) > 1 or isinstance(structure, dict)
 
@@ -157,6 +158,12 @@ class _Ends:
         names = self._keys
         if isinstance(tree, dict) and set(tree) == set(self._names):
             names = self._names
+        if self._ambiguous and not isinstance(tree, dict):
+            # Keras flattens a dict in the order of the alphabet.
+            raise UsageError(
+                f"the {what} have an order, and the model has a dict of {', '.join(names)}: give "
+                "a dict with these names"
+            )
         return list(data.by_name(tree, names, what).values())
 
     def packed(self, arrays: Sequence[Any]) -> Tree:

@@ -108,7 +108,8 @@ def distilling(student: keras.Model, teacher: Teacher | None) -> Iterator[None]:
         distance = sum(others, start=first)
         return (1 - teacher.weight) * loss + teacher.weight * ops.cast(distance, loss.dtype)
 
-    student.compute_loss = compute_loss
+    # A step that was traced before does not contain the teacher, and Keras would run that one.
+    student.compute_loss, student.train_function = compute_loss, None
     try:
         yield
     finally:

@@ -298,7 +298,10 @@ def fit(
     keras.utils.set_random_seed(seed)
     steps = data.steps_per_epoch(dataset.train, training.batch_size)
     directory = None if backup_dir is None else Path(backup_dir)
-    settings = f"{dataset.note} {training.model_dump_json()} seed {seed} from {first_epoch}"
+    settings = (
+        f"{dataset.note} {dataset.fingerprint} {_described(task)} {training.model_dump_json()} "
+        f"seed {seed} from {first_epoch}"
+    )
     if teacher is not None:
         settings += f" taught by {teacher.model.name} {teacher.weight:g} {teacher.temperature:g}"
     best = None
@@ -358,6 +361,17 @@ def fit(
         float(log.history["seconds"].median()),
         best.epoch if best is not None and best.epoch is not None else last,
     )
+
+
+def _described(task: Task) -> str:
+    """What a task computes, in a text that is the same in another process."""
+    import keras
+
+    try:
+        return str(keras.saving.serialize_keras_object(task.compile_arguments()))
+    # A user's get_config may raise anything.
+    except Exception:
+        return task.figure.name
 
 
 def _optimizer(training: Training, steps_per_epoch: int, first_epoch: int) -> keras.Optimizer:
