@@ -16,6 +16,8 @@ from tfprune.quiet import start_keras
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tfprune.pipeline.spec import DataSpec
+
 
 def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
     """Wants a picture that can be written, and something to draw in it."""
@@ -59,12 +61,12 @@ def inspect_command(
     importance: str,
     images: int,
     plot: Path | None,
-    data_name: str | None,
+    data: DataSpec | None,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
     """Show the channel groups of MODEL, a Keras file, its frozen layers and its sparsity."""
-    if probed and data_name is None:
+    if probed and data is None:
         raise click.UsageError("--sensitivity needs images to measure with: give --data NAME")
     if plot is not None and not probed:
         raise click.UsageError("--plot draws how sensitive groups are: give --sensitivity too")
@@ -80,8 +82,8 @@ def inspect_command(
     groups, work = channel_groups(network), count_macs(network)
     table, zeros = group_table(groups), sparsity(network)
     cuts = None
-    if data_name is not None and probed:
-        cuts = _sensitivity(network, data_name, data_dir, images, importance, plot)
+    if data is not None and probed:
+        cuts = _sensitivity(network, data, data_dir, images, importance, plot)
     if as_json:
         document = {
             "macs": work.whole_macs,
@@ -117,19 +119,20 @@ def inspect_command(
 
 def _sensitivity(
     network: Any,
-    data_name: str,
+    data: DataSpec,
     data_dir: str | None,
     images: int,
     importance: str,
     plot: Path | None,
 ) -> pd.DataFrame:
-    from tfprune.data import load as load_data
     from tfprune.filters import sensitivity
     from tfprune.formats import load
     from tfprune.measure import evaluate
+    from tfprune.pipeline.execution import usual_size
+    from tfprune.pipeline.inputs import load_data
     from tfprune.report.sensitivity import plot_sensitivity
 
-    dataset = load_data(data_name, data_dir)
+    dataset = load_data(data, data_dir, usual_size=usual_size(network))
     held_out = dataset.validation.sample(images or len(dataset.validation))
 
     def accuracy(slim: Any) -> float:

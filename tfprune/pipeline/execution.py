@@ -65,6 +65,23 @@ def build_model(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Mode
     )
 
 
+def usual_size(model: keras.Model | str) -> tuple[int, int] | None:
+    """The height and width of the images that a model takes.
+
+    Args:
+        model: a model, or the name of a net of the zoo.
+
+    Returns:
+        None if the model does not take one image of a fixed size.
+    """
+    if isinstance(model, str):
+        return zoo.usual_size(model)
+    shapes = [tuple(end.shape) for end in getattr(model, "inputs", None) or []]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:3]:
+        return None
+    return shapes[0][1], shapes[0][2]
+
+
 def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
     """Builds the model of a pipeline, and times its first training a little.
 

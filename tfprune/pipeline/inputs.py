@@ -79,16 +79,11 @@ def check_budget(pipeline: Pipeline) -> None:
 
 def request(spec: DataSpec, data_dir: str | None = None) -> Request:
     """How a pipeline asks for its data set."""
-    return Request(
-        data_dir,
-        spec.validation,
-        spec.image_size,
-        spec.limit,
-        spec.options,
-        spec.cache,
-        spec.cache_mib,
-        spec.unreadable,
-    )
+    return Request(data_dir=data_dir, **_arguments(spec))
+
+
+def _arguments(spec: DataSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in DataSpec.model_fields if name != "name"}
 
 
 def check_data(spec: DataSpec, data_dir: str | None = None) -> None:
@@ -102,6 +97,35 @@ def check_data(spec: DataSpec, data_dir: str | None = None) -> None:
         UsageError: it is not there; the message names the nearest.
     """
     find_source(spec.name, request(spec, data_dir)).check()
+
+
+def load_data(
+    spec: DataSpec,
+    data_dir: str | None = None,
+    *,
+    seed: int = 0,
+    usual_size: tuple[int, int] | None = None,
+) -> Dataset:
+    """Loads a data set as a pipeline asks for it.
+
+    Args:
+        spec: what the pipeline says.
+        data_dir: where tensorflow-datasets keeps its sets.
+        seed: chooses the validation examples.
+        usual_size: (height, width) for images that vary in size, if the pipeline gives none.
+    """
+    from tfprune.quiet import start_keras
+
+    start_keras()
+    from tfprune import data
+
+    return data.load(
+        spec.name,
+        data_dir,
+        seed=seed,
+        usual_size=usual_size,
+        **_arguments(spec),
+    )
 
 
 class _Known(Record):
@@ -133,23 +157,7 @@ class RunData:
     @cached_property
     def dataset(self) -> Dataset:
         """The examples themselves."""
-        from tfprune.quiet import start_keras
-
-        start_keras()
-        from tfprune import data
-
-        spec = self._spec
-        return data.load(
-            spec.name,
-            self._data_dir,
-            validation=spec.validation,
-            image_size=spec.image_size,
-            limit=spec.limit,
-            options=spec.options,
-            cache=spec.cache,
-            cache_mib=spec.cache_mib,
-            unreadable=spec.unreadable,
-        )
+        return load_data(self._spec, self._data_dir)
 
     @property
     def sha256(self) -> str:
