@@ -136,7 +136,7 @@ def _sensitivity(
     held_out = dataset.validation.sample(images or len(dataset.validation))
 
     def accuracy(slim: Any) -> float:
-        return evaluate(load(slim), held_out.inputs, held_out.targets).accuracy
+        return evaluate(load(slim), held_out).value
 
     ranked_by = Context(dataset, 0, Path()).labelled
     table = sensitivity(network, accuracy, importance=importance, data=ranked_by)

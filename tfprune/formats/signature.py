@@ -24,7 +24,7 @@ def tensor_names(model: keras.Model) -> tuple[list[str], list[str]]:
     """
     inputs = [x.name for x in model.inputs] if len(model.inputs) > 1 else [INPUT_NAME]
     outputs = model.output_names if len(model.outputs) > 1 else [OUTPUT_NAME]
-    return _distinct(inputs), _distinct(outputs)
+    return distinct(inputs), distinct(outputs)
 
 
 def flattened(model: keras.Model) -> keras.Model:
@@ -75,7 +75,13 @@ def _plain(name: str) -> str:
     return plain if plain[:1].isalnum() else f"x{plain}"
 
 
-def _distinct(names: list[str]) -> list[str]:
+def distinct(names: list[str]) -> list[str]:
+    """What exported files call several ends with these names.
+
+    Example:
+        >>> distinct(["left eye", "left_eye"])
+        ['left_eye', 'left_eye_1']
+    """
     found: list[str] = []
     for name in names:
         # A serving signature's names are identifiers.

@@ -111,7 +111,7 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
         model.train_on_batch(images, labels)
         seconds.append(time.perf_counter() - begun)
     some = dataset.validation.sample(_PROBE_VALIDATION_IMAGES)
-    evaluated = evaluate(load(model), some.inputs, some.targets).seconds
+    evaluated = evaluate(load(model), some).seconds
     return Probe(
         statistics.median(seconds[_PROBE_WARMUP_STEPS:]) * steps
         + evaluated * len(dataset.validation) / len(some),
@@ -266,13 +266,12 @@ def _read_model(path: Path) -> keras.Model:
 
 
 def _measured(path: Path, test: data.Split) -> dict[str, Any]:
-    examples = test.sample(len(test))
-    evaluation = evaluate(load(path), examples.inputs, examples.targets)
+    evaluation = evaluate(load(path), test)
     counted = parameters(path)
     return {
-        "accuracy": evaluation.accuracy,
+        "accuracy": evaluation.value,
         "loss": evaluation.loss,
-        "test_images": evaluation.images,
+        "test_images": evaluation.examples,
         "test_seconds": evaluation.seconds,
         "parameters": counted.total,
         "nonzero_parameters": counted.nonzero,

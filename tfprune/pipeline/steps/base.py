@@ -86,9 +86,7 @@ class Context:
 
         if self.dataset is None:
             return None
-        validation = self.dataset.validation
-        held_out = validation.sample(len(validation))
-        return evaluate(load(model), held_out.inputs, held_out.targets).accuracy
+        return evaluate(load(model), self.dataset.validation).value
 
 
 Result = tuple["keras.Model", dict[str, Any]]
