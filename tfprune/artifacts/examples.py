@@ -11,7 +11,7 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.formats import Feeds, Tensor
 from tfprune.formats.runtime import random_feeds
-from tfprune.formats.signature import tensor_names
+from tfprune.formats.signature import id_inputs, tensor_names
 from tfprune.formats.source import spread
 
 # One array for the only input; for several a list in the model's order, or by their names.
@@ -117,7 +117,7 @@ def random_pixels(model: keras.Model, inputs: tuple[Tensor, ...]) -> Feeds:
                 f"the model takes images of any size {tuple(x.shape[1:])}: "
                 "give representative_data to run it on"
             )
-    return random_feeds(inputs, COMPARED_IMAGES)
+    return random_feeds(inputs, COMPARED_IMAGES, ids=id_inputs(model))
 
 
 def _check(

@@ -13,8 +13,8 @@ import numpy as np
 
 from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.formats.runtime import Feeds
+from tfprune.functions import importable
 from tfprune.model.cloning import config_of, copy_weights, from_config
-from tfprune.model.loading import importable
 
 Ends = Literal["int8", "float"]
 
