@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from tfprune import zoo
 from tfprune.errors import UsageError, did_you_mean
+from tfprune.figures import ACCURACY
 from tfprune.files import MODEL_FILES
 from tfprune.pipeline.expansion import (
     MOST_ROUNDS,
@@ -212,6 +213,10 @@ class Pipeline(Table):
         a name in the budget is not a mistake.
         """
         if self.budget is not None:
+            try:
+                self.budget.of(ACCURACY)
+            except UsageError as error:
+                raise ValueError(f"budget.{error}") from None
             for said in mistakes(self.budget, dict.fromkeys(self.variants, tuple(FORMATS))):
                 raise ValueError(f"budget: {said}")
         return self
