@@ -24,7 +24,7 @@ _EXTRA_DIGITS = 6
 _SIGNIFICANT = 4
 _MOST_DIGITS = 12
 # From here on a plain number is longer than one with an exponent.
-_TINY, _HUGE = 1e-5, 1e15
+_TINY, _HUGE = 1e-7, 1e15
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,9 @@ def as_task(
 
     def changed(table: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
         """The same keys, and the figure under its own name with its own values."""
-        found = {}
-        for key, content in table.items():
-            if key == old:
-                key, content = new, _mapped(content, value)
-            # Of a task that is compared by the loss there is one loss.
-            if key not in found or key == new:
-                found[key] = content
-        return found
+        # Of a task that is compared by the loss there is one loss.
+        kept = {key: content for key, content in table.items() if key not in (old, new)}
+        return kept | {new: _mapped(table[old], value)} if old in table else dict(table)
 
     for path in to.rglob("record.json"):
         record = changed(

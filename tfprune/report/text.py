@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Callable
 
@@ -113,7 +114,17 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _json(table: pd.DataFrame) -> str:
-    return json.dumps(json.loads(table.to_json(orient="records")), indent=2) + "\n"
+    # Not `to_json`, which keeps ten digits.
+    rows = [
+        {key: None if _is_no_number(value) else value for key, value in row.items()}
+        for row in table.astype(object).to_dict("records")
+    ]
+    return json.dumps(rows, indent=2, allow_nan=False) + "\n"
+
+
+def _is_no_number(value: object) -> bool:
+    """Whether JSON has no word for a value: it is missing, or infinite."""
+    return bool(pd.isna(value)) or (isinstance(value, float) and math.isinf(value))
 
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {

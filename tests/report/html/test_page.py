@@ -124,8 +124,8 @@ def test_the_result_can_be_checked_against_the_table(tmp_path):
         "the latency "
         "slim loses 1.00 points at 48.7% of the compressed size, 50.0% of the MACs, and 50.0% of "
         "the latency "
-        "With 200 test examples that accuracy has a standard error of 1.54 points and a 95% interval "
-        "from 91.0% to 97.3%."
+        "With 200 test examples that accuracy has a standard error of 1.54 points and a 95% "
+        "interval from 91.0% to 97.3%."
     ) in text
 
 
