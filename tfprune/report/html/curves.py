@@ -203,13 +203,13 @@ def curves(chain: Chain, shared: SharedAxes, salt: str) -> str:
         An SVG element.
     """
     by = chain.by
-    panels = [(by.name, by.axis_title, _FIGURE)]
+    panels = [(by.name, short_name(by.axis_title, 24), _FIGURE)]
     panels += [("loss", "loss", _LOSS)] if by.name != "loss" else []
     panels += [("sparsity", "zeros", _ZEROS)] if shared.sparsity else []
     height = _NAMES + sum(size + _GAP for *_, size in panels) + 16
     with style(salt):
         figure = canvas(WIDTH, height)
-        top, drawn = float(_NAMES), list["Axes"]()
+        top, drawn, widths = float(_NAMES), list["Axes"](), list[float]()
         for metric, title, size in panels:
             axes = panel(
                 figure, _LEFT, height - top - size, _RIGHT, top, drawn[0] if drawn else None
@@ -219,7 +219,7 @@ def curves(chain: Chain, shared: SharedAxes, salt: str) -> str:
             _scale(axes, metric, shared, by)
             _lines(axes, metric, chain)
             # At the left edge of the figure, where no step's name begins.
-            axes.annotate(
+            named = axes.annotate(
                 title,
                 (0, 1),
                 (-_LEFT + 2, 7),
@@ -227,8 +227,9 @@ def curves(chain: Chain, shared: SharedAxes, salt: str) -> str:
                 textcoords="offset points",
                 color=colour("muted"),
             )
+            widths.append(named.get_window_extent().width)
         _abscissa(drawn, chain)
-        _step_names(drawn[0], chain)
+        _step_names(drawn[0], chain, widths[0])
         return inline(figure, salt=salt, title=_title(chain))
 
 
@@ -312,15 +313,17 @@ def _abscissa(drawn: list[Axes], chain: Chain) -> None:
     last.set_xlabel("epochs of the whole chain", color=colour("muted"), loc="right")
 
 
-def _step_names(axes: Axes, chain: Chain) -> None:
+def _step_names(axes: Axes, chain: Chain, title: float) -> None:
     """Names over the first panel: of what trains in one row, of what does not in one above.
+
+    The width of the panel's own title is needed, because that stands in the lower row.
 
     Where they do not fit, their numbers stand there: the caption has the names.
     """
     names = [short_name(stretch.step, 16) for stretch in chain.stretches]
-    if not _fits(axes, chain, names):
+    if not _fits(axes, chain, names, title):
         names = [str(number) for number in range(1, len(names) + 1)]
-        if not _fits(axes, chain, names):
+        if not _fits(axes, chain, names, title):
             return
     for stretch, name in zip(chain.stretches, names, strict=True):
         axes.annotate(
@@ -335,8 +338,10 @@ def _step_names(axes: Axes, chain: Chain) -> None:
         )
 
 
-def _fits(axes: Axes, chain: Chain, names: Sequence[str]) -> bool:
+def _fits(axes: Axes, chain: Chain, names: Sequence[str], title: float) -> bool:
     wide = WIDTH - _LEFT - _RIGHT
+    # It begins at the left edge of the figure.
+    begin = max(8.0, title - _LEFT + 8)
     ends = {True: -float("inf"), False: -float("inf")}
     for stretch, name in zip(chain.stretches, names, strict=True):
         text = axes.text(0, 0, name, fontsize=10)
@@ -344,9 +349,8 @@ def _fits(axes: Axes, chain: Chain, names: Sequence[str]) -> bool:
         text.remove()
         middle = (stretch.begin + stretch.epochs / 2) / chain.epochs * wide
         trains = stretch.epochs > 0
-        # To the left of the axes the panel's own title stands.
         left, right = middle - width / 2, middle + width / 2
-        if left < max(ends[trains] + 4, 8 if trains else 0) or right > wide + _RIGHT:
+        if left < max(ends[trains] + 4, begin if trains else 0) or right > wide + _RIGHT:
             return False
         ends[trains] = right
     return True
