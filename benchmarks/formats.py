@@ -42,7 +42,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     from tfprune import data
 
     train = data.load("digits").train
-    large = keras.ops.image.resize(train.images.astype("float32"), (PIXELS, PIXELS))
+    large = keras.ops.image.resize(train.inputs.astype("float32"), (PIXELS, PIXELS))
     return np.repeat(keras.ops.convert_to_numpy(large), 3, axis=-1), train.labels
 
 

@@ -104,7 +104,7 @@ def figures(model: Any, dataset: data.Dataset) -> dict[str, float]:
     split, normalised = dataset.test, _normalising(dataset)
     logits = np.concatenate(
         [
-            np.asarray(model(normalised(split.images[start : start + 1000])))
+            np.asarray(model(normalised(split.inputs[start : start + 1000])))
             for start in range(0, len(split), 1000)
         ]
     )

@@ -19,6 +19,7 @@ LAYERS = [
     {"archives", "files", "validation"},
     {"model"},
     {"data", "zoo"},
+    {"tasks"},
     {"training"},
     {"weights", "filters"},
     {"formats"},

@@ -203,6 +203,23 @@ def _unwritable_error(path: Path, error: OSError) -> TfpruneError:
     )
 
 
+def document_hash(document: Any) -> str:
+    """A short name for a JSON document: equal documents, equal names.
+
+    Example:
+        >>> document_hash({"seed": 0, "epochs": 3}) == document_hash({"epochs": 3, "seed": 0})
+        True
+
+    Args:
+        document: what JSON can hold; anything else counts as its text.
+
+    Returns:
+        12 hexadecimal digits.
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, 64 hexadecimal digits.
 

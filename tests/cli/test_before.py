@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from tfprune import artifacts, training
+from tfprune import artifacts, data, training
 from tfprune.cli import main
 from tfprune.errors import TfpruneError
 
@@ -237,7 +237,7 @@ def test_labels_beyond_the_outputs_are_refused(digits):
     import dataclasses
 
     labels = np.where(digits.train.labels == 9, 11, digits.train.labels)
-    wrong = dataclasses.replace(digits, train=dataclasses.replace(digits.train, labels=labels))
+    wrong = dataclasses.replace(digits, train=data.Arrays(digits.train.inputs, labels))
     with pytest.raises(TfpruneError, match="has labels from 0 to 11, and model 'net' has 10"):
         training.check(net(image()), wrong, 32)
 

@@ -15,7 +15,7 @@ def numbered(count: int, size: int = 8, channels: int = 1) -> data.Split:
     """
     grey = np.arange(1, count + 1, dtype=np.uint8)
     images = np.broadcast_to(grey[:, None, None, None], (count, size, size, channels))
-    return data.Split(images.copy(), np.arange(count, dtype=np.int64))
+    return data.Arrays(images.copy(), np.arange(count, dtype=np.int64))
 
 
 def stream(split: data.Split, batch_size: int, **options) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -68,7 +68,7 @@ def test_order_changes_with_the_epoch_and_with_the_seed():
 @pytest.mark.parametrize("shape", [(5, 7, 1), (8, 8, 3)])
 def test_batches_keep_shape_dtype_and_range(augment, shape):
     images = np.random.default_rng(0).integers(0, 256, (20, *shape), np.uint8)
-    split = data.Split(images, np.zeros(20, np.int64))
+    split = data.Arrays(images, np.zeros(20, np.int64))
     for pixels, labels in stream(split, 8, seed=0, augment=augment):
         assert pixels.dtype == np.float32
         assert labels.dtype == np.int64
@@ -79,7 +79,7 @@ def test_batches_keep_shape_dtype_and_range(augment, shape):
 
 def test_flip_mirrors_about_half_and_nothing_else():
     images = np.random.default_rng(0).integers(0, 256, (400, 4, 5, 3), np.uint8)
-    split = data.Split(images, np.arange(400))
+    split = data.Arrays(images, np.arange(400))
     ((pixels, labels),) = stream(split, 400, seed=0, augment=("flip",))
     original = images[labels].astype(np.float32)
     kept = (pixels == original).all((1, 2, 3))
@@ -90,7 +90,7 @@ def test_flip_mirrors_about_half_and_nothing_else():
 
 def test_crop_cuts_a_window_out_of_the_padded_image():
     images = np.random.default_rng(0).integers(1, 256, (800, 6, 5, 2), np.uint8)
-    split = data.Split(images, np.arange(800))
+    split = data.Arrays(images, np.arange(800))
     ((pixels, labels),) = stream(split, 800, seed=0, augment=("crop",))
     padded = np.pad(images[labels], ((0, 0), (4, 4), (4, 4), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (6, 5), axis=(1, 2))
@@ -101,7 +101,7 @@ def test_crop_cuts_a_window_out_of_the_padded_image():
 
 
 def test_augmentation_differs_between_images_and_epochs():
-    split = data.Split(
+    split = data.Arrays(
         np.broadcast_to(np.arange(64, dtype=np.uint8).reshape(8, 8, 1), (40, 8, 8, 1)).copy(),
         np.zeros(40, np.int64),
     )
@@ -114,7 +114,7 @@ def test_plain_batches_keep_the_order():
     split = numbered(10)
     seen = list(data.plain_batches(split, 4).as_numpy_iterator())
     assert [len(labels) for _, labels in seen] == [4, 4, 2]
-    np.testing.assert_array_equal(np.concatenate([x for x, _ in seen]), split.images)
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in seen]), split.inputs)
     np.testing.assert_array_equal(np.concatenate([y for _, y in seen]), split.labels)
 
 

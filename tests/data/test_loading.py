@@ -60,7 +60,7 @@ def test_a_prepared_set_loads_with_its_own_names(make_set, capsys):
     assert [len(s) for s in (loaded.train, loaded.validation, loaded.test)] == [30, 10, 40]
     assert loaded.note.startswith("squares/1.0.0 of tensorflow_datasets ")
     for split in (loaded.train, loaded.validation, loaded.test):
-        np.testing.assert_array_equal((split.images[:, 0, 0, 0] - 1) % 2, split.labels)
+        np.testing.assert_array_equal((split.inputs[:, 0, 0, 0] - 1) % 2, split.labels)
     assert capsys.readouterr().out == ""
 
 
@@ -83,14 +83,50 @@ def test_varying_sizes_need_an_image_size(make_set):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"keys": None}, {"label": np.int64}, {"dtype": np.uint16}],
-    ids=["not supervised", "regression", "16 bits"],
+    ("changes", "message"),
+    [
+        ({"keys": None}, "does not say what is the input and what is the target"),
+        ({"dtype": np.uint16}, "the images of squares are not of 8 bits"),
+    ],
+    ids=["not supervised", "16 bits"],
 )
-def test_other_kinds_of_sets_are_refused(make_set, changes):
+def test_sets_that_cannot_be_used_are_refused(make_set, changes, message):
     directory = make_set("squares", **changes)
-    with pytest.raises(UsageError, match="does not pair one 8-bit image with one class label"):
+    with pytest.raises(UsageError, match=message):
         data.load("squares", directory)
+
+
+def test_options_name_the_features(make_set):
+    directory = make_set("squares", keys=None)
+    loaded = data.load("squares", directory, options={"inputs": "image", "targets": "label"})
+    assert loaded.classes == ("even", "odd")
+    with pytest.raises(UsageError, match="squares has no option 'input'"):
+        data.load("squares", directory, options={"input": "image"})
+
+
+def test_targets_may_be_numbers(make_set):
+    loaded = data.load("squares", make_set("squares", label=np.int64))
+    assert loaded.classes == ()
+    assert len(loaded.test) == 40
+
+
+def test_a_validation_split_is_taken_as_it_is(make_set):
+    loaded = data.load("squares", make_set("squares", splits=("train", "validation", "test")))
+    assert [len(s) for s in (loaded.train, loaded.validation, loaded.test)] == [40, 40, 40]
+    assert "held out" not in loaded.note
+
+
+def test_what_is_larger_than_the_cache_is_streamed_with_the_same_examples(make_set):
+    directory = make_set("squares")
+    whole, streamed = (data.load("squares", directory, cache_mib=mib) for mib in (1024, 1e-3))
+    assert isinstance(streamed.test, data.Stream)
+    for (images, labels), (same, also) in zip(
+        data.plain_batches(whole.test, 7), data.plain_batches(streamed.test, 7), strict=True
+    ):
+        np.testing.assert_array_equal(images, same)
+        np.testing.assert_array_equal(labels, also)
+    assert len(streamed.train) + len(streamed.validation) == 40
+    assert "its first examples" in streamed.note
 
 
 def test_a_set_without_test_images_is_refused(make_set):

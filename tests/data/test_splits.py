@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ def stream(split: data.Split, batch_size: int, **options) -> list[tuple[np.ndarr
 
 
 def rows(split: data.Split) -> list[bytes]:
-    return [image.tobytes() for image in split.images]
+    return [image.tobytes() for image in split.inputs]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_digits_are_what_scikit_learn_embeds(whole_digits):
         144,
         360,
     ]
-    everything = np.concatenate([whole_digits.train.images, whole_digits.test.images])
+    everything = np.concatenate([whole_digits.train.inputs, whole_digits.test.inputs])
     assert (everything.min(), everything.max()) == (0, 255)
 
 
@@ -89,10 +90,10 @@ def test_limit_caps_every_split(limit):
 def test_image_size_resizes():
     resized = data.load("digits", image_size=(12, 20))
     assert resized.image_shape == (12, 20, 1)
-    assert resized.train.images.dtype == np.uint8
+    assert resized.train.inputs.dtype == np.uint8
     # Interpolation keeps the mean grey level, to rounding and the border's weight.
     plain = data.load("digits")
-    assert resized.test.images.mean() == pytest.approx(plain.test.images.mean(), rel=0.05)
+    assert resized.test.inputs.mean() == pytest.approx(plain.test.inputs.mean(), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +101,9 @@ def test_image_size_resizes():
     [
         ({"validation": 0.0}, "validation=0.0 must be a share between 0 and 1"),
         ({"validation": 1.5}, "validation=1.5 must be a share between 0 and 1"),
-        ({"validation": 0.001}, "cannot split 1,437 train images"),
+        ({"validation": 0.001}, "cannot split 1,437 train examples"),
         ({"seed": -1}, "seed=-1 cannot split"),
-        ({"limit": 0}, "limit=0 must be 1 image or more"),
+        ({"limit": 0}, "limit=0 must be 1 example or more"),
         ({"image_size": (0, 8)}, "image_size=.* must be .height, width."),
         ({"image_size": (8,)}, "image_size=.* must be .height, width."),
     ],
@@ -114,22 +115,108 @@ def test_impossible_arguments_are_refused_in_one_line(options, message):
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "message"),
+    ("inputs", "targets", "weights"),
     [
-        (np.zeros((2, 4, 4, 1)), np.zeros(2, np.int64), "images must be uint8"),
-        (np.zeros((2, 4, 4), np.uint8), np.zeros(2, np.int64), "images must be uint8"),
-        (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(3, np.int64), "labels must be int64"),
-        (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2), "labels must be int64"),
+        (np.zeros((2, 4)), np.zeros(3), None),
+        (np.zeros((2, 4)), np.zeros(2), np.zeros(3)),
+        ({"a": np.zeros((2, 4)), "b": np.zeros((3, 4))}, np.zeros(2), None),
+        (np.zeros((2, 4)), np.float32(1), None),
     ],
 )
-def test_a_split_checks_what_it_holds(images, labels, message):
-    with pytest.raises(UsageError, match=message):
-        data.Split(images, labels)
+def test_arrays_are_of_equally_many_examples(inputs, targets, weights):
+    with pytest.raises(UsageError, match="are not of equally many examples"):
+        data.Arrays(inputs, targets, weights)
+
+
+def _tree(split: data.Split, batch_size: int = 3) -> list[tuple]:
+    return list(data.plain_batches(split, batch_size).as_numpy_iterator())
+
+
+def _streamed(arrays: data.Arrays) -> data.Stream:
+    whole = tf.data.Dataset.from_tensor_slices(arrays.examples.given)
+    return data.Stream(lambda seed, epoch: whole, len(arrays), arrays.element_spec)
+
+
+@pytest.mark.parametrize("kind", ["memory", "file", "stream"])
+def test_a_tree_comes_back_whatever_it_is_made_of_and_wherever_it_lies(kind, tmp_path):
+    count = 10
+    numbers = np.arange(count, dtype=np.float32)
+    inputs = {"left": np.stack([numbers, numbers], 1), "right": (numbers + 1).astype(np.int32)}
+    if kind == "file":
+        np.save(tmp_path / "left.npy", inputs["left"])
+        inputs["left"] = np.load(tmp_path / "left.npy", mmap_mode="r")
+    split: data.Split = data.Arrays(inputs, (numbers, numbers * 2), numbers + 3)
+    if kind == "stream":
+        split = _streamed(split)
+    for batch in (*_tree(split), *data.batches(split, 3, seed=0, epochs=2).as_numpy_iterator()):
+        inputs, targets, weights = batch
+        np.testing.assert_array_equal(inputs["left"][:, 0], targets[0])
+        np.testing.assert_array_equal(inputs["right"], targets[0] + 1)
+        assert inputs["right"].dtype == np.int32
+        np.testing.assert_array_equal(targets[1], 2 * targets[0])
+        np.testing.assert_array_equal(weights, targets[0] + 3)
+    order = [batch[1][0] for batch in data.batches(split, 3, seed=0, epochs=2).as_numpy_iterator()]
+    assert len(order) == 8
+    first, second = np.concatenate(order[:4]), np.concatenate(order[4:])
+    assert sorted(first) == sorted(second) == list(numbers)
+    assert list(first) != list(second)
+    later = data.batches(split, 3, seed=0, epochs=2, first_epoch=1).as_numpy_iterator()
+    np.testing.assert_array_equal(np.concatenate([batch[1][0] for batch in later]), second)
+    sample = split.sample(4)
+    np.testing.assert_array_equal(sample.targets[0], [0, 3, 6, 9])
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 8])
+def test_the_parts_of_a_stream_make_it_whole(epochs):
+    stream = _streamed(data.Arrays(np.arange(9.0), np.arange(9)))
+    first, rest = stream.part(0, 2), stream.part(2, 7)
+    assert [len(first), len(rest)] == [2, 7]
+    np.testing.assert_array_equal(
+        np.concatenate([batch[1] for batch in _tree(first) + _tree(rest)]), np.arange(9)
+    )
+    steps = list(data.batches(rest, 4, seed=1, epochs=epochs).as_numpy_iterator())
+    assert len(steps) == 2 * epochs
+    for epoch in range(epochs):
+        seen = np.concatenate([targets for _, targets in steps[2 * epoch : 2 * epoch + 2]])
+        assert sorted(seen) == list(range(2, 9))
+
+
+@pytest.mark.parametrize(
+    ("tree", "names", "expected"),
+    [
+        (1, ["x"], {"x": 1}),
+        ((1, 2), ["x", "y"], {"x": 1, "y": 2}),
+        ({"y": 2, "x": 1}, ["x", "y"], {"x": 1, "y": 2}),
+        ({"image": 1}, ["x"], {"x": 1}),
+        ((1, 2), ["x"], "there are 2 inputs"),
+        ({"x": 1, "z": 2}, ["x", "y"], "the inputs are named x, z"),
+    ],
+)
+def test_arrays_find_their_names(tree, names, expected):
+    if isinstance(expected, str):
+        with pytest.raises(UsageError, match=expected):
+            data.by_name(tree, names)
+    else:
+        assert data.by_name(tree, names) == expected
+
+
+def test_maps_are_mirrored_with_their_image_and_are_not_cropped():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (50, 6, 5, 3), np.uint8)
+    split = data.Arrays(images, images[..., 0].astype(np.int64))
+
+    for pixels, maps in data.batches(split, 10, seed=0, augment=["flip"]):
+        np.testing.assert_array_equal(pixels[..., 0], tf.cast(maps, tf.float32))
+
+    with pytest.raises(UsageError, match="no class of the maps"):
+        data.batches(split, 10, seed=0, augment=["crop"])
+    with pytest.raises(UsageError, match="is for examples that are one image each"):
+        data.batches(data.Arrays(images[:, 0], images[:, 0, 0]), 10, seed=0, augment=["flip"])
 
 
 def test_statistics_are_those_of_the_pixels():
     images = np.random.default_rng(0).integers(0, 256, (2500, 5, 4, 3), np.uint8)
-    mean, std = data.statistics(data.Split(images, np.zeros(2500, np.int64)))
+    mean, std = data.statistics(data.Arrays(images, np.zeros(2500, np.int64)))
     assert mean.dtype == std.dtype == np.float32
     np.testing.assert_allclose(mean, images.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(std, images.std((0, 1, 2)), rtol=1e-6)

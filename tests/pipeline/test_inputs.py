@@ -11,7 +11,7 @@ import pytest
 from tfprune import data
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.pipeline import Pipeline
-from tfprune.pipeline.inputs import Images, check_data, check_requirements
+from tfprune.pipeline.inputs import RunData, check_data, check_requirements
 from tfprune.pipeline.runner import forecast, run
 from tfprune.pipeline.spec import DataSpec
 
@@ -32,20 +32,20 @@ from tfprune.pipeline.spec import DataSpec
 )
 def test_a_misspelt_data_set_is_told_with_the_nearest(name, said, tmp_path):
     with pytest.raises(UsageError) as caught:
-        check_data(name, str(tmp_path))
+        check_data(DataSpec(name=name), str(tmp_path))
     assert str(caught.value).startswith(said)
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "cifar10:3.0.2", "mnist", "ns:theirs"])
 def test_what_is_known_passes(name, tmp_path):
-    check_data(name, str(tmp_path))
+    check_data(DataSpec(name=name), str(tmp_path))
 
 
 def test_a_set_that_lies_in_the_directory_needs_no_other_name(tmp_path):
     (tmp_path / "mine").mkdir()
-    check_data("mine", str(tmp_path))
+    check_data(DataSpec(name="mine"), str(tmp_path))
     with pytest.raises(UsageError):
-        check_data("mine", str(tmp_path / "mine"))
+        check_data(DataSpec(name="mine"), str(tmp_path / "mine"))
 
 
 def _pipeline(**changes):
@@ -85,7 +85,8 @@ def test_run_and_forecast_ask_before_anything_is_made(changes, said, tmp_path):
 
 def test_a_name_is_looked_up_without_tensorflow():
     code = (
-        "import sys; from tfprune.pipeline.inputs import check_data; check_data('mnist');"
+        "import sys; from tfprune.pipeline.inputs import check_data;"
+        "from tfprune.pipeline.spec import DataSpec; check_data(DataSpec(name='mnist'));"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -107,8 +108,8 @@ def loads(monkeypatch):
 
 def test_the_hash_is_remembered_and_nothing_is_loaded_for_it(tmp_path, loads):
     spec = DataSpec(name="digits", limit=64)
-    first = Images(spec, None, tmp_path)
-    again = Images(spec, None, tmp_path)
+    first = RunData(spec, None, tmp_path)
+    again = RunData(spec, None, tmp_path)
     assert first.sha256 == again.sha256
     assert first.note == again.note
     assert len(loads) == 1
@@ -116,14 +117,14 @@ def test_the_hash_is_remembered_and_nothing_is_loaded_for_it(tmp_path, loads):
 
 def test_a_run_that_does_not_exist_is_not_made_for_it(tmp_path, loads):
     for expected in (1, 2):
-        assert Images(DataSpec(name="digits", limit=64), None, tmp_path / "run").sha256
+        assert RunData(DataSpec(name="digits", limit=64), None, tmp_path / "run").sha256
         assert len(loads) == expected
     assert not list(tmp_path.iterdir())
 
 
 def test_other_images_have_another_hash(tmp_path):
     hashes = {
-        Images(DataSpec(name="digits", **options), None, tmp_path / str(place)).sha256
+        RunData(DataSpec(name="digits", **options), None, tmp_path / str(place)).sha256
         for place, options in enumerate(
             [{"limit": 64}, {"limit": 65}, {"limit": 64, "validation": 0.2}]
         )
@@ -132,9 +133,9 @@ def test_other_images_have_another_hash(tmp_path):
 
 
 def test_another_specification_in_the_same_run_is_not_taken_for_the_old_one(tmp_path):
-    small = Images(DataSpec(name="digits", limit=64), None, tmp_path).sha256
-    assert Images(DataSpec(name="digits", limit=65), None, tmp_path).sha256 != small
-    assert Images(DataSpec(name="digits", limit=64), None, tmp_path).sha256 == small
+    small = RunData(DataSpec(name="digits", limit=64), None, tmp_path).sha256
+    assert RunData(DataSpec(name="digits", limit=65), None, tmp_path).sha256 != small
+    assert RunData(DataSpec(name="digits", limit=64), None, tmp_path).sha256 == small
 
 
 def test_a_file_of_the_set_that_changed_is_read_again(tmp_path, loads):
@@ -144,23 +145,23 @@ def test_a_file_of_the_set_that_changed_is_read_again(tmp_path, loads):
     spec = DataSpec(name="cifar10")
     (tmp_path / "run").mkdir()
     for expected in (1, 1):
-        assert Images(spec, str(tmp_path / "sets"), tmp_path / "run").sha256
+        assert RunData(spec, str(tmp_path / "sets"), tmp_path / "run").sha256
         assert len(loads) == expected
     os.utime(file, ns=(1, 1))
-    assert Images(spec, str(tmp_path / "sets"), tmp_path / "run").sha256
+    assert RunData(spec, str(tmp_path / "sets"), tmp_path / "run").sha256
     assert len(loads) == 2
 
 
 def test_a_set_that_is_not_where_it_is_looked_for_is_never_remembered(tmp_path, loads):
     (tmp_path / "run").mkdir()
     for expected in (1, 2):
-        assert Images(DataSpec(name="mnist"), str(tmp_path), tmp_path / "run").sha256
+        assert RunData(DataSpec(name="mnist"), str(tmp_path), tmp_path / "run").sha256
         assert len(loads) == expected
 
 
 def test_a_damaged_memory_is_made_anew(tmp_path, loads):
     spec = DataSpec(name="digits", limit=64)
-    first = Images(spec, None, tmp_path).sha256
+    first = RunData(spec, None, tmp_path).sha256
     (tmp_path / "data.json").write_text("{")
-    assert Images(spec, None, tmp_path).sha256 == first
+    assert RunData(spec, None, tmp_path).sha256 == first
     assert len(loads) == 2

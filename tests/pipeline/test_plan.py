@@ -14,7 +14,7 @@ from tfprune import data
 from tfprune.pipeline import Pipeline, load_pipeline
 from tfprune.pipeline import plan as planning
 from tfprune.pipeline.forecast import Forecast, Probe
-from tfprune.pipeline.inputs import Images
+from tfprune.pipeline.inputs import RunData
 from tfprune.pipeline.plan import Task, plan
 from tfprune.pipeline.spec import DataSpec
 from tfprune.pipeline.steps.filters import SlimStep
@@ -108,13 +108,13 @@ class TestKeys:
         array = np.array(getattr(getattr(dataset, split), what))
         array.flat[-1] = (int(array.flat[-1]) + 1) % 10
         monkeypatch.setattr(data, "load", lambda *args, **options: dataset)
-        before = Images(DataSpec(name="digits", limit=64), None, tmp_path / "one").sha256
+        before = RunData(DataSpec(name="digits", limit=64), None, tmp_path / "one").sha256
         changed = dataclasses.replace(
             dataset,
             **{split: dataclasses.replace(getattr(dataset, split), **{what: array})},
         )
         monkeypatch.setattr(data, "load", lambda *args, **options: changed)
-        after = Images(DataSpec(name="digits", limit=64), None, tmp_path / "two").sha256
+        after = RunData(DataSpec(name="digits", limit=64), None, tmp_path / "two").sha256
         assert before != after
         assert not set(_keys(_pipeline(), before).values()) & set(
             _keys(_pipeline(), after).values()

@@ -44,7 +44,7 @@ def test_a_figure_is_that_of_the_file_itself(tiny_run, tiny_pipeline):
     files = {"keras": "model.keras", "tflite": "model.tflite", "tflite-int8": "model.int8.tflite"}
     for row in table[table.artifact.isin(files)].itertuples():
         path = tiny_run / row.variant / "seed-0" / files[row.artifact]
-        again = evaluate(load(path), test.images, test.labels)
+        again = evaluate(load(path), test.inputs, test.labels)
         assert row.accuracy == pytest.approx(again.accuracy)
         assert row.loss == pytest.approx(again.loss, rel=1e-5)
         assert row.bytes == path.stat().st_size
@@ -151,7 +151,7 @@ def test_test_images_decide_nothing(tiny_run, tiny_pipeline, tmp_path, monkeypat
 
     def swapped(*args, **kwargs):
         dataset = true(*args, **kwargs)
-        wrong = replace(dataset.test, labels=(dataset.test.labels + 1) % 10)
+        wrong = data.Arrays(dataset.test.inputs, (dataset.test.labels + 1) % 10)
         return replace(dataset, test=wrong)
 
     monkeypatch.setattr(data, "load", swapped)

@@ -228,7 +228,7 @@ def test_digits_are_learnt_and_the_history_is_correct(digits):
     model = vgg(width=8)
     result = fit(model, digits, settings(epochs=6, augment=()), seed=0)
     assert result.history["val_accuracy"].iloc[-1] > 0.8
-    guessed = model.predict(digits.validation.images.astype(np.float32), verbose=0).argmax(1)
+    guessed = model.predict(digits.validation.inputs.astype(np.float32), verbose=0).argmax(1)
     assert result.history["val_accuracy"].iloc[-1] == pytest.approx(
         (guessed == digits.validation.labels).mean()
     )
@@ -247,7 +247,7 @@ def test_same_seed_same_weights_and_another_seed_others(digits, whole):
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_held_out_data_has_no_effect_on_the_weights(digits, whole, split):
     held_out = getattr(digits, split)
-    garbage = data.Split(255 - held_out.images, (held_out.labels + 1) % 10)
+    garbage = data.Arrays(255 - held_out.inputs, (held_out.labels + 1) % 10)
     changed = data.Dataset(**{**vars(digits), split: garbage})
     model = vgg()
     fit(model, changed, settings(), seed=7)

@@ -11,12 +11,14 @@ import click
 
 from tfprune.cli import options, step_options
 from tfprune.errors import UsageError
+from tfprune.pipeline.steps import CALIBRATION_IMAGES
 from tfprune.pipeline.steps.weights import QuantizeWeightsStep
 from tfprune.quiet import start_keras
 from tfprune.vocabulary import FORMATS, explained
 
 if TYPE_CHECKING:
     from tfprune.artifacts import Artifact
+    from tfprune.pipeline.spec import DataSpec
 
 
 @click.command("export")
@@ -72,7 +74,7 @@ def export_command(
     io: Literal["int8", "float"],
     bits: int | None,
     labels: Path | None,
-    data_name: str | None,
+    data: DataSpec | None,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -84,20 +86,24 @@ def export_command(
     names = _read_labels(labels) if labels else None
     start_keras()
     from tfprune.artifacts import export, write_manifest
-    from tfprune.data import load
+    from tfprune.artifacts.examples import COMPARED_IMAGES
     from tfprune.model.loading import load as load_model
+    from tfprune.pipeline.execution import usual_size
+    from tfprune.pipeline.inputs import load_data
     from tfprune.weights import round_weights
 
     network = load_model(model)
     if bits is not None:
         network = round_weights(network, bits)
-    data = load(data_name, data_dir) if data_name else None
+    dataset = None
+    if data is not None:
+        dataset = load_data(data, data_dir, usual_size=usual_size(network))
     artifacts = export(
         network,
         out,
         formats,
-        representative_data=data.train.images[:500] if data else None,
-        comparison_data=data.validation.images if data else None,
+        representative_data=dataset.train.sample(CALIBRATION_IMAGES).inputs if dataset else None,
+        comparison_data=dataset.validation.sample(COMPARED_IMAGES).inputs if dataset else None,
         io=io,
         labels=names,
     )

@@ -17,6 +17,8 @@ from tfprune.quiet import start_keras
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tfprune.pipeline.spec import DataSpec
+
 
 def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
     """Wants a picture that can be written, and something to draw in it."""
@@ -61,12 +63,12 @@ def inspect_command(
     importance: str,
     images: int,
     plot: Path | None,
-    data_name: str | None,
+    data: DataSpec | None,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
     """Show the channel groups of MODEL, a Keras file, its frozen layers and its sparsity."""
-    if probed and data_name is None:
+    if probed and data is None:
         raise click.UsageError("--sensitivity needs images to measure with: give --data NAME")
     if plot is not None and not probed:
         raise click.UsageError("--plot draws how sensitive groups are: give --sensitivity too")
@@ -82,8 +84,8 @@ def inspect_command(
     groups, work = channel_groups(network), count_macs(network)
     table, zeros = group_table(groups), sparsity(network)
     by, cuts = ACCURACY, None
-    if data_name is not None and probed:
-        cuts = _sensitivity(network, data_name, data_dir, images, importance, plot, by)
+    if data is not None and probed:
+        cuts = _sensitivity(network, data, data_dir, images, importance, plot, by)
     if as_json:
         document = {
             "macs": work.whole_macs,
@@ -125,24 +127,25 @@ def _cuts_for_people(cuts: pd.DataFrame, by: Figure) -> pd.DataFrame:
 
 def _sensitivity(
     network: Any,
-    data_name: str,
+    data: DataSpec,
     data_dir: str | None,
     images: int,
     importance: str,
     plot: Path | None,
     by: Figure,
 ) -> pd.DataFrame:
-    from tfprune.data import load as load_data
     from tfprune.filters import sensitivity
     from tfprune.formats import load
     from tfprune.measure import evaluate
+    from tfprune.pipeline.execution import usual_size
+    from tfprune.pipeline.inputs import load_data
     from tfprune.report.sensitivity import plot_sensitivity
 
-    dataset = load_data(data_name, data_dir)
-    held_out = dataset.validation
+    dataset = load_data(data, data_dir, usual_size=usual_size(network))
+    held_out = dataset.validation.sample(images or len(dataset.validation))
 
     def accuracy(slim: Any) -> float:
-        return evaluate(load(slim), held_out.images[:images], held_out.labels[:images]).accuracy
+        return evaluate(load(slim), held_out.inputs, held_out.targets).accuracy
 
     ranked_by = Context(dataset, 0, Path()).labelled
     table = sensitivity(network, accuracy, importance=importance, data=ranked_by)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tfprune.cli import options, step_options
 from tfprune.pipeline.steps.weights import PruneOnceStep
 from tfprune.training import Training
+
+if TYPE_CHECKING:
+    from tfprune.pipeline.spec import DataSpec
 
 
 def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -84,7 +87,7 @@ def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @options.as_json
 def lottery_command(
     model: str,
-    data_name: str,
+    data: DataSpec,
     data_dir: str | None,
     option: dict[str, Any],
     limit: int | None,
@@ -113,7 +116,7 @@ def lottery_command(
         # A run's folder has a plain name, whatever the file is called.
         name or re.sub("[^A-Za-z0-9._]+", "-", f"lottery-{Path(model).stem}").rstrip("-"),
         model={"name": model, "options": option},
-        data={"name": data_name, "limit": limit},
+        data={**data.model_dump(), "limit": limit},
         training={name: given[name] for name in Training.model_fields},
         pruning={name: given[name] for name in PruneOnceStep.model_fields if name in given},
         rounds=rounds,

@@ -16,6 +16,8 @@ from tfprune.quiet import start_keras
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tfprune.pipeline.spec import DataSpec
+
 
 @click.command("measure")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 @options.as_json
 def measure_command(
     files: tuple[Path, ...],
-    data_name: str,
+    data: DataSpec,
     data_dir: str | None,
     baseline: Path | None,
     rounds: int,
@@ -85,15 +87,16 @@ def measure_command(
 
     limit_threads(threads)
     start_keras()
-    from tfprune.data import load as load_data
     from tfprune.measure import measure_files
+    from tfprune.pipeline.inputs import load_data
     from tfprune.training.progress import counted
 
-    test = load_data(data_name, data_dir).test
+    split = load_data(data, data_dir).test
+    test = split.sample(len(split))
     table = measure_files(
         files,
-        test.images,
-        test.labels,
+        test.inputs,
+        test.targets,
         baseline=baseline,
         rounds=rounds,
         threads=threads,

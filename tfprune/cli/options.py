@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from tfprune.pipeline.spec import DataSpec
     from tfprune.report.run import Run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -145,23 +147,102 @@ imports = click.option(
 )
 
 
+def _image_size(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """Reads `64x96`, height first."""
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"{value!r} is not a size in pixels such as 64x64, height first")
+    return int(parts[0]), int(parts[-1])
+
+
 def data(required: bool, why: str) -> Decorator:
-    """`--data` and where it lies.
+    """`--data` and how it is read; the command gets a `DataSpec` as `data`, or None.
+
+    What can be seen without reading the data is checked before the command begins.
 
     Args:
-        required: whether the command needs images.
+        required: whether the command needs data.
         why: what it does with them, for the help.
     """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_data(*args: Any, data_name: str | None, data_dir: str | None, **given: Any) -> Any:
+            asked = {field: given.pop(f"data_{field}") for field in _DATA_FIELDS}
+            spec = _data_spec(data_name, data_dir, asked)
+            return command(*args, data=spec, data_dir=data_dir, **given)
+
+        return with_data
+
     return stacked(
         click.option(
             "--data",
             "data_name",
             required=required,
-            metavar="NAME",
-            help=f"A tensorflow-datasets name, or `digits`, which is built in: {why}.",
+            metavar="NAME|FOLDER|FILE",
+            help="A data set of tensorflow-datasets; `digits`, which is embedded; a folder of "
+            "images; a file of arrays or an index; or FILE.py:FUNCTION. See `tfprune.data.load`. "
+            f"{why[:1].upper()}{why[1:]}.",
         ),
         data_dir,
+        click.option(
+            "--data-option",
+            "data_options",
+            multiple=True,
+            callback=assignments,
+            metavar="KEY=VALUE",
+            help="An argument of the data's source, such as of FUNCTION; repeatable.",
+        ),
+        click.option(
+            "--image-size",
+            "data_image_size",
+            callback=_image_size,
+            metavar="HxW",
+            help="Resize images to this height and width. [default: what the model takes]",
+        ),
+        click.option(
+            "--cache",
+            "data_cache",
+            type=click.Choice(["memory", "disk"]),
+            help="Keep decoded files for the next epoch. [default: read them again]",
+        ),
+        click.option(
+            "--cache-mib",
+            "data_cache_mib",
+            type=Number(0, 10**9, "low"),
+            metavar="MIB",
+            help="The largest size of what is cached or taken into memory. [default: 1024]",
+        ),
+        click.option(
+            "--unreadable",
+            "data_unreadable",
+            type=click.Choice(["fail", "skip"]),
+            help="What happens with files that cannot be read. [default: fail]",
+        ),
+        decorate,
     )
+
+
+_DATA_FIELDS = ("options", "image_size", "cache", "cache_mib", "unreadable")
+
+
+def _data_spec(name: str | None, data_dir: str | None, asked: dict[str, Any]) -> DataSpec | None:
+    from tfprune.pipeline.inputs import check_data
+    from tfprune.pipeline.spec import DataSpec
+
+    given = {field: value for field, value in asked.items() if value not in (None, {})}
+    if name is None:
+        if given:
+            flag = min(given).replace("options", "data-option").replace("_", "-")
+            raise click.UsageError(f"--{flag} is for data: give --data")
+        return None
+    spec = DataSpec(name=name, **given)
+    check_data(spec, data_dir)
+    return spec
 
 
 def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import keras
 
     from tfprune.filters import PlanDocument, RemovalPlan
+    from tfprune.pipeline.spec import DataSpec
 
 # The fields that do not say what goes: they may stand beside --plan.
 _AFTERWARDS = ("tolerance", "recalibrate", "augment")
@@ -54,7 +55,7 @@ def slim_command(
     model: Path,
     plan_file: Path | None,
     plan_only: bool,
-    data_name: str | None,
+    data: DataSpec | None,
     data_dir: str | None,
     output: Path | None,
     as_json: bool,
@@ -71,15 +72,19 @@ def slim_command(
         if name not in _AFTERWARDS and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
     ]
     _check(plan_file, plan_only, output, target)
-    step = None if plan_file is not None else _read(given, data_name)
+    step = None if plan_file is not None else _read(given, data)
     start_keras()
-    from tfprune import data, filters
+    from tfprune import filters
     from tfprune.files import read_json
     from tfprune.model.loading import load as load_model
+    from tfprune.pipeline.execution import usual_size
+    from tfprune.pipeline.inputs import load_data
 
     original = load_model(model)
-    images = None if data_name is None else data.load(data_name, data_dir)
-    context = Context(images, 0, Path())
+    dataset = None
+    if data is not None:
+        dataset = load_data(data, data_dir, usual_size=usual_size(original))
+    context = Context(dataset, 0, Path())
     if plan_file is not None:
         groups = filters.channel_groups(original)
         plan = SlimPlan(original, filters.read_plan(groups, read_json(plan_file), str(plan_file)))
@@ -99,10 +104,10 @@ def slim_command(
     _write(plan.removal, slim, output, context, as_json)
 
 
-def _read(given: dict[str, Any], data_name: str | None) -> SlimStep:
+def _read(given: dict[str, Any], data: DataSpec | None) -> SlimStep:
     step = step_options.read_step("slim", given)
     assert isinstance(step, SlimStep)
-    if data_name is None and (need := step.needs_images):
+    if data is None and (need := step.needs_images):
         raise click.UsageError(f"--{need} needs labelled images: give --data NAME")
     return step
 
@@ -158,8 +163,11 @@ def _write(
 ) -> None:
     from tfprune import filters
     from tfprune.artifacts import export
+    from tfprune.artifacts.examples import COMPARED_IMAGES
 
-    compared = None if context.dataset is None else context.dataset.validation.images
+    compared = None
+    if context.dataset is not None:
+        compared = context.dataset.validation.sample(COMPARED_IMAGES).inputs
     export(slim, output.parent, ["keras"], compared, name=output.stem)
     document = _counted(filters.plan_document(plan), slim)
     if as_json:

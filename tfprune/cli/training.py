@@ -14,6 +14,7 @@ from tfprune.quiet import start_keras
 if TYPE_CHECKING:
     from tfprune.data import Dataset
     from tfprune.errors import TfpruneError
+    from tfprune.pipeline.spec import DataSpec
 
 
 def _read(kind: str, given: dict[str, Any]) -> Any:
@@ -33,11 +34,12 @@ def _fitted(
 
     from tfprune import training
     from tfprune.artifacts import export
+    from tfprune.artifacts.examples import COMPARED_IMAGES
     from tfprune.model.loading import load as load_model
     from tfprune.pipeline.steps import Context
 
     training.check(model, dataset, step.batch_size)
-    images = dataset.validation.images
+    images = dataset.validation.sample(COMPARED_IMAGES).inputs
     with TemporaryDirectory(prefix="tfprune-") as scratch:
         # What cannot be exported now cannot be after the last epoch either.
         export(model, scratch, ["keras"], images[:2])
@@ -91,7 +93,7 @@ def _rescued(model: Any, output: Path, error: Exception) -> TfpruneError:
 @options.as_json
 def train_command(
     model: str,
-    data_name: str,
+    data: DataSpec,
     data_dir: str | None,
     option: dict[str, Any],
     output: Path,
@@ -103,13 +105,14 @@ def train_command(
     path = options.zoo_model(model, option)
     step = _read("train", given)
     start_keras()
-    from tfprune.data import load
     from tfprune.model.loading import load as load_model
-    from tfprune.pipeline.execution import build_model
+    from tfprune.pipeline.execution import build_model, usual_size
+    from tfprune.pipeline.inputs import load_data
     from tfprune.pipeline.spec import ModelSpec
 
     start = None if path is None else load_model(path)
-    dataset = load(data_name, data_dir, seed=seed)
+    size = usual_size(start or model)
+    dataset = load_data(data, data_dir, seed=seed, usual_size=size)
     if start is None:
         start = build_model(ModelSpec(name=model, options=option), dataset, seed)
     _fitted(step, start, dataset, output, seed, as_json)
@@ -150,7 +153,7 @@ def _further(
     step: str,
     *,
     model: Path,
-    data_name: str,
+    data: DataSpec,
     data_dir: str | None,
     output: Path,
     seed: int,
@@ -160,9 +163,10 @@ def _further(
     """Does one step on a model that is a file."""
     specified = _read(step, given)
     start_keras()
-    from tfprune.data import load
     from tfprune.model.loading import load as load_model
+    from tfprune.pipeline.execution import usual_size
+    from tfprune.pipeline.inputs import load_data
 
     start = load_model(model)
-    dataset = load(data_name, data_dir, seed=seed)
+    dataset = load_data(data, data_dir, seed=seed, usual_size=usual_size(start))
     _fitted(specified, start, dataset, output, seed, as_json)

@@ -1,4 +1,4 @@
-"""Data sets for image classification in memory, and batches for training and evaluation.
+"""Data sets from any source, and batches for training and evaluation.
 
 No decision uses the test split. The order of the training batches is a pure function of (seed,
 epoch), so that a killed training reads the same batches when it resumes.

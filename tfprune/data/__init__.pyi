@@ -4,6 +4,11 @@ from .batching import plain_batches as plain_batches
 from .batching import seen as seen
 from .batching import steps_per_epoch as steps_per_epoch
 from .loading import load as load
+from .splits import Arrays as Arrays
 from .splits import Dataset as Dataset
+from .splits import Examples as Examples
+from .splits import RandomAccess as RandomAccess
 from .splits import Split as Split
+from .splits import Stream as Stream
+from .splits import by_name as by_name
 from .splits import statistics as statistics

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from tfprune.data.splits import Split
+from tfprune.data.splits import Split, Tree, leaves, mapped
 from tfprune.errors import UsageError, did_you_mean
 
 CROP_PADDING = 4
@@ -33,60 +33,55 @@ def batches(
         images.shape, labels.shape  # (128, 8, 8, 1) and (128,)
         ```
 
-    The images stay in memory as uint8. The content of an epoch is a pure function of the split, the
-    batch size, `augment`, the seed and the number of the epoch. A stream that starts at a later
-    epoch equals the end of a longer one, bit for bit.
+    The content of an epoch is a pure function of the split, the batch size, `augment`, the seed and
+    the number of the epoch. A stream that starts at a later epoch equals the end of a longer one,
+    bit for bit.
 
     Args:
         split: usually the train split.
-        batch_size: images in a batch; the last batch of an epoch may be smaller.
+        batch_size: examples in a batch; the last batch of an epoch may be smaller.
         seed: fixes the order and the augmentation.
         epochs: one more than the last epoch, counted from 0.
         first_epoch: the epoch to start at.
         augment: any of "crop" (pad each side with 4 pixels of value 0, then crop the original size
             at random) and "flip" (mirror left and right with probability 0.5), applied in this
-            order. He et al. 2016 pad after subtracting the mean, which equals padding with the
-            mean.
+            order to the only input, an image. He et al. 2016 pad after subtracting the mean, which
+            equals padding with the mean. Targets that are maps of the same size are mirrored with
+            their image; they cannot be cropped, since no class stands for the padding.
 
     Returns:
-        `(epochs - first_epoch) * steps_per_epoch(split, batch_size)` pairs of images, float32
-        (batch, height, width, channels), 0 to 255, and labels, int64 (batch,).
+        `(epochs - first_epoch) * steps_per_epoch(split, batch_size)` tuples of inputs, targets and,
+        if the split has them, sample weights. Bytes (uint8) become float32, 0 to 255, and float64
+        becomes float32.
 
     Raises:
-        UsageError: an augmentation is unknown, or the batch size is below 1.
+        UsageError: an augmentation is unknown or does not fit the examples, or the batch size is
+            below 1.
 
     Source:
         He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385.
     """
     steps = steps_per_epoch(split, batch_size)
-    augmentations = [_augmentation(name) for name in augment]
-    images, labels = _on_cpu(split)
+    change = _changes(split, augment)
 
-    def rows_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(split)), seed=tf.stack([tf.cast(seed, tf.int64), epoch])
-        )
-        rows = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-        return rows.enumerate(start=epoch * steps)
+    def augmented(step: tf.Tensor, batch: tuple[Tree, ...]) -> tuple[Tree, ...]:
+        for number, apply in enumerate(change):
+            batch = apply(
+                batch, tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), step]), number)
+            )
+        return _ready(*batch)
 
-    def read(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        batch = tf.gather(images, rows)
-        for number, change in enumerate(augmentations):
-            own_seed = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), step]), number)
-            batch = change(batch, own_seed)
-        return tf.cast(batch, tf.float32), tf.gather(labels, rows)
-
+    raw = split.shuffled(batch_size, seed=seed, first_epoch=first_epoch, epochs=epochs)
     return (
-        tf.data.Dataset.range(first_epoch, epochs)
-        .flat_map(rows_of)
-        .map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        raw.enumerate(start=first_epoch * steps)
+        .map(augmented, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .apply(tf.data.experimental.assert_cardinality(max(0, epochs - first_epoch) * steps))
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def seen(split: Split, count: int, *, seed: int, augment: Sequence[str] = ()) -> np.ndarray:
-    """The first images of a training, shuffled and augmented.
+def seen(split: Split, count: int, *, seed: int, augment: Sequence[str] = ()) -> Tree:
+    """The inputs of the first examples of a training, shuffled and augmented.
 
     Example:
         ```python
@@ -94,21 +89,21 @@ def seen(split: Split, count: int, *, seed: int, augment: Sequence[str] = ()) ->
         images.shape  # (1000, 8, 8, 1)
         ```
 
-    BatchNorm's statistics are recomputed on these images. Images without the augmentation of the
-    training have other statistics than the weights have adapted to.
+    BatchNorm's statistics are recomputed on them. Images without the augmentation of the training
+    have other statistics than the weights have adapted to.
 
     Args:
         split: usually the train split.
-        count: number of images; at most the size of the split.
+        count: number of examples; at most the size of the split.
         seed: as for `batches`.
         augment: as for `batches`.
 
     Returns:
-        float32 (count, height, width, channels), 0 to 255.
+        A tree of arrays (count, ...), as `batches` gives the inputs.
     """
     count = min(count, len(split))
-    images, _ = next(iter(batches(split, count, seed=seed, augment=augment)))
-    return np.asarray(images)
+    inputs, *_ = next(batches(split, count, seed=seed, augment=augment).as_numpy_iterator())
+    return inputs
 
 
 def plain_batches(split: Split, batch_size: int) -> tf.data.Dataset:
@@ -122,24 +117,20 @@ def plain_batches(split: Split, batch_size: int) -> tf.data.Dataset:
 
     Args:
         split: any split.
-        batch_size: images in a batch; the last batch may be smaller.
+        batch_size: examples in a batch; the last batch may be smaller.
 
     Returns:
-        Pairs of images, float32 (batch, height, width, channels), 0 to 255, and labels,
-        int64 (batch,).
+        Tuples of inputs, targets and, if the split has them, sample weights, with the dtypes of
+        `batches`.
 
     Raises:
         UsageError: the batch size is below 1, or the split is empty.
     """
-    steps_per_epoch(split, batch_size)
+    steps = steps_per_epoch(split, batch_size)
     return (
-        tf.data.Dataset.from_tensor_slices(_on_cpu(split))
-        .batch(batch_size)
-        .map(
-            lambda images, labels: (tf.cast(images, tf.float32), labels),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
+        split.ordered(batch_size)
+        .map(_ready, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .apply(tf.data.experimental.assert_cardinality(steps))
         .prefetch(tf.data.AUTOTUNE)
     )
 
@@ -158,14 +149,18 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size} must be 1 or more")
     if not len(split):
-        raise UsageError("the split is empty: give a split with at least one image")
+        raise UsageError("the split is empty: give a split with at least one example")
     return math.ceil(len(split) / batch_size)
 
 
-def _on_cpu(split: Split) -> tuple[tf.Tensor, tf.Tensor]:
-    # tf.data runs on the CPU. It would copy images from a GPU in each step.
-    with tf.device("CPU"):
-        return tf.constant(split.images), tf.constant(split.labels)
+def _ready(*batch: Tree) -> tuple[Tree, ...]:
+    """A batch with the dtypes that models are trained on."""
+
+    def cast(leaf: tf.Tensor) -> tf.Tensor:
+        return tf.cast(leaf, tf.float32) if leaf.dtype in (tf.uint8, tf.float64) else leaf
+
+    inputs, *rest = batch
+    return mapped(cast, inputs), *rest
 
 
 def _flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -190,6 +185,58 @@ AUGMENTATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 }
 """Functions that map uint8 images (batch, height, width, channels) and a seed, int64 (2,), to
 augmented images."""
+
+
+def _changes(
+    split: Split, augment: Sequence[str]
+) -> list[Callable[[tuple[Tree, ...], tf.Tensor], tuple[Tree, ...]]]:
+    """Functions that augment a batch, given a seed, int64 (2,)."""
+    if not augment:
+        return []
+    specs = leaves(split.element_spec[0])
+    if len(specs) != 1 or len(specs[0].shape) != 3:
+        shapes = ", ".join(str(tuple(spec.shape)) for spec in specs)
+        raise UsageError(
+            f"augment={list(augment)} is for examples that are one image each, and these have "
+            f"inputs of the shape {shapes}: leave it out"
+        )
+    size = tuple(specs[0].shape[:2])
+    maps = [
+        spec
+        for spec in leaves(split.element_spec[1])
+        if len(spec.shape) >= 2 and tuple(spec.shape[:2]) == size
+    ]
+    return [_change(_augmentation(name), name, bool(maps), size) for name in augment]
+
+
+def _change(
+    function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], name: str, maps: bool, size: Any
+) -> Callable[[tuple[Tree, ...], tf.Tensor], tuple[Tree, ...]]:
+    if maps and name != "flip":
+        raise UsageError(
+            f'augment = "{name}" pads images, and no class of the maps that are the targets stands '
+            "for the padding: leave it out, or augment in a function of your own, FILE.py:FUNCTION"
+        )
+
+    def apply(batch: tuple[Tree, ...], seed: tf.Tensor) -> tuple[Tree, ...]:
+        def with_image(leaf: tf.Tensor) -> tf.Tensor:
+            if leaf.shape.rank is None or leaf.shape.rank < 3 or tuple(leaf.shape[1:3]) != size:
+                return leaf
+            # A map may lack the axis of channels.
+            return (
+                function(leaf, seed)
+                if leaf.shape.rank == 4
+                else function(leaf[..., None], seed)[..., 0]
+            )
+
+        inputs, targets, *weights = batch
+        return (
+            mapped(lambda leaf: function(leaf, seed), inputs),
+            mapped(with_image, targets),
+            *(mapped(with_image, tree) for tree in weights),
+        )
+
+    return apply
 
 
 def _augmentation(name: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

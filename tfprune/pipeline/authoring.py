@@ -94,7 +94,7 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
         raise UsageError(f"{file} exists already: choose another name, or delete it first")
     if not model.endswith(MODEL_FILES):
         zoo.check(model, {})
-    check_data(data)
+    check_data(DataSpec(name=data))
     spec = ModelSpec(name=model)
     rate = 0.02 if spec.trained else 0.05
     text = _TEMPLATE.format(

@@ -15,6 +15,7 @@ import keras
 
 from tfprune import data, training, zoo
 from tfprune.artifacts import export, write_manifest, write_run_manifest
+from tfprune.artifacts.examples import COMPARED_IMAGES
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD, write_text
 from tfprune.formats import load
@@ -64,6 +65,23 @@ def build_model(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Mode
     )
 
 
+def usual_size(model: keras.Model | str) -> tuple[int, int] | None:
+    """The height and width of the images that a model takes.
+
+    Args:
+        model: a model, or the name of a net of the zoo.
+
+    Returns:
+        None if the model does not take one image of a fixed size.
+    """
+    if isinstance(model, str):
+        return zoo.usual_size(model)
+    shapes = [tuple(end.shape) for end in getattr(model, "inputs", None) or []]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:3]:
+        return None
+    return shapes[0][1], shapes[0][2]
+
+
 def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
     """Builds the model of a pipeline, and times its first training a little.
 
@@ -92,9 +110,8 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
         begun = time.perf_counter()
         model.train_on_batch(images, labels)
         seconds.append(time.perf_counter() - begun)
-    some = dataset.validation.images[:_PROBE_VALIDATION_IMAGES]
-    labels = dataset.validation.labels[:_PROBE_VALIDATION_IMAGES]
-    evaluated = evaluate(load(model), some, labels).seconds
+    some = dataset.validation.sample(_PROBE_VALIDATION_IMAGES)
+    evaluated = evaluate(load(model), some.inputs, some.targets).seconds
     return Probe(
         statistics.median(seconds[_PROBE_WARMUP_STEPS:]) * steps
         + evaluated * len(dataset.validation) / len(some),
@@ -201,9 +218,9 @@ class Executor:
             model,
             folder,
             formats,
-            representative_data=self.dataset.train.images[:images],
+            representative_data=self.dataset.train.sample(images).inputs,
             # What calibrated a file cannot show what calibration lost.
-            comparison_data=self.dataset.validation.images,
+            comparison_data=self.dataset.validation.sample(COMPARED_IMAGES).inputs,
         )
         write_manifest(folder, artifacts)
         write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
@@ -229,7 +246,7 @@ class Executor:
             for each in read_record(delivery.folder / RECORD, DeliveryRecord)["artifacts"]
         }
         files = {path: self.directory / path for path in sorted(accuracies)}
-        table = time_files(files, self.dataset.test.images[0], rounds=_LATENCY_ROUNDS)
+        table = time_files(files, self.dataset.test.sample(1).inputs[0], rounds=_LATENCY_ROUNDS)
         # All that a seed delivers is in its place by now.
         write_run_manifest(self.directory, accuracies)
         return {"latency": table.to_dict("records"), "machine": provenance.machine()}
@@ -249,7 +266,9 @@ def _read_model(path: Path) -> keras.Model:
 
 
 def _measured(path: Path, test: data.Split) -> dict[str, Any]:
-    evaluation, counted = evaluate(load(path), test.images, test.labels), parameters(path)
+    examples = test.sample(len(test))
+    evaluation = evaluate(load(path), examples.inputs, examples.targets)
+    counted = parameters(path)
     return {
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,

@@ -1,27 +1,26 @@
-"""What a pipeline needs that is not in its file: images, files, packages.
+"""What a pipeline needs that is not in its file: data, files, packages.
 
-All of it can be checked without loading an image or TensorFlow; the images themselves are known by
-their hash, and loaded when something needs them.
+All of it can be checked without loading an example or TensorFlow; the examples themselves are known
+by their hash, and loaded when something needs them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfprune.data.sources import EMBEDDED
-from tfprune.errors import TfpruneError, UsageError, did_you_mean
-from tfprune.files import existing_file, write_json
+from tfprune.data.sources import Request, find_source
+from tfprune.data.splits import Arrays, leaves
+from tfprune.errors import TfpruneError, UsageError
+from tfprune.files import document_hash, existing_file, write_json
 from tfprune.formats import check_installed
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DataSpec, Pipeline
-from tfprune.pipeline.store import key
 from tfprune.report.budgets import mistakes
 from tfprune.report.records import Record, read_record
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from tfprune.data import Dataset
 
 _CACHE = "data.json"
+_HASHED_AT_ONCE = 256
 
 
 def check_requirements(
@@ -47,7 +47,7 @@ def check_requirements(
     """
     for variant in only or pipeline.variants:
         check_installed(pipeline.delivered(variant)[1])
-    check_data(pipeline.data.name, data_dir)
+    check_data(pipeline.data, data_dir)
     if pipeline.model.path is not None:
         existing_file(pipeline.model.path)
     weights = pipeline.model.options.get("weights", "random")
@@ -77,47 +77,55 @@ def check_budget(pipeline: Pipeline) -> None:
         raise UsageError(said)
 
 
-def data_root(data_dir: str | None) -> Path:
-    """Where tensorflow-datasets keeps its sets.
+def request(spec: DataSpec, data_dir: str | None = None) -> Request:
+    """How a pipeline asks for its data set."""
+    return Request(data_dir=data_dir, **_arguments(spec))
+
+
+def _arguments(spec: DataSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in DataSpec.model_fields if name != "name"}
+
+
+def check_data(spec: DataSpec, data_dir: str | None = None) -> None:
+    """Checks that a data set is there, as far as that can be seen without reading it.
 
     Args:
-        data_dir: where a person said; else TFDS_DATA_DIR, else its own default.
-    """
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-
-
-def base_name(name: str) -> str:
-    """The name of a data set without its config and version."""
-    return name.partition(":")[0].partition("/")[0]
-
-
-def check_data(name: str, data_dir: str | None = None) -> None:
-    """Checks that a data set is one of tensorflow-datasets, or lies in its directory.
-
-    Args:
-        name: as `tfprune.data.load` takes it.
-        data_dir: likewise.
+        spec: what the pipeline says.
+        data_dir: where tensorflow-datasets keeps its sets; see `tfprune.data.load`.
 
     Raises:
-        UsageError: it is neither; the message names the nearest.
+        UsageError: it is not there; the message names the nearest.
     """
-    base = base_name(name)
-    # What is prepared in the directory needs no code in tensorflow-datasets; what has a namespace
-    # is a community's, whose names only the network knows.
-    if name in EMBEDDED or (":" in name and not name.partition(":")[2][:1].isdigit()):
-        return
-    plain = base.isidentifier()
-    if plain and len(base) < 128 and (data_root(data_dir) / base).is_dir():
-        return
-    import tensorflow_datasets
+    find_source(spec.name, request(spec, data_dir)).check()
 
-    known = tensorflow_datasets.list_builders(with_community_datasets=False)
-    if base not in known:
-        hint = did_you_mean(
-            base[:128].lower(), [*known, *EMBEDDED], "see tensorflow_datasets' catalog for names"
-        )
-        shown = name if len(name) <= 60 else f"{name[:57]}..."
-        raise UsageError(f"unknown data set {shown!r}: {hint}")
+
+def load_data(
+    spec: DataSpec,
+    data_dir: str | None = None,
+    *,
+    seed: int = 0,
+    usual_size: tuple[int, int] | None = None,
+) -> Dataset:
+    """Loads a data set as a pipeline asks for it.
+
+    Args:
+        spec: what the pipeline says.
+        data_dir: where tensorflow-datasets keeps its sets.
+        seed: chooses the validation examples.
+        usual_size: (height, width) for images that vary in size, if the pipeline gives none.
+    """
+    from tfprune.quiet import start_keras
+
+    start_keras()
+    from tfprune import data
+
+    return data.load(
+        spec.name,
+        data_dir,
+        seed=seed,
+        usual_size=usual_size,
+        **_arguments(spec),
+    )
 
 
 class _Known(Record):
@@ -128,8 +136,8 @@ class _Known(Record):
     note: str
 
 
-class Images:
-    """A data set whose hash is remembered beside the run.
+class RunData:
+    """The data set of a run, whose hash is remembered beside the run.
 
     A finished run is recognised without reading a data set that takes longer to load than all
     else. What is remembered holds as long as the files of the set keep their sizes and times, in
@@ -148,28 +156,17 @@ class Images:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The images themselves."""
-        from tfprune.quiet import start_keras
-
-        start_keras()
-        from tfprune import data
-
-        return data.load(
-            self._spec.name,
-            self._data_dir,
-            validation=self._spec.validation,
-            image_size=self._spec.image_size,
-            limit=self._spec.limit,
-        )
+        """The examples themselves."""
+        return load_data(self._spec, self._data_dir)
 
     @property
     def sha256(self) -> str:
-        """The hash of every image and label, and of how they are split."""
+        """The hash of every example, and of how they are split."""
         return str(self._known["sha256"])
 
     @property
     def note(self) -> str:
-        """What the images are, for people."""
+        """What the examples are, for people."""
         return str(self._known["note"])
 
     @cached_property
@@ -179,14 +176,14 @@ class Images:
             try:
                 known = read_record(self._cache, _Known)
             except TfpruneError:
-                # It is only a cache: the images themselves say the same.
+                # It is only a cache: the examples themselves say the same.
                 known = {}
             if known.get("signature") == signature:
                 return known
         dataset = self.dataset
         fresh = {
             "signature": signature,
-            "sha256": _content(dataset),
+            "sha256": dataset.fingerprint or content_hash(dataset),
             "note": dataset.note,
         }
         # A forecast of a run that does not exist leaves nothing behind.
@@ -195,37 +192,33 @@ class Images:
         return fresh
 
     def _signature(self) -> str | None:
-        """What changes when the files do; None where they are not where they can be looked at."""
-        installed = versions()
-        about = {
-            "spec": self._spec.model_dump(mode="json"),
-            "versions": {
-                name: installed[name]
-                for name in ("tensorflow", "tensorflow-datasets", "scikit-learn")
-            },
-        }
-        if self._spec.name in EMBEDDED:
-            return key(about)
-        name, root = base_name(self._spec.name), data_root(self._data_dir)
-        files = sorted(path for path in (root / name).rglob("*") if path.is_file())
-        if not files:
+        """What changes when the files do; None where that cannot be seen without reading them."""
+        seen = find_source(self._spec.name, request(self._spec, self._data_dir)).signature()
+        if seen is None:
             return None
-        stats = [(path, path.stat()) for path in files]
-        return key(
+        installed = versions()
+        return document_hash(
             {
-                **about,
-                "files": [
-                    [path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns]
-                    for path, stat in stats
-                ],
+                "spec": self._spec.model_dump(mode="json"),
+                "versions": {
+                    name: installed[name]
+                    for name in ("tensorflow", "tensorflow-datasets", "scikit-learn")
+                },
+                "files": seen,
             }
         )
 
 
-def _content(dataset: Dataset) -> str:
+def content_hash(dataset: Dataset) -> str:
+    """A hash of every example of a data set, and of how they are split."""
     digest = hashlib.sha256(repr(dataset.classes).encode())
     for split in (dataset.train, dataset.validation, dataset.test):
-        for array in (split.images, split.labels):
-            digest.update(repr((array.shape, str(array.dtype))).encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+        if isinstance(split, Arrays):
+            batches: Iterable[tuple[Any, ...]] = [split.examples.given]
+        else:
+            batches = split.ordered(_HASHED_AT_ONCE).as_numpy_iterator()
+        for batch in batches:
+            for array in (leaf for tree in batch for leaf in leaves(tree)):
+                digest.update(repr((array.shape, str(array.dtype))).encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -14,10 +14,10 @@ import keras
 import numpy as np
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.files import RECORD, read_json
+from tfprune.files import RECORD, document_hash, read_json
 from tfprune.formats.keras_file import write_keras
 from tfprune.model import cloning, graph
-from tfprune.pipeline.store import Store, finished, key
+from tfprune.pipeline.store import Store, finished
 from tfprune.vocabulary import Scope
 from tfprune.weights.lottery import Lottery, Memoize, Method, Ticket, Train, Trained, tickets
 from tfprune.weights.rewinding import TrainingState
@@ -131,11 +131,11 @@ def _stored(directory: Path, model: keras.Model, settings: Lottery) -> Memoize:
         write_keras(cloning.copy(model), folder / _MODEL)
         return {"about": about}
 
-    store.finish(start, key(about), make_start)
+    store.finish(start, document_hash(about), make_start)
 
     def memoize(method: Method, level: int, make: Callable[[], Trained]) -> Trained:
         folder = directory / f"{method}-{level}"
-        identity = key({**about, "method": method, "level": level})
+        identity = document_hash({**about, "method": method, "level": level})
         made: list[keras.Model] = []
         failed: list[OSError] = []
 
@@ -166,7 +166,7 @@ def _stored(directory: Path, model: keras.Model, settings: Lottery) -> Memoize:
 
 
 def _check(start: Path, about: dict[str, Any]) -> None:
-    if not (start / RECORD).is_file() or finished(start, key(about)):
+    if not (start / RECORD).is_file() or finished(start, document_hash(about)):
         return
     known = read_json(start / RECORD)["about"]
     if known["model"] != about["model"]:

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tfprune.files import sha256
+from tfprune.files import document_hash, sha256
 from tfprune.formats import FORMATS
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import ModelSpec, Pipeline
-from tfprune.pipeline.store import finished, key
+from tfprune.pipeline.store import finished
 
 # Change whenever a task would give another result for the same specification: the first for all
 # tasks, the others for deliveries and latencies. Each kind of step has a revision of its own.
 _REVISION = 2
-_DELIVERY_REVISION = 1
+_DELIVERY_REVISION = 2
 _LATENCY_REVISION = 1
 
 
@@ -102,7 +102,7 @@ def plan(
     tasks: dict[tuple[Path, str], Task] = {}
     model = _model(pipeline.model)
     for seed in seeds or pipeline.seeds:
-        start = key(
+        start = document_hash(
             {
                 "revision": _REVISION,
                 "images": images,
@@ -182,7 +182,7 @@ class _Steps:
     def _after(self, last: Task | None, name: str, variant: str) -> Task:
         before = self._start if last is None else last.identity
         if (before, name) not in self._made:
-            identity = key({"after": before, "step": self._said[name]})
+            identity = document_hash({"after": before, "step": self._said[name]})
             folder = self._directory / "steps" / f"{name}-{identity}"
             self._made[before, name] = Task(
                 "step", name, variant, self._seed, folder, identity, last
@@ -197,7 +197,7 @@ def _delivery(
     chain, formats, images = pipeline.delivered(variant)
     last = steps.along(chain, variant)
     optional = [package for name in formats for package in FORMATS[name].packages]
-    identity = key(
+    identity = document_hash(
         {
             "after": start if last is None else last.identity,
             "revision": _DELIVERY_REVISION,
@@ -213,7 +213,7 @@ def _delivery(
 def _latency(directory: Path, seed: int, deliveries: Iterable[Task]) -> Task:
     deliveries = tuple(deliveries)
     timed = [[task.name, task.identity] for task in deliveries]
-    identity = key({"revision": _LATENCY_REVISION, "timed": timed})
+    identity = document_hash({"revision": _LATENCY_REVISION, "timed": timed})
     folder = directory / "latency" / f"seed-{seed}"
     return Task("latency", "latency", "", seed, folder, identity, timed=deliveries)
 

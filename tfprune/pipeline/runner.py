@@ -15,7 +15,7 @@ from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import write_json
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Forecast
-from tfprune.pipeline.inputs import Images, budget_mistakes, check_requirements
+from tfprune.pipeline.inputs import RunData, budget_mistakes, check_requirements
 from tfprune.pipeline.plan import Task, plan
 from tfprune.pipeline.spec import Pipeline, checked_seeds
 from tfprune.pipeline.store import Store
@@ -60,7 +60,7 @@ def run(
     directory = out / pipeline.name
     _writable(directory)
     store = Store(directory, say)
-    images = Images(pipeline.data, data_dir, directory)
+    images = RunData(pipeline.data, data_dir, directory)
     with store.session() as session:
         tasks = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
         missing = [task for task in tasks if not task.finished]
@@ -107,7 +107,7 @@ def forecast(
     """
     seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
-    images = Images(pipeline.data, data_dir, directory)
+    images = RunData(pipeline.data, data_dir, directory)
     tasks = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
     known = Forecast(pipeline, directory)
     if known.knows_nothing and not all(task.finished for task in tasks):
@@ -123,7 +123,7 @@ def _do(
     missing: list[Task],
     pipeline: Pipeline,
     store: Store,
-    images: Images,
+    images: RunData,
     commit: str,
     say: Say,
     progress: bool,

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, create_model, model
 from pydantic.fields import FieldInfo
 
 from tfprune import zoo
+from tfprune.data.sources.base import CACHE_MIB, Cache, Unreadable
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import ACCURACY
 from tfprune.files import MODEL_FILES
@@ -58,7 +59,7 @@ _ALL_FORMATS: tuple[FormatName, ...] = ("keras", "savedmodel", "tflite", "tflite
 
 
 class DataSpec(Table):
-    """Which images: a tensorflow-datasets name, or `digits`, which is embedded."""
+    """Which data: a name, a folder, a file, or a function of your own; see `data.load`."""
 
     name: str
     validation: Annotated[
@@ -68,7 +69,17 @@ class DataSpec(Table):
         tuple[Annotated[int, Field(ge=1, le=2048)], Annotated[int, Field(ge=1, le=2048)]] | None,
         Field(description="height and width to resize to"),
     ] = None
-    limit: Annotated[int | None, Field(ge=1, description="at most so many images a split")] = None
+    limit: Annotated[int | None, Field(ge=1, description="at most so many examples a split")] = None
+    options: dict[str, Any] = Field({}, description="arguments of the source, such as a function's")
+    cache: Annotated[
+        Cache | None, Field(description="where decoded files are kept for the next epoch")
+    ] = None
+    cache_mib: Annotated[
+        float, Field(gt=0, description="the largest size of what is kept in memory or cached, MiB")
+    ] = CACHE_MIB
+    unreadable: Annotated[
+        Unreadable, Field(description="what happens with files that cannot be read")
+    ] = "fail"
 
 
 class ModelSpec(Table):

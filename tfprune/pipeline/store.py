@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,12 +18,6 @@ from tfprune.report.records import Identified, read_record
 
 _LOCKS = ".locks"
 _SESSION = "session-"
-
-
-def key(document: Any) -> str:
-    """A short name for a JSON document: equal documents, equal names."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def finished(folder: Path, identity: str) -> bool:

@@ -318,7 +318,11 @@ def check(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
             f"{name} has no trainable weights: set `trainable` of some layers, or give another"
         )
     labels = dataset.train.labels
-    if len(labels) and not 0 <= labels.min() <= labels.max() < model.output_shape[1]:
+    if (
+        labels is not None
+        and len(labels)
+        and not 0 <= labels.min() <= labels.max() < model.output_shape[1]
+    ):
         raise UsageError(
             f"{dataset.name} has labels from {labels.min()} to {labels.max()}, and {name} has "
             f"{model.output_shape[1]} outputs: give data whose labels are 0 to "

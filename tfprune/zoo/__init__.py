@@ -18,7 +18,20 @@ from tfprune.zoo.catalogue import APPLICATIONS, NAMES, NETS, check
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["APPLICATIONS", "NAMES", "build", "check"]
+__all__ = ["APPLICATIONS", "NAMES", "build", "check", "usual_size"]
+
+_IMAGENET_SIZE = (224, 224)
+_CIFAR_SIZE = (32, 32)
+
+
+def usual_size(name: str) -> tuple[int, int]:
+    """The height and width of the images of the paper of a net.
+
+    Example:
+        >>> usual_size("resnet20")
+        (32, 32)
+    """
+    return _IMAGENET_SIZE if name in APPLICATIONS else _CIFAR_SIZE
 
 
 def build(

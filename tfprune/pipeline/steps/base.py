@@ -76,8 +76,8 @@ class Context:
         """The training images and labels that an importance may look at."""
         if self.dataset is None:
             return None
-        train = self.dataset.train
-        return train.images[:_RANKING_IMAGES], train.labels[:_RANKING_IMAGES]
+        some = self.dataset.train.sample(_RANKING_IMAGES)
+        return some.inputs, some.targets
 
     def accuracy(self, model: keras.Model) -> float | None:
         """The accuracy of a model on the validation images; None without images."""
@@ -87,7 +87,8 @@ class Context:
         if self.dataset is None:
             return None
         validation = self.dataset.validation
-        return evaluate(load(model), validation.images, validation.labels).accuracy
+        held_out = validation.sample(len(validation))
+        return evaluate(load(model), held_out.inputs, held_out.targets).accuracy
 
 
 Result = tuple["keras.Model", dict[str, Any]]
