@@ -151,7 +151,7 @@ def test_test_images_decide_nothing(tiny_run, tiny_pipeline, tmp_path, monkeypat
 
     def swapped(*args, **kwargs):
         dataset = true(*args, **kwargs)
-        wrong = replace(dataset.test, labels=(dataset.test.labels + 1) % 10)
+        wrong = data.Arrays(dataset.test.inputs, (dataset.test.labels + 1) % 10)
         return replace(dataset, test=wrong)
 
     monkeypatch.setattr(data, "load", swapped)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.errors import TfpruneError
-from tfprune.pipeline.store import SCRATCH, Store, finished, key
+from tfprune.files import document_hash
+from tfprune.pipeline.store import SCRATCH, Store, finished
 
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -21,13 +22,13 @@ documents = st.recursive(
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(), documents))
 def test_a_key_does_not_depend_on_the_order_of_entries(document):
-    assert key(document) == key(dict(reversed(document.items())))
+    assert document_hash(document) == document_hash(dict(reversed(document.items())))
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(), documents), st.integers(), st.integers())
 def test_a_changed_value_changes_the_key(document, first, second):
-    names = [key({**document, "step": {"epochs": epochs}}) for epochs in (first, second)]
+    names = [document_hash({**document, "step": {"epochs": epochs}}) for epochs in (first, second)]
     assert (names[0] == names[1]) == (first == second)
 
 

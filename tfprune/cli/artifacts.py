@@ -11,16 +11,18 @@ import click
 
 from tfprune.cli import options, step_options
 from tfprune.errors import UsageError
+from tfprune.pipeline.steps import CALIBRATION_IMAGES
 from tfprune.pipeline.steps.weights import QuantizeWeightsStep
 from tfprune.quiet import start_keras
 from tfprune.vocabulary import FORMATS, explained
 
 if TYPE_CHECKING:
     from tfprune.artifacts import Artifact
+    from tfprune.pipeline.spec import DataSpec, ModelSpec
 
 
 @click.command("export")
-@click.argument("model", type=options.KERAS_FILE)
+@options.model
 @click.option(
     "-f",
     "--format",
@@ -66,17 +68,17 @@ if TYPE_CHECKING:
 @options.imports
 @options.as_json
 def export_command(
-    model: Path,
+    model: ModelSpec,
     formats: tuple[str, ...],
     out: Path,
     io: Literal["int8", "float"],
     bits: int | None,
     labels: Path | None,
-    data_name: str | None,
+    data: DataSpec | None,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Export MODEL, a .keras or .h5 file. Every artifact is loaded, run and compared first.
+    """Export MODEL, mostly a .keras file. Every artifact is loaded, run and compared first.
 
     What is known of each is written to artifacts.json: shapes, quantization, hashes, sizes,
     versions and agreement.
@@ -85,20 +87,18 @@ def export_command(
     start_keras()
     from tfprune.artifacts import export, write_manifest
     from tfprune.artifacts.examples import COMPARED_IMAGES
-    from tfprune.data import load
-    from tfprune.model.loading import load as load_model
+    from tfprune.pipeline.execution import model_with_data
     from tfprune.weights import round_weights
 
-    network = load_model(model)
+    network, dataset = model_with_data(model, data, data_dir)
     if bits is not None:
         network = round_weights(network, bits)
-    data = load(data_name, data_dir) if data_name else None
     artifacts = export(
         network,
         out,
         formats,
-        representative_data=data.train.sample(500).inputs if data else None,
-        comparison_data=data.validation.sample(COMPARED_IMAGES).inputs if data else None,
+        representative_data=dataset.train.sample(CALIBRATION_IMAGES).inputs if dataset else None,
+        comparison_data=dataset.validation.sample(COMPARED_IMAGES).inputs if dataset else None,
         io=io,
         labels=names,
     )

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     import keras
 
     from tfprune.filters import PlanDocument, RemovalPlan
+    from tfprune.pipeline.spec import DataSpec, ModelSpec
 
 # The fields that do not say what goes: they may stand beside --plan.
 _AFTERWARDS = ("tolerance", "recalibrate", "augment")
 
 
 @click.command("slim")
-@click.argument("model", type=options.KERAS_FILE)
+@options.model
 @step_options.from_table(SlimStep)
 @click.option(
     "--plan",
@@ -51,16 +52,16 @@ _AFTERWARDS = ("tolerance", "recalibrate", "augment")
 @click.pass_context
 def slim_command(
     ctx: click.Context,
-    model: Path,
+    model: ModelSpec,
     plan_file: Path | None,
     plan_only: bool,
-    data_name: str | None,
+    data: DataSpec | None,
     data_dir: str | None,
     output: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Remove channels of MODEL, a .keras or .h5 file, and rebuild it smaller.
+    """Remove channels of MODEL, mostly a .keras file, and rebuild it smaller.
 
     Give one target: --filters, --macs, --params, --dead, --latency, --milliseconds, --bytes; or
     --plan. Train the result further with `tfprune train`.
@@ -71,15 +72,14 @@ def slim_command(
         if name not in _AFTERWARDS and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
     ]
     _check(plan_file, plan_only, output, target)
-    step = None if plan_file is not None else _read(given, data_name)
+    step = None if plan_file is not None else _read(given, data)
     start_keras()
-    from tfprune import data, filters
+    from tfprune import filters
     from tfprune.files import read_json
-    from tfprune.model.loading import load as load_model
+    from tfprune.pipeline.execution import model_with_data
 
-    original = load_model(model)
-    images = None if data_name is None else data.load(data_name, data_dir)
-    context = Context(images, 0, Path())
+    original, dataset = model_with_data(model, data, data_dir)
+    context = Context(dataset, 0, Path())
     if plan_file is not None:
         groups = filters.channel_groups(original)
         plan = SlimPlan(original, filters.read_plan(groups, read_json(plan_file), str(plan_file)))
@@ -99,11 +99,11 @@ def slim_command(
     _write(plan.removal, slim, output, context, as_json)
 
 
-def _read(given: dict[str, Any], data_name: str | None) -> SlimStep:
+def _read(given: dict[str, Any], data: DataSpec | None) -> SlimStep:
     step = step_options.read_step("slim", given)
     assert isinstance(step, SlimStep)
-    if data_name is None and (need := step.needs_images):
-        raise click.UsageError(f"--{need} needs labelled images: give --data NAME")
+    if data is None and (need := step.needs_images):
+        raise click.UsageError(f"--{need} needs labelled examples: give --data NAME")
     return step
 
 

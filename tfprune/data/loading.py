@@ -26,6 +26,7 @@ def load(
     *,
     validation: float = 0.1,
     image_size: tuple[int, int] | None = None,
+    usual_size: tuple[int, int] | None = None,
     limit: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
@@ -50,7 +51,9 @@ def load(
             variable TFDS_DATA_DIR, or else the default of tensorflow_datasets.
         validation: share of the train split that is held out where the source has no validation
             split, stratified by class if there are classes; 0 to 1.
-        image_size: (height, width) to resize images to; required if the sizes vary.
+        image_size: (height, width) to resize images to.
+        usual_size: the same for images that vary in size, if `image_size` is not given; such as
+            what the model takes. One of the two is required if the sizes vary.
         limit: the largest number of examples in each split, for a quick trial.
         seed: chooses the validation examples. The test split is the same for every seed.
         options: arguments of the source, such as those of a user's function.
@@ -74,7 +77,15 @@ def load(
     if limit is not None and limit < 1:
         raise UsageError(f"limit={limit} must be 1 example or more")
     request = Request(
-        data_dir, validation, image_size, limit, options or {}, cache, cache_mib, unreadable
+        data_dir=data_dir,
+        validation=validation,
+        image_size=image_size,
+        usual_size=usual_size,
+        limit=limit,
+        options=options or {},
+        cache=cache,
+        cache_mib=cache_mib,
+        unreadable=unreadable,
     )
     source = find_source(name, request)
     source.check()

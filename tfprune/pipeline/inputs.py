@@ -17,7 +17,7 @@ import numpy as np
 from tfprune.data.sources import Request, find_source
 from tfprune.data.splits import Arrays, leaves
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.files import document_hash, existing_file, write_json
+from tfprune.files import document_hash, write_json
 from tfprune.formats import check_installed
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DataSpec, Pipeline
@@ -48,11 +48,7 @@ def check_requirements(
     for variant in only or pipeline.variants:
         check_installed(pipeline.delivered(variant)[1])
     check_data(pipeline.data, data_dir)
-    if pipeline.model.path is not None:
-        existing_file(pipeline.model.path)
-    weights = pipeline.model.options.get("weights", "random")
-    if weights not in ("imagenet", "random"):
-        existing_file(weights)
+    pipeline.model.reference.check_files()
 
 
 def budget_mistakes(pipeline: Pipeline) -> list[str]:
@@ -79,16 +75,11 @@ def check_budget(pipeline: Pipeline) -> None:
 
 def request(spec: DataSpec, data_dir: str | None = None) -> Request:
     """How a pipeline asks for its data set."""
-    return Request(
-        data_dir,
-        spec.validation,
-        spec.image_size,
-        spec.limit,
-        spec.options,
-        spec.cache,
-        spec.cache_mib,
-        spec.unreadable,
-    )
+    return Request(data_dir=data_dir, **_arguments(spec))
+
+
+def _arguments(spec: DataSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in DataSpec.model_fields if name != "name"}
 
 
 def check_data(spec: DataSpec, data_dir: str | None = None) -> None:
@@ -102,6 +93,35 @@ def check_data(spec: DataSpec, data_dir: str | None = None) -> None:
         UsageError: it is not there; the message names the nearest.
     """
     find_source(spec.name, request(spec, data_dir)).check()
+
+
+def load_data(
+    spec: DataSpec,
+    data_dir: str | None = None,
+    *,
+    seed: int = 0,
+    usual_size: tuple[int, int] | None = None,
+) -> Dataset:
+    """Loads a data set as a pipeline asks for it.
+
+    Args:
+        spec: what the pipeline says.
+        data_dir: where tensorflow-datasets keeps its sets.
+        seed: chooses the validation examples.
+        usual_size: (height, width) for images that vary in size, if the pipeline gives none.
+    """
+    from tfprune.quiet import start_keras
+
+    start_keras()
+    from tfprune import data
+
+    return data.load(
+        spec.name,
+        data_dir,
+        seed=seed,
+        usual_size=usual_size,
+        **_arguments(spec),
+    )
 
 
 class _Known(Record):
@@ -133,23 +153,7 @@ class RunData:
     @cached_property
     def dataset(self) -> Dataset:
         """The examples themselves."""
-        from tfprune.quiet import start_keras
-
-        start_keras()
-        from tfprune import data
-
-        spec = self._spec
-        return data.load(
-            spec.name,
-            self._data_dir,
-            validation=spec.validation,
-            image_size=spec.image_size,
-            limit=spec.limit,
-            options=spec.options,
-            cache=spec.cache,
-            cache_mib=spec.cache_mib,
-            unreadable=spec.unreadable,
-        )
+        return load_data(self._spec, self._data_dir)
 
     @property
     def sha256(self) -> str:

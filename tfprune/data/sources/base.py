@@ -31,6 +31,8 @@ class Request:
         data_dir: where tensorflow_datasets keeps its data sets; None for its own default.
         validation: share of the train split that is held out; 0 to 1.
         image_size: (height, width) that images are resized to; None keeps their size.
+        usual_size: (height, width) for images that vary in size and have no `image_size`, such as
+            what the model takes.
         limit: the largest number of examples in each split; None for all.
         options: arguments of the source, such as those of a user's function.
         cache: where examples that are read from files are kept after their first reading.
@@ -41,6 +43,7 @@ class Request:
     data_dir: str | os.PathLike[str] | None = None
     validation: float = 0.1
     image_size: tuple[int, int] | None = None
+    usual_size: tuple[int, int] | None = None
     limit: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     cache: Cache | None = None

@@ -179,6 +179,8 @@ class TensorflowDatasets(Source):
         from tfprune.data.splits import Arrays, Stream
 
         size = self.request.image_size
+        if size is None and features.open_size:
+            size = self.request.usual_size
         if size is None and (open_size := features.open_size):
             raise UsageError(
                 f"the {open_size} of {self.name} vary in size: give image_size, such as (64, 64)"
