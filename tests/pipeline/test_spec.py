@@ -316,8 +316,8 @@ kind = "quantize"
         (
             'name = "vgg"',
             'name = "net.keras"\noptions = { width = 4 }',
-            "model: option width is for FILE.py:FUNCTION or a net of the zoo, and net.keras is a "
-            "file: leave it out",
+            "model: net.keras is a file, which has no option width: leave it out, or give "
+            "FILE.py:FUNCTION or a net of the zoo",
         ),
         (
             "[variants]",

@@ -11,7 +11,7 @@ from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import Importance, from_training, needs_data
 from tfprune.filters.lasso import GroupLasso
-from tfprune.filters.planner import Course, StagePlanner
+from tfprune.filters.planner import Course, Stage, StagePlanner
 from tfprune.filters.proximal import ProximalStep
 from tfprune.filters.targets import Target
 from tfprune.filters.unit_weights import UnitWeights, of_branches, of_channels, removable_units
@@ -125,6 +125,7 @@ class LearnStructure(keras.callbacks.Callback):
         self._names: tuple[str, ...] = ()
         self._proximal: ProximalStep | None = None
         self._planner: StagePlanner | None = None
+        self._last_stage = False
         # The share of dead units as it was logged last.
         self._logged = 0.0
 
@@ -133,6 +134,7 @@ class LearnStructure(keras.callbacks.Callback):
         if self._proximal is not None:
             self._proximal.detach()
         self._planner = None
+        self._last_stage = False
         weights = self._find_units()
         self._names = weights.names
         self._proximal = ProximalStep(
@@ -151,13 +153,13 @@ class LearnStructure(keras.callbacks.Callback):
         if self._planner is None:
             self._planner = self._make_planner(epoch)
         proximal = self._running
-        proximal.begin(self._planner.first_stage(proximal.progress()))
+        self._begin_stage(self._planner.first_stage(proximal.progress()))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Plans the next stage; tells progress bars the share of channels that are zero."""
         proximal = self._running
         if self._planner is not None and proximal.stage_over:
-            proximal.begin(self._planner.stage(proximal.progress()))
+            self._begin_stage(self._planner.stage(proximal.progress()))
         if logs is not None:
             # Now and then: it waits for the device.
             if batch % 50 == 0:
@@ -184,9 +186,21 @@ class LearnStructure(keras.callbacks.Callback):
         self._running.silence_dead()
         self._running.detach()
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the target is met; True without a target.
+
+        `tfprune.training`'s early stopping waits for it.
+        """
+        return self._target is None or self._last_stage
+
     def dead_share(self) -> float:
         """The share of the units, channels or branches, that are zero, 0 to 1."""
         return self._running.dead_share()
+
+    def _begin_stage(self, stage: Stage) -> None:
+        self._last_stage = stage.last
+        self._running.begin(stage)
 
     @property
     def _running(self) -> ProximalStep:

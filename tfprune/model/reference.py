@@ -99,8 +99,7 @@ def find_model(
     text, given = os.fspath(name), dict(options or {})
     if not text:
         raise UsageError(
-            "the model's name is empty: give a .keras or .h5 file, FILE.py:FUNCTION, or a net of "
-            "the zoo"
+            "MODEL is empty: give a .keras or .h5 file, FILE.py:FUNCTION, or a net of the zoo"
         )
     if is_file_function(text):
         return ModelReference(text, given, function=file_function(text))
@@ -110,8 +109,8 @@ def find_model(
         return ModelReference(zoo.canonical(text) or text, given)
     if given:
         raise UsageError(
-            f"option {' and '.join(given)} is for FILE.py:FUNCTION or a net of the zoo, and {text} "
-            "is a file: leave it out"
+            f"{text} is a file, which has no option {' and '.join(given)}: leave it out, or give "
+            "FILE.py:FUNCTION or a net of the zoo"
         )
     return ModelReference(text, path=path)
 

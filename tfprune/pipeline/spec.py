@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from tfprune import zoo
 from tfprune.data.sources.base import CACHE_MIB, Cache, Unreadable
 from tfprune.errors import UsageError, did_you_mean
+from tfprune.figures import ACCURACY
 from tfprune.model.reference import ModelReference, find_model
 from tfprune.pipeline.expansion import (
     MOST_ROUNDS,
@@ -235,6 +236,10 @@ class Pipeline(Table):
         a name in the budget is not a mistake.
         """
         if self.budget is not None:
+            try:
+                self.budget.of(ACCURACY)
+            except UsageError as error:
+                raise ValueError(f"budget.{error}") from None
             for said in mistakes(self.budget, dict.fromkeys(self.variants, tuple(FORMATS))):
                 raise ValueError(f"budget: {said}")
         return self
