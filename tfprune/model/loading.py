@@ -27,6 +27,7 @@ from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.files import existing, existing_file
 from tfprune.functions import IMPORTS, FileFunction, import_module
 from tfprune.model import graph, keras2
+from tfprune.model.compiled import restore
 from tfprune.model.input_shape import fix_input_shape
 from tfprune.model.reference import InputShape, ModelReference, find_model
 
@@ -78,7 +79,9 @@ def load(
             too.
 
     Returns:
-        The model. One from a file or of the zoo is not compiled. One of a function is as the
+        The model. One from a file or of the zoo is not compiled, unless its `.keras` file names
+        losses and metrics of Keras for another task than plain classification: then it is compiled
+        with these and a new optimizer. One of a function is as the
         function returns it; its layers have the names of a new process, and weights whose
         initializers have no seed depend on `seed` alone, 0 if `defaults` has none.
 
@@ -133,6 +136,8 @@ def _load_file(path: Path) -> keras.Model:
         raise UsageError(f"{path} holds a {type(model).__name__}: give the file of a whole model")
     if graph.is_graph(model) and model.built:
         graph.finalize_states(model)
+        if not old:
+            restore(model, config.get("compile_config"))
     return model
 
 
