@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -101,8 +102,8 @@ class TaskSpec(pydantic.BaseModel):
     from_logits: bool | None = pydantic.Field(
         None, description="whether the outputs are logits, where that cannot be recognised"
     )
-    class_weights: Literal["balanced"] | dict[str, pydantic.NonNegativeFloat] | None = (
-        pydantic.Field(None, description="of the training loss, by classes, or balanced")
+    class_weights: Literal["balanced"] | dict[str, float] | None = pydantic.Field(
+        None, description="of the training loss, by classes, or balanced"
     )
     top: int | None = pydantic.Field(
         None, ge=2, description="adds the top-K accuracy of a classification"
@@ -162,10 +163,29 @@ class TaskSpec(pydantic.BaseModel):
         figure = row.figure(self.unit)
         return replace(figure, name=f"{output}_{figure.name}") if output else figure
 
+    @pydantic.field_validator("kind", mode="before")
+    @classmethod
+    def _is_a_kind(cls, value: Any) -> Any:
+        # Of a union, pydantic describes the first member only.
+        for kind in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(kind, str) and kind not in KINDS:
+                raise ValueError(f"{kind!r} is unknown: {did_you_mean(kind, KINDS)}")
+        return value
+
+    @pydantic.field_validator("class_weights", mode="before")
+    @classmethod
+    def _are_class_weights(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "balanced":
+            raise ValueError(f'{value!r} is unknown: give "balanced" or a table of classes')
+        for name, weight in value.items() if isinstance(value, dict) else ():
+            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise ValueError(f"{name} = {weight!r} is not a number of at least 0: correct it")
+        return value
+
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> TaskSpec:
         for name in self._metric_names():
-            if ".py:" not in name and metrics.metric(name) is None:
+            if not is_file_function(name) and metrics.metric(name) is None:
                 raise ValueError(
                     f"metric {name!r} is unknown: {did_you_mean(name, metrics.names(), _OTHERWISE)}"
                 )
@@ -186,7 +206,7 @@ class TaskSpec(pydantic.BaseModel):
         name = figure.rsplit("/", 1)[-1]
         row = metrics.metric(name)
         known = "lower" if name == LOSS else row.better if row else None
-        own = {each.rsplit(":", 1)[-1] for each in self._metric_names() if ".py:" in each}
+        own = {each.rsplit(":", 1)[-1] for each in self._metric_names() if is_file_function(each)}
         if name in own or (row is None and name != LOSS):
             # The name of an own metric may be another than that of its function.
             if self.better is None:
