@@ -65,7 +65,8 @@ def ends_of(model: keras.Model) -> Ends:
             f"{where} has no output yet: give a functional model, or a Sequential one that was "
             "built with its input shape"
         )
-    names = list(model.output_names)
+    # A Sequential model keeps them in the functional model inside it.
+    names = list((getattr(model, "_functional", None) or model).output_names)
     outputs = tuple(
         Output(name, tuple(tensor.shape[1:]), output_activation(tensor))
         for name, tensor in zip(names, model.outputs, strict=True)
