@@ -6,9 +6,10 @@ from typing import Any
 
 import keras
 
+from tfprune.data.adapting import Data
 from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.importance import Importance
+from tfprune.filters.importance import Importance, from_training, needs_data
 from tfprune.filters.lasso import GroupLasso
 from tfprune.filters.planner import Course, Stage, StagePlanner
 from tfprune.filters.proximal import ProximalStep
@@ -57,6 +58,8 @@ class LearnStructure(keras.callbacks.Callback):
         importance: what the plans of a target go by; see `tfprune.slim`. `taylor` takes the
             gradients of the training itself: the squares of each update's gradient times weight,
             summed since the plan before. A stage at the beginning of an epoch only collects them.
+        data: labelled training examples for an importance of your own that looks at some; see
+            `tfprune.slim`. `taylor` needs none here.
         round_to: the sizes of groups become multiples of this where they shrink for a target.
         begin: the share of the training after which channels begin to go, 0 to 1.
         end: the share of the training at which the target is met, at the latest three stages later.
@@ -81,6 +84,7 @@ class LearnStructure(keras.callbacks.Callback):
         macs: float | None = None,
         params: float | None = None,
         importance: Importance = "lasso",
+        data: Data | None = None,
         round_to: int = 1,
         begin: float = 0.0,
         end: float = 0.5,
@@ -99,6 +103,12 @@ class LearnStructure(keras.callbacks.Callback):
         self._target = Target.of(**shares) if given else None
         if penalty is None and self._target is None:
             raise UsageError("LearnStructure needs a strength, or a target such as macs=0.5")
+        missing = data is None and needs_data(importance) and not from_training(importance)
+        if self._target is not None and missing:
+            raise UsageError(
+                f"importance {importance!r} needs labelled examples: give LearnStructure "
+                "data=(x, y)"
+            )
         if self._target is not None and self.penalty.groups == "depth":
             raise UsageError("LearnStructure has targets for filters only: give depth a strength")
         if not 0 <= begin < end <= 1:
@@ -107,6 +117,7 @@ class LearnStructure(keras.callbacks.Callback):
                 "give 0 <= begin < end <= 1"
             )
         self._importance: Importance = importance
+        self._data = data
         self._round_to = round_to
         self._begin, self._end, self._frequency = begin, end, frequency
         self._groups: ChannelGroups | None = None
@@ -131,7 +142,7 @@ class LearnStructure(keras.callbacks.Callback):
             weights,
             self.penalty.strength,
             staged=self._target is not None,
-            collects=self._target is not None and self._importance == "taylor",
+            collects=self._target is not None and from_training(self._importance),
         )
         self._proximal.attach()
 
@@ -235,4 +246,6 @@ class LearnStructure(keras.callbacks.Callback):
             0.0, 1 - self._target.value, begin, max(end, begin + 1), self._frequency
         )
         course = Course(schedule, per_epoch)
-        return StagePlanner(self._groups, self._target, self._importance, self._round_to, course)
+        return StagePlanner(
+            self._groups, self._target, self._importance, self._round_to, course, self._data
+        )

@@ -79,7 +79,7 @@ def measure_files(
     if baseline is not None and str(baseline) not in names:
         names.insert(0, str(baseline))
     shape = images.shape[1:]
-    first = first_runs([Path(name) for name in names], threads=threads, image_shape=shape)
+    first = first_runs([Path(name) for name in names], threads=threads, input_shape=shape)
     runtimes = {name: load(name, threads=threads or 1) for name in names}
     # Before the evaluation, whose bar would take time from it.
     paths = {name: Path(name) for name in names}

@@ -17,7 +17,7 @@ from tfprune.figures import ACCURACY
 from tfprune.formats import Feeds, Runtime
 from tfprune.formats.signature import distinct
 from tfprune.measure.agreement import are_probabilities
-from tfprune.tasks.checks import check_values, class_numbers
+from tfprune.tasks.checks import check_values, check_weights, class_numbers
 from tfprune.tasks.ends import Ends, Output, ends_of
 from tfprune.tasks.finding import compiled_with, resolve
 from tfprune.tasks.heads import Head
@@ -228,6 +228,7 @@ class _Tally:
         check_values(head, targets, self._where)
         if weights is not None:
             weights = np.asarray(weights, np.float32)
+            check_weights(head, weights, self._where)
         if head.has_classes and len(head.output.shape) <= 1:
             numbers = class_numbers(head, targets).reshape(-1)
             self._count_classes(numbers, outputs, weights)

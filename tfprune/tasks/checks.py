@@ -89,6 +89,35 @@ def check_values(head: Head, values: np.ndarray, where: str) -> None:
         )
 
 
+def check_weights(head: Head, weights: np.ndarray, where: str) -> None:
+    """Checks sample weights against their head.
+
+    Keras multiplies losses by weights even where their shapes fit by chance only.
+
+    Args:
+        head: the output.
+        weights: shape `(n, ...)`.
+        where: what messages call the data.
+
+    Raises:
+        UsageError: a weight is negative or not finite, or there is not one for each example (or
+            step, or pixel).
+    """
+    if weights.dtype.kind not in "iubf" or not np.isfinite(weights).all() or (weights < 0).any():
+        raise UsageError(f"{where} has sample weights that are negative or not finite numbers")
+    wanted = head.output.shape[:-1]
+    if head.kind is None or (not wanted and weights.ndim == 1):
+        return
+    if weights.ndim != len(wanted) + 1 or any(
+        size not in (None, got) for size, got in zip(wanted, weights.shape[1:], strict=True)
+    ):
+        each = "an example" if not wanted else f"for each of the {wanted} places of an example"
+        raise UsageError(
+            f"{where} has sample weights of shape {weights.shape[1:]} an example, and "
+            f"{head.where} needs one {each}: repeat them"
+        )
+
+
 def class_numbers(head: Head, values: np.ndarray) -> np.ndarray:
     """The class of each example or pixel, int64, from targets in either form."""
     if head.labels == ONE_HOT:

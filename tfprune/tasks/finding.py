@@ -18,7 +18,7 @@ from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import Figure, Number
 from tfprune.tasks import metrics
 from tfprune.tasks.checks import SAMPLE
-from tfprune.tasks.ends import Ends, Output, ends_of
+from tfprune.tasks.ends import Ends, Output, ends_of, output_names
 from tfprune.tasks.heads import (
     ONE_HOT,
     SPARSE,
@@ -199,7 +199,7 @@ def _head(
     )
     _check_kind(head)
     if target is not None:
-        _check_shapes(head, target, data_name)
+        _check_shapes(head, target, data_name, weighted or spec.class_weights is not None)
     return head
 
 
@@ -268,7 +268,7 @@ def _check_kind(head: Head) -> None:
         raise UsageError(f"{head.where} gives outputs of shape {head.output.shape}, and {wrong}")
 
 
-def _check_shapes(head: Head, target: Target, data_name: str) -> None:
+def _check_shapes(head: Head, target: Target, data_name: str, weighed: bool) -> None:
     """Whether outputs and targets of these shapes belong together."""
     output, shape = head.output.shape, target.shape
     if head.kind is None:
@@ -284,6 +284,13 @@ def _check_shapes(head: Head, target: Target, data_name: str) -> None:
         raise UsageError(
             f"{data_name} has targets of shape {shape} an example, and {head.where} gives outputs "
             f"of shape {output}: {head.kind} needs {what}"
+        )
+    flat = head.kind == "segmentation" and wanted[-1] == 1 and len(shape) < len(output)
+    if flat and output[-1] == 1 and weighed:
+        # Keras' binary cross-entropy would average over the last axis of the image.
+        raise UsageError(
+            f"{data_name} has targets of shape {shape} an example: to weigh pixels of one channel, "
+            "give targets with a last axis of 1"
         )
     if head.has_classes and head.labels == SPARSE and not target.whole:
         values = target.sample()
@@ -488,7 +495,7 @@ def compiled_with(model: keras.Model) -> Compiled | None:
     if not model.compiled:
         return None
     config = model._compile_config.config
-    names = list(model.output_names)
+    names = output_names(model)
 
     def each(value: Any) -> list[Any]:
         if isinstance(value, dict):

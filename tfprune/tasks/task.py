@@ -18,6 +18,7 @@ from tfprune.tasks.checks import (
     check_class_count,
     check_classes,
     check_values,
+    check_weights,
     class_numbers,
     is_usual,
     splits,
@@ -244,16 +245,7 @@ class Task:
             return
         sample = split.sample(SAMPLE)
         for head, weights in zip(self.heads, self.weights(sample.weights), strict=True):
-            values = np.asarray(weights, np.float64)
-            if not np.isfinite(values).all() or (values < 0).any():
-                raise UsageError(f"{where} has sample weights that are negative or not finite")
-            pixels = len(head.output.shape) - 1
-            deep = [each for each in head.metrics if "iou" in each.name.lower()]
-            if deep and values.ndim <= pixels:
-                raise UsageError(
-                    f"{where} has one sample weight an example, and Keras' {deep[0].name} takes "
-                    "one a pixel: repeat it for each pixel"
-                )
+            check_weights(head, np.asarray(weights), where)
 
     def _try(self, dataset: Dataset) -> None:
         """Computes losses and metrics once, on outputs made up, before any epoch."""
