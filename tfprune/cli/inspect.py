@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options, step_options
+from tfprune.figures import ACCURACY, Figure
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.filters import SlimStep
 from tfprune.quiet import start_keras
@@ -37,7 +38,8 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Pat
     "--sensitivity",
     "probed",
     is_flag=True,
-    help="Also cut each group alone, at several ratios, and measure the accuracy. Needs --data.",
+    help="Also cut each group alone, at several ratios, and measure the accuracy, or the figure of "
+    "another task. Needs --data.",
 )
 @step_options.option(SlimStep, "importance")
 @click.option(
@@ -84,9 +86,9 @@ def inspect_command(
     network, dataset = model_with_data(model, wanted, data_dir)
     groups, work = channel_groups(network), count_macs(network)
     table, zeros = group_table(groups), sparsity(network)
-    cuts = None
+    by, cuts = ACCURACY, None
     if dataset is not None and probed:
-        cuts = _sensitivity(network, dataset, images, importance, plot)
+        cuts = _sensitivity(network, dataset, images, importance, plot, by)
     if as_json:
         document = {
             "macs": work.whole_macs,
@@ -111,13 +113,19 @@ def inspect_command(
     click.echo()
     click.echo(render(zeros), nl=False)
     if cuts is not None:
-        click.echo(f"\naccuracy when one group alone is cut, of {cuts['accuracy'][0]:.2%}:\n")
-        wide = cuts[1:].pivot(index=["layers", "channels"], columns="keep", values="accuracy")
-        wide = wide.sort_index(axis="columns", ascending=False)
-        wide = wide.map("{:.2%}".format).rename(columns="{:.0%} kept".format).reset_index()
-        # pivot sorts; the order of the model says more.
-        order = cuts[1:][["layers", "channels"]].drop_duplicates()
-        click.echo(render(order.merge(wide, on=["layers", "channels"])), nl=False)
+        whole = by.text(cuts[by.name][0])
+        click.echo(f"\n{by.noun} when one group alone is cut, of {whole}:\n")
+        click.echo(render(_cuts_for_people(cuts, by)), nl=False)
+
+
+def _cuts_for_people(cuts: pd.DataFrame, by: Figure) -> pd.DataFrame:
+    """One row a group, a column for each share that is kept, as text."""
+    wide = cuts[1:].pivot(index=["layers", "channels"], columns="keep", values=by.name)
+    wide = wide.sort_index(axis="columns", ascending=False)
+    wide = wide.map(by.text).rename(columns="{:.0%} kept".format).reset_index()
+    # pivot sorts; the order of the model says more.
+    order = cuts[1:][["layers", "channels"]].drop_duplicates()
+    return order.merge(wide, on=["layers", "channels"])
 
 
 def _sensitivity(
@@ -126,6 +134,7 @@ def _sensitivity(
     images: int,
     importance: str,
     plot: Path | None,
+    by: Figure,
 ) -> pd.DataFrame:
     from tfprune.filters import sensitivity
     from tfprune.formats import load
@@ -135,10 +144,12 @@ def _sensitivity(
     held_out = dataset.validation.sample(images or len(dataset.validation))
 
     def accuracy(slim: Any) -> float:
-        return evaluate(load(slim), held_out.inputs, held_out.targets).accuracy
+        return evaluate(load(slim), held_out).value
 
     ranked_by = Context(dataset, 0, Path()).labelled
     table = sensitivity(network, accuracy, importance=importance, data=ranked_by)
+    # It measures anything, and calls that an accuracy.
+    table = table.rename(columns={"accuracy": by.name})
     if plot is not None:
-        click.echo(f"drawn: {plot_sensitivity(table, plot)}", err=True)
+        click.echo(f"drawn: {plot_sensitivity(table, plot, by)}", err=True)
     return table

@@ -133,9 +133,11 @@ def lottery_command(
         say=lambda line: click.echo(line, err=True),
         progress=True,
     )
-    table = tickets(read_run(directory))
+    drawn = read_run(directory)
+    table = tickets(drawn)
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return
-    click.echo(render(tickets_with_units(tickets_over_seeds(table))), nl=False)
+    over = tickets_over_seeds(table, drawn.figure)
+    click.echo(render(tickets_with_units(over, drawn.figure)), nl=False)
     click.echo(f"\npicture: {directory / 'tickets.svg'}\nreport: {directory / 'report.html'}")

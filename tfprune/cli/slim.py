@@ -103,7 +103,7 @@ def _read(given: dict[str, Any], data: DataSpec | None) -> SlimStep:
     step = step_options.read_step("slim", given)
     assert isinstance(step, SlimStep)
     if data is None and (need := step.needs_images):
-        raise click.UsageError(f"--{need} needs labelled images: give --data NAME")
+        raise click.UsageError(f"--{need} needs labelled examples: give --data NAME")
     return step
 
 

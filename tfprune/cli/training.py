@@ -58,7 +58,9 @@ def _fitted(
     if as_json:
         click.echo(json.dumps({"output": str(output), **record}, indent=2))
         return
-    accuracy = record["history"]["val_accuracy"][-1]
+    history = record["history"]
+    last = history["epoch"].index(record["best_epoch"]) if "best_epoch" in record else -1
+    accuracy = history["val_accuracy"][last]
     click.echo(f"{options.shown(output)}: validation accuracy {accuracy:.2%}")
 
 

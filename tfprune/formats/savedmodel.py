@@ -16,7 +16,14 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tfprune.archives import pack, saved_model_root, unpack
 from tfprune.errors import TfpruneError, one_line
 from tfprune.files import read_json, write_json
-from tfprune.formats.runtime import Feeds, Runtime, StoredWeights, described, stored
+from tfprune.formats.runtime import (
+    Feeds,
+    Runtime,
+    StoredWeights,
+    described,
+    plain_name,
+    stored,
+)
 from tfprune.quiet import quiet
 
 if TYPE_CHECKING:
@@ -52,7 +59,9 @@ class _Served(tf.Module):
         def serve(image: tf.Tensor) -> tf.Tensor:
             return model(image, training=False)
 
-        flat = model if len(inputs) == len(outputs) == 1 else flattened(model)
+        single = len(inputs) == len(outputs) == 1
+        # Operations of the graph bear the name: the same bytes need the same one.
+        flat = model if single else flattened(model, plain_name(model.name))
 
         def serve_several(*images: tf.Tensor) -> dict[str, tf.Tensor]:
             return dict(zip(outputs, flat(list(images), training=False), strict=True))

@@ -26,7 +26,7 @@ def tensor_names(model: keras.Model) -> tuple[list[str], list[str]]:
     """
     inputs = [x.name for x in model.inputs] if len(model.inputs) > 1 else [INPUT_NAME]
     outputs = model.output_names if len(model.outputs) > 1 else [OUTPUT_NAME]
-    return _distinct(inputs), _distinct(outputs)
+    return distinct(inputs), distinct(outputs)
 
 
 def id_inputs(model: keras.Model) -> dict[str, int]:
@@ -39,9 +39,14 @@ def id_inputs(model: keras.Model) -> dict[str, int]:
     return {name: count for name, count in rows if count is not None}
 
 
-def flattened(model: keras.Model) -> keras.Model:
-    """The same graph, with a list in and a list out, however the model nests them."""
-    return keras.Model(list(model.inputs), list(model.outputs))
+def flattened(model: keras.Model, name: str | None = None) -> keras.Model:
+    """The same graph, with a list in and a list out, however the model nests them.
+
+    Args:
+        model: A Sequential or Functional model.
+        name: Of the new model; if None Keras counts, so that it differs from one to the next.
+    """
+    return keras.Model(list(model.inputs), list(model.outputs), name=name)
 
 
 def layers_in(model: keras.Model, names: Iterable[str]) -> str:
@@ -82,7 +87,13 @@ def plain_names(model: keras.Model) -> Iterator[None]:
             each.name = name
 
 
-def _distinct(names: list[str]) -> list[str]:
+def distinct(names: list[str]) -> list[str]:
+    """What exported files call several ends with these names.
+
+    Example:
+        >>> distinct(["left eye", "left_eye"])
+        ['left_eye', 'left_eye_1']
+    """
     found: list[str] = []
     for name in names:
         # A serving signature's names are identifiers.
