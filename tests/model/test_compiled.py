@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
 
-from tfprune.model.compiled import classifies, is_plain, kept_by_file, restore, settings_of
-from tfprune.model.loading import load
+from tfprune.model.compiled import classifies, is_plain, kept_by_file, settings_of
 
 
 def net(units: int = 3, **settings: Any) -> keras.Model:
@@ -54,51 +51,6 @@ def test_maps_are_not_plain_classification() -> None:
     assert is_plain(model)
     model.compile("sgd", "sparse_categorical_crossentropy")
     assert not is_plain(model)
-
-
-def test_a_file_gives_its_task_back(tmp_path: Path) -> None:
-    model = net(loss=keras.losses.MeanSquaredError(), metrics=["mae"], loss_weights=2.0)
-    x, y = np.ones((4, 2)), np.ones((4, 3))
-    model.fit(x, y, verbose=0)
-    model.save(tmp_path / "net.keras")
-    loaded = load(tmp_path / "net.keras")
-    assert loaded.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
-    assert isinstance(loaded.optimizer, keras.optimizers.Adam)
-    assert int(loaded.optimizer.iterations) == 0
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]},
-        {"loss": mine},
-        {"loss": "mse", "metrics": [mine]},
-    ],
-)
-def test_plain_classifiers_and_what_is_not_keras_own_come_back_uncompiled(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
-    net(**settings).save(tmp_path / "net.keras")
-    assert not load(tmp_path / "net.keras").compiled
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        None,
-        {},
-        {"loss": "no_such_loss"},
-        {"loss": {"module": "somewhere", "class_name": "Loss", "config": {}}},
-        {"loss": {"module": "keras.losses", "class_name": "NoLoss", "config": {}}},
-        {"loss": {"module": "keras.losses", "class_name": "Huber", "config": {"no": 1}}},
-        {"loss": {"module": "builtins", "class_name": "function", "config": "eval"}},
-        {"loss": "mse", "metrics": [{"class_name": "__lambda__", "config": {"value": "x"}}]},
-    ],
-)
-def test_a_config_of_something_else_is_left_alone(config: Any) -> None:
-    model = net()
-    restore(model, config)
-    assert not model.compiled
 
 
 def test_what_a_file_cannot_keep_is_named() -> None:

@@ -206,7 +206,8 @@ class Far(keras.metrics.MeanMetricWrapper):
     def __init__(self, name="far", **options):
         super().__init__(off, name=name, **options)
 
-far = Far("farther")
+far = keras.metrics.MeanMetricWrapper(off, name="farther")
+bad = Far("worse")
 """
 
 
@@ -240,7 +241,7 @@ def test_a_metric_of_one_number_a_batch_is_said(own: str) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"loss": "OWN:nothing"}, "has nothing called 'nothing'"),
+        ({"loss": "OWN:nothing"}, "has no function 'nothing'"),
         ({"loss": "no.py:loss"}, "no.py"),
         ({"loss": "mean_sqared_error"}, "did you mean 'mean_squared_error'"),
         ({"loss": {"class_name": "Huber", "config": {"dleta": 1}}}, "correct its config"),
@@ -250,7 +251,8 @@ def test_a_metric_of_one_number_a_batch_is_said(own: str) -> None:
             {"kind": "regression", "metrics": ["OWN:off"], "figure": "of", "better": "lower"},
             "did you mean 'off'",
         ),
-        ({"loss": "OWN:far"}, "cannot be computed"),
+        ({"loss": "OWN:far"}, "is a MeanMetricWrapper"),
+        ({"loss": "mse", "metrics": ["OWN:bad"]}, "cannot be made anew"),
         ({"kind": "binary"}, 'give kind = "classification" or "multi-label"'),
         ({"kind": "segmentation"}, 'give kind = "classification"'),
         ({"kind": {"other": "regression"}}, "kind.other is unknown"),

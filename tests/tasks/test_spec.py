@@ -16,7 +16,7 @@ from tfprune.validation import describe_error
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"kind": "regresion"}, "regression"),
-    ({"kind": {"a": "regression", "b": "clasification"}}, "classification"),
+    ({"kind": {"a": "regression", "b": "clasification"}}, "did you mean 'classification'?"),
     ({"metric": ["mae"]}, "did you mean 'metrics'?"),
     ({"metrics": ["mean_io"]}, "did you mean 'mean_iou'?"),
     ({"metrics": {"a": ["nonsense"]}}, "give a metric of Keras or FILE.py:NAME"),
@@ -32,7 +32,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"top": 1}, "top = 1"),
     ({"kind": "regression", "top": 5}, 'kind = "classification"'),
     ({"kind": "binary", "ignore_class": 255}, 'kind = "segmentation"'),
-    ({"class_weights": {"a": -1.0}}, "class_weights.a"),
+    ({"class_weights": {"a": -1.0}}, "a = -1.0 is not a number of at least 0"),
     ({"class_weights": "equal"}, "balanced"),
 ]
 

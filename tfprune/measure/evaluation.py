@@ -198,13 +198,13 @@ class _Tally:
         self._metrics = {
             task.history_name(head, each): each.make(head)
             for each in head.metrics
-            if not (self._plain and each.name == ACCURACY)
+            if not (self._plain and each.name == ACCURACY.name)
         }
         self._accuracy = next(
             (
                 task.history_name(head, each)
                 for each in head.metrics
-                if self._plain and each.name == ACCURACY
+                if self._plain and each.name == ACCURACY.name
             ),
             None,
         )

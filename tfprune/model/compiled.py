@@ -135,66 +135,6 @@ def kept_by_file(model: keras.Model) -> tuple[Settings | None, str | None]:
     return Settings(**{name: _renewed(part) for name, part in parts.items()}), None
 
 
-def restore(model: keras.Model, config: Mapping[str, Any] | None) -> None:
-    """Compiles a model with the losses and metrics that its file names, and a new optimizer.
-
-    Nothing happens where one of them is not Keras' own, so that no code of a file is run, or where
-    the model is a plain classifier. The optimizer has the settings that the file names, and no
-    state.
-
-    Example:
-        ```python
-        restore(model, {"loss": "mse", "metrics": ["mae"]})
-        settings_of(model).loss  # "mse"
-        ```
-
-    Args:
-        model: a model that is not compiled.
-        config: the `compile_config` of a `.keras` file; None if it has none.
-    """
-    parts = {name: (config or {}).get(name) for name in _LOSS_ONLY}
-    if parts["loss"] is None or not all(map(_is_own_config, parts.values())):
-        return
-    try:
-        given = (config or {}).get("optimizer")
-        optimizer = _read_config(given) if _is_own_optimizer(given) else "sgd"
-        model.compile(optimizer, **{name: _read_config(part) for name, part in parts.items()})
-    # A later Keras may write what this one does not read: then the task is not known.
-    except (TypeError, ValueError, KeyError):
-        return
-    if is_plain(model):
-        model.compiled = False
-
-
-def _is_own_config(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        if "class_name" not in value:
-            return all(map(_is_own_config, value.values()))
-        if value["class_name"] == "function":
-            return _known(str(value.get("config"))) is not None
-        own = str(value.get("module")).partition(".")[0] == "keras"
-        return own and value.get("registered_name") is None
-    if isinstance(value, list | tuple):
-        return all(map(_is_own_config, value))
-    return not isinstance(value, str) or value in _SHORT or _known(value) is not None
-
-
-def _is_own_optimizer(value: Any) -> bool:
-    return isinstance(value, Mapping) and "class_name" in value and _is_own_config(value)
-
-
-def _read_config(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        if "class_name" not in value:
-            return {key: _read_config(part) for key, part in value.items()}
-        if value["class_name"] == "function":
-            return value["config"]
-        return keras.saving.deserialize_keras_object(dict(value))
-    if isinstance(value, list | tuple):
-        return [_read_config(part) for part in value]
-    return value
-
-
 def _flat(value: Any) -> Iterator[Any]:
     if isinstance(value, Mapping):
         for part in value.values():

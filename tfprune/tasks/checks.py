@@ -183,7 +183,7 @@ def _called(numbers: set[int], names: tuple[str, ...], most: int = 5) -> str:
 
 def is_usual(head: Head) -> bool:
     """Whether the accuracy is the only metric."""
-    return [each.name for each in head.metrics] == [figures.ACCURACY]
+    return [each.name for each in head.metrics] == [figures.ACCURACY.name]
 
 
 def try_head(head: Head, target: np.ndarray, outputs: np.ndarray, weight: Any) -> None:

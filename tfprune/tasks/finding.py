@@ -43,7 +43,11 @@ _ASK = 'give a task, such as kind = "regression" or --task regression'
 
 
 def find_task(
-    model: keras.Model, spec: TaskSpec | None = None, dataset: Dataset | None = None
+    model: keras.Model,
+    spec: TaskSpec | None = None,
+    dataset: Dataset | None = None,
+    *,
+    like: keras.Model | None = None,
 ) -> Task:
     """The task of a model: as specified, else as the model was compiled, else classification.
 
@@ -60,6 +64,8 @@ def find_task(
         model: a functional or built Sequential model.
         spec: the `[task]` table, or `--task`.
         dataset: the data, which tell how targets are written.
+        like: the model that this one was made from: its compilation counts where this one has
+            none.
 
     Raises:
         UsageError: the task is not clear, or does not fit the model or the data.
@@ -67,7 +73,8 @@ def find_task(
     found = None if dataset is None else dataset.train
     classes = () if dataset is None else dataset.classes
     name = "the data" if dataset is None else dataset.name
-    return resolve(ends_of(model), spec, compiled_with(model), found, classes, name)
+    compiled = compiled_with(model) or (None if like is None else compiled_with(like))
+    return resolve(ends_of(model), spec, compiled, found, classes, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,17 +341,14 @@ def _usual(identifier: Any, head: Head) -> Any:
 
 def _distinct(found: Sequence[NamedMetric], where: str) -> list[NamedMetric]:
     names = [each.name for each in found]
-    taken = set(figures.by_name()) - {figures.ACCURACY}
     for name in names:
         if names.count(name) > 1:
             raise UsageError(
                 f"{where} has two metrics called {name!r}: give one another name, as in "
                 '{ class_name = "…", config = { name = "…" } }'
             )
-        if name in taken:
-            raise UsageError(
-                f"{where} has a metric called {name!r}, as another figure is called: rename it"
-            )
+        if name == LOSS:
+            raise UsageError(f"{where} has a metric called 'loss', as the loss is: rename it")
     return list(found)
 
 
@@ -391,17 +395,35 @@ def _figure(
                 f"unit = {spec.unit!r} does not fit {figure.title}: it is given in "
                 f"{figure.number.unit.strip()}"
             )
-        number = Number(f" {spec.unit.strip()}", figure.number.digits, flags="")
+        number = Number(metrics.written_unit(spec.unit), figure.number.digits, flags="")
         figure = dataclasses.replace(figure, number=number)
+    head = heads[place]
     if not alone:
-        name = heads[place].name
         figure = dataclasses.replace(
             figure,
-            name=f"{name}_{metric.name}",
-            title=f"{figure.title} of {name}",
-            meaning=f"{figure.meaning}, of output {name}",
+            name=f"{head.name}_{metric.name}",
+            title=f"{figure.title} of {head.name}",
+            meaning=f"{figure.meaning}, of output {head.name}",
         )
+    # Pixels of one image are not right or wrong by themselves, and some examples count more.
+    single = len(head.output.shape) <= 1 and not head.weighted
+    figure = dataclasses.replace(
+        figure,
+        proportion=figure.proportion and single,
+        loss_unit=_loss_unit(heads),
+    )
+    try:
+        figures.check_name(figure.name)
+    except ValueError as error:
+        raise UsageError(f"{head.where}: the figure {error}") from error
     return heads, place, figure
+
+
+def _loss_unit(heads: Sequence[Head]) -> str:
+    """The unit of the loss: that of a cross-entropy is known."""
+    if len(heads) == 1 and heads[0].loss_identifier is None:
+        return "" if heads[0].kind in (None, "regression") else "nats"
+    return ""
 
 
 def _named_figure(heads: list[Head], wanted: str) -> tuple[list[Head], int, NamedMetric]:
@@ -445,13 +467,9 @@ def _choices(heads: Sequence[Head]) -> list[str]:
 
 
 def _loss_figure(heads: Sequence[Head], spec: TaskSpec) -> Figure:
-    row = figures.figure(LOSS)
-    if not all(head.is_plain_classification for head in heads) or spec.unit:
-        unit = f" {spec.unit.strip()}" if spec.unit else ""
-        row = dataclasses.replace(
-            row, number=Number(unit, None, flags=""), meaning="loss on the test set", exact=None
-        )
-    return row
+    unit = spec.unit.strip() if spec.unit else _loss_unit(heads)
+    beside = dataclasses.replace(figures.ACCURACY, loss_unit=unit)
+    return dataclasses.replace(figures.loss(beside), always_spread=True, loss_unit=unit)
 
 
 def _by_outputs(value: Any, ends: Ends, key: str) -> list[Any]:
