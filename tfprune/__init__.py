@@ -6,7 +6,9 @@ loads its module at first use.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 import lazy_loader
@@ -24,5 +26,16 @@ def __dir__() -> list[str]:
 
 @wrapt.when_imported("keras")
 def _register_with_keras(_keras: Any) -> None:
-    """Lets `keras.saving.load_model` find `GroupLasso` after `import tfprune` alone."""
-    importlib.import_module("tfprune.filters.lasso")
+    """Lets `keras.saving.load_model` find `GroupLasso` after `import tfprune` alone.
+
+    Its module is loaded without its package: what imports Keras may be a module of tfprune that the
+    package needs, and that has not come to its end.
+    """
+    name = "tfprune.filters.lasso"
+    if name not in sys.modules:
+        path = Path(__file__).with_name("filters") / "lasso.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
