@@ -14,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from tfprune.pipeline.spec import DataSpec, ModelSpec
     from tfprune.report.run import Run
+    from tfprune.tasks import TaskSpec
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
