@@ -90,6 +90,8 @@ def resolve(
     """The task of what has these ends; see `find_task`."""
     spec = spec or TaskSpec()
     targets = _targets(ends, examples)
+    if any(target.kind not in "iubf" for target in targets or ()):
+        raise UsageError(f"{data_name} has targets that are not numbers: give numbers")
     count = len(ends.outputs)
     kinds = _by_outputs(spec.kind, ends, "kind")
     losses = _by_outputs(spec.loss, ends, "loss")
