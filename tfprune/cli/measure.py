@@ -91,12 +91,9 @@ def measure_command(
     from tfprune.pipeline.inputs import load_data
     from tfprune.training.progress import counted
 
-    split = load_data(data, data_dir).test
-    test = split.sample(len(split))
     table = measure_files(
         files,
-        test.inputs,
-        test.targets,
+        load_data(data, data_dir).test,
         baseline=baseline,
         rounds=rounds,
         threads=threads,

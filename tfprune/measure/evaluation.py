@@ -99,7 +99,7 @@ def evaluate(
     if not len(examples):
         raise UsageError(f"no examples to run {runtime.name} on: give at least one")
     if not isinstance(task, Task):
-        task = _task_of(runtime, task, examples)
+        task = task_of(runtime, task, examples)
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}: give at least 1")
     names = _output_names(runtime, task)
@@ -331,7 +331,7 @@ def _whole(counts: np.ndarray) -> tuple[int, ...]:
     return tuple(int(count) for count in np.round(counts))
 
 
-def _task_of(runtime: Runtime, spec: TaskSpec | None, examples: Split | Examples) -> Task:
+def task_of(runtime: Runtime, spec: TaskSpec | None, examples: Split | Examples) -> Task:
     """The task of a model or a file; a file tells nothing but names and shapes."""
     model = getattr(runtime, "model", None)
     if isinstance(model, keras.Model):

@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -122,7 +123,7 @@ def _json(table: pd.DataFrame) -> str:
     return json.dumps(rows, indent=2, allow_nan=False) + "\n"
 
 
-def _is_no_number(value: object) -> bool:
+def _is_no_number(value: Any) -> bool:
     """Whether JSON has no word for a value: it is missing, or infinite."""
     return bool(pd.isna(value)) or (isinstance(value, float) and math.isinf(value))
 

@@ -43,7 +43,11 @@ _ASK = 'give a task, such as kind = "regression" or --task regression'
 
 
 def find_task(
-    model: keras.Model, spec: TaskSpec | None = None, dataset: Dataset | None = None
+    model: keras.Model,
+    spec: TaskSpec | None = None,
+    dataset: Dataset | None = None,
+    *,
+    like: keras.Model | None = None,
 ) -> Task:
     """The task of a model: as specified, else as the model was compiled, else classification.
 
@@ -60,6 +64,8 @@ def find_task(
         model: a functional or built Sequential model.
         spec: the `[task]` table, or `--task`.
         dataset: the data, which tell how targets are written.
+        like: the model that this one was made from: its compilation counts where this one has
+            none.
 
     Raises:
         UsageError: the task is not clear, or does not fit the model or the data.
@@ -67,7 +73,8 @@ def find_task(
     found = None if dataset is None else dataset.train
     classes = () if dataset is None else dataset.classes
     name = "the data" if dataset is None else dataset.name
-    return resolve(ends_of(model), spec, compiled_with(model), found, classes, name)
+    compiled = compiled_with(model) or (None if like is None else compiled_with(like))
+    return resolve(ends_of(model), spec, compiled, found, classes, name)
 
 
 @dataclass(frozen=True, eq=False)

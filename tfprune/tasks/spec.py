@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pydantic
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.figures import Direction
-from tfprune.functions import is_file_function
+from tfprune.figures import Direction, Figure
+from tfprune.functions import file_function, is_file_function
 from tfprune.tasks import metrics
 from tfprune.validation import describe_error, read_toml
 
@@ -24,6 +25,15 @@ LOSS = "loss"
 """The name of the loss as a figure."""
 
 _IDENTIFIER = {"class_name", "config"}
+
+# What models are compared by where the kind is all that is said.
+_FIGURES: dict[Kind, str] = {
+    "classification": "accuracy",
+    "binary": "accuracy",
+    "multi-label": "binary_accuracy",
+    "segmentation": "mean_iou",
+    "regression": "mae",
+}
 
 
 class TaskSpec(pydantic.BaseModel):
@@ -129,6 +139,30 @@ class TaskSpec(pydantic.BaseModel):
             within = "task" if "task" in document else ""
             raise UsageError(f"{text}: {describe_error(error, cls, within)}") from error
 
+    def compared(self) -> Figure | None:
+        """The figure that models are compared by, as far as the model is not needed to tell.
+
+        Example:
+            ```python
+            TaskSpec(kind="regression", unit="mm").compared().text(1.25)  # "1.25 mm"
+            ```
+
+        Returns:
+            None where only the model, or a metric of the user's own, can tell.
+        """
+        if self.figure is None:
+            if self.metrics is not None or self.loss is not None or isinstance(self.kind, dict):
+                return None
+            row = metrics.metric(_FIGURES[self.kind or "classification"])
+            assert row is not None
+            return row.figure(self.unit)
+        output, _, name = self.figure.rpartition("/")
+        row = metrics.metric(name)
+        if row is None or (isinstance(self.kind, dict) and not output):
+            return None
+        figure = row.figure(self.unit)
+        return replace(figure, name=f"{output}_{figure.name}") if output else figure
+
     @pydantic.field_validator("kind", mode="before")
     @classmethod
     def _is_a_kind(cls, value: Any) -> Any:
@@ -188,6 +222,14 @@ class TaskSpec(pydantic.BaseModel):
             raise ValueError(f"better = {self.better!r} is wrong: a {known} {name} is better")
         if self.unit and row is not None and row.unit:
             raise ValueError(f"unit = {self.unit!r} does not fit {name}: it is given in percent")
+
+    def files(self) -> list[Path]:
+        """The files of the losses and metrics that are `FILE.py:NAME`."""
+        losses = self.loss if isinstance(self.loss, list) else [self.loss]
+        if isinstance(self.loss, dict) and not is_identifier(self.loss):
+            losses = list(self.loss.values())
+        names = [each for each in (*losses, *self._metric_names()) if isinstance(each, str)]
+        return sorted({file_function(each).file for each in names if is_file_function(each)})
 
     def _metric_names(self) -> list[str]:
         if self.metrics is None:

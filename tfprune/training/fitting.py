@@ -283,6 +283,7 @@ def fit(
     from tfprune.training.precision import mixed_precision
     from tfprune.training.progress import Progress
 
+    binding = Binding(model, dataset)
     task = task or find_task(model, None, dataset)
     check(model, dataset, training.batch_size, task)
     if teacher is not None:
@@ -294,7 +295,6 @@ def fit(
     if parallel:
         sizes = {"train": len(dataset.train), "validation": len(dataset.validation)}
         check_devices(training.batch_size, sizes)
-    binding = Binding(model, dataset)
     keras.utils.set_random_seed(seed)
     steps = data.steps_per_epoch(dataset.train, training.batch_size)
     directory = None if backup_dir is None else Path(backup_dir)
