@@ -33,6 +33,8 @@ from tfprune.pipeline.steps.training import TrainingStep, kept_model
 from tfprune.report import render
 from tfprune.report.records import DeliveryRecord, read_record
 from tfprune.tasks import TaskSpec
+from tfprune.training.binding import Binding
+from tfprune.training.precision import mixed_precision
 
 # Enough rounds for a steady median, little enough to be quick beside the training.
 _LATENCY_ROUNDS = 200
@@ -160,18 +162,21 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
     steps = data.steps_per_epoch(dataset.train, step.batch_size)
     task = tasks.find_task(model, pipeline.task, dataset)
     training.compile(model, step, steps, task=task)
-    batches = data.batches(
-        dataset.train,
-        step.batch_size,
-        seed=pipeline.seeds[0],
-        epochs=_PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS,
-        augment=step.augment,
+    batches = Binding(model, dataset).bound(
+        data.batches(
+            dataset.train,
+            step.batch_size,
+            seed=pipeline.seeds[0],
+            epochs=_PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS,
+            augment=step.augment,
+        )
     )
     seconds = []
-    for batch in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
-        begun = time.perf_counter()
-        model.train_on_batch(*batch)
-        seconds.append(time.perf_counter() - begun)
+    with mixed_precision(model, step.precision):
+        for batch in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
+            begun = time.perf_counter()
+            model.train_on_batch(*batch)
+            seconds.append(time.perf_counter() - begun)
     some = dataset.validation.sample(_PROBE_VALIDATION_IMAGES)
     evaluated = evaluate(load(model), some, task).seconds
     return Probe(
