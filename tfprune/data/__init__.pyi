@@ -1,3 +1,5 @@
+from .adapting import Data as Data
+from .adapting import examples as examples
 from .batching import AUGMENTATIONS as AUGMENTATIONS
 from .batching import batches as batches
 from .batching import plain_batches as plain_batches
@@ -11,4 +13,5 @@ from .splits import RandomAccess as RandomAccess
 from .splits import Split as Split
 from .splits import Stream as Stream
 from .splits import by_name as by_name
+from .splits import mapped as mapped
 from .splits import statistics as statistics

@@ -7,13 +7,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from tfprune import data, training, zoo
+from tfprune import data, figures, tasks, training, zoo
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.artifacts.examples import COMPARED_IMAGES
 from tfprune.errors import TfpruneError
@@ -21,11 +21,13 @@ from tfprune.files import RECORD, write_text
 from tfprune.formats import load
 from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
+from tfprune.model.loading import import_layers
 from tfprune.model.loading import load as load_model
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Probe
+from tfprune.pipeline.inputs import load_data
 from tfprune.pipeline.plan import Task
-from tfprune.pipeline.spec import ModelSpec, Pipeline
+from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
 from tfprune.report import render
@@ -40,29 +42,33 @@ _PROBE_VALIDATION_IMAGES = 512
 
 
 def build_model(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Model:
-    """The model that a pipeline starts from.
+    """The model that a pipeline starts from; see `tfprune.load`.
 
     Args:
-        spec: a name of the zoo, whose normalisation is taken from the training images, or a file.
+        spec: a name of the zoo, whose normalisation is taken from the training images, a file, or
+            a function, which may have the arguments `input_shape`, `classes` and `seed`.
         dataset: the images.
         seed: of the initial weights.
 
     Raises:
         UsageError: an option is unknown or impossible.
-        TfpruneError: the file cannot be read, or pretrained weights cannot be fetched.
+        TfpruneError: the file cannot be read, the function fails, or pretrained weights cannot be
+            fetched.
     """
-    if spec.path is not None:
-        return load_model(spec.path)
-    mean, std = data.statistics(dataset.train)
-    return zoo.build(
-        spec.name,
-        dataset.image_shape,
-        len(dataset.classes),
-        mean=mean.tolist(),
-        std=std.tolist(),
-        seed=seed,
-        **spec.options,
-    )
+    told: dict[str, Any] = {
+        "input_shape": dataset.input_shapes,
+        # Where targets are not classes, the net needs the option.
+        **({"classes": len(dataset.classes)} if dataset.classes else {}),
+        "seed": seed,
+    }
+    if spec.name in zoo.NAMES + zoo.APPLICATIONS:
+        mean, std = data.statistics(dataset.train)
+        told |= {
+            "input_shape": dataset.image_shape,
+            "mean": mean.tolist(),
+            "std": std.tolist(),
+        }
+    return load_model(spec.name, options=spec.options, input_shape=spec.input_shape, defaults=told)
 
 
 def usual_size(model: keras.Model | str) -> tuple[int, int] | None:
@@ -82,6 +88,47 @@ def usual_size(model: keras.Model | str) -> tuple[int, int] | None:
     return shapes[0][1], shapes[0][2]
 
 
+def model_with_data(
+    spec: ModelSpec, data_spec: DataSpec | None, data_dir: str | None = None, seed: int = 0
+) -> tuple[keras.Model, data.Dataset | None]:
+    """Loads a model and its data, each as the other asks for it.
+
+    Images that vary in size get the size that the model takes. A net or a function gets the shape
+    and the classes that the data have.
+
+    Args:
+        spec: the model.
+        data_spec: the data; None for none.
+        data_dir: where tensorflow-datasets keeps its sets.
+        seed: of the initial weights, and of the validation examples.
+
+    Raises:
+        UsageError: see `tfprune.load` and `tfprune.data.load`.
+        TfpruneError: likewise.
+    """
+    if spec.reference.path is not None or data_spec is None:
+        model = load_model(
+            spec.name,
+            options=spec.options,
+            input_shape=spec.input_shape,
+            defaults={"seed": seed},
+        )
+        if data_spec is None:
+            return model, None
+        size = usual_size(model)
+        return model, load_data(data_spec, data_dir, seed=seed, usual_size=size)
+    dataset = load_data(data_spec, data_dir, seed=seed, usual_size=_asked_size(spec))
+    return build_model(spec, dataset, seed), dataset
+
+
+def _asked_size(spec: ModelSpec) -> tuple[int, int] | None:
+    """The height and width of the images of a model that is not built yet."""
+    shape = spec.input_shape
+    if shape is not None:
+        return shape[:2] if isinstance(shape, tuple) and len(shape) == 3 else None
+    return None if spec.reference.function is not None else usual_size(spec.name)
+
+
 def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
     """Builds the model of a pipeline, and times its first training a little.
 
@@ -97,7 +144,8 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
     if step is None:
         return Probe(0.0, model.count_params())
     steps = data.steps_per_epoch(dataset.train, step.batch_size)
-    training.compile(model, step, steps)
+    task = tasks.find_task(model, pipeline.task, dataset)
+    training.compile(model, step, steps, task=task)
     batches = data.batches(
         dataset.train,
         step.batch_size,
@@ -106,12 +154,12 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
         augment=step.augment,
     )
     seconds = []
-    for images, labels in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
+    for batch in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
         begun = time.perf_counter()
-        model.train_on_batch(images, labels)
+        model.train_on_batch(*batch)
         seconds.append(time.perf_counter() - begun)
     some = dataset.validation.sample(_PROBE_VALIDATION_IMAGES)
-    evaluated = evaluate(load(model), some.inputs, some.targets).seconds
+    evaluated = evaluate(load(model), some, task).seconds
     return Probe(
         statistics.median(seconds[_PROBE_WARMUP_STEPS:]) * steps
         + evaluated * len(dataset.validation) / len(some),
@@ -134,6 +182,12 @@ class Executor:
     directory: Path
     dataset: data.Dataset
     commit: str
+
+    def __post_init__(self) -> None:
+        function = self.pipeline.model.reference.function
+        if function is not None:
+            # The files of finished steps may hold layers that the function's file defines.
+            import_layers(str(function.file))
 
     def do(
         self,
@@ -179,6 +233,7 @@ class Executor:
             after,
             partial(self._origin, task),
             partial(self._earlier, task),
+            self._find_task,
         )
         step = self.pipeline.steps[task.name]
         model, record = step.perform(model, context)
@@ -202,6 +257,18 @@ class Executor:
             return _read_model(task.before[-1].folder / "model.keras")
         return build_model(self.pipeline.model, self.dataset, task.seed)
 
+    def _find_task(self, model: keras.Model) -> tasks.Task:
+        """What the models of the run are trained for: as the pipeline or its first model says."""
+        return tasks.find_task(model, self.pipeline.task, self.dataset, like=self._start)
+
+    @cached_property
+    def _start(self) -> keras.Model | None:
+        """The first model, where it is a user's: what it is compiled for holds for all others."""
+        reference = self.pipeline.model.reference
+        if reference.path is None and reference.function is None:
+            return None
+        return build_model(self.pipeline.model, self.dataset, self.pipeline.seeds[0])
+
     def _earlier(self, task: Task, step: str) -> keras.Model:
         folder = next(each.folder for each in task.before if each.name == step)
         return _read_model(folder / "model.keras")
@@ -223,32 +290,37 @@ class Executor:
             comparison_data=self.dataset.validation.sample(COMPARED_IMAGES).inputs,
         )
         write_manifest(folder, artifacts)
-        write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
+        found = self._find_task(model)
+        by = found.figure
+        if self.dataset.classes:
+            write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
         write_text(folder / "sparsity.csv", render(sparsity(model), "csv"))
         return {
             "variant": task.name,
             "seed": task.seed,
             "steps": [each.folder.name for each in task.before],
             "macs": counting.count_macs(model).whole_macs,
+            **({} if by == figures.ACCURACY else {"task": figures.to_record(by)}),
             "artifacts": [
-                {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test)}
+                {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test, found)}
                 for artifact in artifacts
             ],
         }
 
     def _time(self, task: Task) -> dict[str, Any]:
         """Times all artifacts of a seed: see `tfprune.measure.time_files`."""
-        accuracies = {
-            (delivery.folder / each["path"]).relative_to(self.directory).as_posix(): each[
-                "accuracy"
-            ]
-            for delivery in task.before
-            for each in read_record(delivery.folder / RECORD, DeliveryRecord)["artifacts"]
-        }
-        files = {path: self.directory / path for path in sorted(accuracies)}
-        table = time_files(files, self.dataset.test.sample(1).inputs[0], rounds=_LATENCY_ROUNDS)
+        measured: dict[str, dict[str, float]] = {}
+        for delivery in task.before:
+            record = read_record(delivery.folder / RECORD, DeliveryRecord)
+            by = figures.from_record(record.get("task"))
+            for each in record["artifacts"]:
+                path = (delivery.folder / each["path"]).relative_to(self.directory).as_posix()
+                measured[path] = {by.name: each[by.record_key]}
+        files = {path: self.directory / path for path in sorted(measured)}
+        example = data.mapped(lambda leaf: leaf[0], self.dataset.test.sample(1).inputs)
+        table = time_files(files, example, rounds=_LATENCY_ROUNDS)
         # All that a seed delivers is in its place by now.
-        write_run_manifest(self.directory, accuracies)
+        write_run_manifest(self.directory, measured)
         return {"latency": table.to_dict("records"), "machine": provenance.machine()}
 
 
@@ -265,14 +337,13 @@ def _read_model(path: Path) -> keras.Model:
         ) from error
 
 
-def _measured(path: Path, test: data.Split) -> dict[str, Any]:
-    examples = test.sample(len(test))
-    evaluation = evaluate(load(path), examples.inputs, examples.targets)
+def _measured(path: Path, test: data.Split, task: tasks.Task) -> dict[str, Any]:
+    evaluation = evaluate(load(path), test, task)
     counted = parameters(path)
     return {
-        "accuracy": evaluation.accuracy,
+        evaluation.figure: evaluation.value,
         "loss": evaluation.loss,
-        "test_images": evaluation.images,
+        "test_images": evaluation.examples,
         "test_seconds": evaluation.seconds,
         "parameters": counted.total,
         "nonzero_parameters": counted.nonzero,

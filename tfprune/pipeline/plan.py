@@ -14,7 +14,7 @@ from tfprune.files import document_hash, sha256
 from tfprune.formats import FORMATS
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
-from tfprune.pipeline.spec import ModelSpec, Pipeline
+from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import finished
 
 # Change whenever a task would give another result for the same specification: the first for all
@@ -97,16 +97,17 @@ def plan(
         The tasks in the order to do them; what variants share comes once.
 
     Raises:
-        TfpruneError: the `.keras` file that the pipeline starts from does not exist.
+        TfpruneError: the file that the pipeline's model is in does not exist.
     """
     tasks: dict[tuple[Path, str], Task] = {}
-    model = _model(pipeline.model)
+    model, trained_for = pipeline.model.identity(), _task_identity(pipeline)
     for seed in seeds or pipeline.seeds:
         start = document_hash(
             {
                 "revision": _REVISION,
                 "images": images,
                 "model": model,
+                **trained_for,
                 "seed": seed,
                 "versions": _relevant("keras", "tensorflow"),
             }
@@ -126,6 +127,14 @@ def plan(
         timing = _latency(directory, seed, deliveries)
         tasks[timing.folder, timing.identity] = timing
     return list(tasks.values())
+
+
+def _task_identity(pipeline: Pipeline) -> dict[str, Any]:
+    """What results depend on of `[task]`: its table, and the files of its functions."""
+    if pipeline.task is None:
+        return {}
+    table = pipeline.task.model_dump(mode="json", exclude_defaults=True)
+    return {"task": table, "files": {str(file): sha256(file) for file in pipeline.task.files()}}
 
 
 def _missing(tasks: Mapping[tuple[Path, str], Task], delivery: Task) -> list[Task]:
@@ -216,12 +225,6 @@ def _latency(directory: Path, seed: int, deliveries: Iterable[Task]) -> Task:
     identity = document_hash({"revision": _LATENCY_REVISION, "timed": timed})
     folder = directory / "latency" / f"seed-{seed}"
     return Task("latency", "latency", "", seed, folder, identity, timed=deliveries)
-
-
-def _model(spec: ModelSpec) -> dict[str, Any]:
-    if spec.path is None:
-        return spec.model_dump(mode="json")
-    return {"sha256": sha256(spec.path)}
 
 
 def _relevant(*packages: str) -> dict[str, str]:

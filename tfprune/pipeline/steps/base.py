@@ -16,14 +16,14 @@ from tfprune.vocabulary import IMPORTANCES, ImportanceName, explained
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
-    from tfprune.data import Dataset
+    from tfprune.data import Dataset, Examples
+    from tfprune.tasks import Task
 
 # Where a step keeps what it resumes from; it is not a part of its result.
 SCRATCH = "scratch"
 
-# More labelled images hardly change a ranking.
+# More labelled examples hardly change a ranking.
 _RANKING_IMAGES = 512
 
 _T = TypeVar("_T")
@@ -54,6 +54,8 @@ class Context:
         origin: the model of the chain as it was after an epoch of its first training, drawn with
             a seed; epoch 0 is its initialisation.
         earlier: the model as an earlier step of the chain left it, by the step's name.
+        find_task: tells what a model of the chain is trained for; None finds it by the model and
+            the data.
     """
 
     dataset: Dataset | None
@@ -63,6 +65,15 @@ class Context:
     after: Callable[[float], float] | None = None
     origin: Callable[[int, int], keras.Model] | None = None
     earlier: Callable[[str], keras.Model] | None = None
+    find_task: Callable[[keras.Model], Task] | None = None
+
+    def task(self, model: keras.Model) -> Task:
+        """What a model is trained for."""
+        from tfprune.tasks import find_task
+
+        if self.find_task is not None:
+            return self.find_task(model)
+        return find_task(model, None, self.dataset)
 
     @property
     def images(self) -> Dataset:
@@ -72,23 +83,30 @@ class Context:
         return self.dataset
 
     @property
-    def labelled(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The training images and labels that an importance may look at."""
-        if self.dataset is None:
-            return None
-        some = self.dataset.train.sample(_RANKING_IMAGES)
-        return some.inputs, some.targets
+    def labelled(self) -> Examples | None:
+        """The training examples that an importance may look at, with targets and weights."""
+        return None if self.dataset is None else self.dataset.train.sample(_RANKING_IMAGES)
 
-    def accuracy(self, model: keras.Model) -> float | None:
-        """The accuracy of a model on the validation images; None without images."""
+    def validated(self, **models: keras.Model) -> dict[str, dict[str, float]]:
+        """What to record of some models: the task's figure on the validation examples.
+
+        Args:
+            **models: by the names that the record has.
+
+        Returns:
+            `{"validation_accuracy": {name: value}}`, with the name of the task's figure; empty
+            without data.
+        """
         from tfprune.formats import load
         from tfprune.measure import evaluate
 
         if self.dataset is None:
-            return None
-        validation = self.dataset.validation
-        held_out = validation.sample(len(validation))
-        return evaluate(load(model), held_out.inputs, held_out.targets).accuracy
+            return {}
+        values, figure = {}, ""
+        for name, model in models.items():
+            found = evaluate(load(model), self.dataset.validation, self.task(model))
+            values[name], figure = found.value, found.figure
+        return {f"validation_{figure}": values}
 
 
 Result = tuple["keras.Model", dict[str, Any]]
@@ -164,7 +182,7 @@ class Step(Table):
 
     @property
     def needs_images(self) -> str | None:
-        """What needs labelled images, for an error; None where the step does without."""
+        """What needs labelled examples, for an error; None where the step does without."""
         return None
 
     @property
