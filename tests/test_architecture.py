@@ -16,7 +16,7 @@ PACKAGE = Path(tfprune.__file__).parent
 # From the bottom to the top; a part may import itself and what lies below its row.
 LAYERS = [
     {"errors", "figures", "quiet", "vocabulary"},
-    {"archives", "files", "validation"},
+    {"archives", "files", "functions", "validation"},
     {"model"},
     {"data", "zoo"},
     {"tasks"},
