@@ -95,7 +95,7 @@ def measured(path: Path, images: np.ndarray, labels: np.ndarray, rounds: int) ->
     content, threads = path.read_bytes(), worker_count()
 
     def whole() -> Any:
-        return evaluate(load(path), images, labels)
+        return evaluate(load(path), (images, labels))
 
     calls: dict[str, Callable[[], float]] = {
         "evaluate": lambda: timed(whole),

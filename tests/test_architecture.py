@@ -17,8 +17,9 @@ PACKAGE = Path(tfprune.__file__).parent
 LAYERS = [
     {"errors", "figures", "quiet", "vocabulary"},
     {"archives", "files", "functions", "validation"},
+    {"zoo"},
     {"model"},
-    {"data", "zoo"},
+    {"data"},
     {"tasks"},
     {"training"},
     {"weights", "filters"},

@@ -56,6 +56,10 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     model.save("net.keras")
     model.save("net.h5")
     Path("my_layers.py").write_text("")
+    Path("my_model.py").write_text(
+        "import keras\n\ndef build(width=16):\n"
+        "    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(width)])\n"
+    )
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 1, (160, 8, 8, 3)).astype(np.float32)
 

@@ -131,7 +131,9 @@ def test_a_record_of_before_a_row_was_added_has_no_figure(directory, monkeypatch
 
 
 def test_names_are_unique_and_costs_are_compared():
-    assert len(by_name()) == len(FIGURES)
+    names = [row.name for row in FIGURES]
+    assert len(set(names)) == len(names)
+    assert set(names) < set(by_name())
     assert {figure(name) for name in COSTS} <= set(judged()) <= set(compared())
     assert all(row.of in by_name() for row in FIGURES if row.of)
 

@@ -1,14 +1,17 @@
 """The figures that are measured: one row each, read by every table, plot, budget and tracker.
 
 A new figure is a row of `FIGURES` and a value under its `key` in the record that its `source`
-names. Nothing else has to know it.
+names. Nothing else has to know it. The one figure that a run is compared by is that of its task:
+`compared`, `judged` and `by_name` take it, `to_record` and `from_record` keep it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 Source = Literal[
     "artifact", "file", "variant", "latency", "training", "history", "measure", "channels"
@@ -17,6 +20,11 @@ Direction = Literal["higher", "lower"]
 
 # How many decimals may be added to tell two figures apart.
 _EXTRA_DIGITS = 6
+# Of numbers whose size is not known beforehand.
+_SIGNIFICANT = 4
+_MOST_DIGITS = 12
+# From here on a plain number is longer than one with an exponent.
+_TINY, _HUGE = 1e-7, 1e15
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Number:
 
     Attributes:
         unit: what stands behind it, with the space before it; "%" shows a share of 0 to 1.
-        digits: decimals; None for up to six significant digits.
+        digits: decimals; None for four digits that are significant, whatever the size.
         per: how much of the figure makes one of the unit.
         flags: of Python's format specification: "," groups thousands, "+" shows the sign.
     """
@@ -59,6 +67,7 @@ class Number:
             digits: as for `text`.
             always: whether a deviation of nothing is shown too.
         """
+        digits = self.places(value or deviation) if digits is None else digits
         mean, spread = self.text(value, digits), self.text(deviation, digits)
         if spread == self.text(0.0, digits) and not always:
             return mean
@@ -66,32 +75,64 @@ class Number:
 
     def difference(self, value: float, digits: int | None = None) -> str:
         """A difference of two such numbers: that of two percentages is in points."""
-        return self._scaled(value, digits) + (" points" if self.unit == "%" else self.unit)
+        return self._scaled(value, digits) + (" points" if self.is_share else self.unit)
 
-    def digits_apart(self, one: float, other: float) -> int:
-        """Enough decimals to tell two numbers apart that are not equal."""
-        usual = self.digits or 0
+    def digits_apart(self, one: float, other: float) -> int | None:
+        """Enough decimals to tell two numbers apart that are not equal; None: the usual ones."""
+        if one == other or self.text(one) != self.text(other):
+            return self.digits
+        usual = self.places(max(one, other, key=abs))
+        if usual is None:
+            return None
         for digits in range(usual, usual + _EXTRA_DIGITS):
-            if one == other or self.text(one, digits) != self.text(other, digits):
+            if self.text(one, digits) != self.text(other, digits):
                 return digits
         return usual + _EXTRA_DIGITS
 
-    def digits_of(self, value: float) -> int:
+    def digits_of(self, value: float) -> int | None:
         """Enough decimals for all that a person wrote; the usual ones if that takes too many."""
         usual = self.digits or 0
-        scaled = 100 * value if self.unit == "%" else value / self.per
-        for digits in range(usual, usual + 4):
+        scaled = self._in_units(value)
+        for digits in range(usual, _MOST_DIGITS if self.digits is None else usual + 4):
             if abs(round(scaled, digits) - scaled) <= 1e-9 * abs(scaled):
                 return digits
-        return usual
+        return self.digits
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of 0 to 1, shown in per cent."""
+        return self.unit == "%"
+
+    def _in_units(self, value: float) -> float:
+        return 100 * value if self.is_share else value / self.per
+
+    def places(self, value: float) -> int | None:
+        """Decimals that a value is written with; None where it takes an exponent.
+
+        Example:
+            >>> Number(" mm", None).places(43.1234)
+            2
+
+        A difference and a deviation are written with as many as the figure itself.
+        """
+        if self.digits is not None:
+            return self.digits
+        size = abs(self._in_units(value))
+        if size == 0:
+            return 0
+        if not _TINY <= size < _HUGE:
+            return None
+        return max(0, _SIGNIFICANT - 1 - math.floor(math.log10(size)))
 
     def _scaled(self, value: float, digits: int | None) -> str:
-        places = self.digits if digits is None else digits
+        places = self.places(value) if digits is None else digits
+        scaled = self._in_units(value)
         if places is None:
-            return f"{value / self.per:g}"
-        if self.unit == "%":
-            return f"{value:{self.flags}.{places}%}".removesuffix("%")
-        return f"{value / self.per:{self.flags}.{places}f}"
+            return f"{scaled:{self.flags}.{_SIGNIFICANT}g}"
+        text = f"{scaled:{self.flags}.{places}f}"
+        if self.digits is None and digits is None and "." in text:
+            text = text.rstrip("0").rstrip(".")
+        return text
 
 
 @dataclass(frozen=True)
@@ -116,6 +157,11 @@ class Figure:
         axis: the unit as the axis of a plot has it, where that is not the unit itself.
         exact: how a budget writes it, where the rounding of the tables would hide a difference.
         of: the figure that it is a share of, or a difference to, against a baseline.
+        always_spread: whether its deviation over seeds is shown even where it is 0, because no
+            deviation is a finding there: so it is with what a run is compared by.
+        proportion: whether it is the share of the examples that are right, each right or wrong:
+            then the number of examples tells how sure it is.
+        loss_unit: of the loss beside it; "nats" for a cross-entropy.
     """
 
     name: str
@@ -131,6 +177,9 @@ class Figure:
     axis: str = ""
     exact: Number | None = None
     of: str = ""
+    always_spread: bool = False
+    proportion: bool = False
+    loss_unit: str = ""
 
     @property
     def record_key(self) -> str:
@@ -153,6 +202,24 @@ class Figure:
         return self.axis or self.number.unit.strip()
 
     @property
+    def axis_title(self) -> str:
+        """What stands at the axis of a plot whose ticks are those of `tick`."""
+        unit = "" if self.is_share else self.axis_unit
+        return f"{self.noun}, {unit}" if unit else self.noun
+
+    def tick(self, value: float, digits: int = 0) -> str:
+        """A value on the axis of a plot, without its unit; shares with their per cent.
+
+        Args:
+            value: in the unit of the tables.
+            digits: decimals of a share.
+        """
+        if self.is_share:
+            return f"{value:.{digits}%}"
+        # Float noise such as 0.30000000000000004 is not shown.
+        return f"{value:,.10g}" if abs(value) < 1e6 else f"{value:g}"
+
+    @property
     def exact_number(self) -> Number:
         """How a budget writes it: thousands grouped, since no column aligns them there."""
         number = self.exact or self.number
@@ -167,24 +234,71 @@ class Figure:
 
         Args:
             value: the figure, or its mean.
-            deviation: shown where it is given, not NaN, and not rounded to nothing. That of an
-                accuracy is always shown, because no deviation is a finding there.
+            deviation: shown where it is given, not NaN, and not rounded to nothing; that of a
+                figure of a task (`always_spread`) even then.
         """
         if math.isnan(value):
             return ""
         if deviation is None or math.isnan(deviation):
             return self.number.text(value)
-        return self.number.mean(value, deviation, always=self.name == ACCURACY)
+        return self.number.mean(value, deviation, always=self.always_spread)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of 0 to 1; differences are in points then."""
+        return self.number.is_share
+
+    @property
+    def sentence(self) -> str:
+        """What it is called at the begin of a sentence."""
+        return f"{self.noun[:1].upper()}{self.noun[1:]}"
+
+    @property
+    def description(self) -> str:
+        """Its title, unit and direction: "MAE in mm, lower is better"."""
+        unit = self.number.unit.strip()
+        named = f"{self.title} in {unit}" if unit else self.title
+        return f"{named}, {self.better} is better" if self.better else named
+
+    def gain(self, value: Any) -> Any:
+        """The figure so that more is better: negative where lower is better.
+
+        Args:
+            value: a number, or an array or a column of them.
+        """
+        return -value if self.better == "lower" else value
+
+    def change(self, value: float, base: float) -> float:
+        """How far a value lies above another: of shares in percentage points."""
+        return 100 * (value - base) if self.is_share else value - base
+
+    def is_same(self, other: Figure) -> bool:
+        """Whether values of both can stand in one column: same name, unit and direction."""
+        return (self.name, self.number.unit, self.better) == (
+            other.name,
+            other.number.unit,
+            other.better,
+        )
 
 
 _KIB = Number(" KiB", 1, 1024)
 _SHARE = Number("%", 1)
 
-ACCURACY = "accuracy"
-"""The figure that variants are compared by. Its deviation is shown even where it is 0."""
+ACCURACY = Figure(
+    "accuracy",
+    "accuracy",
+    Number("%", 2),
+    "artifact",
+    "share of the test examples that the artifact itself gets right",
+    "higher",
+    always_spread=True,
+    proportion=True,
+    loss_unit="nats",
+)
+"""What classification is compared by, and every run whose records name no figure."""
 
 COSTS = ("bytes_gzip", "macs", "latency_ms")
-"""What the accuracy is weighed against: a plot, a ratio and a part of the result each."""
+"""What the compared figure is weighed against: a plot, a ratio and a part of the result each."""
 
 BASELINE_RATIOS = tuple(
     Figure(name, title, _SHARE, "measure", "share of the baseline's", of=of)
@@ -198,23 +312,6 @@ BASELINE_RATIOS = tuple(
 """The figures of `tfprune measure --baseline` that are shares of the baseline's."""
 
 FIGURES = (
-    Figure(
-        ACCURACY,
-        "accuracy",
-        Number("%", 2),
-        "artifact",
-        "share of the test images that the artifact itself gets right",
-        "higher",
-    ),
-    Figure(
-        "loss",
-        "loss",
-        Number("", 3, flags=""),
-        "artifact",
-        "cross-entropy on the test set, nats",
-        "lower",
-        exact=Number(" nats", 3),
-    ),
     Figure(
         "parameters",
         "parameters",
@@ -270,7 +367,7 @@ FIGURES = (
         "latency",
         Number(" ms", 3, flags=""),
         "latency",
-        "median time of one image, milliseconds",
+        "median time of one example, milliseconds",
         "lower",
         key="median_ms",
     ),
@@ -298,22 +395,6 @@ FIGURES = (
         "the epoch with the lowest validation loss in the last training: the sooner, the faster "
         "it learns",
         "lower",
-    ),
-    Figure(
-        "early_stop_val_accuracy",
-        "val. accuracy then",
-        Number("%", 2),
-        "history",
-        "validation accuracy after the early-stop epoch",
-        "higher",
-    ),
-    Figure(
-        "val_accuracy",
-        "val. accuracy",
-        Number("%", 2),
-        "history",
-        "validation accuracy at the end of training",
-        "higher",
     ),
     Figure("bytes_zstd", "zstd", _KIB, "measure", "size of the file after `zstd -19`", "lower"),
     Figure(
@@ -369,47 +450,218 @@ FIGURES = (
         "memory",
         Number(" MiB", 1, 2**20, ""),
         "measure",
-        "peak memory of a process that loads the file and runs one image",
+        "peak memory of a process that loads the file and runs one example",
         "lower",
     ),
     *BASELINE_RATIOS,
-    Figure(
-        "accuracy_points",
-        "points",
-        Number("", 2, flags="+"),
-        "measure",
-        "percentage points above the baseline",
-        of=ACCURACY,
-    ),
     Figure("macs_share", "MACs", _SHARE, "channels", "share of the model's", of="macs"),
     Figure("params_share", "params", _SHARE, "channels", "share of the model's", of="parameters"),
 )
 
 
-def figure(name: str) -> Figure:
+# Of a name: it is a key of records, a column of tables and a metric of MLflow.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+# What else stands in a row of a table, in the record of an artifact, or in a history.
+_TAKEN = (
+    {"run", "variant", "seed", "seeds", "artifact", "method", "level", "density", "epoch", "at"}
+    | {"format", "path", "sha256", "test_images", "test_examples", "agreement", "metrics"}
+    | {"layers", "channels", "kept", "keep", "threads", "delegate", "per_class", "class_images"}
+)
+
+
+def check_name(name: str) -> None:
+    """Checks that a task's figure can have a name.
+
+    Example:
+        >>> check_name("mean_iou")
+
+    Raises:
+        ValueError: it is not a plain name, or that of something else in a table or a record.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a name of a figure: begin with a letter, and use A-Z, a-z, 0-9, "
+            "dots, hyphens and underscores"
+        )
+    taken = {each for row in FIGURES for each in (row.name, row.record_key)} | _TAKEN
+    if name in taken:
+        raise ValueError(f"{name!r} is the name of something else that is measured: rename it")
+
+
+def to_record(figure: Figure) -> dict[str, Any]:
+    """The compared figure of a task, as a run's records keep it.
+
+    Example:
+        >>> to_record(figure("accuracy"))["better"]
+        'higher'
+
+    Returns:
+        name, title, unit (without a space before it), digits, better and meaning; `proportion`
+        and `loss_unit` where they are not empty.
+
+    Raises:
+        ValueError: it has no direction, no plain name, or a scale of its own.
+    """
+    check_name(figure.name)
+    if figure.better is None or figure.number.per != 1:
+        raise ValueError(f"{figure.name} has no direction, or a scale of its own: give it neither")
+    record: dict[str, Any] = {
+        "name": figure.name,
+        "title": figure.title,
+        "unit": figure.number.unit.strip(),
+        "digits": figure.number.digits,
+        "better": figure.better,
+        "meaning": figure.meaning,
+    }
+    own = {"proportion": figure.proportion, "loss_unit": figure.loss_unit}
+    return record | {key: value for key, value in own.items() if value}
+
+
+def from_record(record: Mapping[str, Any] | None) -> Figure:
+    """The compared figure that a record names: that of `to_record`.
+
+    Example:
+        >>> from_record(None).name
+        'accuracy'
+        >>> from_record({"name": "mae", "unit": "mm", "better": "lower"}).text(1.25)
+        '1.25 mm'
+
+    Args:
+        record: `name` and `better` at least; None in runs that were made before tasks were.
+
+    Raises:
+        ValueError: its name cannot be that of a figure.
+    """
+    if record is None:
+        return ACCURACY
+    name, unit = str(record["name"]), _plain(record.get("unit"))
+    check_name(name)
+    return Figure(
+        name,
+        _plain(record.get("title")) or name,
+        Number(unit if unit in ("", "%") else f" {unit}", record.get("digits")),
+        "artifact",
+        _plain(record.get("meaning")) or "on the test examples",
+        record["better"],
+        always_spread=True,
+        proportion=bool(record.get("proportion", False)),
+        loss_unit=_plain(record.get("loss_unit")),
+    )
+
+
+def _plain(text: Any) -> str:
+    """A text of a record on one line, without what a terminal takes for a command."""
+    letters = (letter if letter.isprintable() else " " for letter in str(text or ""))
+    return " ".join("".join(letters).split())
+
+
+def loss(by: Figure = ACCURACY) -> Figure:
+    """The loss beside a compared figure; that figure itself where it is the loss."""
+    if by.name == "loss":
+        return by
+    unit = by.loss_unit
+    if unit == "nats":
+        meaning, exact = "cross-entropy on the test set, nats", Number(" nats", 3)
+        return Figure(
+            "loss", "loss", Number("", 3, flags=""), "artifact", meaning, "lower", exact=exact
+        )
+    number = Number(f" {unit}" if unit else "", None, flags="")
+    return Figure(
+        "loss", "loss", number, "artifact", "what is trained for, on the test set", "lower"
+    )
+
+
+def learned(by: Figure = ACCURACY) -> tuple[Figure, ...]:
+    """The figures of a training's history, for a compared figure."""
+    title, number, better = by.title, by.number, by.better
+    return (
+        figure("early_stop_epoch", by),
+        Figure(
+            f"early_stop_val_{by.name}",
+            f"val. {title} then",
+            number,
+            "history",
+            f"validation {by.noun} after the early-stop epoch",
+            better,
+        ),
+        Figure(
+            f"val_{by.name}",
+            f"val. {title}",
+            number,
+            "history",
+            f"validation {by.noun} at the end of training",
+            better,
+        ),
+    )
+
+
+def change(by: Figure = ACCURACY) -> Figure:
+    """The difference of a compared figure to a baseline's: `NAME_points`, or `NAME_difference`."""
+    if by.is_share:
+        return Figure(
+            f"{by.name}_points",
+            "points",
+            Number("", 2, flags="+"),
+            "measure",
+            "percentage points above the baseline",
+            of=by.name,
+        )
+    return Figure(
+        f"{by.name}_difference",
+        "difference",
+        replace(by.number, flags="+"),
+        "measure",
+        "how far it lies above the baseline",
+        of=by.name,
+    )
+
+
+def figure(name: str, by: Figure = ACCURACY) -> Figure:
     """The row of a name.
 
     Example:
         >>> figure("macs").title
         'MACs'
 
+    Args:
+        name: of a figure.
+        by: what the run is compared by.
+
     Raises:
         KeyError: there is none.
     """
-    return by_name()[name]
+    return _fixed()[name] if name in _fixed() else by_name(by)[name]
 
 
-def by_name() -> dict[str, Figure]:
-    """All figures, by their names."""
+def _fixed() -> dict[str, Figure]:
     return {each.name: each for each in FIGURES}
 
 
-def compared() -> tuple[Figure, ...]:
-    """The figures of a run's comparison, in the order of its columns."""
+def by_name(by: Figure = ACCURACY) -> dict[str, Figure]:
+    """All figures of a run that is compared by one, by their names."""
+    rows = (by, loss(by), *FIGURES, *learned(by), change(by))
+    return {each.name: each for each in rows}
+
+
+def compared(by: Figure = ACCURACY) -> tuple[Figure, ...]:
+    """The figures of a run's comparison, in the order of its columns.
+
+    Example:
+        >>> [row.name for row in compared()][:3]
+        ['accuracy', 'loss', 'parameters']
+
+    Args:
+        by: what the run is compared by; it comes first.
+    """
     sources = ("artifact", "file", "variant", "latency", "training")
-    return tuple(each for each in FIGURES if each.source in sources)
+    rows = dict.fromkeys((by, loss(by), *FIGURES))
+    return tuple(each for each in rows if each.source in sources)
 
 
-def judged() -> tuple[Figure, ...]:
-    """The figures that a budget can limit: those of a run of which one way is better."""
-    return tuple(each for each in compared() if each.better is not None)
+def judged(by: Figure = ACCURACY) -> tuple[Figure, ...]:
+    """The figures that a budget can limit: those of a run of which one way is better.
+
+    Args:
+        by: what the run is compared by.
+    """
+    return tuple(each for each in compared(by) if each.better is not None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 
 from tfprune import devices
+from tfprune.data.adapting import Data
 from tfprune.errors import UsageError
 from tfprune.filters import Importance, RemovalPlan, rebuild, simplified
-from tfprune.filters.importance import LabelledImages
 from tfprune.filters.limits import Names
 from tfprune.filters.targets import Target, plan_counted
 from tfprune.vocabulary import Scope
@@ -25,7 +25,7 @@ def plan(
     bytes: int | None = None,
     scope: Scope = "layer",
     importance: Importance = "l2",
-    data: LabelledImages | None = None,
+    data: Data | None = None,
     round_to: int = 1,
     minimum: int = 1,
     exclude: Names = (),
@@ -60,8 +60,11 @@ def plan(
         importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE`, such as `l2` or
             `taylor`, or a function that maps the `ChannelGroups` to one score for each unit, float
             (unit_count,).
-        data: labelled training images, which `taylor` needs: float or uint8 (n, ...) images as the
-            model takes them, and int (n,) labels. A few hundred suffice.
+        data: labelled training examples, which `taylor` needs: (x, y) or (x, y, sample weights) as
+            `fit` takes them, a `tf.data.Dataset` or `keras.utils.PyDataset`, or any other form that
+            `tfprune.data.examples` takes. A few hundred suffice: of data that are not arrays, the
+            first 1,024 are read. Other tasks than classification need a model that is compiled
+            with its loss.
         round_to: the size of a group that shrinks becomes a multiple of this, since runtimes
             compute in tiles.
         minimum: channels that each group keeps at least, if it has as many.
@@ -139,7 +142,7 @@ def slim(
     bytes: int | None = None,
     scope: Scope = "layer",
     importance: Importance = "l2",
-    data: LabelledImages | None = None,
+    data: Data | None = None,
     round_to: int = 1,
     minimum: int = 1,
     exclude: Names = (),
@@ -175,8 +178,11 @@ def slim(
         importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE`, such as `l2` or
             `taylor`, or a function that maps the `ChannelGroups` to one score for each unit, float
             (unit_count,).
-        data: labelled training images, which `taylor` needs: float or uint8 (n, ...) images as the
-            model takes them, and int (n,) labels. A few hundred suffice.
+        data: labelled training examples, which `taylor` needs: (x, y) or (x, y, sample weights) as
+            `fit` takes them, a `tf.data.Dataset` or `keras.utils.PyDataset`, or any other form that
+            `tfprune.data.examples` takes. A few hundred suffice: of data that are not arrays, the
+            first 1,024 are read. Other tasks than classification need a model that is compiled
+            with its loss.
         round_to: the size of a group that shrinks becomes a multiple of this, since runtimes
             compute in tiles.
         minimum: channels that each group keeps at least, if it has as many.

@@ -65,9 +65,11 @@ IMPORTANCES: dict[ImportanceName, str] = {
     "lasso": "the norm that group lasso shrinks",
     "bn_gamma": "the absolute gamma of the BatchNorm that follows",
     "geometric_median": "the distances to the other filters of the layer",
-    "taylor": "the change of the loss without the filter, to first order; needs labelled images",
+    "taylor": "the change of the loss without the filter, to first order; needs labelled examples",
     "random": "chance, as a baseline",
 }
+NEED_DATA: frozenset[ImportanceName] = frozenset({"taylor"})
+"""The importances that look at labelled examples."""
 
 CountedTarget: TypeAlias = Literal["filters", "macs", "params", "dead"]
 MeasuredTarget: TypeAlias = Literal["latency", "milliseconds", "bytes"]

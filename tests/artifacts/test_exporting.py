@@ -215,8 +215,14 @@ def test_several_inputs_and_outputs(several: keras.Model, tmp_path: Path, kind: 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ([np.zeros((3, 6, 6, 1))], "has 1 parts: give one array for each of left, right"),
-        ({"left": np.zeros((3, 6, 6, 1))}, "is for left: give one array for each of left, right"),
+        (
+            [np.zeros((3, 6, 6, 1))],
+            "there are 1 inputs of representative_data: give one array for each of left, right",
+        ),
+        (
+            {"left": np.zeros((3, 6, 6, 1))},
+            "are named left: give one array for each of left, right",
+        ),
         ([np.zeros((3, 6, 6, 1)), np.zeros((2, 4))], "parts of different lengths"),
         ([np.zeros((3, 4)), np.zeros((3, 6, 6, 1))], "does not fit input left"),
     ],

@@ -110,7 +110,7 @@ def loads(*_, **__):
 def test_a_place_for_a_file_is_tried_first(
     files, places, monkeypatch, command, place, message, code
 ):
-    monkeypatch.setattr("tfprune.model.loading.load", loads)
+    monkeypatch.setattr("tfprune.pipeline.execution.load_model", loads)
     arguments, option = COMMANDS[command]
     suffix = ".keras" if option == "-o" else ".svg"
     (places / "folder.svg").mkdir()
@@ -123,7 +123,7 @@ def test_a_place_for_a_file_is_tried_first(
 @pytest.mark.reliability("places where results cannot be written", "refused")
 @pytest.mark.parametrize("command", [*COMMANDS, *FOLDERS])
 def test_a_full_disk_is_noticed_first(files, places, monkeypatch, command):
-    monkeypatch.setattr("tfprune.model.loading.load", loads)
+    monkeypatch.setattr("tfprune.pipeline.execution.load_model", loads)
     monkeypatch.setattr("tfprune.pipeline.runner.run", loads)
 
     def full(*_):
@@ -141,7 +141,7 @@ def test_a_full_disk_is_noticed_first(files, places, monkeypatch, command):
 @pytest.mark.reliability("places where results cannot be written", "refused")
 @pytest.mark.parametrize("command", FOLDERS)
 def test_a_place_for_a_folder_is_tried_first(files, places, monkeypatch, command):
-    monkeypatch.setattr("tfprune.model.loading.load", loads)
+    monkeypatch.setattr("tfprune.pipeline.execution.load_model", loads)
     monkeypatch.setattr("tfprune.pipeline.runner.run", loads)
     arguments, option = FOLDERS[command]
     words = [str(files / "good.keras") if each == "GOOD" else each for each in arguments]
@@ -274,7 +274,7 @@ def test_a_model_of_any_size_trains_to_its_end(tmp_path):
         ("vgg", ["width"], "'width' is not of the form width=16"),
         ("MobileNetV2", ["alpha=nan"], "alpha is nan and must be a number above 0"),
         ("MobileNetV2", ["weights=3"], "weights of MobileNetV2 are"),
-        ("GOOD", ["width=3"], "--option width is for a net of the zoo, and "),
+        ("GOOD", ["width=3"], "is a file, which has no option width"),
         ("模型", [], "unknown model '模型': choose one of "),
         ("", [], "MODEL is empty"),
     ],
@@ -470,7 +470,7 @@ def test_a_warning_is_one_line_without_a_place_in_the_code(files, monkeypatch):
         warnings.warn("inspect: two\nlines", stacklevel=1)
         raise TfpruneError("done")
 
-    monkeypatch.setattr("tfprune.model.loading.load", warns)
+    monkeypatch.setattr("tfprune.pipeline.execution.load_model", warns)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         shown = warnings.showwarning

@@ -277,12 +277,10 @@ class TestErrors:
         assert "digitz" in said
 
     def test_what_nobody_foresaw_is_one_line_too(self, monkeypatch, trained):
-        from tfprune.model import loading
-
-        def breaks(path):
+        def breaks(*_, **__):
             raise RuntimeError("two\nlines")
 
-        monkeypatch.setattr(loading, "load", breaks)
+        monkeypatch.setattr("tfprune.pipeline.execution.load_model", breaks)
         said = self._fails(1, "inspect", trained)
         assert said == (
             "unexpected RuntimeError: two lines (run `tfprune --debug ...` for the traceback)"

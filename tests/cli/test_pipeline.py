@@ -188,7 +188,12 @@ def test_check_looks_at_what_the_file_names(tmp_path):
     file = tmp_path / "p.toml"
     for old, new, code, said in (
         ('"digits"', '"cifr10"', 2, "unknown data set 'cifr10': did you mean 'cifar10'?"),
-        ('name = "vgg"', 'name = "n.keras"', 2, "model: a .keras file is what it is: leave"),
+        (
+            'name = "vgg"',
+            'name = "n.keras"',
+            2,
+            "model: n.keras is a file, which has no option width and blocks",
+        ),
     ):
         changed = text.replace('name = "digits"\n', 'name = "digits_run"\n', 1).replace(old, new)
         file.write_text(changed)

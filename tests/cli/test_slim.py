@@ -141,7 +141,7 @@ def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> No
         ),
         (
             ["--macs", "0.5", "--importance", "taylor", "--plan-only"],
-            "--importance taylor needs labelled images: give --data NAME",
+            "--importance taylor needs labelled examples: give --data NAME",
         ),
         (
             ["--plan-only"],

@@ -7,6 +7,7 @@ from keras import layers
 
 import tfprune
 from tfprune import plan
+from tfprune.data import Examples
 from tfprune.filters import IMPORTANCE, ChannelGroups, Criterion, channel_groups, scores
 from tfprune.model.cloning import copy
 from tfprune.vocabulary import IMPORTANCES
@@ -134,7 +135,7 @@ class TestTaylor:
         for variable in (norm.gamma, norm.beta):
             variable.assign(np.asarray(variable) * [1, 1, 1, 0])
         groups = channel_groups(model)
-        found = IMPORTANCE["taylor"].score(groups, data)[groups.producers["conv"]]
+        found = IMPORTANCE["taylor"].score(groups, Examples(*data))[groups.producers["conv"]]
         np.testing.assert_array_equal(found == 0, [False, True, False, True])
 
     def test_it_is_the_change_of_the_loss_by_a_small_step(
@@ -150,7 +151,7 @@ class TestTaylor:
             return float((np.log(np.exp(logits).sum(axis=1)) - chosen).mean())
 
         groups = channel_groups(model)
-        found = IMPORTANCE["taylor"].score(groups, (images, labels))
+        found = IMPORTANCE["taylor"].score(groups, Examples(images, labels))
         step = 1e-2
         for path, scaled in (("conv", "norm"), ("next", "next")):
             for index in range(2):
@@ -202,11 +203,15 @@ class TestTaylor:
     @pytest.mark.parametrize(
         ("images", "labels", "message"),
         [
-            ((4, 5, 5, 2), np.zeros(4, int), "takes images of (6, 6, 2), not (5, 5, 2)"),
-            ((4, 6, 6), np.zeros(4, int), "takes images of (6, 6, 2), not (6, 6)"),
-            ((4, 6, 6, 2), np.zeros(3, int), "4 images need as many int labels, not int64 (3,)"),
-            ((4, 6, 6, 2), np.zeros(4), "4 images need as many int labels, not float64 (4,)"),
-            ((0, 6, 6, 2), np.zeros(0, int), "0 images need as many int labels, not int64 (0,)"),
+            ((4, 5, 5, 2), np.zeros(4, int), "example of shape (5, 5, 2) does not fit input "),
+            ((4, 6, 6), np.zeros(4, int), "example of shape (6, 6) does not fit input "),
+            (
+                (4, 6, 6, 2),
+                np.zeros(3, int),
+                "parts of different lengths: give equally many examples",
+            ),
+            ((4, 6, 6, 2), np.zeros(4), "4 examples need as many int labels, not float64 (4,)"),
+            ((0, 6, 6, 2), np.zeros(0, int), "has no examples: give at least one"),
             ((4, 6, 6, 2), np.full(4, 2), "labels 2..2 do not fit the 2 classes of "),
         ],
     )
@@ -216,13 +221,13 @@ class TestTaylor:
         with pytest.raises(tfprune.UsageError) as error:
             plan(model, macs=0.5, importance="taylor", data=(np.ones(images), labels))
         assert message in str(error.value)
-        assert str(error.value).startswith("data: ")
+        assert str(error.value).startswith("data")
 
     def test_data_that_are_missing(self, model: keras.Model) -> None:
         with pytest.raises(tfprune.UsageError) as error:
             plan(model, macs=0.5, importance="taylor")
         assert str(error.value) == (
-            "importance 'taylor' needs labelled images: give data=(images, labels)"
+            "importance 'taylor' needs labelled examples: give data=(x, y), or a dataset of batches"
         )
 
 
@@ -283,8 +288,8 @@ def kernel_maximum(groups: ChannelGroups) -> np.ndarray:
     return maximum
 
 
-def first_label(groups: ChannelGroups, data: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    return np.arange(groups.unit_count) * float(data[1][0] + 1)
+def first_label(groups: ChannelGroups, data: Examples) -> np.ndarray:
+    return np.arange(groups.unit_count) * float(data.targets[0] + 1)
 
 
 def test_a_new_importance_takes_one_row(
@@ -303,5 +308,7 @@ def test_a_new_importance_takes_one_row(
     slim = tfprune.slim(model, filters=0.5, importance="first_label", data=data)
     kept = np.asarray(model.get_layer("conv").bias)[2:]
     np.testing.assert_array_equal(np.asarray(slim.get_layer("conv").bias), kept)
-    with pytest.raises(tfprune.UsageError, match="importance 'first_label' needs labelled images"):
+    with pytest.raises(
+        tfprune.UsageError, match="importance 'first_label' needs labelled examples"
+    ):
         tfprune.slim(model, filters=0.5, importance="first_label")

@@ -59,7 +59,7 @@ def test_the_header_says_what_a_device_needs(exports: list[Artifact]) -> None:
     for line in artifact.memory.resolver:
         assert f"// {line}\n" in text
     (x,) = artifact.inputs
-    assert "// Input, pixels 0..255: int8, shape 1 x 8 x 8 x 3, real value = (stored - " in text
+    assert "// Input: int8, shape 1 x 8 x 8 x 3, real value = (stored - " in text
     assert f"{x.scale:.9g}" in text
 
 

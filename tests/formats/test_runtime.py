@@ -270,7 +270,7 @@ def test_a_model_without_one_input_is_one_line() -> None:
     one_line(error)
     a, b = keras.Input((2,)), keras.Input((2,))
     with pytest.raises(UsageError) as error:
-        load(keras.Model([a, b], keras.layers.Add()([a, b])))
+        load(keras.Model([a, b], keras.layers.Add()([a, b]))).predict(np.zeros((1, 2)))
     assert "2 inputs" in one_line(error)
 
 

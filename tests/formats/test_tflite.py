@@ -194,13 +194,13 @@ def test_each_class_has_its_accuracy(every: dict[str, Path], images: np.ndarray)
     runtime = load(every["tflite-int8"])
     predicted = runtime.predict(images).argmax(axis=1)
     labels = np.where(np.arange(len(images)) % 2, predicted, 0)
-    found = evaluate(runtime, images, labels)
+    found = evaluate(runtime, (images, labels))
     for number in range(4):
         of_class = labels == number
-        assert found.class_images[number] == of_class.sum()
+        assert found.class_examples[number] == of_class.sum()
         if of_class.any():
             assert found.per_class[number] == np.mean(predicted[of_class] == number)
         else:
             assert found.per_class[number] is None
-    known = [(a, n) for a, n in zip(found.per_class, found.class_images, strict=True) if n]
+    known = [(a, n) for a, n in zip(found.per_class, found.class_examples, strict=True) if n]
     assert sum(a * n for a, n in known) / len(images) == pytest.approx(found.accuracy)

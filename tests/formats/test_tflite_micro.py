@@ -92,7 +92,7 @@ def test_images_of_any_size_have_no_arena(tmp_path: Path) -> None:
     inputs = keras.Input((None, None, 1))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
     data = np.random.default_rng(0).uniform(0, 255, (20, 6, 6, 1))
-    with pytest.raises(TfpruneError, match="does not take images of any size"):
+    with pytest.raises(TfpruneError, match="does not take inputs of any size"):
         export(keras.Model(inputs, x), tmp_path, ["c-array"], data)
 
 

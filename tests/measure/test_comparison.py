@@ -49,15 +49,15 @@ def test_figures_are_those_of_the_files(
     for path, row in zip(paths, table.to_dict("records"), strict=False):
         runtime = load(path)
         tested, counted, least = (
-            evaluate(runtime, images, labels),
+            evaluate(runtime, (images, labels)),
             parameters(path),
             floor(runtime.weights()),
         )
         assert row["format"] == runtime.format
-        assert row["accuracy"] == tested.accuracy
+        assert row["accuracy"] == tested.value
         assert row["loss"] == pytest.approx(tested.loss)
         assert row["per_class"] == list(tested.per_class)
-        assert row["class_images"] == list(tested.class_images)
+        assert row["class_images"] == list(tested.class_examples)
         assert row["macs"] == runtime.macs()
         assert (row["parameters"], row["nonzero"]) == (counted.total, counted.nonzero)
         assert row["sparsity"] == counted.sparsity

@@ -118,9 +118,9 @@ def test_images_beyond_reason_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "open.tflite"
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
     model.export(path, format="litert", verbose=False)
-    assert first_run(path, image_shape=(9, 7, 3)).memory_bytes >= 0
+    assert first_run(path, input_shape=(9, 7, 3)).memory_bytes >= 0
     with pytest.raises(TfpruneError) as error:
-        first_run(path, image_shape=(1 << 20, 1 << 20, 3))
+        first_run(path, input_shape=(1 << 20, 1 << 20, 3))
     assert "do not trust this file" in one_line(error, path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import tfprune
-from tfprune import TfpruneError, UsageError
+from tfprune import TfpruneError, UsageError, functions
 from tfprune.model import loading
 
 layers = keras.layers
@@ -319,9 +320,9 @@ def custom(tmp_path, monkeypatch):
     def forget() -> None:
         objects.clear()
         objects.update(known)
-        path = loading._files().pop("layers_of_mine", None)
+        path = functions.imported_files().pop("layers_of_mine", None)
         if path:
-            del loading.sys.modules["layers_of_mine"]
+            del sys.modules["layers_of_mine"]
 
     forget()
     yield tmp_path / "m.keras", module
@@ -342,7 +343,7 @@ def test_a_file_brings_what_it_registers_and_what_it_does_not(custom):
     path, module = custom
     model = tfprune.load(path, imports=[str(module)])
     assert [type(layer).__name__ for layer in model.layers[1:3]] == ["Bare", "Registered"]
-    assert loading.importable("layers_of_mine") == str(module)
+    assert functions.importable("layers_of_mine") == str(module)
     # Twice is once.
     assert type(tfprune.load(path, imports=[str(module)]).layers[1]) is type(model.layers[1])
 
@@ -378,7 +379,7 @@ def test_what_cannot_be_imported_is_reported(tmp_path, content, message):
     ) as error:
         loading.import_layers(str(module))
     assert "\n" not in str(error.value)
-    assert "broken_layers" not in loading.sys.modules
+    assert "broken_layers" not in sys.modules
 
 
 def test_a_file_does_not_take_the_name_of_another_module(tmp_path):

@@ -44,7 +44,7 @@ def test_a_figure_is_that_of_the_file_itself(tiny_run, tiny_pipeline):
     files = {"keras": "model.keras", "tflite": "model.tflite", "tflite-int8": "model.int8.tflite"}
     for row in table[table.artifact.isin(files)].itertuples():
         path = tiny_run / row.variant / "seed-0" / files[row.artifact]
-        again = evaluate(load(path), test.inputs, test.labels)
+        again = evaluate(load(path), test)
         assert row.accuracy == pytest.approx(again.accuracy)
         assert row.loss == pytest.approx(again.loss, rel=1e-5)
         assert row.bytes == path.stat().st_size

@@ -316,7 +316,8 @@ kind = "quantize"
         (
             'name = "vgg"',
             'name = "net.keras"\noptions = { width = 4 }',
-            "model: a .keras file is what it is: leave options out",
+            "model: net.keras is a file, which has no option width: leave it out, or give "
+            "FILE.py:FUNCTION or a net of the zoo",
         ),
         (
             "[variants]",

@@ -48,7 +48,7 @@ def test_markdown_tells_all_sessions_and_how_sure_an_accuracy_is(tmp_path):
     write_report(fake_run(tmp_path, {"dense": ["dense"], "given": []}, sessions=sessions))
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert (
-        "With 200 test images the accuracy of dense as tflite has a 95% interval from 91.0% to "
+        "With 200 test examples the accuracy of dense as tflite has a 95% interval from 91.0% to "
         "97.3%."
     ) in text
     assert (

@@ -3,12 +3,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import hypothesis
 import keras
 import numpy as np
 import pandas as pd
 import pydantic
 import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
+from tests.training.tasks import Losses
 from tfprune import TfpruneError, UsageError, data, zoo
 from tfprune.training import Training, compile, fit
 from tfprune.training.checkpoint import EpochLog
@@ -87,6 +92,12 @@ def test_a_training_is_checked_without_keras():
         ({"augment": ("flop",)}, "Input should be 'crop' or 'flip'"),
         ({"momentum": 1.0}, "less than 1"),
         ({"schedule": "step"}, 'warmup_epochs needs schedule = "cosine" or "constant"'),
+        ({"precision": "float16"}, "Input should be 'float32', 'mixed_bfloat16' or 'mixed_float16"),
+        ({"clip_norm": 0}, "greater than 0"),
+        ({"clip_norm": 1, "clip_value": 1}, "give clip_norm or clip_value: Keras clips in one"),
+        ({"early_stopping": 0}, "greater than or equal to 1"),
+        ({"early_stopping_on": "loss"}, "has no meaning without early_stopping"),
+        ({"distribution": "model-parallel"}, "Input should be 'data-parallel'"),
         ({"warmup_epochs": 3}, r"warmup_epochs \(3\) must be fewer than epochs \(3\)"),
     ],
 )
@@ -158,6 +169,46 @@ def test_no_weight_decay_is_the_default():
         model = vgg()
         compile(model, settings(optimizer=optimizer), STEPS)
         assert not model.optimizer.weight_decay
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_gradients_are_clipped(optimizer, precision):
+    """By the norm of all of them together, or each entry."""
+    changes = {"optimizer": optimizer, "precision": precision, "schedule": "constant"}
+    for clip, argument in (("clip_norm", "global_clipnorm"), ("clip_value", "clipvalue")):
+        model = vgg()
+        compile(model, settings(**changes | {clip: 0.5}), STEPS)
+        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        assert getattr(inner, argument) == 0.5
+    # Without momentum, a step of SGD is the clipped gradient times the learning rate.
+    model = vgg()
+    plain = settings(
+        optimizer="sgd",
+        momentum=0.0,
+        nesterov=False,
+        clip_norm=0.5,
+        precision=precision,
+        schedule="constant",
+        warmup_epochs=0,
+        learning_rate=1.0,
+    )
+    compile(model, plain, STEPS)
+    model.optimizer.build(model.trainable_variables)
+    before = [weight.numpy() for weight in model.trainable_weights]
+    scale = float(model.optimizer.scale_loss(np.float32(1)))
+    gradients = [keras.ops.full_like(weight, 3.0 * scale) for weight in model.trainable_weights]
+    model.optimizer.apply(gradients, model.trainable_weights)
+    moved = [old - new for old, new in zip(before, model.trainable_weights, strict=True)]
+    assert np.sqrt(sum(np.square(part).sum() for part in moved)) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_metrics_of_a_former_compilation_do_not_come_back():
+    model = keras.Sequential([image(), *flat()])
+    model.compile("sgd", "mse", metrics=["mae"])
+    compile(model, settings(), STEPS, task=Losses(lambda: {"loss": "mse"}))
+    images = np.zeros((2, 8, 8, 1), np.float32)
+    assert set(model.evaluate(images, np.zeros((2, 10)), verbose=0, return_dict=True)) == {"loss"}
 
 
 def image() -> keras.KerasTensor:
@@ -292,6 +343,65 @@ def test_dropout_and_the_slots_of_adam_resume(digits, tmp_path):
         )
     fit(resumed, digits, training, seed=0, backup_dir=tmp_path)
     assert_same_state(resumed, straight)
+
+
+@hypothesis.settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(kill_epoch=st.integers(0, 2), batch=st.integers(0, 2), streamed=st.booleans())
+def test_other_data_and_tasks_resume_wherever_they_are_killed(
+    tmp_path_factory, kill_epoch, batch, streamed
+):
+    """Two inputs, sample weights, dropout; in memory, or in a stream that knows only one order."""
+    toy = tables(streamed)
+    training = settings(augment=(), optimizer="adam", learning_rate=0.01)
+    whole, folder = regression(), tmp_path_factory.mktemp("backup")
+    expected = fit(whole, toy, training, seed=5, task=MAE).history
+    with pytest.raises(KeyboardInterrupt):
+        kill = Kill(epoch=kill_epoch, batch=batch)
+        fit(regression(), toy, training, seed=5, task=MAE, callbacks=[kill], backup_dir=folder)
+    again = regression(seed=9 if kill_epoch else 0)
+    history = fit(again, toy, training, seed=5, task=MAE, backup_dir=folder).history
+    assert_same_state(again, whole)
+    pd.testing.assert_frame_equal(
+        history.drop(columns="seconds"), expected.drop(columns="seconds"), check_exact=True
+    )
+    assert {"mae", "val_mae"} <= set(history.columns)
+
+
+MAE = Losses(
+    lambda: {"loss": "mse", "metrics": [keras.metrics.MeanAbsoluteError("mae")]}, "mae", "lower"
+)
+
+
+def tables(streamed: bool) -> data.Dataset:
+    rng = np.random.default_rng(0)
+    inputs = {"age": rng.normal(size=(50, 1)), "blood": rng.normal(size=(50, 6))}
+    arrays = data.Arrays(inputs, inputs["age"] * 2, rng.uniform(size=50))
+    split = arrays
+    if streamed:
+
+        def epoch(seed, number):
+            return tf.data.Dataset.from_tensor_slices(arrays.examples.given)
+
+        split = data.Stream(epoch, 50, arrays.element_spec)
+    return data.Dataset("tables", (), split, split, split, f"tables, streamed: {streamed}")
+
+
+def regression(seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    inputs = {"blood": keras.Input((6,), name="blood"), "age": keras.Input((1,), name="age")}
+    x = keras.layers.Concatenate()(list(inputs.values()))
+    x = keras.layers.Dropout(0.2, seed=4)(keras.layers.Dense(8, "relu")(x))
+    return keras.Model(inputs, keras.layers.Dense(1)(x))
+
+
+def test_another_tasks_backup_is_refused(tmp_path):
+    training = settings(augment=(), epochs=1, warmup_epochs=0)
+    fit(regression(), tables(False), training, seed=5, task=MAE, backup_dir=tmp_path)
+    huber = Losses(lambda: {"loss": "huber", "metrics": [keras.metrics.MeanAbsoluteError("mae")]})
+    with pytest.raises(TfpruneError, match="belongs to a training of another model or with other"):
+        fit(regression(), tables(False), training, seed=5, task=huber, backup_dir=tmp_path)
 
 
 def test_a_finished_training_is_not_done_twice(digits, tmp_path):

@@ -79,7 +79,7 @@ def test_names_are_those_of_the_installed_keras():
 @pytest.mark.parametrize("name", zoo.APPLICATIONS)
 def test_options_are_those_of_the_installed_keras(name):
     offered = set(parameters(getattr(keras.applications, name))) - DECIDED - OF_THE_TOP
-    assert set(options_of(name)) == offered | {"weights", "dropout"}
+    assert set(options_of(name)) == offered | {"weights", "dropout", "trainable"}
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,14 +11,13 @@ import numpy as np
 from tfprune.errors import TfpruneError
 from tfprune.formats import Feeds, Format
 from tfprune.formats.signature import tensor_names
-from tfprune.measure.accuracy import Agreement, agreement
+from tfprune.measure.agreement import Agreement, agreement
+from tfprune.model.graph import output_activation
 
 # An int8 file is refused as broken only when it misses both: an untrained model's near ties
 # change their order with a tiny difference, and one outlier means little while the rest holds.
 QUANTIZED_LEAST_AGREEMENT = 0.5
 QUANTIZED_TOLERANCE = 0.1
-# They change no value that goes through them.
-_PASSING = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Dropout, keras.layers.Permute)
 _SAID = {
     "classes": "the same class for {:.1%} of the examples",
     "sides": "the same side of 0.5 for {:.1%} of the outputs",
@@ -91,19 +89,11 @@ def sigmoid_outputs(model: keras.Model) -> set[str]:
         model: A built Sequential or Functional model.
     """
     names = tensor_names(model)[1]
-    return {name for name, y in zip(names, model.outputs, strict=True) if _is_sigmoid(y)}
-
-
-def _is_sigmoid(tensor: Any) -> bool:
-    operation, _, place = tensor._keras_history
-    if isinstance(operation, keras.Model):
-        return _is_sigmoid(operation.outputs[place])
-    if isinstance(operation, keras.layers.TimeDistributed):
-        operation = operation.layer
-    if isinstance(operation, _PASSING) and len(operation._inbound_nodes) == 1:
-        return _is_sigmoid(operation.input)
-    activation = getattr(operation, "activation", None)
-    return activation is keras.activations.sigmoid or type(operation).__name__ == "Sigmoid"
+    return {
+        name
+        for name, y in zip(names, model.outputs, strict=True)
+        if output_activation(y) == "sigmoid"
+    }
 
 
 def _one(

@@ -20,7 +20,7 @@ from tfprune.formats import Feeds
 from tfprune.formats.keras_file import KerasRuntime
 from tfprune.formats.signature import flattened
 from tfprune.formats.source import spread
-from tfprune.measure.accuracy import MOST_COMMON, agreement
+from tfprune.measure.agreement import MOST_COMMON, agreement
 from tfprune.model.graph import named_layers
 
 # What follows is far outside of what data of the same kind give by chance, and of what a short

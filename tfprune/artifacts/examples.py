@@ -1,21 +1,19 @@
-"""What a model is compared and calibrated on: images by the name of the input they go to."""
+"""What a model is compared and calibrated on: examples by the name of the input they go to."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
+from tfprune.data.adapting import SAMPLE, Data, examples
 from tfprune.errors import UsageError
 from tfprune.formats import Feeds, Tensor
 from tfprune.formats.runtime import random_feeds
-from tfprune.formats.signature import tensor_names
+from tfprune.formats.signature import id_inputs, tensor_names
 from tfprune.formats.source import spread
-
-# One array for the only input; for several a list in the model's order, or by their names.
-Data = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
 COMPARED_IMAGES = 256
 # With fewer, none can be spared from calibration.
@@ -32,41 +30,23 @@ def by_input(model: keras.Model, data: Data, argument: str = "representative_dat
 
     Args:
         model: A built Sequential or Functional model.
-        data: See `Data`; shape `(n, ...)` each.
+        data: In any form that `tfprune.data.examples` takes; targets are not looked at. A dict may
+            also have the names that exported files give the inputs.
         argument: What the caller calls it, for messages.
 
     Returns:
-        The data by the names that exported files give the inputs.
+        The data by the names that exported files give the inputs: all of what is in arrays, else
+        `tfprune.data.adapting.SAMPLE` examples.
 
     Raises:
         UsageError: It does not fit the model.
     """
     names = tensor_names(model)[0]
-    if len(names) == 1 and isinstance(data, Mapping) and len(data) == 1:
-        parts = list(data.values())
-    elif len(names) == 1:
-        parts = [np.asarray(data)]
-    elif isinstance(data, Mapping):
-        known = [x.name for x in model.inputs]
-        if set(data) not in (set(known), set(names)):
-            raise UsageError(
-                f"{argument} is for {', '.join(data)}: give one array for each of "
-                f"{', '.join(known)}"
-            )
-        parts = [data[name] for name in (known if set(data) == set(known) else names)]
-    else:
-        parts = list(data)
-        if len(parts) != len(names):
-            raise UsageError(
-                f"{argument} has {len(parts)} parts: give one array for each of "
-                f"{', '.join(names)}, in this order"
-            )
-    feeds = {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
-    for x, (name, images) in zip(model.inputs, feeds.items(), strict=True):
-        _check(model.name, name, tuple(x.shape[1:]), images, argument)
-    if len({len(images) for images in feeds.values()}) > 1:
-        raise UsageError(f"{argument} has parts of different lengths: give equally many")
-    return feeds
+    known = [x.name for x in model.inputs]
+    if isinstance(data, Mapping) and set(data) == set(names) != set(known):
+        data = [data[name] for name in names]
+    some = examples(data, SAMPLE, model=model, what=argument, whole_arrays=True)
+    return dict(zip(names, some.inputs.values(), strict=True))
 
 
 def held_back(feeds: Feeds) -> tuple[Feeds, Feeds | None]:
@@ -109,35 +89,12 @@ def random_pixels(model: keras.Model, inputs: tuple[Tensor, ...]) -> Feeds:
         inputs: What it takes.
 
     Raises:
-        UsageError: It takes images of any size.
+        UsageError: It takes examples of any size.
     """
     for x, each in zip(model.inputs, inputs, strict=True):
         if None in each.shape[1:]:
             raise UsageError(
-                f"the model takes images of any size {tuple(x.shape[1:])}: "
+                f"the model takes examples of any size {tuple(x.shape[1:])}: "
                 "give representative_data to run it on"
             )
-    return random_feeds(inputs, COMPARED_IMAGES)
-
-
-def _check(
-    model: str, name: str, shape: tuple[int | None, ...], images: np.ndarray, argument: str
-) -> None:
-    if images.dtype.kind not in "fiu" or not images.shape or not len(images):
-        fine = False
-    else:
-        fine = bool(np.isfinite(images).all())
-    if not fine:
-        raise UsageError(
-            f"{argument} has shape {images.shape} and dtype {images.dtype}: "
-            "give at least one image of finite numbers"
-        )
-    got = images.shape[1:]
-    fits = len(got) == len(shape) and all(
-        want in (None, size) for want, size in zip(shape, got, strict=True)
-    )
-    if not fits:
-        raise UsageError(
-            f"an image of shape {got} does not fit input {name} of model '{model}': "
-            f"it takes {shape}"
-        )
+    return random_feeds(inputs, COMPARED_IMAGES, ids=id_inputs(model))

@@ -17,15 +17,18 @@ from tfprune import __version__
 from tfprune.artifacts.agreement import compare, sigmoid_outputs
 from tfprune.artifacts.calibration import doubts
 from tfprune.artifacts.card import Artifact, Companion, is_inside
-from tfprune.artifacts.examples import Data, by_input, compared, held_back, random_pixels
+from tfprune.artifacts.examples import by_input, compared, held_back, random_pixels
+from tfprune.data.adapting import Data
 from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
 from tfprune.files import partial_folder, sha256, sweep
 from tfprune.formats import FORMATS, Feeds, Tensor, check_installed, file_type
 from tfprune.formats.keras_file import KerasRuntime
 from tfprune.formats.registry import TENSORFLOW
 from tfprune.formats.sandbox import import_libraries, run_file, shared
+from tfprune.formats.signature import tensor_names
 from tfprune.formats.source import Ends, Source, custom_modules, finished, mixed_precision
 from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
+from tfprune.model.compiled import Settings, kept_by_file
 
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed
 # precision: the files compute in float32, the model in 16 bits.
@@ -68,11 +71,16 @@ def export(
     Float formats must agree within 0.1 % of the outputs' range (float16 within 1 %; 5 % where the
     model computes in mixed precision: the files compute in float32). A quantized file is refused
     only when it is clearly broken: its agreement is below one half *and* some output is off by
-    more than 10 % of the range; whether its accuracy is enough, measure on labelled images.
+    more than 10 % of the range; whether its accuracy is enough, measure on labelled examples.
     A warning is given for calibration data that are few, constant, or do not look like those that
     the model was trained on. Files get their final names, replacing older ones, after all formats
     passed; when one fails nothing has changed. The files carry no optimizer state and no tfprune
     object, and exporting the same weights again gives the same bytes.
+
+    A `.keras` file of a model that is compiled for another task than plain classification keeps its
+    losses and metrics, so that later commands know the task, if all of them are Keras' own and come
+    back from their configs as they are; else it keeps none, and a warning names what it cannot
+    keep. (It is compiled with a new `SGD` then, since Keras loads no losses without an optimizer.)
 
     Args:
         model: A built Sequential or Functional model. Its custom layers must live in a module
@@ -86,17 +94,21 @@ def export(
             `"c-array"` and `"c-array-float"` (`.cc` and `.h` of the int8 or float32 file, for
             TFLite Micro) and `"onnx"` (with `pip install tfprune[onnx]`). All of TFLite use
             builtin operators only.
-        representative_data: Training images, pixels as the model takes them, shape
-            `(n, h, w, c)`; for several inputs a list in the order of `model.inputs`, or a dict by
-            their names. int8 and int16x8 need them: up to 500, evenly spread, set the
-            activations' ranges.
+        representative_data: Training examples, values as the model takes them: an array; for
+            several inputs a list in the order of `model.inputs` or a dict by their names; or a
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator of batches or any other form
+            that `tfprune.data.examples` takes, of which 1,024 examples are read. Targets are not
+            looked at. int8 and int16x8 need them: up to 500, evenly spread, set the activations'
+            ranges.
         name: Stem of the files' names.
         comparison_data: Other examples, such as those of the validation split, in the form of
             `representative_data`: what files are compared on. All representative data calibrate
             then.
         io: What int8 and int16x8 files take and give: `"int8"` for the integers themselves,
             `"float"` for float32.
-        labels: Names of the classes, in the order of the outputs; written to `labels.txt`.
+        labels: Names of the classes, in their order; written to `labels.txt`. Of a model with
+            several outputs they belong to the only one that has so many numbers; a single sigmoid
+            has two classes.
 
     Returns:
         One artifact a format, in the order asked for.
@@ -116,7 +128,7 @@ def export(
     for each in calibrated:
         if data is None:
             raise UsageError(
-                f"format {each!r} needs representative_data: give some hundred training images"
+                f"format {each!r} needs representative_data: give some hundred training examples"
             )
     if "keras" in chosen and "__main__" in custom_modules(copy):
         raise UsageError(
@@ -124,6 +136,7 @@ def export(
             "finds them: put them in a module that you import, or leave the format 'keras' out"
         )
     named = _labels(model, labels)
+    settings = _kept(model) if "keras" in chosen else kept_by_file(model)[0]
     calibration, compared_on, examples = _divided(data, given, bool(calibrated))
     wanted = _Wanted(model, compared_on, examples)
     if calibrated and data is not None:
@@ -140,7 +153,7 @@ def export(
         sweep(directory)
         with partial_folder(directory) as partial:
             (scratch := partial / "scratch").mkdir()
-            source = Source(copy, name, scratch, calibration, io)
+            source = Source(copy, name, scratch, calibration, io, settings)
             artifacts = [_write(source, each, partial, wanted) for each in chosen]
             model_sha256 = sha256(source.keras_file)
             if named:
@@ -230,15 +243,40 @@ def _check_name(name: str) -> None:
         )
 
 
+def _kept(model: keras.Model) -> Settings | None:
+    """The losses and metrics that the `.keras` file keeps; a warning where it cannot."""
+    settings, lost = kept_by_file(model)
+    if lost:
+        warnings.warn(
+            f"export: {lost}, which model '{model.name}' is compiled with, does not come back from "
+            "a Keras file: the file keeps no losses and metrics, so give the task again later",
+            stacklevel=3,
+        )
+    return settings
+
+
 def _labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[str, ...]:
     named = tuple(str(label) for label in labels or ())
     if any("\n" in label or not label.strip() for label in named):
         raise UsageError("a label is empty or has several lines: give one line for each class")
-    classes = {y.shape[-1] for y in model.outputs}
-    if named and classes != {len(named)}:
+    if not named:
+        return ()
+    sigmoids = sigmoid_outputs(model)
+    sizes = {
+        name: 2 if y.shape[-1] == 1 and name in sigmoids else y.shape[-1]
+        for name, y in zip(tensor_names(model)[1], model.outputs, strict=True)
+    }
+    fitting = [name for name, size in sizes.items() if size == len(named)]
+    if not fitting:
+        found = " and ".join(map(str, sorted(set(sizes.values()), key=str)))
         raise UsageError(
-            f"{len(named)} labels were given for a model with "
-            f"{' and '.join(map(str, sorted(classes)))} outputs: give one for each class"
+            f"{len(named)} labels were given for a model with {found} outputs: "
+            "give one for each class"
+        )
+    if len(fitting) > 1:
+        raise UsageError(
+            f"{len(named)} labels fit the outputs {', '.join(fitting)} alike: "
+            "leave labels out, and tell what each output means elsewhere"
         )
     return named
 
@@ -275,7 +313,7 @@ def _write(source: Source, format_name: str, partial: Path, wanted: _Wanted) -> 
         bytes_zstd=zstd_bytes(path),
         agreement=found.lowest.share,
         largest_difference=found.largest_difference,
-        compared=min(len(images) for images in wanted.feeds.values()),
+        compared=min(len(x) for x in wanted.feeds.values()),
         compared_on=wanted.on,
         compared_as=found.lowest.compared_as,
         compared_output=found.output,

@@ -18,11 +18,11 @@ from tfprune.vocabulary import FORMATS, explained
 
 if TYPE_CHECKING:
     from tfprune.artifacts import Artifact
-    from tfprune.pipeline.spec import DataSpec
+    from tfprune.pipeline.spec import DataSpec, ModelSpec
 
 
 @click.command("export")
-@click.argument("model", type=options.KERAS_FILE)
+@options.model
 @click.option(
     "-f",
     "--format",
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 @options.imports
 @options.as_json
 def export_command(
-    model: Path,
+    model: ModelSpec,
     formats: tuple[str, ...],
     out: Path,
     io: Literal["int8", "float"],
@@ -78,7 +78,7 @@ def export_command(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Export MODEL, a .keras or .h5 file. Every artifact is loaded, run and compared first.
+    """Export MODEL, mostly a .keras file. Every artifact is loaded, run and compared first.
 
     What is known of each is written to artifacts.json: shapes, quantization, hashes, sizes,
     versions and agreement.
@@ -87,17 +87,12 @@ def export_command(
     start_keras()
     from tfprune.artifacts import export, write_manifest
     from tfprune.artifacts.examples import COMPARED_IMAGES
-    from tfprune.model.loading import load as load_model
-    from tfprune.pipeline.execution import usual_size
-    from tfprune.pipeline.inputs import load_data
+    from tfprune.pipeline.execution import model_with_data
     from tfprune.weights import round_weights
 
-    network = load_model(model)
+    network, dataset = model_with_data(model, data, data_dir)
     if bits is not None:
         network = round_weights(network, bits)
-    dataset = None
-    if data is not None:
-        dataset = load_data(data, data_dir, usual_size=usual_size(network))
     artifacts = export(
         network,
         out,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options, step_options
+from tfprune.figures import ACCURACY, Figure
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.filters import SlimStep
 from tfprune.quiet import start_keras
@@ -16,7 +17,8 @@ from tfprune.quiet import start_keras
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tfprune.pipeline.spec import DataSpec
+    from tfprune.data import Dataset
+    from tfprune.pipeline.spec import DataSpec, ModelSpec
 
 
 def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -31,12 +33,13 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Pat
 
 
 @click.command("inspect")
-@click.argument("model", type=options.KERAS_FILE)
+@options.model
 @click.option(
     "--sensitivity",
     "probed",
     is_flag=True,
-    help="Also cut each group alone, at several ratios, and measure the accuracy. Needs --data.",
+    help="Also cut each group alone, at several ratios, and measure the accuracy, or the figure of "
+    "another task. Needs --data.",
 )
 @step_options.option(SlimStep, "importance")
 @click.option(
@@ -56,7 +59,7 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Pat
 @options.imports
 @options.as_json
 def inspect_command(
-    model: Path,
+    model: ModelSpec,
     probed: bool,
     importance: str,
     images: int,
@@ -65,7 +68,7 @@ def inspect_command(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Show the channel groups of MODEL, a Keras file, its frozen layers and its sparsity."""
+    """Show the channel groups of MODEL, its frozen layers and its sparsity."""
     if probed and data is None:
         raise click.UsageError("--sensitivity needs images to measure with: give --data NAME")
     if plot is not None and not probed:
@@ -75,15 +78,17 @@ def inspect_command(
     from tfprune.filters import group_table
     from tfprune.measure.sparsity import sparsity
     from tfprune.model.counting import count_macs, describe_layers
-    from tfprune.model.loading import load as load_model
+    from tfprune.pipeline.execution import model_with_data
     from tfprune.report import render
 
-    network = load_model(model)
+    # Data that are not looked at still tell a function the shape of its input.
+    wanted = data if probed or model.reference.path is None else None
+    network, dataset = model_with_data(model, wanted, data_dir)
     groups, work = channel_groups(network), count_macs(network)
     table, zeros = group_table(groups), sparsity(network)
-    cuts = None
-    if data is not None and probed:
-        cuts = _sensitivity(network, data, data_dir, images, importance, plot)
+    by, cuts = ACCURACY, None
+    if dataset is not None and probed:
+        cuts = _sensitivity(network, dataset, images, importance, plot, by)
     if as_json:
         document = {
             "macs": work.whole_macs,
@@ -99,7 +104,7 @@ def inspect_command(
         return
     without = f" without {describe_layers(work.uncounted)}" if work.uncounted else ""
     click.echo(
-        f"{options.shown(model)}: {work.macs:,} MACs{without}, "
+        f"{options.shown(model.name)}: {work.macs:,} MACs{without}, "
         f"{network.count_params():,} parameters\n"
     )
     click.echo(render(table))
@@ -108,38 +113,43 @@ def inspect_command(
     click.echo()
     click.echo(render(zeros), nl=False)
     if cuts is not None:
-        click.echo(f"\naccuracy when one group alone is cut, of {cuts['accuracy'][0]:.2%}:\n")
-        wide = cuts[1:].pivot(index=["layers", "channels"], columns="keep", values="accuracy")
-        wide = wide.sort_index(axis="columns", ascending=False)
-        wide = wide.map("{:.2%}".format).rename(columns="{:.0%} kept".format).reset_index()
-        # pivot sorts; the order of the model says more.
-        order = cuts[1:][["layers", "channels"]].drop_duplicates()
-        click.echo(render(order.merge(wide, on=["layers", "channels"])), nl=False)
+        whole = by.text(cuts[by.name][0])
+        click.echo(f"\n{by.noun} when one group alone is cut, of {whole}:\n")
+        click.echo(render(_cuts_for_people(cuts, by)), nl=False)
+
+
+def _cuts_for_people(cuts: pd.DataFrame, by: Figure) -> pd.DataFrame:
+    """One row a group, a column for each share that is kept, as text."""
+    wide = cuts[1:].pivot(index=["layers", "channels"], columns="keep", values=by.name)
+    wide = wide.sort_index(axis="columns", ascending=False)
+    wide = wide.map(by.text).rename(columns="{:.0%} kept".format).reset_index()
+    # pivot sorts; the order of the model says more.
+    order = cuts[1:][["layers", "channels"]].drop_duplicates()
+    return order.merge(wide, on=["layers", "channels"])
 
 
 def _sensitivity(
     network: Any,
-    data: DataSpec,
-    data_dir: str | None,
+    dataset: Dataset,
     images: int,
     importance: str,
     plot: Path | None,
+    by: Figure,
 ) -> pd.DataFrame:
     from tfprune.filters import sensitivity
     from tfprune.formats import load
     from tfprune.measure import evaluate
-    from tfprune.pipeline.execution import usual_size
-    from tfprune.pipeline.inputs import load_data
     from tfprune.report.sensitivity import plot_sensitivity
 
-    dataset = load_data(data, data_dir, usual_size=usual_size(network))
     held_out = dataset.validation.sample(images or len(dataset.validation))
 
     def accuracy(slim: Any) -> float:
-        return evaluate(load(slim), held_out.inputs, held_out.targets).accuracy
+        return evaluate(load(slim), held_out).value
 
     ranked_by = Context(dataset, 0, Path()).labelled
     table = sensitivity(network, accuracy, importance=importance, data=ranked_by)
+    # It measures anything, and calls that an accuracy.
+    table = table.rename(columns={"accuracy": by.name})
     if plot is not None:
-        click.echo(f"drawn: {plot_sensitivity(table, plot)}", err=True)
+        click.echo(f"drawn: {plot_sensitivity(table, plot, by)}", err=True)
     return table

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options, step_options
+from tfprune.model.reference import find_model
 from tfprune.pipeline.steps.weights import PruneOnceStep
 from tfprune.training import Training
 
@@ -28,7 +29,7 @@ def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.command("lottery")
 @click.argument("model", metavar="MODEL")
 @options.data(required=True, why="what to train on, and to test tickets with")
-@options.zoo_option
+@options.model_option
 @click.option(
     "--limit",
     type=options.COUNT,
@@ -103,11 +104,11 @@ def lottery_command(
 ) -> None:
     """Draw lottery tickets of MODEL: train, prune a share, rewind, again.
 
-    MODEL is a net of the zoo or of keras.applications, or a .keras file, with --rewind lr or
-    finetune. The run is a pipeline's: one that was stopped goes on where it was, and more rounds
-    or seeds go on from there.
+    MODEL is a net of the zoo or of keras.applications, FILE.py:FUNCTION, or, with --rewind lr or
+    finetune, a .keras file. The run is a pipeline's: one that was stopped goes on where it was,
+    and more rounds or seeds go on from there.
     """
-    options.zoo_model(model, option)
+    find_model(model, option).check_files()
     from tfprune.pipeline.runner import run
     from tfprune.pipeline.study import lottery_study
     from tfprune.report import read_run, render, tickets, tickets_over_seeds, tickets_with_units
@@ -132,9 +133,11 @@ def lottery_command(
         say=lambda line: click.echo(line, err=True),
         progress=True,
     )
-    table = tickets(read_run(directory))
+    drawn = read_run(directory)
+    table = tickets(drawn)
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return
-    click.echo(render(tickets_with_units(tickets_over_seeds(table))), nl=False)
+    over = tickets_over_seeds(table, drawn.figure)
+    click.echo(render(tickets_with_units(over, drawn.figure)), nl=False)
     click.echo(f"\npicture: {directory / 'tickets.svg'}\nreport: {directory / 'report.html'}")

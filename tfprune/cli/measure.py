@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
-    help="Compare with this file: size, MACs and latency as shares of its, accuracy in points.",
+    help="Compare with this file: size, MACs and latency as shares of its, the accuracy in points.",
 )
 @click.option(
     "--rounds", type=click.IntRange(1), default=200, show_default=True, help="Of latency."
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="Of one image's latency and memory. [default: 1 of TFLite, TensorFlow's own choice]",
+    help="Of one example's latency and memory. [default: 1 of TFLite, TensorFlow's own choice]",
 )
 @click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
 @click.option("--layers", is_flag=True, help="Also print MACs and parameters of .keras files.")
@@ -52,18 +52,20 @@ def measure_command(
 ) -> None:
     """Measure FILES, artifacts of any format: accuracy, MACs, size, latency and memory.
 
-    Latency is that of one image, median and tenth to ninetieth percentile. The files of a library
-    take turns in a process of their own, so the figures can be compared. Memory is the peak of a
-    fresh process that loads a file and runs one image, above what it had before. The mask floor is
-    what an ideal code of the zeros' places and the living weights as they are would take; below
-    the entropy floor no lossless coder gets that looks at one weight at a time.
+    The accuracy is that of a classification; of another task it is the figure of that task, with
+    its own name, unit and direction. Latency is that of one example, median and tenth to ninetieth
+    percentile. The files of a library take turns in a process of their own, so the figures can be
+    compared. Memory is the peak of a fresh process that loads a file and runs one example, above
+    what it had before. The mask floor is what an ideal code of the zeros' places and the living
+    weights as they are would take; below the entropy floor no lossless coder gets that looks at one
+    weight at a time.
 
     \b
     Columns of the table and keys of each entry of --json:
       artifact         the file
       format           what it is, by its content
-      accuracy, loss   on the test images; share and nats
-      macs             multiply-accumulates of one image
+      accuracy, loss   on the test examples; share and nats, or the task's figure
+      macs             multiply-accumulates of one example
       parameters, nonzero, sparsity
       bytes, bytes_gzip, bytes_zstd          raw, gzip -9, zstd -19
       floor_mask_bytes     where the zeros are, and b bits a living weight
@@ -73,7 +75,8 @@ def measure_command(
       threads, delegate    of the latency; 0 threads: TensorFlow chooses
       memory_bytes, test_seconds
       bytes_ratio, gzip_ratio, macs_ratio, latency_ratio   with --baseline: shares of its
-      accuracy_points      with --baseline: percentage points above its
+      accuracy_points      with --baseline: percentage points above its; NAME_difference of a
+                           figure NAME that is not a share
       per_class, class_images   with --per-class
       layers               with --layers
     """  # noqa: D301 - click wants the character itself.
@@ -99,15 +102,16 @@ def measure_command(
         threads=threads,
         counter=counted,
     )
+    by = figures.ACCURACY
     tables = {str(path): _layers(path) for path in networks} if layers else {}
     if as_json:
         click.echo(_json(table, tables, per_class))
         return
     from tfprune.report import render
 
-    click.echo(render(_for_people(table)), nl=False)
+    click.echo(render(_for_people(table, by)), nl=False)
     if per_class:
-        click.echo(f"\naccuracy of each class:\n\n{render(_classes(table))}", nl=False)
+        click.echo(f"\n{by.noun} of each class:\n\n{render(_classes(table, by))}", nl=False)
     for name, each in tables.items():
         shown = each.assign(
             share=each["share"].map("{:.1%}".format), macs=each["macs"].map("{:,}".format)
@@ -138,11 +142,16 @@ _TEXTS = ("artifact", "format", "threads", "delegate")
 _LEFT_OUT = ("nonzero",)
 
 
-def _for_people(table: pd.DataFrame) -> pd.DataFrame:
-    """The figures with their headings and units, what is against a baseline behind its figure."""
+def _for_people(table: pd.DataFrame, by: figures.Figure) -> pd.DataFrame:
+    """The figures with their headings and units, what is against a baseline behind its figure.
+
+    Args:
+        table: what `measure_files` returned.
+        by: what the files are compared by.
+    """
     import pandas as pd
 
-    rows = figures.by_name()
+    rows = figures.by_name(by)
     ratios = [name for name in table if name in rows and rows[name].of]
     names = [
         column
@@ -163,15 +172,15 @@ def _for_people(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown)
 
 
-def _classes(table: pd.DataFrame) -> pd.DataFrame:
+def _classes(table: pd.DataFrame, by: figures.Figure) -> pd.DataFrame:
     """One row a class, one column a file."""
     import pandas as pd
 
-    rows, accuracy = table.to_dict("records"), figures.figure(figures.ACCURACY)
+    rows = table.to_dict("records")
     most = max(rows, key=lambda row: len(row["class_images"]))["class_images"]
-    columns: dict[str, list[Any]] = {"class": list(range(len(most))), "images": most}
+    columns: dict[str, list[Any]] = {"class": list(range(len(most))), "examples": most}
     for row in rows:
-        texts = ["" if share is None else accuracy.text(share) for share in row["per_class"]]
+        texts = ["" if share is None else by.text(share) for share in row["per_class"]]
         # Files may know different numbers of classes.
         columns[row["artifact"]] = texts + [""] * (len(most) - len(texts))
     return pd.DataFrame(columns)

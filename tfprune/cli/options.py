@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from tfprune.pipeline.spec import DataSpec
+    from tfprune.pipeline.spec import DataSpec, ModelSpec
     from tfprune.report.run import Run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -118,7 +118,8 @@ def _import(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     from tfprune.quiet import start_keras
 
     start_keras()
-    from tfprune.model.loading import IMPORTS, import_layers
+    from tfprune.functions import IMPORTS
+    from tfprune.model.loading import import_layers
 
     import_layers(*values)
     before = os.environ.get(IMPORTS)
@@ -277,34 +278,67 @@ def assignments(
     return found
 
 
-def zoo_model(model: str, option: dict[str, Any]) -> Path | None:
-    """Checks what a model is called, and its options, before anything is loaded.
+def _input_shape(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
+    """Reads `224x224x3`, or `photo=224x224x3` once for each of several inputs."""
+    found: dict[str, tuple[int, ...]] = {}
+    for value in values:
+        name, _, text = value.rpartition("=")
+        sizes = text.lower().split("x")
+        if not all(size.isdecimal() and 0 < int(size) <= _MOST for size in sizes):
+            raise click.BadParameter(
+                f"{value[:60]!r} is not a shape such as 224x224x3, or NAME=224x224x3"
+            )
+        if name in found or (found and "" in (name, *found)):
+            raise click.BadParameter(f"{value[:60]!r} comes twice: name each input once")
+        found[name] = tuple(int(size) for size in sizes)
+    return found.get("", found or None)
 
-    Args:
-        model: a name of the zoo, or a file.
-        option: options of the zoo's net.
 
-    Returns:
-        The path, where it is a file.
+_input_shape_option = click.option(
+    "--input-shape",
+    multiple=True,
+    callback=_input_shape,
+    metavar="[NAME=]224x224x3",
+    help="The shape of one example, where the model leaves sizes open or a function asks for it; "
+    "for several inputs NAME=SHAPE, repeatable.",
+)
 
-    Raises:
-        UsageError: there is no such net, or it has no such option, or a file has options.
+
+def model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """MODEL with `--option` and `--input-shape`; the command gets a `ModelSpec` as `model`.
+
+    What can be seen without loading the model is checked before the command begins.
     """
-    from tfprune import zoo
-    from tfprune.errors import UsageError
-    from tfprune.files import MODEL_FILES, existing
 
-    if not model:
-        raise UsageError("MODEL is empty: give a net of the zoo, or a .keras or .h5 file")
-    if not model.endswith(MODEL_FILES) and not Path(model).exists():
-        zoo.check(model, option)
-        return None
-    if option:
-        raise UsageError(
-            f"--option {' and '.join(option)} is for a net of the zoo, and {shown(model)} is a "
-            "file: leave it out"
-        )
-    return existing(model)
+    @functools.wraps(command)
+    def with_model(
+        *args: Any,
+        model_name: str,
+        option: dict[str, Any],
+        input_shape: tuple[int, ...] | dict[str, tuple[int, ...]] | None,
+        **given: Any,
+    ) -> Any:
+        return command(*args, model=_model_spec(model_name, option, input_shape), **given)
+
+    return stacked(
+        click.argument("model_name", metavar="MODEL"), model_option, _input_shape_option
+    )(with_model)
+
+
+def _model_spec(
+    name: str,
+    option: dict[str, Any],
+    input_shape: tuple[int, ...] | dict[str, tuple[int, ...]] | None,
+) -> ModelSpec:
+    from tfprune.model.reference import find_model
+    from tfprune.pipeline.spec import ModelSpec
+
+    reference = find_model(name, option)
+    reference.check_files()
+    # It is checked, and a file may have a name that is not text.
+    return ModelSpec.model_construct(name=reference.name, options=option, input_shape=input_shape)
 
 
 def stacked(*decorators: Decorator) -> Decorator:
@@ -318,12 +352,13 @@ def stacked(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-zoo_option = click.option(
+model_option = click.option(
     "--option",
     multiple=True,
     callback=assignments,
     metavar="KEY=VALUE",
-    help="Of a zoo model.",
+    help="An option of a net by name, or an argument of the function of FILE.py:FUNCTION; "
+    "repeatable.",
 )
 
 

@@ -13,6 +13,7 @@ import click
 from tfprune.cli import options
 
 if TYPE_CHECKING:
+    from tfprune.figures import Figure
     from tfprune.report.budgets.budget import Budget
     from tfprune.report.budgets.verdict import Verdict
     from tfprune.report.run import Run
@@ -37,7 +38,8 @@ def compare_command(runs: tuple[Path, ...], form: str, layers: bool) -> None:
     """Compare the artifacts of RUNS, directories such as saved_models/digits.
 
     Prints one row a variant and artifact, then the sparsity of every layer. csv and json print
-    the first table only, or with --layers the second.
+    the first table only, or with --layers the second. All RUNS are of tasks that are compared by
+    the same figure, such as the accuracy.
     """
     import pandas as pd
 
@@ -55,12 +57,28 @@ def compare_command(runs: tuple[Path, ...], form: str, layers: bool) -> None:
     read = [read_run(run) for run in runs]
     options.print_missing(read)
     if not layers:
+        by = _common_figure(read)
         table = pd.concat([planned(run) for run in read], ignore_index=True)
-        texts.append(render(table if exact else over_seeds(table), form))
+        texts.append(render(table if exact else over_seeds(table, by), form, by))
     if layers or not exact:
         zeros = pd.concat([layer_sparsity(run) for run in read], ignore_index=True)
         texts.append(render(zeros if exact else per_layer(zeros), form))
     click.echo("\n".join(texts), nl=False)
+
+
+def _common_figure(runs: Sequence[Run]) -> Figure:
+    """What all runs are compared by: figures of two kinds are not put into one table."""
+    from tfprune.errors import UsageError
+
+    first, *others = runs
+    for other in others:
+        if not other.figure.is_same(first.figure):
+            raise UsageError(
+                f"{first.directory} is compared by {first.figure.description}, and "
+                f"{other.directory} by {other.figure.description}: give runs that are compared by "
+                "the same figure"
+            )
+    return first.figure
 
 
 @click.command("report")
@@ -142,7 +160,8 @@ def check_command(
     budget, source = _budget(this, budget_file)
     before = read_run(baseline) if baseline else None
     options.print_missing([this])
-    verdicts = judge(budget, judged_table(this), judged_table(before) if before else None)
+    by = _common_figure([this, before] if before else [this])
+    verdicts = judge(budget, judged_table(this), judged_table(before) if before else None, by)
     name = run.resolve().name
     if before:
         _notes(verdicts, this, before)
@@ -168,7 +187,7 @@ def _budget(run: Run, file: Path | None) -> tuple[Budget, str]:
     from tfprune.report.budgets.budget import load_budget, recorded_budget
 
     if file is not None:
-        return load_budget(file), str(file)
+        return load_budget(file, run.figure), str(file)
     own = recorded_budget(run)
     if own is None:
         raise UsageError(
@@ -195,7 +214,6 @@ def _print(verdicts: Sequence[Verdict]) -> None:
 
 def _notes(verdicts: Sequence[Verdict], run: Run, baseline: Run) -> None:
     """Says what a comparison with a baseline cannot show."""
-    from tfprune.figures import figure
     from tfprune.report.budgets.budget import RELATIVE
 
     compared = [each for each in verdicts if each.limit in RELATIVE and each.against is None]
@@ -205,7 +223,7 @@ def _notes(verdicts: Sequence[Verdict], run: Run, baseline: Run) -> None:
         each.record["sessions"][-1].get("machine") if each.record["sessions"] else None
         for each in (run, baseline)
     ]
-    timed = any(figure(each.figure).source == "latency" for each in compared)
+    timed = any(each.row.source == "latency" for each in compared)
     if timed and machines[0] != machines[1]:
         click.echo(
             "note: the baseline was timed on another machine, so its latency says little: "

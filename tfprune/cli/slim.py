@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import keras
 
     from tfprune.filters import PlanDocument, RemovalPlan
-    from tfprune.pipeline.spec import DataSpec
+    from tfprune.pipeline.spec import DataSpec, ModelSpec
 
 # The fields that do not say what goes: they may stand beside --plan.
 _AFTERWARDS = ("tolerance", "recalibrate", "augment")
 
 
 @click.command("slim")
-@click.argument("model", type=options.KERAS_FILE)
+@options.model
 @step_options.from_table(SlimStep)
 @click.option(
     "--plan",
@@ -52,7 +52,7 @@ _AFTERWARDS = ("tolerance", "recalibrate", "augment")
 @click.pass_context
 def slim_command(
     ctx: click.Context,
-    model: Path,
+    model: ModelSpec,
     plan_file: Path | None,
     plan_only: bool,
     data: DataSpec | None,
@@ -61,7 +61,7 @@ def slim_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Remove channels of MODEL, a .keras or .h5 file, and rebuild it smaller.
+    """Remove channels of MODEL, mostly a .keras file, and rebuild it smaller.
 
     Give one target: --filters, --macs, --params, --dead, --latency, --milliseconds, --bytes; or
     --plan. Train the result further with `tfprune train`.
@@ -76,14 +76,9 @@ def slim_command(
     start_keras()
     from tfprune import filters
     from tfprune.files import read_json
-    from tfprune.model.loading import load as load_model
-    from tfprune.pipeline.execution import usual_size
-    from tfprune.pipeline.inputs import load_data
+    from tfprune.pipeline.execution import model_with_data
 
-    original = load_model(model)
-    dataset = None
-    if data is not None:
-        dataset = load_data(data, data_dir, usual_size=usual_size(original))
+    original, dataset = model_with_data(model, data, data_dir)
     context = Context(dataset, 0, Path())
     if plan_file is not None:
         groups = filters.channel_groups(original)
@@ -108,7 +103,7 @@ def _read(given: dict[str, Any], data: DataSpec | None) -> SlimStep:
     step = step_options.read_step("slim", given)
     assert isinstance(step, SlimStep)
     if data is None and (need := step.needs_images):
-        raise click.UsageError(f"--{need} needs labelled images: give --data NAME")
+        raise click.UsageError(f"--{need} needs labelled examples: give --data NAME")
     return step
 
 

@@ -14,7 +14,7 @@ from tfprune.quiet import start_keras
 if TYPE_CHECKING:
     from tfprune.data import Dataset
     from tfprune.errors import TfpruneError
-    from tfprune.pipeline.spec import DataSpec
+    from tfprune.pipeline.spec import DataSpec, ModelSpec
 
 
 def _read(kind: str, given: dict[str, Any]) -> Any:
@@ -58,7 +58,9 @@ def _fitted(
     if as_json:
         click.echo(json.dumps({"output": str(output), **record}, indent=2))
         return
-    accuracy = record["history"]["val_accuracy"][-1]
+    history = record["history"]
+    last = history["epoch"].index(record["best_epoch"]) if "best_epoch" in record else -1
+    accuracy = history["val_accuracy"][last]
     click.echo(f"{options.shown(output)}: validation accuracy {accuracy:.2%}")
 
 
@@ -84,49 +86,32 @@ def _rescued(model: Any, output: Path, error: Exception) -> TfpruneError:
 
 
 @click.command("train")
-@click.argument("model", metavar="MODEL")
+@options.model
 @options.data(required=True, why="what to train on")
-@options.zoo_option
 @step_options.training_options("train", epochs=10, learning_rate=0.1)
 @options.output
 @options.imports
 @options.as_json
 def train_command(
-    model: str,
-    data: DataSpec,
-    data_dir: str | None,
-    option: dict[str, Any],
-    output: Path,
-    seed: int,
-    as_json: bool,
     **given: Any,
 ) -> None:
-    """Train MODEL: a net of the zoo or keras.applications by name, or a Keras file further."""
-    path = options.zoo_model(model, option)
-    step = _read("train", given)
-    start_keras()
-    from tfprune.model.loading import load as load_model
-    from tfprune.pipeline.execution import build_model, usual_size
-    from tfprune.pipeline.inputs import load_data
-    from tfprune.pipeline.spec import ModelSpec
+    """Train MODEL: a net of the zoo or keras.applications by name, FILE.py:FUNCTION, or a file.
 
-    start = None if path is None else load_model(path)
-    size = usual_size(start or model)
-    dataset = load_data(data, data_dir, seed=seed, usual_size=size)
-    if start is None:
-        start = build_model(ModelSpec(name=model, options=option), dataset, seed)
-    _fitted(step, start, dataset, output, seed, as_json)
+    FUNCTION returns a Keras model. If it has arguments `input_shape`, `classes` and `seed`, they
+    are told by the data. A .keras or .h5 file trains further.
+    """
+    _further("train", **given)
 
 
 @click.command("prune")
-@click.argument("model", type=options.KERAS_FILE)
+@options.model
 @options.data(required=True, why="what to train on while pruning")
 @step_options.training_options("prune", epochs=5, learning_rate=0.02, sparsity=0.8)
 @options.output
 @options.imports
 @options.as_json
 def prune_command(**given: Any) -> None:
-    """Make the weights of MODEL, a .keras or .h5 file, sparse while it trains on.
+    """Make the weights of MODEL, mostly a .keras file, sparse while it trains on.
 
     The sparsity follows tfmot's PolynomialDecay from --begin to --end of the training.
     """
@@ -134,14 +119,14 @@ def prune_command(**given: Any) -> None:
 
 
 @click.command("learn")
-@click.argument("model", type=options.KERAS_FILE)
+@options.model
 @options.data(required=True, why="what to train on while learning")
 @step_options.training_options("learn", epochs=10, learning_rate=0.05)
 @options.output
 @options.imports
 @options.as_json
 def learn_command(**given: Any) -> None:
-    """Train MODEL, a .keras or .h5 file, until whole filters are zero.
+    """Train MODEL, mostly a .keras file, until whole filters are zero.
 
     Give one of --macs, --params and --filters, or a --strength. Then `tfprune slim --dead` removes
     what became zero, and changes no output.
@@ -152,7 +137,7 @@ def learn_command(**given: Any) -> None:
 def _further(
     step: str,
     *,
-    model: Path,
+    model: ModelSpec,
     data: DataSpec,
     data_dir: str | None,
     output: Path,
@@ -160,13 +145,11 @@ def _further(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Does one step on a model that is a file."""
+    """Does one step on a model."""
     specified = _read(step, given)
     start_keras()
-    from tfprune.model.loading import load as load_model
-    from tfprune.pipeline.execution import usual_size
-    from tfprune.pipeline.inputs import load_data
+    from tfprune.pipeline.execution import model_with_data
 
-    start = load_model(model)
-    dataset = load_data(data, data_dir, seed=seed, usual_size=usual_size(start))
+    start, dataset = model_with_data(model, data, data_dir, seed)
+    assert dataset is not None  # data are required
     _fitted(specified, start, dataset, output, seed, as_json)

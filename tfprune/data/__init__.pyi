@@ -1,3 +1,5 @@
+from .adapting import Data as Data
+from .adapting import examples as examples
 from .batching import AUGMENTATIONS as AUGMENTATIONS
 from .batching import batches as batches
 from .batching import plain_batches as plain_batches

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from tfprune.data.adapting import Data
 from tfprune.devices.cost import PredictedBytes, PredictedTime
 from tfprune.devices.cpu import Measured, Profiler
 from tfprune.devices.search import OutOfReachError, PlanCosts, Removals, search, total_loss
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
-from tfprune.filters.importance import Importance, LabelledImages, scores
+from tfprune.filters.importance import Importance, scores
 from tfprune.filters.limits import Names
 from tfprune.filters.targets import Target
 from tfprune.formats import FORMATS
@@ -42,7 +43,7 @@ def plan(
     target: Target,
     *,
     importance: Importance = "l2",
-    data: LabelledImages | None = None,
+    data: Data | None = None,
     round_to: int = 1,
     minimum: int = 1,
     exclude: Names = (),
@@ -70,7 +71,7 @@ def plan(
             not changed.
         target: `latency`, `milliseconds` or `bytes`.
         importance: how filters are ranked; see `tfprune.slim`.
-        data: labelled training images, which `taylor` needs; see `tfprune.slim`.
+        data: labelled training examples, which `taylor` needs; see `tfprune.slim`.
         round_to: the size of a group that shrinks becomes a multiple of this.
         minimum: channels that every channel group keeps at least.
         exclude: layers that keep all their channels; see `tfprune.slim`.

@@ -10,11 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.errors import UsageError
+from tfprune.data.adapting import SAMPLE, Data, examples
+from tfprune.data.splits import Examples, leaves
+from tfprune.errors import UsageError, one_line
 from tfprune.filters.channels import Slice, float_values
 from tfprune.filters.groups import ChannelGroups
 from tfprune.model.cloning import copy
-from tfprune.model.graph import ends_in_softmax
+from tfprune.model.compiled import Settings, classifies, settings_of
+from tfprune.model.graph import ends_in_softmax, functional
 from tfprune.vocabulary import ImportanceName
 
 Importance = ImportanceName | str | Callable[[ChannelGroups], np.ndarray]
@@ -101,14 +104,15 @@ def _distances(rows: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0))
 
 
-def taylor(groups: ChannelGroups, data: LabelledImages) -> np.ndarray:
+def taylor(groups: ChannelGroups, data: Examples) -> np.ndarray:
     """How much the loss would change to first order if the unit became zero (Molchanov et al.
     2019, Importance Estimation for Neural Network Pruning).
 
     For each batch the gradients times the weights are summed over the unit, whichever layers it
     spans; their absolute values are averaged over the batches. The weights are those that carry the
     unit's scale: gamma and beta where BatchNorm follows, the paper's gate, and else filter and
-    bias. The loss is the cross entropy, and the model runs as at inference.
+    bias. The loss is the one that the model is compiled with, the cross entropy of a classifier
+    that is not compiled; the model runs as at inference.
     """  # noqa: D205
 
     def change(gradient: dict[int, np.ndarray]) -> np.ndarray:
@@ -131,11 +135,15 @@ class Criterion:
 
     Attributes:
         score: from the channel groups to float (groups.unit_count,).
-        needs_data: whether `score` also takes labelled images.
+        needs_data: whether `score` also takes `Examples`: inputs by the names of the model's, and
+            targets and sample weights as they were given.
+        from_training: whether `LearnStructure` takes it from the gradients of its training, and
+            needs no data.
     """
 
     score: Callable[..., np.ndarray]
     needs_data: bool = False
+    from_training: bool = False
 
 
 IMPORTANCE: dict[str, Criterion] = {
@@ -144,15 +152,13 @@ IMPORTANCE: dict[str, Criterion] = {
     "lasso": Criterion(lasso),
     "bn_gamma": Criterion(bn_gamma),
     "geometric_median": Criterion(geometric_median),
-    "taylor": Criterion(taylor, needs_data=True),
+    "taylor": Criterion(taylor, needs_data=True, from_training=True),
     "random": Criterion(random),
 }
 """All importances by name; a new one is a function and a row here, and a name in the vocabulary."""
 
 
-def scores(
-    groups: ChannelGroups, importance: Importance, data: LabelledImages | None = None
-) -> np.ndarray:
+def scores(groups: ChannelGroups, importance: Importance, data: Data | None = None) -> np.ndarray:
     """Importance of every unit, comparable between groups.
 
     Example:
@@ -164,8 +170,8 @@ def scores(
         groups: the channel groups of a model.
         importance: a name in `IMPORTANCE`, or a function of the groups that returns float
             (groups.unit_count,).
-        data: images, float or uint8 (n, ...) as the model takes them, and int (n,) labels; `taylor`
-            needs them, and nothing else looks at them.
+        data: examples with targets, in any form that `tfprune.data.examples` takes; `taylor` needs
+            them, and nothing else looks at them. Of data that are not arrays, the first 1,024.
 
     Returns:
         float64 (groups.unit_count,): each score divided by the mean of its group's scores, so that
@@ -197,39 +203,116 @@ def scores(
     return comparable
 
 
-def _raw(groups: ChannelGroups, importance: Importance, data: LabelledImages | None) -> np.ndarray:
+def _raw(groups: ChannelGroups, importance: Importance, data: Data | None) -> np.ndarray:
     if callable(importance):
         return importance(groups)
-    criterion = IMPORTANCE.get(importance)
-    if criterion is None:
-        names = ", ".join(IMPORTANCE)
-        raise UsageError(f"unknown importance {importance!r}: choose one of {names}")
+    criterion = named_criterion(importance)
     if not criterion.needs_data:
         return criterion.score(groups)
+    return criterion.score(groups, looked_at(groups.model, importance, data))
+
+
+def named_criterion(name: str) -> Criterion:
+    """The row of an importance.
+
+    Example:
+        ```python
+        named_criterion("taylor").needs_data  # True
+        ```
+
+    Raises:
+        UsageError: there is no such importance.
+    """
+    criterion = IMPORTANCE.get(name)
+    if criterion is None:
+        raise UsageError(f"unknown importance {name!r}: choose one of {', '.join(IMPORTANCE)}")
+    return criterion
+
+
+def needs_data(importance: Importance) -> bool:
+    """Whether `scores` needs labelled examples for an importance.
+
+    Example:
+        ```python
+        needs_data("l2")  # False
+        ```
+
+    Raises:
+        UsageError: there is no such importance.
+    """
+    return not callable(importance) and named_criterion(importance).needs_data
+
+
+def from_training(importance: Importance) -> bool:
+    """Whether `LearnStructure` takes an importance from the gradients of its training.
+
+    Example:
+        ```python
+        from_training("taylor")  # True
+        ```
+
+    Raises:
+        UsageError: there is no such importance.
+    """
+    return not callable(importance) and named_criterion(importance).from_training
+
+
+def looked_at(model: keras.Model, importance: Importance, data: Data | None) -> Examples | None:
+    """The examples that an importance looks at, in memory; None if it looks at none.
+
+    A generator can be read only once: whoever scores several times calls this before.
+
+    Example:
+        ```python
+        looked_at(model, "taylor", (x, y)).targets
+        ```
+
+    Args:
+        model: the model that is scored.
+        importance: see `scores`.
+        data: see `scores`.
+
+    Raises:
+        UsageError: the importance is not known, or data are missing or do not fit the model.
+    """
+    if not needs_data(importance):
+        return None
     if data is None:
         raise UsageError(
-            f"importance {importance!r} needs labelled images: give data=(images, labels)"
+            f"importance {importance!r} needs labelled examples: give data=(x, y), or a dataset of "
+            "batches"
         )
-    return criterion.score(groups, data)
+    if not getattr(model, "inputs", None):
+        functional(model)
+    return examples(data, SAMPLE, model=model, whole_arrays=True)
 
 
 # -- gradients ----------------------------------------------------------------------------------
 
 
-LabelledImages = tuple[np.ndarray, np.ndarray]
-"""Float or uint8 (n, ...) images as the model takes them, and int (n,) labels."""
-
-
 class _AtInference(keras.Model):
-    """A model whose training step runs it as at inference, with the cross entropy as its loss.
+    """A model whose training step runs it as at inference.
 
     Statistics stay, nothing is dropped, and penalties on weights do not count.
+
+    Args:
+        inner: the model.
+        classifies: whether the loss is the cross entropy of class numbers, and not the one that
+            this model is compiled with.
     """
 
-    def __init__(self, inner: keras.Model) -> None:
+    def __init__(self, inner: keras.Model, classifies: bool) -> None:
         # The name of a private class is none that TensorFlow takes.
         super().__init__(name="at_inference")
         self.inner = inner
+        self._classifies = classifies
+        # Losses by name are looked up here.
+        self.output_names = functional(inner).output_names
+
+    @property
+    def losses(self) -> list[Any]:
+        """No penalty."""
+        return []
 
     def call(self, x: Any) -> Any:
         return self.inner(x, training=False)
@@ -242,6 +325,9 @@ class _AtInference(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
+        if not self._classifies:
+            y_pred = keras.tree.map_structure(lambda each: ops.cast(each, "float32"), y_pred)
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
         return ops.mean(
             keras.losses.sparse_categorical_crossentropy(
                 y, ops.cast(y_pred, "float32"), from_logits=not ends_in_softmax(self.inner)
@@ -269,14 +355,15 @@ class _Recorder(keras.Optimizer):
 
 
 def gradients(
-    model: keras.Model, data: LabelledImages, batch_size: int = 64
+    model: keras.Model, data: Examples, batch_size: int = 64
 ) -> Iterator[dict[int, np.ndarray]]:
-    """Gradients of the mean cross entropy of each batch.
+    """Gradients of the loss of each batch.
 
     Args:
-        model: a classifier with one input and one output, logits or a softmax; it is not changed.
-        data: images and their labels.
-        batch_size: images in one batch at most. Batches are equally large; the few images that
+        model: any model with a graph; it is not changed. Its loss is the one that it is compiled
+            with; a classifier with one output, logits or a softmax, need not be compiled.
+        data: examples with targets; see `looked_at`.
+        batch_size: examples in one batch at most. Batches are equally large; the few examples that
             are left over are not looked at.
 
     Yields:
@@ -284,9 +371,16 @@ def gradients(
         that can be trained.
 
     Raises:
-        UsageError: the data are not labelled images that fit the model.
+        UsageError: targets are missing or do not fit the model or its loss.
     """
-    images, labels = _checked(model, data)
+    if data.targets is None:
+        raise UsageError(
+            f"data has no targets, and gradients need what model {model.name!r} should answer: "
+            "give (x, y)"
+        )
+    settings = settings_of(model)
+    plain = classifies(model, settings) and data.weights is None
+    y, weights = (_classes(model, data), None) if plain else _as_answered(model, data, settings)
     twin = copy(model)
     # Frozen layers have gradients too. Keras tells the layers only of a change.
     twin.trainable = False
@@ -294,37 +388,120 @@ def gradients(
     origin = {id(new): id(old) for old, new in zip(model.weights, twin.weights, strict=True)}
     keys = [origin[id(each)] for each in twin.trainable_variables]
     recorder = _Recorder(twin.trainable_variables)
-    step = _AtInference(twin)
+    step = _AtInference(twin, plain)
     # Measured on CPU, as for training: XLA is slower than TensorFlow's own kernels.
-    step.compile(recorder, auto_scale_loss=False, jit_compile=False)
+    step.compile(
+        recorder,
+        loss=None if plain else settings.loss,
+        loss_weights=settings.loss_weights,
+        auto_scale_loss=False,
+        jit_compile=False,
+    )
+    structure = functional(twin).input
     # Batches of one size, since the step is traced anew for another.
-    count = -(-len(images) // batch_size)
-    size = len(images) // count
+    count = -(-len(data) // batch_size)
+    size = len(data) // count
     for start in range(0, count * size, size):
-        batch = slice(start, start + size)
-        step.train_on_batch(images[batch].astype(np.float32), labels[batch])
+        rows = slice(start, start + size)
+        x = keras.tree.pack_sequence_as(
+            structure,
+            [
+                values[rows].astype(keras.backend.standardize_dtype(end.dtype))
+                for values, end in zip(leaves(data.inputs), model.inputs, strict=True)
+            ],
+        )
+        try:
+            step.train_on_batch(x, _rows(y, rows), _rows(weights, rows))
+        except UsageError:
+            raise
+        # Losses raise what they like where targets make no sense to them.
+        except Exception as error:
+            raise UsageError(
+                f"data: the targets do not fit the loss of model {model.name!r} "
+                f"({one_line(error)}): give what it was trained on"
+            ) from error
         yield dict(zip(keys, map(ops.convert_to_numpy, recorder.slots), strict=True))
 
 
-def _checked(model: keras.Model, data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output_shape) != 2:
+def _rows(tree: Any, rows: slice) -> Any:
+    return None if tree is None else keras.tree.map_structure(lambda leaf: leaf[rows], tree)
+
+
+def _classes(model: keras.Model, data: Examples) -> np.ndarray:
+    """Class numbers, int (n,), that fit a classifier."""
+    targets = leaves(data.targets)
+    if len(targets) != 1:
         raise UsageError(
-            f"model {model.name!r} is not a classifier with one input, and one output of one "
-            "number for each class: gradients of the cross entropy need one"
+            f"data: {len(targets)} targets do not fit the only output of {model.name}: give one"
         )
-    images, labels = map(np.asarray, data)
-    classes, shape = model.output_shape[-1], tuple(model.input_shape[1:])
-    if images.ndim != len(shape) + 1 or any(
-        wanted not in (None, size) for wanted, size in zip(shape, images.shape[1:], strict=True)
-    ):
-        raise UsageError(f"data: {model.name} takes images of {shape}, not {images.shape[1:]}")
-    if labels.shape != (len(images),) or not len(images) or labels.dtype.kind not in "iu":
+    labels = targets[0]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UsageError(
-            f"data: {len(images)} images need as many int labels, not {labels.dtype} {labels.shape}"
+            f"data: {len(data)} examples need as many int labels, not {labels.dtype} "
+            f"{labels.shape}; where other targets are right, compile {model.name} with the loss "
+            "that it was trained with"
         )
+    classes = model.output_shape[-1]
     if labels.min() < 0 or labels.max() >= classes:
         raise UsageError(
             f"data: labels {labels.min()}..{labels.max()} do not fit the {classes} classes of "
             f"{model.name}"
         )
-    return images, labels
+    return labels
+
+
+def _as_answered(model: keras.Model, data: Examples, settings: Settings) -> tuple[Any, Any]:
+    """Targets and sample weights, nested as a model nests its outputs."""
+    if settings.loss is None:
+        raise UsageError(
+            f"model {model.name!r} is not compiled, and is not a classifier with one input, and "
+            "one output of one number for each class: compile it with the loss that it was "
+            "trained with"
+        )
+    structure = functional(model).output
+    names = list(structure) if isinstance(structure, dict) else list(functional(model).output_names)
+    ends = dict(zip(names, leaves(structure), strict=True))
+    known = _by_output(data.targets, names, "targets", model)
+    ignored = [name for name in names if name not in known]
+    if ignored and not settings.loss_of_part(names, list(known)):
+        raise UsageError(
+            f"data: there are targets for {', '.join(known)} and none for {', '.join(ignored)} of "
+            f"{model.name}, which has a loss for it: give these too"
+        )
+    # No loss looks at those.
+    empty = np.zeros((len(data), 1), np.float32)
+    targets = _nested(structure, {name: known.get(name, empty) for name in ends})
+    weights = data.weights
+    if weights is not None and len(leaves(weights)) == 1:
+        (weights,) = leaves(weights)
+    elif weights is not None:
+        ones = np.ones(len(data), np.float32)
+        given = _by_output(weights, names, "sample weights", model)
+        weights = _nested(structure, {name: given.get(name, ones) for name in ends})
+    return targets, weights
+
+
+def _by_output(tree: Any, names: Sequence[str], what: str, model: keras.Model) -> dict[str, Any]:
+    """Arrays by the output that they are for; of a dict, some may be missing."""
+    if isinstance(tree, dict) and len(names) > 1:
+        if unknown := [name for name in tree if name not in names]:
+            raise UsageError(
+                f"data: there are {what} for {', '.join(unknown)}, and the outputs of "
+                f"{model.name} are {', '.join(names)}"
+            )
+        return {name: tree[name] for name in names if name in tree}
+    parts = leaves(tree)
+    if len(parts) != len(names):
+        raise UsageError(
+            f"data: there are {len(parts)} {what}: give one array for each output of "
+            f"{model.name}, {', '.join(names)}, in this order"
+        )
+    return dict(zip(names, parts, strict=True))
+
+
+def _nested(structure: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(structure, dict):
+        return {name: arrays[name] for name in structure}
+    return keras.tree.pack_sequence_as(structure, list(arrays.values()))

@@ -6,11 +6,12 @@ from typing import Any
 
 import keras
 
+from tfprune.data.adapting import Data
 from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.importance import Importance
+from tfprune.filters.importance import Importance, from_training, needs_data
 from tfprune.filters.lasso import GroupLasso
-from tfprune.filters.planner import Course, StagePlanner
+from tfprune.filters.planner import Course, Stage, StagePlanner
 from tfprune.filters.proximal import ProximalStep
 from tfprune.filters.targets import Target
 from tfprune.filters.unit_weights import UnitWeights, of_branches, of_channels, removable_units
@@ -57,6 +58,8 @@ class LearnStructure(keras.callbacks.Callback):
         importance: what the plans of a target go by; see `tfprune.slim`. `taylor` takes the
             gradients of the training itself: the squares of each update's gradient times weight,
             summed since the plan before. A stage at the beginning of an epoch only collects them.
+        data: labelled training examples for an importance of your own that looks at some; see
+            `tfprune.slim`. `taylor` needs none here.
         round_to: the sizes of groups become multiples of this where they shrink for a target.
         begin: the share of the training after which channels begin to go, 0 to 1.
         end: the share of the training at which the target is met, at the latest three stages later.
@@ -81,6 +84,7 @@ class LearnStructure(keras.callbacks.Callback):
         macs: float | None = None,
         params: float | None = None,
         importance: Importance = "lasso",
+        data: Data | None = None,
         round_to: int = 1,
         begin: float = 0.0,
         end: float = 0.5,
@@ -99,6 +103,12 @@ class LearnStructure(keras.callbacks.Callback):
         self._target = Target.of(**shares) if given else None
         if penalty is None and self._target is None:
             raise UsageError("LearnStructure needs a strength, or a target such as macs=0.5")
+        missing = data is None and needs_data(importance) and not from_training(importance)
+        if self._target is not None and missing:
+            raise UsageError(
+                f"importance {importance!r} needs labelled examples: give LearnStructure "
+                "data=(x, y)"
+            )
         if self._target is not None and self.penalty.groups == "depth":
             raise UsageError("LearnStructure has targets for filters only: give depth a strength")
         if not 0 <= begin < end <= 1:
@@ -107,6 +117,7 @@ class LearnStructure(keras.callbacks.Callback):
                 "give 0 <= begin < end <= 1"
             )
         self._importance: Importance = importance
+        self._data = data
         self._round_to = round_to
         self._begin, self._end, self._frequency = begin, end, frequency
         self._groups: ChannelGroups | None = None
@@ -114,6 +125,7 @@ class LearnStructure(keras.callbacks.Callback):
         self._names: tuple[str, ...] = ()
         self._proximal: ProximalStep | None = None
         self._planner: StagePlanner | None = None
+        self._last_stage = False
         # The share of dead units as it was logged last.
         self._logged = 0.0
 
@@ -122,6 +134,7 @@ class LearnStructure(keras.callbacks.Callback):
         if self._proximal is not None:
             self._proximal.detach()
         self._planner = None
+        self._last_stage = False
         weights = self._find_units()
         self._names = weights.names
         self._proximal = ProximalStep(
@@ -129,7 +142,7 @@ class LearnStructure(keras.callbacks.Callback):
             weights,
             self.penalty.strength,
             staged=self._target is not None,
-            collects=self._target is not None and self._importance == "taylor",
+            collects=self._target is not None and from_training(self._importance),
         )
         self._proximal.attach()
 
@@ -140,13 +153,13 @@ class LearnStructure(keras.callbacks.Callback):
         if self._planner is None:
             self._planner = self._make_planner(epoch)
         proximal = self._running
-        proximal.begin(self._planner.first_stage(proximal.progress()))
+        self._begin_stage(self._planner.first_stage(proximal.progress()))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Plans the next stage; tells progress bars the share of channels that are zero."""
         proximal = self._running
         if self._planner is not None and proximal.stage_over:
-            proximal.begin(self._planner.stage(proximal.progress()))
+            self._begin_stage(self._planner.stage(proximal.progress()))
         if logs is not None:
             # Now and then: it waits for the device.
             if batch % 50 == 0:
@@ -173,9 +186,21 @@ class LearnStructure(keras.callbacks.Callback):
         self._running.silence_dead()
         self._running.detach()
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the target is met; True without a target.
+
+        `tfprune.training`'s early stopping waits for it.
+        """
+        return self._target is None or self._last_stage
+
     def dead_share(self) -> float:
         """The share of the units, channels or branches, that are zero, 0 to 1."""
         return self._running.dead_share()
+
+    def _begin_stage(self, stage: Stage) -> None:
+        self._last_stage = stage.last
+        self._running.begin(stage)
 
     @property
     def _running(self) -> ProximalStep:
@@ -221,4 +246,6 @@ class LearnStructure(keras.callbacks.Callback):
             0.0, 1 - self._target.value, begin, max(end, begin + 1), self._frequency
         )
         course = Course(schedule, per_epoch)
-        return StagePlanner(self._groups, self._target, self._importance, self._round_to, course)
+        return StagePlanner(
+            self._groups, self._target, self._importance, self._round_to, course, self._data
+        )

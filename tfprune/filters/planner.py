@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfprune.data.adapting import Data
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.importance import Importance, scores
+from tfprune.filters.importance import Importance, from_training, looked_at, scores
 from tfprune.filters.limits import Limits
 from tfprune.filters.plan import plan_cost
 from tfprune.filters.targets import Target, counted_cost
@@ -66,7 +67,7 @@ class Course:
 class StagePlanner:
     """Plans which units die in each stage of a training, so that a target is met at its end.
 
-    With the importance `taylor` the scores come from the gradients of the training itself, which
+    Importances that come from gradients, such as `taylor`, take those of the training itself, which
     do not outlive an epoch, so that they need not be saved: after the beginning of an epoch comes
     a stage that only collects them, and no stage goes beyond the end of the epoch.
 
@@ -74,6 +75,7 @@ class StagePlanner:
         groups: the channel groups of the model; its weights are looked at when a stage begins.
         target: the share to keep of `filters`, `macs` or `params`.
         importance: what is removed first, see `tfprune.slim`.
+        data: the examples that the importance looks at; see `scores`.
         round_to: the sizes of groups become multiples of this where they shrink.
         course: how the training runs.
     """
@@ -85,6 +87,7 @@ class StagePlanner:
         importance: Importance,
         round_to: int,
         course: Course,
+        data: Data | None = None,
     ) -> None:
         self._groups = groups
         self._units = removable_units(groups)
@@ -92,7 +95,9 @@ class StagePlanner:
         self._importance = importance
         self._round_to = round_to
         self._course = course
-        self._collects = importance == "taylor"
+        self._collects = from_training(importance)
+        # Read once: each stage scores anew.
+        self._data = None if self._collects else looked_at(groups.model, importance, data)
         self._epoch_end = 0
 
     def first_stage(self, progress: Progress) -> Stage:
@@ -142,7 +147,7 @@ class StagePlanner:
 
     def _scores(self, gradients: np.ndarray) -> np.ndarray:
         if not self._collects:
-            return scores(self._groups, self._importance)
+            return scores(self._groups, self._importance, self._data)
         return scores(self._groups, lambda groups: self._spread(np.sqrt(gradients)))
 
     def _spread(self, values: np.ndarray) -> np.ndarray:

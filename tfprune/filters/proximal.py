@@ -61,7 +61,7 @@ class ProximalStep:
     @property
     def updates(self) -> int:
         """Updates of the optimizer so far."""
-        return int(_inner(self._model.optimizer).iterations)
+        return int(ops.convert_to_numpy(_inner(self._model.optimizer).iterations))
 
     @property
     def batches_per_step(self) -> int:
@@ -71,7 +71,7 @@ class ProximalStep:
     @property
     def stage_over(self) -> bool:
         """Whether the stage has come to its end."""
-        return self.updates >= int(self._stage_end)
+        return self.updates >= int(ops.convert_to_numpy(self._stage_end))
 
     def progress(self) -> Progress:
         """What the plan of the next stage goes by."""

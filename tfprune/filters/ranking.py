@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pandas as pd
 
+from tfprune.data.adapting import Data
 from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
-from tfprune.filters.importance import Importance, LabelledImages, scores
+from tfprune.filters.importance import Importance, looked_at, scores
 from tfprune.filters.plan import RemovalPlan, check_keep
 from tfprune.filters.rebuild import rebuild
 
@@ -21,7 +22,7 @@ def plan_in_rounds(
     keep: float,
     rounds: int,
     importance: Importance,
-    data: LabelledImages | None = None,
+    data: Data | None = None,
 ) -> RemovalPlan:
     """One plan that reaches a target in geometric steps, each scored on what the last would leave.
 
@@ -45,6 +46,8 @@ def plan_in_rounds(
     """
     if rounds < 1:
         raise UsageError(f"rounds={rounds} is not a number of rounds: give 1 or more")
+    # Rounds score several times, and a generator can be read once.
+    data = looked_at(groups.model, importance, data)
     ranked = scores(groups, importance, data)
     # Asked for the last step first: what is out of reach is so whatever the scores are.
     plan = choose(ranked, keep)
@@ -58,7 +61,7 @@ def plan_in_rounds(
     return plan
 
 
-def _rescored(plan: RemovalPlan, importance: Importance, data: LabelledImages | None) -> np.ndarray:
+def _rescored(plan: RemovalPlan, importance: Importance, data: Data | None) -> np.ndarray:
     """Scores of the model that a plan would leave, for the units of the original.
 
     What is gone scores lowest, so that it stays gone.
@@ -81,7 +84,7 @@ def sensitivity(
     *,
     keep: Sequence[float] = (0.75, 0.5, 0.25),
     importance: Importance = "l2",
-    data: LabelledImages | None = None,
+    data: Data | None = None,
 ) -> pd.DataFrame:
     """Cuts each channel group alone, at several ratios, and measures the slim model.
 
@@ -95,10 +98,10 @@ def sensitivity(
 
     Args:
         model: a functional or built Sequential Keras model; it is not changed.
-        measure: from a model to a figure, such as its accuracy on validation images.
+        measure: from a model to a figure, such as its accuracy on validation examples.
         keep: the shares of a group's removable channels to keep, 0 to 1, one after another.
         importance: which channels go first; see `tfprune.plan`.
-        data: labelled training images, where the importance needs them; see `tfprune.plan`.
+        data: labelled training examples, where the importance needs them; see `tfprune.plan`.
 
     Returns:
         One row for each group and share, with columns layers (joined by " + "), channels, kept (the

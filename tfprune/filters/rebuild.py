@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from tfprune.data.adapting import Data, examples
+from tfprune.data.splits import leaves
 from tfprune.filters.channels import Number
 from tfprune.filters.plan import RemovalPlan
 from tfprune.model.cloning import (
@@ -18,7 +20,10 @@ from tfprune.model.cloning import (
     from_config,
     layer_entries,
 )
-from tfprune.model.graph import graph_at_each_step, is_graph, named_layers
+from tfprune.model.graph import functional, graph_at_each_step, is_graph, named_layers
+
+# Of more examples, statistics hardly change.
+_RECALIBRATED_ON = 2048
 
 
 def rebuild(plan: RemovalPlan) -> keras.Model:
@@ -103,8 +108,8 @@ def _sliced(plan: RemovalPlan, variable: keras.Variable) -> np.ndarray:
 # -- statistics ---------------------------------------------------------------------------------
 
 
-def recalibrate(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> keras.Model:
-    """A copy whose BatchNorm statistics are those of `images`.
+def recalibrate(model: keras.Model, data: Data, batch_size: int = 256) -> keras.Model:
+    """A copy whose BatchNorm statistics are those of some examples.
 
     Example:
         ```python
@@ -115,13 +120,19 @@ def recalibrate(model: keras.Model, images: np.ndarray, batch_size: int = 256) -
 
     Args:
         model: a functional or built Sequential Keras model; it is not changed.
-        images: float or uint8 (n, height, width, channels), training images as the training saw
-            them, augmented if it did; see `tfprune.data.seen`.
-        batch_size: images a forward pass; statistics are averaged over the batches.
+        data: training examples as the training saw them, augmented if it did (see
+            `tfprune.data.seen`), in any form that `tfprune.data.examples` takes; targets are not
+            looked at. Of data that are not arrays, the first 2,048 are read.
+        batch_size: examples a forward pass; statistics are averaged over the batches.
 
     Returns:
         The model with every other weight the same; compiled like the original where it was.
+
+    Raises:
+        UsageError: the data do not fit the model, or the model has no graph.
     """
+    structure = functional(model).input
+    inputs = examples(data, _RECALIBRATED_ON, model=model, whole_arrays=True).inputs
     twin = copy(model)
     norms = [
         layer
@@ -129,13 +140,17 @@ def recalibrate(model: keras.Model, images: np.ndarray, batch_size: int = 256) -
         if isinstance(layer, layers.BatchNormalization) and layer.trainable
     ]
     momenta = [layer.momentum for layer in norms]
-    full = max(1, len(images) // batch_size)
+    full = max(1, len(leaves(inputs)[0]) // batch_size)
     for index in range(full):
         for layer in norms:
             # i/(i+1) turns the moving average into the plain mean over the batches seen so far.
             layer.momentum = index / (index + 1)
-        batch = images[index * batch_size : (index + 1) * batch_size]
-        twin(np.asarray(batch, np.float32), training=True)
+        rows = slice(index * batch_size, (index + 1) * batch_size)
+        batch = [
+            np.asarray(inputs[name][rows], keras.backend.standardize_dtype(end.dtype))
+            for name, end in zip(inputs, model.inputs, strict=True)
+        ]
+        twin(keras.tree.pack_sequence_as(structure, batch), training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     compile_like(model, twin)

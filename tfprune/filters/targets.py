@@ -11,11 +11,12 @@ from typing import cast
 import keras
 import numpy as np
 
+from tfprune.data.adapting import Data
 from tfprune.errors import UsageError
 from tfprune.filters.depth import remove_dead_blocks
 from tfprune.filters.fold import FoldReport, fold_constants
 from tfprune.filters.groups import ChannelGroups, ModelSize
-from tfprune.filters.importance import Importance, LabelledImages
+from tfprune.filters.importance import Importance
 from tfprune.filters.limits import Limits, Names
 from tfprune.filters.plan import (
     RemovalPlan,
@@ -111,7 +112,7 @@ def plan_counted(
     *,
     scope: Scope = "layer",
     importance: Importance = "l2",
-    data: LabelledImages | None = None,
+    data: Data | None = None,
     round_to: int = 1,
     minimum: int = 1,
     exclude: Names = (),

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfprune.errors import TfpruneError
 from tfprune.formats.runtime import Memory, Runtime
 from tfprune.formats.tflite import TFLiteRuntime
+from tfprune.formats.tflite_file import end_names
 from tfprune.formats.tflite_micro import memory
 
 if TYPE_CHECKING:
@@ -123,11 +124,15 @@ def _header(content: bytes, name: str) -> Iterator[str]:
 
 
 def _ends(content: bytes) -> Iterator[str]:
-    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
-    for i in graph.InputsAsNumpy():
-        yield f"// Input, pixels 0..255: {_described(graph.Tensors(int(i)))}"
-    for i in graph.OutputsAsNumpy():
-        yield f"// Output: {_described(graph.Tensors(int(i)))}"
+    model = schema.Model.GetRootAs(content, 0)
+    graph = model.Subgraphs(0)
+    ends = (("Input", graph.InputsAsNumpy()), ("Output", graph.OutputsAsNumpy()))
+    for (word, numbers), named in zip(ends, end_names(model), strict=True):
+        names = {number: name for name, number in named.items()}
+        for place, number in enumerate(map(int, numbers)):
+            # The interpreter knows several by their place alone.
+            which = f" {place}, {names.get(number, '')}" if len(numbers) > 1 else ""
+            yield f"// {word}{which}: {_described(graph.Tensors(number))}"
 
 
 def _described(tensor: Any) -> str:

@@ -14,7 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.errors import UsageError
-from tfprune.formats.runtime import Feeds, Runtime, StoredWeights, described, stored
+from tfprune.formats.runtime import (
+    Feeds,
+    Runtime,
+    StoredWeights,
+    check_numbers,
+    described,
+    stored,
+)
 from tfprune.formats.signature import plain_names, tensor_names
 from tfprune.model import loading
 from tfprune.model.counting import count_macs
@@ -83,6 +90,7 @@ class KerasRuntime(Runtime):
             tuple(described(n, x.shape, x.dtype) for n, x in zip(names, end, strict=True))
             for names, end in zip(tensor_names(model), (model.inputs, model.outputs), strict=True)
         )
+        check_numbers(self.inputs, f"model '{self.name}'")
         self._dtypes = [tf.as_dtype(x.dtype) for x in model.inputs]
         # 0 where it was not set: TensorFlow chooses.
         self.threads = tf.config.threading.get_intra_op_parallelism_threads()
@@ -124,8 +132,14 @@ class KerasRuntime(Runtime):
         }
 
     def _prepare_one(self, feeds: Feeds) -> Callable[[], np.ndarray]:
-        (x,) = self._cast(feeds)
-        return lambda: self._call(x)[0].numpy()
+        x = self._cast(feeds)
+
+        def call() -> np.ndarray:
+            # What nobody reads might not be waited for.
+            first, *_ = [y.numpy() for y in self._call(*x)]
+            return first
+
+        return call
 
     def _cast(self, feeds: Feeds) -> list[tf.Tensor]:
         return [

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tfprune.archives import ARCHIVES
 from tfprune.errors import UsageError
 from tfprune.files import MODEL_FILES, existing
-from tfprune.formats.runtime import Memory, Runtime
+from tfprune.formats.runtime import Memory, Runtime, check_numbers
 
 if TYPE_CHECKING:
     import keras
@@ -65,6 +65,7 @@ class FileType:
             threads: See `load`.
         """
         runtime: Runtime = self.load_library().open_file(path, threads)
+        check_numbers(runtime.inputs, str(path))
         runtime.library = self.library
         return runtime
 
@@ -223,7 +224,7 @@ def open_file(path: str | os.PathLike[str], threads: int = 1) -> Runtime:
 
 
 def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) -> Runtime:
-    """Loads an artifact with one input and one output, or wraps a model that is in memory.
+    """Loads an artifact, or wraps a model that is in memory.
 
     Example:
         ```python
@@ -242,22 +243,15 @@ def load(artifact: str | os.PathLike[str] | keras.Model, *, threads: int = 1) ->
 
     Raises:
         UsageError: The path's kind is unknown, `threads` is below 1, what runs ONNX is not
-            installed, or the model has several inputs or outputs.
+            installed, or the model takes strings.
         TfpruneError: The file is missing, damaged, or not what its name says.
     """
     if threads < 1:
         raise UsageError(f"threads is {threads}: give at least 1")
     if isinstance(artifact, str | os.PathLike):
-        runtime = open_file(artifact, threads)
-    else:
-        from tfprune.formats.keras_file import KerasRuntime
+        return open_file(artifact, threads)
+    from tfprune.formats.keras_file import KerasRuntime
 
-        runtime = KerasRuntime(artifact)
-        runtime.library = TENSORFLOW
-    if not len(runtime.inputs) == len(runtime.outputs) == 1:
-        raise UsageError(
-            f"{artifact if isinstance(artifact, str | os.PathLike) else runtime.name} has "
-            f"{len(runtime.inputs)} inputs and {len(runtime.outputs)} outputs: "
-            "give a model with one of each"
-        )
+    runtime = KerasRuntime(artifact)
+    runtime.library = TENSORFLOW
     return runtime

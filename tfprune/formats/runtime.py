@@ -6,8 +6,9 @@ import abc
 import contextlib
 import dataclasses
 import math
+import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +19,8 @@ from tfprune.quiet import quiet
 
 # By the name of the tensor, each of shape `(n, ...)`.
 Feeds = dict[str, np.ndarray]
+# One example without the batch: an array for the only input, or arrays by the names of the inputs.
+Example = np.ndarray | Mapping[str, np.ndarray]
 # From one batch to its float32 outputs.
 Runner = Callable[[Feeds], Feeds]
 
@@ -128,8 +131,9 @@ class Runtime(abc.ABC):
     Attributes:
         name: What messages call it, usually the file's name.
         format: Such as `"keras"`, `"savedmodel"` or `"tflite-int8"`, as the file itself shows.
-        inputs: What it takes.
-        outputs: What it gives.
+        inputs: What it takes, in the order of the model; that of a SavedModel which tfprune did not
+            write is the order of the names.
+        outputs: What it gives, in the same manner.
         library: What computes; see `FileType.library`.
         threads: Threads that one call of `one` may use; 0 means that the library chooses.
         delegate: Of a TFLite model, what computes instead of the interpreter's own kernels, such as
@@ -192,8 +196,7 @@ class Runtime(abc.ABC):
         """Runs all examples, in batches, through a model with any number of inputs and outputs.
 
         Args:
-            feeds: Real values by input name, shape `(n, ...)`; those of a model with one input may
-                have any name.
+            feeds: Real values by input name, shape `(n, ...)`; see `named`.
             batch_size: See `predict`.
             progress: See `predict`.
 
@@ -201,11 +204,15 @@ class Runtime(abc.ABC):
             float32 outputs by name.
 
         Raises:
-            UsageError: There is no example, or they do not fit the model.
-            TfpruneError: The names are not those of the model's inputs.
+            UsageError: There is no example, they do not fit the model, or there are not equally
+                many for each input.
         """
-        feeds = self._named(feeds)
-        count = min(len(x) for x in feeds.values())
+        feeds = self.named(feeds)
+        counts = {name: len(x) if x.ndim else 0 for name, x in feeds.items()}
+        count = min(counts.values())
+        if count != max(counts.values()):
+            said = ", ".join(f"{count} of {name}" for name, count in counts.items())
+            raise UsageError(f"{self.name} cannot run {said}: give equally many of each input")
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}: give at least 1")
         if not count:
@@ -243,28 +250,57 @@ class Runtime(abc.ABC):
             for each in self.outputs
         }
 
-    def one(self, image: np.ndarray) -> Callable[[], np.ndarray]:
-        """Prepares a single image, so that a timed call holds only the inference.
+    def one(self, example: Example) -> Callable[[], np.ndarray]:
+        """Prepares a single example, so that a timed call holds only the inference.
 
         Args:
-            image: Pixels 0..255, shape `input_shape`.
+            example: Real values, such as pixels 0..255, of the shape that the input takes, without
+                the batch; those of several inputs by their names.
 
         Returns:
-            A function that runs the prepared image once and returns its raw output, shape
-            `(1, classes)`, in the output dtype of the file. `predict` does not disturb it.
+            A function that runs the prepared example once, all outputs of it, and returns the
+            first raw one, shape `(1, classes)`, in the output dtype of the file. `predict` does
+            not disturb it.
 
         Raises:
-            UsageError: The image does not fit the model, or the model takes only larger batches.
+            UsageError: The example does not fit the model, or the model takes only larger batches.
         """
-        image = np.asarray(image)
-        x = self._only(self.inputs)
-        self._check_image(x, image.shape)
+        feeds = self.named(example)
+        for each in self.inputs:
+            self._check_image(each, feeds[each.name].shape)
         if self.fixed_batch not in (None, 1):
             raise UsageError(
                 f"{self.name} takes only batches of {self.fixed_batch}: "
                 "export it with a free batch dimension to run single images"
             )
-        return self._prepare_one({x.name: image[None]})
+        return self._prepare_one({name: x[None] for name, x in feeds.items()})
+
+    def named(self, values: Example) -> Feeds:
+        """Says which input gets what.
+
+        Args:
+            values: An array for the only input; or arrays by the names of the inputs, in the model
+                or in the file. The only input may have any name.
+
+        Returns:
+            The arrays by the names of `inputs`, in their order.
+
+        Raises:
+            UsageError: The names are not those of the inputs.
+        """
+        names = [each.name for each in self.inputs]
+        given = values if isinstance(values, Mapping) else {"": values}
+        if len(given) == len(names) == 1:
+            return dict(zip(names, map(np.asarray, given.values()), strict=True))
+        # The names in a file are identifiers, those in a model any texts.
+        plain = {plain_name(name): np.asarray(x) for name, x in given.items()}
+        if len(plain) < len(given) or set(plain) != set(names):
+            what = ", ".join(given) if isinstance(values, Mapping) else "one array"
+            raise UsageError(
+                f"{self.name} takes {', '.join(names)}, and not {what}: give an array for each of "
+                "its inputs by its name"
+            )
+        return {name: plain[name] for name in names}
 
     @abc.abstractmethod
     def weights(self) -> Iterator[StoredWeights]:
@@ -282,17 +318,6 @@ class Runtime(abc.ABC):
             "give a model with one of each"
         )
 
-    def _named(self, feeds: Feeds) -> Feeds:
-        names = [each.name for each in self.inputs]
-        if len(feeds) == len(names) == 1:
-            return dict(zip(names, feeds.values(), strict=True))
-        if set(feeds) != set(names):
-            raise TfpruneError(
-                f"{self.name} takes {', '.join(names)} instead of {', '.join(feeds)}: "
-                "export it again"
-            )
-        return feeds
-
     def _check_image(self, tensor: Tensor, shape: Sequence[int]) -> None:
         wanted = tensor.shape[1:]
         fits = len(shape) == len(wanted) and all(
@@ -300,7 +325,8 @@ class Runtime(abc.ABC):
         )
         if not fits:
             raise UsageError(
-                f"an image of shape {tuple(shape)} does not fit {self.name}: it takes {wanted}"
+                f"an image of shape {tuple(shape)} does not fit {self.name}: "
+                f"{tensor.name if len(self.inputs) > 1 else 'it'} takes {wanted}"
             )
 
     def _filled(self, run: Runner, part: Feeds, count: int) -> Feeds:
@@ -324,13 +350,41 @@ class Runtime(abc.ABC):
         """Runs one batch: real values by input name to float32 values by output name."""
 
     def _prepare_one(self, feeds: Feeds) -> Callable[[], np.ndarray]:
-        """Like `one`, for a checked batch of one."""
+        """Like `one`, for a checked batch of one, by the names of the inputs."""
         name = self.outputs[0].name
         return lambda: self._run(feeds)[name]
 
 
+def check_numbers(inputs: Iterable[Tensor], name: str) -> None:
+    """Refuses inputs that are not numbers.
+
+    Args:
+        inputs: As a model or a file describes them.
+        name: What messages call it.
+
+    Raises:
+        UsageError: One takes something else, such as strings.
+    """
+    for each in inputs:
+        if not each.dtype.startswith(("float", "bfloat", "int", "uint", "bool")):
+            raise UsageError(
+                f"{name} takes {each.dtype} as {each.name}, and tfprune runs models of numbers: "
+                "let the layer that turns text into numbers work on the data, and give the rest of "
+                "the model"
+            )
+
+
+def plain_name(name: str) -> str:
+    """A name as exported files write it: an identifier that a serving signature takes."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return plain if plain[:1].isalnum() else f"x{plain}"
+
+
 def example_shape(
-    tensor: Tensor, examples: int, name: str, image_shape: Sequence[int] | None = None
+    tensor: Tensor,
+    examples: int,
+    name: str,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[int, ...]:
     """The shape of a few examples for an input, a size set where the file takes any.
 
@@ -338,13 +392,17 @@ def example_shape(
         tensor: As the file describes it.
         examples: How many.
         name: What messages call the file.
-        image_shape: Shape of one image where the file takes any size; 32 for each size if None.
+        input_shape: Shape of one example where the file takes any size, or those of several inputs
+            by their names; 32 for each size if None.
 
     Raises:
         TfpruneError: It would be unreasonably large.
     """
     wanted = tensor.shape[1:]
-    free = image_shape or ()
+    if isinstance(input_shape, Mapping):
+        by_name = {plain_name(key): shape for key, shape in input_shape.items()}
+        input_shape = by_name.get(tensor.name)
+    free = input_shape or ()
     if len(free) != len(wanted):
         free = [_ANY_SIZE] * len(wanted)
     shape = (examples, *(size or other for size, other in zip(wanted, free, strict=True)))
@@ -356,20 +414,54 @@ def example_shape(
     return shape
 
 
-def random_feeds(inputs: Sequence[Tensor], examples: int, name: str = "the file") -> Feeds:
-    """Random pixels 0..255 of the shapes that a file takes, the same ones each time.
+def random_feeds(
+    inputs: Sequence[Tensor],
+    examples: int,
+    name: str = "the file",
+    ids: Mapping[str, int] | None = None,
+) -> Feeds:
+    """Random values of the shapes that a file takes, the same ones each time.
 
     Args:
         inputs: As the file describes them.
         examples: How many; a file with a batch size of its own takes a multiple of it.
         name: What messages call the file.
+        ids: Inputs that take row numbers of a table, and how many rows it has: they get these
+            numbers. The others get pixels 0..255.
 
     Raises:
         TfpruneError: They would be unreasonably large.
     """
-    rng = np.random.default_rng(0)
+    rng, feeds = np.random.default_rng(0), {}
+    for each in inputs:
+        shape = example_shape(each, examples, name)
+        if ids and each.name in ids:
+            feeds[each.name] = rng.integers(0, ids[each.name], shape).astype(np.float32)
+        else:
+            feeds[each.name] = rng.uniform(0, 255, shape).astype(np.float32)
+    return feeds
+
+
+def zero_feeds(
+    inputs: Sequence[Tensor],
+    examples: int,
+    name: str = "the file",
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+) -> Feeds:
+    """Zeros of the shapes that a file takes: what an input of row numbers takes as well.
+
+    Args:
+        inputs: As the file describes them.
+        examples: See `random_feeds`.
+        name: What messages call the file.
+        input_shape: See `example_shape`.
+
+    Raises:
+        TfpruneError: They would be unreasonably large.
+    """
+    # `np.zeros` takes memory only once it is read.
     return {
-        each.name: rng.uniform(0, 255, example_shape(each, examples, name)).astype(np.float32)
+        each.name: np.full(example_shape(each, examples, name, input_shape), 0, each.dtype)
         for each in inputs
     }
 

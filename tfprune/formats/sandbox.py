@@ -22,7 +22,8 @@ from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor, Termin
 
 from tfprune.errors import TfpruneError, one_line
 from tfprune.formats.registry import FILE_TYPES, FileType, open_file
-from tfprune.formats.runtime import Feeds, Tensor, random_feeds
+from tfprune.formats.runtime import Feeds, Runtime, Tensor, random_feeds, zero_feeds
+from tfprune.functions import IMPORTS, imported_files
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Sandbox:
         Returns:
             Its future, for `answer`.
         """
-        call = (_call, _paths(), dict(FILE_TYPES), function, *arguments)
+        call = (_call, _paths(), _imports(), dict(FILE_TYPES), function, *arguments)
         future: Future[T]
         try:
             self._pool = self._pool or self._started()
@@ -194,7 +195,7 @@ def run_file(
         sandbox: Where it is opened.
         path: A file of any kind.
         feeds: Real values by input name, shape `(n, ...)`, which may have any name where there is
-            one input; random pixels if None.
+            one input; random pixels if None, or zeros where it does not take these.
         modules: What to import first, such as modules that register custom layers.
         timeout: Seconds that it may take.
 
@@ -236,6 +237,12 @@ def _ending(error: TerminatedWorkerError) -> str:
     return name if int(code) < 0 else f"exit code {code}"
 
 
+def _imports() -> str:
+    """What this process has imported for its models, as the child's environment says it."""
+    named = [each for each in os.environ.get(IMPORTS, "").split(os.pathsep) if each]
+    return os.pathsep.join(dict.fromkeys([*named, *imported_files().values()]))
+
+
 def _paths() -> list[str]:
     """Where this Python looks for modules, now."""
     return [path or str(Path.cwd()) for path in sys.path]
@@ -270,6 +277,7 @@ def _leave_with(parent: int) -> None:
 
 def _call(
     paths: list[str],
+    imports: str,
     file_types: dict[str, FileType],
     function: Callable[..., T],
     *arguments: Any,
@@ -279,7 +287,18 @@ def _call(
     # A module may be younger than this process.
     importlib.invalidate_caches()
     FILE_TYPES.update(file_types)
+    # Who loads a Keras model imports them.
+    os.environ[IMPORTS] = imports
     return function(*arguments)
+
+
+def _run_on_some(runtime: Runtime) -> Feeds:
+    """Runs random pixels; where these fail, zeros, which are row numbers of any table."""
+    try:
+        return runtime.run(random_feeds(runtime.inputs, _RANDOM_EXAMPLES, runtime.name))
+    # Each library has errors of its own for a number that is not in a table.
+    except Exception:
+        return runtime.run(zero_feeds(runtime.inputs, _RANDOM_EXAMPLES, runtime.name))
 
 
 def _run_once(path: Path, feeds: Feeds | None, modules: Sequence[str]) -> Outcome:
@@ -293,9 +312,7 @@ def _run_once(path: Path, feeds: Feeds | None, modules: Sequence[str]) -> Outcom
     try:
         runtime = open_file(path)
         said = "was loaded and does not run"
-        if feeds is None:
-            feeds = random_feeds(runtime.inputs, _RANDOM_EXAMPLES, runtime.name)
-        values = runtime.run(feeds)
+        values = _run_on_some(runtime) if feeds is None else runtime.run(feeds)
     except TfpruneError:
         raise
     # A damaged graph may load, and fail anywhere when it runs.

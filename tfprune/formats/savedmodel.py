@@ -15,7 +15,15 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfprune.archives import pack, saved_model_root, unpack
 from tfprune.errors import TfpruneError, one_line
-from tfprune.formats.runtime import Feeds, Runtime, StoredWeights, described, stored
+from tfprune.files import read_json, write_json
+from tfprune.formats.runtime import (
+    Feeds,
+    Runtime,
+    StoredWeights,
+    described,
+    plain_name,
+    stored,
+)
 from tfprune.quiet import quiet
 
 if TYPE_CHECKING:
@@ -24,6 +32,8 @@ if TYPE_CHECKING:
     from tfprune.formats.source import Source
 
 SIGNATURE = "serving_default"
+# TensorFlow leaves this folder to others: https://www.tensorflow.org/guide/saved_model.
+_ORDER = "assets.extra/tfprune.json"
 # TensorFlow numbers the functions it traces, and what they capture, through the process.
 _NUMBERED = re.compile(r'(__inference_\w*?_|_user_specified_name"\s+value \{\s+s: ")(\d+)\b')
 
@@ -49,7 +59,9 @@ class _Served(tf.Module):
         def serve(image: tf.Tensor) -> tf.Tensor:
             return model(image, training=False)
 
-        flat = model if len(inputs) == len(outputs) == 1 else flattened(model)
+        single = len(inputs) == len(outputs) == 1
+        # Operations of the graph bear the name: the same bytes need the same one.
+        flat = model if single else flattened(model, plain_name(model.name))
 
         def serve_several(*images: tf.Tensor) -> dict[str, tf.Tensor]:
             return dict(zip(outputs, flat(list(images), training=False), strict=True))
@@ -71,12 +83,16 @@ def write_saved_model(model: keras.Model, directory: Path, batch: int | None = N
         directory: Where to; it must not exist.
         batch: The only batch size that it takes, where the model takes any.
     """
-    from tfprune.formats.signature import plain_names
+    from tfprune.formats.signature import plain_names, tensor_names
 
     served = _Served(model, batch)
     with quiet(), plain_names(model):
         signature = served.serve.get_concrete_function()
         tf.saved_model.save(served, str(directory), {SIGNATURE: signature})
+    inputs, outputs = tensor_names(model)
+    if len(inputs) > 1 or len(outputs) > 1:
+        # A signature forgets the order of what goes in and comes out.
+        write_json(directory / _ORDER, {"inputs": inputs, "outputs": outputs})
     _make_reproducible(directory)
 
 
@@ -119,6 +135,18 @@ def open_file(path: Path, threads: int) -> Runtime:
     return SavedModelRuntime(path)
 
 
+def _ordered(root: Path, end: str, names: list[str]) -> list[str]:
+    """The names of inputs or outputs in the order of the model, where tfprune wrote it down."""
+    path = root / _ORDER
+    if not path.is_file():
+        return names
+    found = read_json(path)
+    order = found.get(end) if isinstance(found, dict) else None
+    if not isinstance(order, list) or sorted(map(str, order)) != sorted(names):
+        raise TfpruneError(f"{path} does not fit its SavedModel: export it again")
+    return [str(name) for name in order]
+
+
 class SavedModelRuntime(Runtime):
     """The default serving signature of a SavedModel.
 
@@ -158,8 +186,11 @@ class SavedModelRuntime(Runtime):
             if spec.shape.rank is None:
                 raise TfpruneError(f"{path} does not say its input's shape: export it with one")
         self.inputs, self.outputs = (
-            tuple(described(name, spec.shape, spec.dtype.name) for name, spec in end.items())
-            for end in (self._specs, outputs)
+            tuple(
+                described(name, end[name].shape, end[name].dtype.name)
+                for name in _ordered(root, key, list(end))
+            )
+            for key, end in (("inputs", self._specs), ("outputs", outputs))
         )
         self._signature = signature
         self.threads = tf.config.threading.get_intra_op_parallelism_threads()
@@ -179,8 +210,15 @@ class SavedModelRuntime(Runtime):
         return {name: y.numpy().astype(np.float32) for name, y in found.items()}
 
     def _prepare_one(self, feeds: Feeds) -> Callable[[], np.ndarray]:
-        x, output = self._cast(feeds), self.outputs[0].name
-        return lambda: self._signature(**x)[output].numpy()
+        x, names = self._cast(feeds), [each.name for each in self.outputs]
+
+        def call() -> np.ndarray:
+            found = self._signature(**x)
+            # What nobody reads might not be waited for.
+            first, *_ = [found[name].numpy() for name in names]
+            return first
+
+        return call
 
     def _cast(self, feeds: Feeds) -> dict[str, tf.Tensor]:
         return {name: tf.cast(feeds[name], spec.dtype) for name, spec in self._specs.items()}

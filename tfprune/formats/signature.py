@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 
 import keras
 
+from tfprune.formats.runtime import plain_name
 from tfprune.model.graph import functional, named_layers
+from tfprune.model.lookups import table_rows
 
 # What serving clients call a single input and output.
 INPUT_NAME = "image"
@@ -24,12 +26,27 @@ def tensor_names(model: keras.Model) -> tuple[list[str], list[str]]:
     """
     inputs = [x.name for x in model.inputs] if len(model.inputs) > 1 else [INPUT_NAME]
     outputs = model.output_names if len(model.outputs) > 1 else [OUTPUT_NAME]
-    return _distinct(inputs), _distinct(outputs)
+    return distinct(inputs), distinct(outputs)
 
 
-def flattened(model: keras.Model) -> keras.Model:
-    """The same graph, with a list in and a list out, however the model nests them."""
-    return keras.Model(list(model.inputs), list(model.outputs))
+def id_inputs(model: keras.Model) -> dict[str, int]:
+    """The inputs that take row numbers of a table, by their exported names, and its rows.
+
+    Args:
+        model: A Sequential or Functional model.
+    """
+    rows = zip(tensor_names(model)[0], table_rows(model), strict=True)
+    return {name: count for name, count in rows if count is not None}
+
+
+def flattened(model: keras.Model, name: str | None = None) -> keras.Model:
+    """The same graph, with a list in and a list out, however the model nests them.
+
+    Args:
+        model: A Sequential or Functional model.
+        name: Of the new model; if None Keras counts, so that it differs from one to the next.
+    """
+    return keras.Model(list(model.inputs), list(model.outputs), name=name)
 
 
 def layers_in(model: keras.Model, names: Iterable[str]) -> str:
@@ -46,7 +63,7 @@ def layers_in(model: keras.Model, names: Iterable[str]) -> str:
     # Where a layer is called once more, TensorFlow counts behind its name.
     parts |= {re.sub(r"_\d+$", "", part) for part in parts}
     known = [path.split("/")[-1] for path in named_layers(model)]
-    found = [f"'{name}'" for name in dict.fromkeys(known) if _plain(name) in parts]
+    found = [f"'{name}'" for name in dict.fromkeys(known) if plain_name(name) in parts]
     return f" in layer {' or '.join(found)}" if found else ""
 
 
@@ -62,7 +79,7 @@ def plain_names(model: keras.Model) -> Iterator[None]:
     named = [model, *model._flatten_layers(include_self=False), *functional(model).operations]
     before = [(each, each.name) for each in named]
     for each, name in before:
-        each.name = _plain(name)
+        each.name = plain_name(name)
     try:
         yield
     finally:
@@ -70,16 +87,17 @@ def plain_names(model: keras.Model) -> Iterator[None]:
             each.name = name
 
 
-def _plain(name: str) -> str:
-    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return plain if plain[:1].isalnum() else f"x{plain}"
+def distinct(names: list[str]) -> list[str]:
+    """What exported files call several ends with these names.
 
-
-def _distinct(names: list[str]) -> list[str]:
+    Example:
+        >>> distinct(["left eye", "left_eye"])
+        ['left_eye', 'left_eye_1']
+    """
     found: list[str] = []
     for name in names:
         # A serving signature's names are identifiers.
-        clean = fresh = _plain(name)
+        clean = fresh = plain_name(name)
         while fresh in found:
             fresh = f"{clean}_{len(found)}"
         found.append(fresh)

@@ -13,8 +13,9 @@ import numpy as np
 
 from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.formats.runtime import Feeds
-from tfprune.model.cloning import config_of, copy_weights, from_config
-from tfprune.model.loading import importable
+from tfprune.functions import importable
+from tfprune.model.cloning import config_of, copy, copy_weights, from_config
+from tfprune.model.compiled import Settings
 
 Ends = Literal["int8", "float"]
 
@@ -29,9 +30,10 @@ class Source:
         model: A finished model.
         name: Stem of the files' names.
         scratch: A directory that is removed after the export.
-        representative_data: Training images, shape `(n, h, w, c)`, those of several inputs by
-            their names in the exported files, or None.
+        representative_data: Training examples, shape `(n, ...)`, those of several inputs by their
+            names in the exported files, or None.
         io: Whether integer formats take and give integers, or float32.
+        settings: The losses and metrics that the `.keras` file keeps; None for none.
     """
 
     model: keras.Model
@@ -39,6 +41,7 @@ class Source:
     scratch: Path
     representative_data: np.ndarray | Feeds | None
     io: Ends = "int8"
+    settings: Settings | None = None
 
     @functools.cached_property
     def saved_model(self) -> Path:
@@ -55,7 +58,7 @@ class Source:
         from tfprune.formats.keras_file import write_keras
 
         path = self.scratch / "model.keras"
-        write_keras(self.model, path)
+        write_keras(_compiled(self.model, self.settings), path)
         return path
 
 
@@ -64,6 +67,18 @@ def spread(images: np.ndarray, most: int) -> np.ndarray:
     if len(images) <= most:
         return images
     return images[np.linspace(0, len(images) - 1, most).round().astype(int)]
+
+
+def _compiled(model: keras.Model, settings: Settings | None) -> keras.Model:
+    """A copy with losses and metrics; the model itself where there are none."""
+    if settings is None:
+        return model
+    twin = copy(model)
+    # Keras loads no losses without an optimizer. This one has no slots, and a name that does not
+    # depend on what was built before.
+    optimizer = keras.optimizers.SGD(name="sgd")
+    twin.compile(optimizer, **vars(settings), jit_compile=False)
+    return twin
 
 
 def finished(model: keras.Model) -> keras.Model:

@@ -222,26 +222,38 @@ class TFLiteRuntime(Runtime):
 
     def _prepare_one(self, feeds: Feeds) -> Callable[[], np.ndarray]:
         interpreter, self._spare = self._spare or self._fresh(self.threads), None
-        ((name, details),) = self._inputs.items()
-        (output,) = (each["index"] for each in self._outputs.values())
-        self._allocate(interpreter, [feeds[name].shape])
-        x = quantize(feeds[name], details)
+        self._allocate(interpreter, [feeds[name].shape for name in self._inputs])
+        quantized = [
+            (details["index"], quantize(feeds[name], details))
+            for name, details in self._inputs.items()
+        ]
+        outputs = [details["index"] for details in self._outputs.values()]
 
         def call() -> np.ndarray:
-            interpreter.set_tensor(details["index"], x)
+            for index, x in quantized:
+                interpreter.set_tensor(index, x)
             interpreter.invoke()
-            return interpreter.get_tensor(output)
+            first, *_ = [interpreter.get_tensor(index) for index in outputs]
+            return first
 
         return call
 
 
 def _ends(interpreter: Interpreter) -> tuple[dict[str, Any], dict[str, Any]]:
     """Details of inputs and outputs by the names of the signature, or the tensors' own."""
+    ends = (interpreter.get_input_details(), interpreter.get_output_details())
     signatures = interpreter.get_signature_list()
     if len(signatures) == 1:
         runner = interpreter.get_signature_runner(next(iter(signatures)))
-        return runner.get_input_details(), runner.get_output_details()
-    ends = (interpreter.get_input_details(), interpreter.get_output_details())
+        signed = (runner.get_input_details(), runner.get_output_details())
+        # A signature lists its names in the order of the alphabet.
+        inputs, outputs = (
+            dict(sorted(named.items(), key=lambda each: order.index(each[1]["index"])))
+            for named, order in zip(
+                signed, ([details["index"] for details in end] for end in ends), strict=True
+            )
+        )
+        return inputs, outputs
     inputs, outputs = ({details["name"]: details for details in end} for end in ends)
     return inputs, outputs
 

@@ -22,6 +22,7 @@ from tfprune.formats.runtime import Feeds
 from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
 from tfprune.formats.source import Ends, Source, spread
+from tfprune.formats.tflite_file import with_order
 from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.quiet import quiet
 
@@ -91,6 +92,7 @@ def converted(source: Source, kind: str) -> bytes:
     try:
         batch = model.inputs[0].shape[0] or 1
         content = convert(saved_model, kind, _calibration(source), source.io, batch)
+        content = with_order(content, *tensor_names(model))
     except MissingOperatorError as error:
         raise TfpruneError(
             f"TFLite has no builtin operator for {', '.join(error.operators)}"

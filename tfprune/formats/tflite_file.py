@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,52 @@ class TFLiteFile:
     def _tensors(self) -> Iterator[Any]:
         for graph in (self._model.Subgraphs(i) for i in range(self._model.SubgraphsLength())):
             yield from (graph.Tensors(i) for i in range(graph.TensorsLength()))
+
+
+def end_names(model: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """The inputs and outputs of a file with one signature: numbers of tensors by their names.
+
+    Args:
+        model: The flatbuffer's root.
+    """
+    if model.SignatureDefsLength() != 1:
+        return {}, {}
+    signature = model.SignatureDefs(0)
+    inputs = (signature.Inputs(i) for i in range(signature.InputsLength()))
+    outputs = (signature.Outputs(i) for i in range(signature.OutputsLength()))
+    numbers, found = (
+        {each.Name().decode(errors="replace"): int(each.TensorIndex()) for each in end}
+        for end in (inputs, outputs)
+    )
+    return numbers, found
+
+
+def with_order(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """The same file, whose inputs and outputs stand in the order of the model.
+
+    The converter puts them in the order of their names, and who runs a file by the numbers of its
+    inputs, as TFLite Micro does, would have to know that.
+
+    Args:
+        content: A file with one signature.
+        inputs: Names of the signature in the order wanted, all of them.
+        outputs: Likewise.
+    """
+    changed = bytearray(content)
+    model = schema.Model.GetRootAs(changed, 0)
+    graph = model.Subgraphs(0)
+    for order, numbers, places in zip(
+        (inputs, outputs),
+        end_names(model),
+        (graph.InputsAsNumpy(), graph.OutputsAsNumpy()),
+        strict=True,
+    ):
+        if len(order) > 1:
+            wanted = [numbers[name] for name in order]
+            assert sorted(wanted) == sorted(places.tolist())
+            # A view of the bytes.
+            places[:] = wanted
+    return bytes(changed)
 
 
 def operator_code(model: Any, operator: Any) -> int:

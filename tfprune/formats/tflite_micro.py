@@ -89,8 +89,8 @@ def memory(content: bytes) -> Memory:
         tensor = graph.Tensors(int(i))
         if tensor.ShapeSignatureLength() and -1 in tensor.ShapeSignatureAsNumpy()[1:]:
             raise TfpruneError(
-                "TFLite Micro does not take images of any size: "
-                "leave the C array out, or build the model with the size of its images"
+                "TFLite Micro does not take inputs of any size: give an input_shape, or leave the "
+                "C array out"
             )
     operators = list(dict.fromkeys(_operators(model, graph)))
     buffers = list(_activations(model, graph))

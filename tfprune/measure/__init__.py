@@ -1,7 +1,8 @@
 """Measures models and artifacts, from the thing itself: accuracy, MACs, size, latency, memory."""
 
-from tfprune.measure.accuracy import Evaluation, agreement, cross_entropy, evaluate
+from tfprune.measure.agreement import Agreement, agreement
 from tfprune.measure.comparison import measure_files
+from tfprune.measure.evaluation import Evaluation, cross_entropy, evaluate
 from tfprune.measure.first_run import FirstRun, first_run
 from tfprune.measure.latency import latency, time_files
 from tfprune.measure.size import Floor, floor, gzip_bytes, raw_bytes, zstd_bytes
@@ -10,6 +11,7 @@ from tfprune.measure.size import Floor, floor, gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.measure.sparsity import Parameters, layer_table, parameters, sparsity
 
 __all__ = [
+    "Agreement",
     "Evaluation",
     "FirstRun",
     "Floor",

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tfprune.figures import BASELINE_RATIOS
 from tfprune.formats import Runtime, load
-from tfprune.measure.accuracy import evaluate
+from tfprune.measure.evaluation import evaluate
 from tfprune.measure.first_run import first_runs
 from tfprune.measure.latency import time_files
 from tfprune.measure.size import floor, gzip_bytes, raw_bytes, zstd_bytes
@@ -79,7 +79,7 @@ def measure_files(
     if baseline is not None and str(baseline) not in names:
         names.insert(0, str(baseline))
     shape = images.shape[1:]
-    first = first_runs([Path(name) for name in names], threads=threads, image_shape=shape)
+    first = first_runs([Path(name) for name in names], threads=threads, input_shape=shape)
     runtimes = {name: load(name, threads=threads or 1) for name in names}
     # Before the evaluation, whose bar would take time from it.
     paths = {name: Path(name) for name in names}
@@ -87,12 +87,12 @@ def measure_files(
     rows = []
     for name, run, time in zip(names, first, times, strict=True):
         with counter(name, len(images)) as progress:
-            tested = evaluate(runtimes[name], images, labels, progress=progress)
+            tested = evaluate(runtimes[name], (images, labels), progress=progress)
         rows.append(
             {
                 "artifact": name,
                 "format": runtimes[name].format,
-                "accuracy": tested.accuracy,
+                "accuracy": tested.value,
                 "loss": tested.loss,
                 "macs": runtimes[name].macs(),
                 **_stored(name, runtimes[name]),
@@ -105,7 +105,7 @@ def measure_files(
                 "memory_bytes": run.memory_bytes,
                 "test_seconds": tested.seconds,
                 "per_class": list(tested.per_class),
-                "class_images": list(tested.class_images),
+                "class_images": list(tested.class_examples),
             }
         )
     if baseline is not None:

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 from tfprune.errors import TfpruneError, one_line
 from tfprune.files import existing
 from tfprune.formats import FILE_TYPES, file_type, load
 from tfprune.formats.registry import TENSORFLOW
-from tfprune.formats.runtime import example_shape, limit_threads
+from tfprune.formats.runtime import limit_threads, zero_feeds
 from tfprune.formats.sandbox import Sandbox, call_on_file
+from tfprune.model.reference import InputShape
 
 TIMEOUT_SECONDS = 600.0
 _RUNS = 3
@@ -31,7 +31,7 @@ class FirstRun:
     """What a file took in a fresh process.
 
     Attributes:
-        memory_bytes: Peak memory of loading the file and running one image three times: the
+        memory_bytes: Peak memory of loading the file and running one example three times: the
             high-water mark of the resident memory, minus what was resident before.
         baseline_bytes: Resident before, with the libraries that run the file already loaded.
     """
@@ -44,7 +44,7 @@ def first_run(
     path: str | os.PathLike[str],
     *,
     threads: int | None = None,
-    image_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     modules: Sequence[str] = (),
     timeout: float = TIMEOUT_SECONDS,
 ) -> FirstRun:
@@ -58,7 +58,8 @@ def first_run(
     Args:
         path: A file or directory that `load` takes.
         threads: Threads of the runtime; None for 1 of TFLite and TensorFlow's own choice.
-        image_shape: Shape of one image where the file takes any size.
+        input_shape: Shape of one example where the file takes any size, without the batch; or those
+            of several inputs by their names.
         modules: What to import first, such as modules that register custom layers.
         timeout: Seconds that it may take.
 
@@ -74,12 +75,11 @@ def first_run(
             inner = Path(scratch, f"{path.stem}{FILE_TYPES[kind.content].suffixes[0]}")
             inner.write_bytes(kind.load_library().read(path))
             try:
-                return first_run(inner, threads=threads, image_shape=image_shape, timeout=timeout)
+                return first_run(inner, threads=threads, input_shape=input_shape, timeout=timeout)
             except TfpruneError as error:
                 raise type(error)(str(error).replace(str(inner), str(path))) from None
-    shape = None if image_shape is None else tuple(image_shape)
     with contextlib.closing(Sandbox()) as sandbox:
-        arguments = (threads, shape, tuple(modules))
+        arguments = (threads, input_shape, tuple(modules))
         return call_on_file(sandbox, _measured, path, *arguments, timeout=timeout)
 
 
@@ -87,12 +87,12 @@ def first_runs(
     paths: Sequence[Path],
     *,
     threads: int | None = None,
-    image_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
 ) -> list[FirstRun]:
     """`first_run` of several files, as many at a time as there are cores; in their order."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return list(
-            pool.map(lambda p: first_run(p, threads=threads, image_shape=image_shape), paths)
+            pool.map(lambda p: first_run(p, threads=threads, input_shape=input_shape), paths)
         )
 
 
@@ -100,12 +100,12 @@ def first_runs(
 
 
 def _measured(
-    path: Path, threads: int | None, image_shape: tuple[int, ...] | None, modules: Sequence[str]
+    path: Path, threads: int | None, input_shape: InputShape | None, modules: Sequence[str]
 ) -> FirstRun:
     try:
         for module in modules:
             importlib.import_module(module)
-        return _run(path, threads, image_shape)
+        return _run(path, threads, input_shape)
     except TfpruneError:
         raise
     # A damaged graph may load, and fail anywhere when it runs.
@@ -115,7 +115,7 @@ def _measured(
         ) from error
 
 
-def _run(path: Path, threads: int | None, image_shape: tuple[int, ...] | None) -> FirstRun:
+def _run(path: Path, threads: int | None, input_shape: InputShape | None) -> FirstRun:
     # What the libraries themselves take is not the model's: they come before the baseline.
     kind = file_type(path)
     kind.load_library()
@@ -128,14 +128,14 @@ def _run(path: Path, threads: int | None, image_shape: tuple[int, ...] | None) -
     _forget_the_peak()
     baseline = psutil.Process().memory_info().rss
     runtime = load(path, threads=threads or 1)
-    shape = example_shape(runtime.inputs[0], runtime.fixed_batch or 1, str(path), image_shape)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    # Zeros are row numbers of any table, and memory does not depend on values.
+    feeds = zero_feeds(runtime.inputs, runtime.fixed_batch or 1, str(path), input_shape)
     if runtime.fixed_batch in (None, 1):
-        call = runtime.one(images[0])
+        call = runtime.one({name: x[0] for name, x in feeds.items()})
         for _ in range(_RUNS):
             call()
     else:
-        runtime.predict(images)
+        runtime.run(feeds)
     return FirstRun(max(_peak() - baseline, 0), baseline)
 
 

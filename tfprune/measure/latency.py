@@ -1,4 +1,4 @@
-"""How long one image takes, measured fairly: in turn, and apart from what would disturb it."""
+"""How long one example takes, measured fairly: in turn, and apart from what would disturb it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 from tfprune.errors import UsageError
 from tfprune.formats import Runtime, file_type, load
 from tfprune.formats.registry import TENSORFLOW
-from tfprune.formats.runtime import limit_threads
+from tfprune.formats.runtime import Example, limit_threads
 from tfprune.formats.sandbox import shared
 
 # The net before has filled the caches. After three calls a net has its own speed: timed at once, a
@@ -40,14 +40,14 @@ T = TypeVar("T")
 
 def latency(
     runtimes: Mapping[str, Runtime],
-    image: np.ndarray,
+    example: Example,
     *,
     rounds: int = 200,
     warmup: int = 10,
     seconds_budget: float = 30.0,
     clock: Clock = time.perf_counter_ns,
 ) -> pd.DataFrame:
-    """Times single-image inference of several models in this process, alternating between them.
+    """Times inference of one example by several models in this process, alternating between them.
 
     A machine's speed drifts within minutes. So the models take turns of ten calls, in an order
     that rotates, and drift falls on all of them alike. A turn begins with three calls that are not
@@ -60,7 +60,8 @@ def latency(
     Args:
         runtimes: Models by the name of their row, from `load`. TFLite models run on the threads
             given there (one by default).
-        image: One image, pixels 0..255, shape `(h, w, c)`.
+        example: What the models take, without the batch: an image of pixels 0..255, shape
+            `(h, w, c)`, say; for several inputs arrays by the names of the inputs.
         rounds: Timed calls of each model, at least 1.
         warmup: Untimed calls of each model before all others.
         seconds_budget: After this time no further turns begin; one call of each is always timed.
@@ -73,7 +74,7 @@ def latency(
 
     Raises:
         UsageError: There is no model, some but not all run in TensorFlow, a number is out of
-            range, or the image does not fit.
+            range, or the example does not fit.
     """
     _check(runtimes, rounds, warmup, seconds_budget)
     if len({each.library == TENSORFLOW for each in runtimes.values()}) > 1:
@@ -81,7 +82,7 @@ def latency(
             f"{' and '.join(runtimes)} would be timed beside TensorFlow, which makes the others "
             "several times slower: use time_files, or time them apart"
         )
-    times = timed_calls(runtimes, image, rounds, warmup, seconds_budget, clock)
+    times = timed_calls(runtimes, example, rounds, warmup, seconds_budget, clock)
     return _table(
         {name: {**_described(each), **_spread(times[name])} for name, each in runtimes.items()}
     )
@@ -89,7 +90,7 @@ def latency(
 
 def time_files(
     files: Mapping[str, Path],
-    image: np.ndarray,
+    example: Example,
     *,
     threads: int | None = None,
     rounds: int = 200,
@@ -97,7 +98,7 @@ def time_files(
     seconds_budget: float = 30.0,
     modules: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Times single-image inference of files of any format, each library in a process of its own.
+    """Times one example's inference by files of any format, each library in its own process.
 
     Files of one library take turns with each other, as in `latency`. TensorFlow (`.keras`,
     SavedModel), LiteRT (`.tflite`, `.cc`) and ONNX Runtime run in processes of their own, which
@@ -111,7 +112,7 @@ def time_files(
 
     Args:
         files: Files that `load` takes, by the name of their row.
-        image: One image, pixels 0..255, shape `(h, w, c)`.
+        example: See `latency`.
         threads: Threads of one call; None for 1 of TFLite and ONNX, and TensorFlow's own choice.
         rounds: Timed calls of each file, at least 1.
         warmup: Untimed calls of each file before all others.
@@ -122,7 +123,7 @@ def time_files(
         As `latency`.
 
     Raises:
-        UsageError: There is no file, its kind is unknown, a number is out of range, or the image
+        UsageError: There is no file, its kind is unknown, a number is out of range, or the example
             does not fit.
         TfpruneError: A file is damaged, or crashes its runtime.
     """
@@ -154,7 +155,7 @@ def time_files(
             calls = rounds * (part + 1) // parts - rounds * part // parts
             budget = seconds_budget / parts / len(libraries)
             for library in libraries:
-                timing = ask(library, _timed, image, calls, warmup, budget)
+                timing = ask(library, _timed, example, calls, warmup, budget)
                 found = boxes[library].answer(timing, said[library], patience)
                 for name, taken in found.items():
                     times[name].append(taken)
@@ -165,14 +166,14 @@ def time_files(
 
 def timed_calls(
     runtimes: Mapping[str, Runtime],
-    image: np.ndarray,
+    example: Example,
     rounds: int,
     warmup: int,
     seconds_budget: float,
     clock: Clock = time.perf_counter_ns,
 ) -> dict[str, np.ndarray]:
     """The milliseconds of each call, float64 (calls,), by the model's name; see `latency`."""
-    calls = {name: runtime.one(image) for name, runtime in runtimes.items()}
+    calls = {name: runtime.one(example) for name, runtime in runtimes.items()}
     names = list(calls)
 
     def timed(name: str) -> int:
@@ -257,7 +258,7 @@ def _timed(
     files: Mapping[str, Path],
     threads: int | None,
     modules: Sequence[str],
-    image: np.ndarray,
+    example: Example,
     rounds: int,
     warmup: int,
     seconds_budget: float,
@@ -265,7 +266,7 @@ def _timed(
     # The process that opened them may have left: the others took long.
     if list(_opened) != list(files):
         _open(files, threads, modules)
-    return timed_calls(_opened, image, rounds, warmup, seconds_budget)
+    return timed_calls(_opened, example, rounds, warmup, seconds_budget)
 
 
 def _close(*_arguments: object) -> None:

@@ -231,11 +231,17 @@ def compile_like(model: keras.Model, twin: keras.Model) -> None:
         ```
     """
     if model.compiled:
-        twin.compile(**keras.tree.map_structure(_fresh_copy, model._compile_config.config))
+        twin.compile(**keras.tree.map_structure(fresh_copy, model._compile_config.config))
 
 
-def _fresh_copy(value: Any) -> Any:
-    """A new optimizer or metric from the config of another one; any other value as it is."""
+def fresh_copy(value: Any) -> Any:
+    """A new optimizer or metric from the config of another one; any other value as it is.
+
+    Example:
+        ```python
+        fresh_copy(keras.metrics.MeanAbsoluteError("mae")).name  # "mae"
+        ```
+    """
     if not isinstance(value, keras.Optimizer | keras.Metric):
         return value
     known: dict[str, Any] = {}

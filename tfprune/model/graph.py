@@ -11,7 +11,27 @@ from typing import Any
 import keras
 
 from tfprune.errors import UsageError
-from tfprune.model.activations import is_activation
+from tfprune.model.activations import is_activation, is_pointwise, mixes_channels
+
+# Layers and operations after which softmaxes and sigmoids are still probabilities.
+_PASSING = frozenset(
+    {
+        "Average",
+        "Cast",
+        "Cropping1D",
+        "Cropping2D",
+        "Dropout",
+        "ExpandDims",
+        "Flatten",
+        "Identity",
+        "Permute",
+        "Reshape",
+        "Squeeze",
+        "Transpose",
+        "UpSampling1D",
+        "UpSampling2D",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -195,6 +215,44 @@ def ends_in_softmax(model: keras.Model) -> bool:
     return type(last).__name__ == "Softmax" or is_activation(
         getattr(last, "activation", None), "softmax"
     )
+
+
+def output_activation(tensor: Any) -> str | None:
+    """What the numbers of a model's output are, as far as its last operation tells.
+
+    Example:
+        ```python
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
+        output_activation(model.outputs[0])  # "sigmoid"
+        ```
+
+    Args:
+        tensor: one of a model's `outputs`.
+
+    Returns:
+        "softmax" or "sigmoid" for probabilities; "none" for numbers of any range, such as logits;
+        None where the last operation is neither Keras' nor TensorFlow's.
+    """
+    operation, _, place = tensor._keras_history
+    if isinstance(operation, keras.Model):
+        followed = getattr(operation, "outputs", None) and not overrides(type(operation), "call")
+        return output_activation(operation.outputs[place]) if followed else None
+    if isinstance(operation, keras.layers.TimeDistributed):
+        operation = operation.layer
+    name = type(operation).__name__
+    linear = name == "Activation" and is_activation(operation.activation, "linear")
+    if (linear or name in _PASSING) and len(operation._inbound_nodes) == 1:
+        found = {output_activation(each) for each in keras.tree.flatten(operation.input)}
+        return found.pop() if len(found) == 1 else "none"
+    activation = getattr(operation, "activation", None)
+    for known in ("softmax", "sigmoid"):
+        if known in (name.lower(), type(activation).__name__.lower()):
+            return known
+        if is_activation(activation, known):
+            return known
+    if activation is None:
+        return "none" if type(operation).__module__.startswith("keras.") else None
+    return "none" if is_pointwise(activation) or mixes_channels(activation) else None
 
 
 def finalize_states(model: keras.Model) -> None:

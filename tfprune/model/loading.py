@@ -1,35 +1,38 @@
-"""Loads Keras models from `.keras` and legacy `.h5` files, written by Keras 3 or Keras 2."""
+"""Loads Keras models: from `.keras` and legacy `.h5` files, from functions, and from the zoo."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
-import importlib.util
 import json
 import os
+import random
 import shutil
-import sys
 import tempfile
+import weakref
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import h5py
 import keras
+import numpy as np
+from keras.src.backend.common import global_state
 
+from tfprune import functions, zoo
 from tfprune.archives import HDF5, check_archive
 from tfprune.errors import TfpruneError, UsageError, one_line
-from tfprune.files import existing
+from tfprune.files import existing, existing_file
+from tfprune.functions import IMPORTS, FileFunction, import_module
 from tfprune.model import graph, keras2
-
-IMPORTS = "TFPRUNE_IMPORT"
-"""The environment variable that lists modules to import before a model is loaded, in this process
-and in every process that it starts. It is separated like `PATH`."""
+from tfprune.model.input_shape import fix_input_shape
+from tfprune.model.reference import InputShape, ModelReference, find_model
 
 _ZIP = b"PK"
+# Arguments of `zoo.build` that are not options of a net.
+_TOLD_BY_DATA = ("input_shape", "classes", "mean", "std", "seed")
 # The first bytes of a file, which identify its type.
 _HEAD = 512
 _CONVERT = (
@@ -38,33 +41,69 @@ _CONVERT = (
 )
 
 
-def load(path: str | os.PathLike[str], *, imports: Sequence[str] = ()) -> keras.Model:
-    """Loads a Keras model from a file, without its optimizer.
+def load(
+    model: str | os.PathLike[str],
+    *,
+    options: Mapping[str, Any] | None = None,
+    input_shape: InputShape | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    imports: Sequence[str] = (),
+) -> keras.Model:
+    """Loads or builds a Keras model, whatever names it; all commands and pipelines do this.
 
     Example:
         ```python
         model = tfprune.load("net.keras")
         model = tfprune.load("net.h5", imports=["my_layers.py"])  # with custom layers
+        model = tfprune.load("my_model.py:build", options={"width": 8})
+        model = tfprune.load("vgg", input_shape=(32, 32, 3), options={"classes": 10})
         ```
 
     A model of Keras 2 becomes a model of Keras 3; settings that Keras 3 does not have are dropped
-    if they have no effect. Code in the file, such as that of a Lambda layer, is not run.
+    if they have no effect. Code in a file of a model, such as that of a Lambda layer, is not run;
+    the Python file of a function is.
 
     Args:
-        path: a `.keras` or `.h5` file that holds a whole model.
+        model: a `.keras` or `.h5` file that holds a whole model; `FILE.py:FUNCTION`, a function
+            that returns a Keras model; or the name of a net of `tfprune.zoo` or of
+            `keras.applications`, in upper or lower case.
+        options: the arguments of the function, or the options of the net.
+        input_shape: the shape of one example, without the batch, or those of several inputs by
+            their names. A function or a net that has an argument `input_shape` gets it. What the
+            model then leaves open gets these sizes: see `fix_input_shape`.
+        defaults: what data tell, such as `input_shape`, `classes`, `mean`, `std` and `seed`. A
+            function or a net that has such an argument gets it, unless `options` gives it.
         imports: modules, or paths of Python files, with the custom layers of the model; see
             `import_layers`. The modules in the environment variable TFPRUNE_IMPORT are imported
             too.
 
     Returns:
-        The model, not compiled.
+        The model. One from a file or of the zoo is not compiled. One of a function is as the
+        function returns it; its layers have the names of a new process, and weights whose
+        initializers have no seed depend on `seed` alone, 0 if `defaults` has none.
 
     Raises:
-        UsageError: the file is of another type, or needs a class or a function that is not
-            imported, or something that only Keras 2 has.
-        TfpruneError: the file is missing, is damaged, or would become too large when unpacked.
+        UsageError: the name or an option is unknown, an argument is missing, or the shape does not
+            fit; the file is of another type, or needs a class or a function that is not imported,
+            or something that only Keras 2 has; the function returns no model.
+        TfpruneError: the file is missing, is damaged, or would become too large when unpacked; the
+            function raises an error; pretrained weights cannot be fetched.
     """
     import_layers(*_modules_to_import(), *imports)
+    reference = find_model(model, options)
+    known = dict(defaults or {})
+    if input_shape is not None:
+        known["input_shape"] = input_shape
+    if reference.path is not None:
+        loaded = _load_file(reference.path)
+    elif reference.function is not None:
+        loaded = _call(reference.function, reference.options, known)
+    else:
+        loaded = _build(reference, known)
+    return loaded if input_shape is None else fix_input_shape(loaded, input_shape)
+
+
+def _load_file(path: Path) -> keras.Model:
     path = existing(path)
     check_size(path)
     if _head(path).startswith(_ZIP):
@@ -115,35 +154,8 @@ def import_layers(*modules: str) -> None:
         UsageError: one cannot be imported.
     """
     for name in modules:
-        try:
-            module = _import_module(name)
-        # A user's module may raise anything, and a script may exit.
-        except (Exception, SystemExit) as error:
-            raise UsageError(
-                f"{name} cannot be imported ({type(error).__name__}: {one_line(error)}): give a "
-                "Python file, or a module that Python finds"
-            ) from error
-        for key, value in _named_objects(module).items():
+        for key, value in _named_objects(import_module(name)).items():
             keras.saving.get_custom_objects().setdefault(key, value)
-
-
-def importable(module: str) -> str:
-    """The argument with which `import_layers` imports a module in another Python process.
-
-    Example:
-        ```python
-        import_layers("src/my_layers.py")
-        importable("my_layers")  # "/home/me/src/my_layers.py"
-        importable("json")  # "json"
-        ```
-
-    Args:
-        module: the name of an imported module.
-
-    Returns:
-        The path if `import_layers` imported a file, else the name itself.
-    """
-    return _files().get(module, module)
 
 
 def check_size(path: Path) -> None:
@@ -168,52 +180,87 @@ def check_size(path: Path) -> None:
     check_archive(path)
 
 
+# -- functions and nets -------------------------------------------------------------------------
+
+
+def _call(
+    function: FileFunction, options: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> keras.Model:
+    """The model that a user's function returns."""
+    # A file of this model may need the layers that the function's file defines.
+    import_layers(str(existing_file(function.file)))
+    with _as_in_a_new_process(int(defaults.get("seed", 0))):
+        model = functions.call(function, options, defaults)
+    if not isinstance(model, keras.Model):
+        kind = type(model)
+        raise UsageError(
+            f"{function} returns {'nothing' if model is None else _kind(kind)}: let it return a "
+            "Keras model"
+        )
+    if model in _returned:
+        raise UsageError(
+            f"{function} returns the same model again, which may have been trained by now: build "
+            "the model inside the function"
+        )
+    _returned.add(model)
+    shape = defaults.get("input_shape")
+    if isinstance(model, keras.Sequential) and not model.built and isinstance(shape, tuple | list):
+        model.build((None, *shape))
+    return model
+
+
+_returned: weakref.WeakSet[keras.Model] = weakref.WeakSet()
+
+
+def _kind(kind: type) -> str:
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return f"a {name}"
+
+
+def _build(reference: ModelReference, defaults: Mapping[str, Any]) -> keras.Model:
+    """A net of the zoo."""
+    taken = {name: value for name, value in defaults.items() if name in _TOLD_BY_DATA}
+    arguments = {**taken, **reference.options}
+    missing = {
+        "input_shape": "the shape of an image, --input-shape 32x32x3 or input_shape=(32, 32, 3)",
+        "classes": "the number of logits, --option classes=10 or options={'classes': 10}",
+    }
+    for name, advice in missing.items():
+        if not arguments.get(name):
+            raise UsageError(f"{reference.name} needs {name}: give data, or {advice}")
+    shape = arguments["input_shape"]
+    if isinstance(shape, Mapping):
+        if len(shape) != 1:
+            raise UsageError(f"{reference.name} has one input: give one input_shape")
+        (shape,) = shape.values()
+    return zoo.build(reference.name, **{**arguments, "input_shape": tuple(shape)})
+
+
+@contextlib.contextmanager
+def _as_in_a_new_process(seed: int) -> Iterator[None]:
+    """Lets layers have the names, and random weights the values, that they have in a new process.
+
+    Keras numbers layers without a name over all models of a process, and initializers without a
+    seed draw one from Python's generator.
+    """
+    names = global_state.get_global_attribute("object_name_uids")
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - users call it.
+    global_state.set_global_attribute("object_name_uids", defaultdict(int))
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", names)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
 # -- imports ------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _files() -> dict[str, str]:
-    """The paths of imported files, by module name."""
-    return {}
 
 
 def _modules_to_import() -> list[str]:
     return [name for name in os.environ.get(IMPORTS, "").split(os.pathsep) if name]
-
-
-def _import_module(name: str) -> ModuleType:
-    if not (name.endswith(".py") or os.sep in name):
-        return importlib.import_module(name)
-    path = Path(name).resolve()
-    module = path.stem
-    if _files().get(module) == str(path):
-        return sys.modules[module]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file")
-    known = sys.modules.get(module)
-    other = importlib.util.find_spec(module) if known is None else known.__spec__
-    if other is not None or known is not None:
-        if other is not None and other.origin and Path(other.origin).resolve() == path:
-            _files()[module] = str(path)
-            return importlib.import_module(module)
-        raise ImportError(f"there is another module called {module}: rename the file")
-    specification = importlib.util.spec_from_file_location(module, path)
-    if specification is None or specification.loader is None:
-        raise ImportError("it is not a Python file")
-    loaded = importlib.util.module_from_spec(specification)
-    sys.modules[module] = loaded
-    try:
-        # As in a script, the file may import its neighbours. Afterwards they are off the path.
-        sys.path.append(str(path.parent))
-        try:
-            specification.loader.exec_module(loaded)
-        finally:
-            sys.path.remove(str(path.parent))
-    except BaseException:
-        del sys.modules[module]
-        raise
-    _files()[module] = str(path)
-    return loaded
 
 
 def _named_objects(module: ModuleType) -> dict[str, Any]:

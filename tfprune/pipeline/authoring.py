@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tfprune import zoo
 from tfprune.errors import UsageError
-from tfprune.files import MODEL_FILES, write_text
+from tfprune.files import write_text
+from tfprune.model.reference import find_model
 from tfprune.pipeline.inputs import check_data
 from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import KINDS
@@ -24,7 +24,7 @@ name = "{data}"     # of tensorflow-datasets, or digits, which is built in
 validation = 0.1    # share held out of the train split; all choices look at it alone
 
 [model]
-name = "{model}"    # of the zoo, of keras.applications, or a .keras file
+name = "{model}"    # of the zoo, of keras.applications, a .keras file, or FILE.py:FUNCTION
 
 # What all steps that train have in common; a step's own keys win.
 [training]
@@ -92,11 +92,10 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
         raise UsageError(f"{file} does not end in .toml: name the file {file.stem}.toml")
     if file.exists():
         raise UsageError(f"{file} exists already: choose another name, or delete it first")
-    if not model.endswith(MODEL_FILES):
-        zoo.check(model, {})
+    find_model(model)
     check_data(DataSpec(name=data))
     spec = ModelSpec(name=model)
-    rate = 0.02 if spec.trained else 0.05
+    rate = 0.02 if spec.reference.pretrained else 0.05
     text = _TEMPLATE.format(
         data=DataSpec(name=data).name,
         model=spec.name,

@@ -21,11 +21,13 @@ from tfprune.files import RECORD, write_text
 from tfprune.formats import load
 from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
+from tfprune.model.loading import import_layers
 from tfprune.model.loading import load as load_model
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Probe
+from tfprune.pipeline.inputs import load_data
 from tfprune.pipeline.plan import Task
-from tfprune.pipeline.spec import ModelSpec, Pipeline
+from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
 from tfprune.report import render
@@ -40,29 +42,33 @@ _PROBE_VALIDATION_IMAGES = 512
 
 
 def build_model(spec: ModelSpec, dataset: data.Dataset, seed: int) -> keras.Model:
-    """The model that a pipeline starts from.
+    """The model that a pipeline starts from; see `tfprune.load`.
 
     Args:
-        spec: a name of the zoo, whose normalisation is taken from the training images, or a file.
+        spec: a name of the zoo, whose normalisation is taken from the training images, a file, or
+            a function, which may have the arguments `input_shape`, `classes` and `seed`.
         dataset: the images.
         seed: of the initial weights.
 
     Raises:
         UsageError: an option is unknown or impossible.
-        TfpruneError: the file cannot be read, or pretrained weights cannot be fetched.
+        TfpruneError: the file cannot be read, the function fails, or pretrained weights cannot be
+            fetched.
     """
-    if spec.path is not None:
-        return load_model(spec.path)
-    mean, std = data.statistics(dataset.train)
-    return zoo.build(
-        spec.name,
-        dataset.image_shape,
-        len(dataset.classes),
-        mean=mean.tolist(),
-        std=std.tolist(),
-        seed=seed,
-        **spec.options,
-    )
+    told: dict[str, Any] = {
+        "input_shape": dataset.input_shapes,
+        # Where targets are not classes, the net needs the option.
+        **({"classes": len(dataset.classes)} if dataset.classes else {}),
+        "seed": seed,
+    }
+    if spec.name in zoo.NAMES + zoo.APPLICATIONS:
+        mean, std = data.statistics(dataset.train)
+        told |= {
+            "input_shape": dataset.image_shape,
+            "mean": mean.tolist(),
+            "std": std.tolist(),
+        }
+    return load_model(spec.name, options=spec.options, input_shape=spec.input_shape, defaults=told)
 
 
 def usual_size(model: keras.Model | str) -> tuple[int, int] | None:
@@ -80,6 +86,47 @@ def usual_size(model: keras.Model | str) -> tuple[int, int] | None:
     if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:3]:
         return None
     return shapes[0][1], shapes[0][2]
+
+
+def model_with_data(
+    spec: ModelSpec, data_spec: DataSpec | None, data_dir: str | None = None, seed: int = 0
+) -> tuple[keras.Model, data.Dataset | None]:
+    """Loads a model and its data, each as the other asks for it.
+
+    Images that vary in size get the size that the model takes. A net or a function gets the shape
+    and the classes that the data have.
+
+    Args:
+        spec: the model.
+        data_spec: the data; None for none.
+        data_dir: where tensorflow-datasets keeps its sets.
+        seed: of the initial weights, and of the validation examples.
+
+    Raises:
+        UsageError: see `tfprune.load` and `tfprune.data.load`.
+        TfpruneError: likewise.
+    """
+    if spec.reference.path is not None or data_spec is None:
+        model = load_model(
+            spec.name,
+            options=spec.options,
+            input_shape=spec.input_shape,
+            defaults={"seed": seed},
+        )
+        if data_spec is None:
+            return model, None
+        size = usual_size(model)
+        return model, load_data(data_spec, data_dir, seed=seed, usual_size=size)
+    dataset = load_data(data_spec, data_dir, seed=seed, usual_size=_asked_size(spec))
+    return build_model(spec, dataset, seed), dataset
+
+
+def _asked_size(spec: ModelSpec) -> tuple[int, int] | None:
+    """The height and width of the images of a model that is not built yet."""
+    shape = spec.input_shape
+    if shape is not None:
+        return shape[:2] if isinstance(shape, tuple) and len(shape) == 3 else None
+    return None if spec.reference.function is not None else usual_size(spec.name)
 
 
 def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
@@ -111,7 +158,7 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
         model.train_on_batch(images, labels)
         seconds.append(time.perf_counter() - begun)
     some = dataset.validation.sample(_PROBE_VALIDATION_IMAGES)
-    evaluated = evaluate(load(model), some.inputs, some.targets).seconds
+    evaluated = evaluate(load(model), some).seconds
     return Probe(
         statistics.median(seconds[_PROBE_WARMUP_STEPS:]) * steps
         + evaluated * len(dataset.validation) / len(some),
@@ -134,6 +181,12 @@ class Executor:
     directory: Path
     dataset: data.Dataset
     commit: str
+
+    def __post_init__(self) -> None:
+        function = self.pipeline.model.reference.function
+        if function is not None:
+            # The files of finished steps may hold layers that the function's file defines.
+            import_layers(str(function.file))
 
     def do(
         self,
@@ -266,13 +319,12 @@ def _read_model(path: Path) -> keras.Model:
 
 
 def _measured(path: Path, test: data.Split) -> dict[str, Any]:
-    examples = test.sample(len(test))
-    evaluation = evaluate(load(path), examples.inputs, examples.targets)
+    evaluation = evaluate(load(path), test)
     counted = parameters(path)
     return {
-        "accuracy": evaluation.accuracy,
+        "accuracy": evaluation.value,
         "loss": evaluation.loss,
-        "test_images": evaluation.images,
+        "test_images": evaluation.examples,
         "test_seconds": evaluation.seconds,
         "parameters": counted.total,
         "nonzero_parameters": counted.nonzero,

@@ -17,7 +17,7 @@ import numpy as np
 from tfprune.data.sources import Request, find_source
 from tfprune.data.splits import Arrays, leaves
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.files import document_hash, existing_file, write_json
+from tfprune.files import document_hash, write_json
 from tfprune.formats import check_installed
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DataSpec, Pipeline
@@ -48,11 +48,7 @@ def check_requirements(
     for variant in only or pipeline.variants:
         check_installed(pipeline.delivered(variant)[1])
     check_data(pipeline.data, data_dir)
-    if pipeline.model.path is not None:
-        existing_file(pipeline.model.path)
-    weights = pipeline.model.options.get("weights", "random")
-    if weights not in ("imagenet", "random"):
-        existing_file(weights)
+    pipeline.model.reference.check_files()
 
 
 def budget_mistakes(pipeline: Pipeline) -> list[str]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tfprune.files import document_hash, sha256
+from tfprune.files import document_hash
 from tfprune.formats import FORMATS
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
-from tfprune.pipeline.spec import ModelSpec, Pipeline
+from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import finished
 
 # Change whenever a task would give another result for the same specification: the first for all
@@ -97,10 +97,10 @@ def plan(
         The tasks in the order to do them; what variants share comes once.
 
     Raises:
-        TfpruneError: the `.keras` file that the pipeline starts from does not exist.
+        TfpruneError: the file that the pipeline's model is in does not exist.
     """
     tasks: dict[tuple[Path, str], Task] = {}
-    model = _model(pipeline.model)
+    model = pipeline.model.identity()
     for seed in seeds or pipeline.seeds:
         start = document_hash(
             {
@@ -216,12 +216,6 @@ def _latency(directory: Path, seed: int, deliveries: Iterable[Task]) -> Task:
     identity = document_hash({"revision": _LATENCY_REVISION, "timed": timed})
     folder = directory / "latency" / f"seed-{seed}"
     return Task("latency", "latency", "", seed, folder, identity, timed=deliveries)
-
-
-def _model(spec: ModelSpec) -> dict[str, Any]:
-    if spec.path is None:
-        return spec.model_dump(mode="json")
-    return {"sha256": sha256(spec.path)}
 
 
 def _relevant(*packages: str) -> dict[str, str]:

@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 from tfprune import zoo
 from tfprune.data.sources.base import CACHE_MIB, Cache, Unreadable
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.files import MODEL_FILES
+from tfprune.figures import ACCURACY
+from tfprune.model.reference import ModelReference, find_model
 from tfprune.pipeline.expansion import (
     MOST_ROUNDS,
     Chain,
@@ -57,6 +58,9 @@ _SHOWN = 60
 _ALL_FORMATS: tuple[FormatName, ...] = ("keras", "savedmodel", "tflite", "tflite-int8")
 
 
+_Size = Annotated[int, Field(ge=1, le=_LARGEST)]
+
+
 class DataSpec(Table):
     """Which data: a name, a folder, a file, or a function of your own; see `data.load`."""
 
@@ -82,33 +86,42 @@ class DataSpec(Table):
 
 
 class ModelSpec(Table):
-    """Which model: a net of the zoo, one of `keras.applications`, or a `.keras` file."""
+    """Which model: a net of the zoo or of `keras.applications`, a file, or FILE.py:FUNCTION."""
 
-    name: Annotated[str, Field(description="such as vgg, MobileNetV2 or models/net.keras")]
-    options: dict[str, Any] = Field({}, description="of the net, such as width")
+    name: Annotated[
+        str, Field(description="such as vgg, mobilenetv2, models/net.keras or my_model.py:build")
+    ]
+    options: dict[str, Any] = Field({}, description="of the net, such as width, or the function")
+    input_shape: Annotated[
+        tuple[_Size, ...] | dict[str, tuple[_Size, ...]] | None,
+        Field(description="of one example, where the model leaves sizes open"),
+    ] = None
 
-    @property
-    def path(self) -> Path | None:
-        """The file, where the model is one."""
-        return Path(self.name) if self.name.endswith(MODEL_FILES) else None
+    @model_validator(mode="before")
+    @classmethod
+    def _in_its_case(cls, raw: Any) -> Any:
+        name = raw.get("name") if isinstance(raw, dict) else None
+        if isinstance(name, str) and (known := zoo.canonical(name)) is not None:
+            return {**raw, "name": known}
+        return raw
 
     @model_validator(mode="after")
     def _known(self) -> ModelSpec:
-        if self.path is None:
-            try:
-                zoo.check(self.name, self.options)
-            except UsageError as error:
-                raise ValueError(str(error)) from None
-        elif self.options:
-            raise ValueError("a .keras file is what it is: leave options out")
+        try:
+            find_model(self.name, self.options)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property
-    def trained(self) -> bool:
-        """Whether there is something to prune before the first training."""
-        return self.path is not None or (
-            self.name in zoo.APPLICATIONS and self.options.get("weights", "imagenet") != "random"
-        )
+    def reference(self) -> ModelReference:
+        """What the name means."""
+        return find_model(self.name, self.options)
+
+    def identity(self) -> dict[str, Any]:
+        """What the model depends on, for the hash of a result; see `ModelReference.identity`."""
+        shape = self.model_dump(mode="json", include={"input_shape"}, exclude_none=True)
+        return {**self.reference.identity(), **shape}
 
 
 class RoundsSpec(Table):
@@ -223,6 +236,10 @@ class Pipeline(Table):
         a name in the budget is not a mistake.
         """
         if self.budget is not None:
+            try:
+                self.budget.of(ACCURACY)
+            except UsageError as error:
+                raise ValueError(f"budget.{error}") from None
             for said in mistakes(self.budget, dict.fromkeys(self.variants, tuple(FORMATS))):
                 raise ValueError(f"budget: {said}")
         return self
@@ -230,13 +247,13 @@ class Pipeline(Table):
     def _mistake(self, names: list[str]) -> str | None:
         """What is wrong with the order of a chain."""
         chain = [self.steps[name] for name in names]
-        if not self.model.trained and not (chain and chain[0].trains_new):
+        if not self.model.reference.pretrained and not (chain and chain[0].trains_new):
             return "must begin with a step that trains: a new model has nothing to remove"
         for place, step in enumerate(chain):
             if step.delivered_formats is not None and place + 1 < len(chain):
                 return f"goes on after {step.kind}, which must be last: it only says what to export"
             before = list(zip(names[:place], chain[:place], strict=True))
-            if said := step.mistake(names[place], before, self.model.path is not None):
+            if said := step.mistake(names[place], before, self.model.reference.path is not None):
                 return said
         return None
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tfprune.files import write_text
-from tfprune.report.html.comparison import headline_format, image_counts
+from tfprune.report.html.comparison import example_counts, headline_format
 from tfprune.report.html.description import key_values, provenance
 from tfprune.report.html.page import page
 from tfprune.report.run import Delivery, Run, Step, read_run
@@ -55,7 +55,7 @@ def write_report(run: Path) -> Path:
     levels = tickets(read)
     if len(levels):
         write_text(run / "tickets.csv", render(levels, "csv"))
-        write_text(run / "tickets.svg", tickets_file(levels))
+        write_text(run / "tickets.svg", tickets_file(levels, read.figure))
     write_text(run / "report.md", markdown_report(read, table, layers))
     # Last, so that all that it links to is there.
     return write_text(run / "report.html", page(read, table, layers))
@@ -77,7 +77,9 @@ def markdown_report(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
         if variant in firsts
     ]
     missing = [f"- {escape_markdown(line)}" for line in run.notes()]
-    origin = provenance(run)
+    origin, by = provenance(run), run.figure
+    measured = f"{escape_markdown(by.sentence)} ({by.better} is better)"
+    measured += " is that" if by.name == "loss" else " and loss are those"
     sessions = [
         line
         for session in origin["sessions"]
@@ -97,13 +99,13 @@ def markdown_report(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
             f"# {escape_markdown(run.record.get('name') or run.directory.name)}",
             "",
             *(["**Not finished**", "", *missing, ""] if missing else []),
-            "Accuracy and loss are those of each artifact itself on the whole test set, run by "
-            "its own runtime. Latency is the median of one image on one TFLite thread; the "
-            "artifacts of a library are timed in turn. Epochs and seconds an epoch are those of "
-            "the variant's whole chain of steps. TFLite folds BatchNorm into its convolutions, so"
-            " it has fewer parameters." + _accuracy_interval(run, table),
+            f"{measured} of each artifact itself on the whole test set, run by its own runtime. "
+            "Latency is the median of one example on one TFLite thread; the artifacts of a "
+            "library are timed in turn. Epochs and seconds an epoch are those of the variant's "
+            "whole chain of steps. TFLite folds BatchNorm into its convolutions, so it has fewer "
+            "parameters." + _interval(run, table),
             "",
-            render(over_seeds(table), "markdown"),
+            render(over_seeds(table, by), "markdown", by),
             "## Sparsity per layer",
             "",
             render(per_layer(layers), "markdown"),
@@ -123,17 +125,19 @@ def markdown_report(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
     )
 
 
-def _accuracy_interval(run: Run, table: pd.DataFrame) -> str:
+def _interval(run: Run, table: pd.DataFrame) -> str:
+    """How sure the first variant's figure is; nothing of one that is not a share of examples."""
+    by = run.figure
     means = spread(table[is_measured(table)]).means
     form = headline_format(means)
     # The first variant has that format.
     row = means[means["artifact"] == form].iloc[0]
-    images = image_counts(run).get((str(row["variant"]), form))
-    if not images or pd.isna(row["accuracy"]):
+    examples = example_counts(run).get((str(row["variant"]), form))
+    if not by.proportion or not examples or pd.isna(row[by.name]):
         return ""
-    low, high = confidence_interval(row["accuracy"], images)
+    low, high = confidence_interval(row[by.name], examples)
     return (
-        f" With {images:,} test images the accuracy of "
+        f" With {examples:,} test examples the {escape_markdown(by.noun)} of "
         f"{escape_markdown(row['variant'])} as {escape_markdown(form)} has a 95% "
         f"interval from {low:.1%} to {high:.1%}."
     )

@@ -7,12 +7,12 @@ it first.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tfprune.errors import TfpruneError
-from tfprune.figures import compared
+from tfprune.figures import check_name, compared, from_record
 from tfprune.files import read_json
 from tfprune.validation import describe_error
 
@@ -21,6 +21,9 @@ Value = float | None
 Amount = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+
+VALIDATION = "validation_"
+"""In the record of a step that removes, before the name of the figure: its values around that."""
 
 
 class Record(BaseModel):
@@ -49,21 +52,35 @@ class ArtifactRecord(Record):
     sha256: str
     bytes_raw: Amount
     bytes_gzip: Amount
-    accuracy: Share | None
     loss: Value
     parameters: Amount | None
     nonzero_parameters: Amount | None
     test_seconds: Amount | None
+    test_examples: Count | None = None
+    # What records of older versions call it.
     test_images: Count | None = None
 
+
+class FigureRecord(Record):
+    """What a task is compared by: see `tfprune.figures.to_record`."""
+
+    name: str
+    title: str = ""
+    unit: str = ""
+    digits: Annotated[int | None, Field(ge=0, le=12)] = None
+    better: Literal["higher", "lower"]
+    meaning: str = ""
+    proportion: bool = False
+    loss_unit: str = ""
+
     @model_validator(mode="after")
-    def _figures_are_numbers(self) -> ArtifactRecord:
-        for figure in compared():
-            if figure.source in ("artifact", "file"):
-                value = (self.model_extra or {}).get(figure.record_key)
-                if isinstance(value, bool) or not isinstance(value, int | float | None):
-                    raise ValueError(f"{figure.record_key} = {value!r} is not a number")
+    def _is_a_figure(self) -> FigureRecord:
+        check_name(self.name)
         return self
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float | None)
 
 
 class DeliveryRecord(Record):
@@ -74,6 +91,26 @@ class DeliveryRecord(Record):
     steps: list[str]
     macs: Amount | None
     artifacts: Annotated[list[ArtifactRecord], Field(min_length=1)]
+    # Absent in records of older versions, and where it is the accuracy.
+    task: FigureRecord | None = None
+
+    @model_validator(mode="after")
+    def _figures_are_numbers(self) -> DeliveryRecord:
+        by = from_record(None if self.task is None else self.task.model_dump())
+        keys = {row.record_key for row in compared(by) if row.source in ("artifact", "file")}
+        for number, artifact in enumerate(self.artifacts, start=1):
+            values = {**dict(artifact), **(artifact.model_extra or {})}
+            if by.record_key not in values:
+                raise ValueError(f"artifacts#{number}.{by.record_key} is missing")
+            for key in sorted(keys & set(values)):
+                if not _is_number(values[key]):
+                    raise ValueError(f"artifacts#{number}.{key} = {values[key]!r} is not a number")
+            value = values[by.record_key]
+            if by.is_share and value is not None and (value < 0 or value > 1):
+                raise ValueError(
+                    f"artifacts#{number}.{by.record_key} = {value!r} is not a share of 0 to 1"
+                )
+        return self
 
 
 class StepRecord(Record):
@@ -95,6 +132,16 @@ class StepRecord(Record):
         lengths = {name: len(values) for name, values in (self.history or {}).items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"history has columns of different lengths, {lengths}")
+        return self
+
+    @model_validator(mode="after")
+    def _validations_are_numbers(self) -> StepRecord:
+        """What other figures than the accuracy were before and after a removal."""
+        for key, values in (self.model_extra or {}).items():
+            if not key.startswith(VALIDATION) or values is None:
+                continue
+            if not isinstance(values, dict) or not all(map(_is_number, values.values())):
+                raise ValueError(f"{key} = {values!r} does not map names to numbers")
         return self
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfprune.errors import TfpruneError
+from tfprune.figures import ACCURACY, Figure, from_record
 from tfprune.files import RECORD
 from tfprune.pipeline.steps import is_empty, read_step
 from tfprune.report.records import (
@@ -34,7 +36,7 @@ class Step:
         record: step, specification, seed, before, seconds, commit, macs,
             parameters, nonzero_parameters; a step that trains adds epochs, seconds_per_epoch and
             history (lists, one entry an epoch), one that removes channels adds removed,
-            dead_units, inexact and validation_accuracy.
+            dead_units, inexact and validation_FIGURE, such as validation_accuracy.
     """
 
     folder: Path
@@ -65,8 +67,9 @@ class Delivery:
 
     Attributes:
         folder: where its artifacts lie, `RUN/VARIANT/seed-N`.
-        record: variant, seed, steps (names of folders), macs, and artifacts: a list of what each
-            file is and what was measured on it.
+        record: variant, seed, steps (names of folders), macs, artifacts: a list of what each
+            file is and what was measured on it, and task: the figure that it is compared by
+            (`tfprune.figures.to_record`), where that is not the accuracy.
         steps: the chain that made it, in order.
     """
 
@@ -83,6 +86,11 @@ class Delivery:
     def seed(self) -> int:
         """The seed."""
         return int(self.record["seed"])
+
+    @property
+    def figure(self) -> Figure:
+        """What it is compared by."""
+        return from_record(self.record.get("task"))
 
 
 @dataclass(frozen=True)
@@ -111,12 +119,20 @@ class Run:
             seeds, begun, and ended, None where it goes on or was killed.
         deliveries: what is finished, in the order of the pipeline's variants, then of seeds.
         latency: the timing of each artifact, by its path relative to `directory`.
+        apart: what was measured by another figure than the first of `deliveries`, and cannot stand
+            beside it.
     """
 
     directory: Path
     record: dict[str, Any]
     deliveries: tuple[Delivery, ...]
     latency: dict[str, dict[str, Any]]
+    apart: tuple[Delivery, ...] = ()
+
+    @property
+    def figure(self) -> Figure:
+        """What its deliveries are compared by: the figure of the task."""
+        return self.deliveries[0].figure if self.deliveries else ACCURACY
 
     def latency_of(
         self, delivery: Delivery, artifact: Mapping[str, Any]
@@ -173,6 +189,11 @@ class Run:
         ]
         if len(by_variant) > _NOTED:
             lines.append(f"{name}: {len(by_variant) - _NOTED} more variants are missing")
+        lines += [
+            f"{name}: {variant} was measured by {figure.description}, and not by "
+            f"{self.figure.description}: it is left out"
+            for variant, figure in {each.variant: each.figure for each in self.apart}.items()
+        ]
         if self.untimed:
             lines.append(
                 f"{name}: latency is missing for {_seeds(self.untimed)}: "
@@ -266,18 +287,22 @@ def read_run(directory: Path) -> Run:
             steps[name] = Step(folder, read_record(folder / RECORD, StepRecord))
         return steps[name]
 
+    read = [
+        Delivery(folder, delivered, tuple(step(name) for name in delivered["steps"]))
+        for folder, delivered in found
+    ]
+    # Figures of two kinds in one column would be compared with one another.
+    alike = [each.figure.is_same(read[0].figure) for each in read]
     return Run(
         directory,
         record,
-        tuple(
-            Delivery(folder, delivered, tuple(step(name) for name in delivered["steps"]))
-            for folder, delivered in found
-        ),
+        tuple(itertools.compress(read, alike)),
         {
             row["runtime"]: row
             for path in sorted(directory.glob(f"{LATENCY}/seed-*/{RECORD}"))
             for row in read_record(path, LatencyRecord)["latency"]
         },
+        tuple(each for each, same in zip(read, alike, strict=True) if not same),
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tfprune import figures
 from tfprune.errors import TfpruneError
+from tfprune.figures import ACCURACY, Figure
 from tfprune.files import sha256
 from tfprune.report.run import Delivery, Run
 from tfprune.report.text import with_units
@@ -33,8 +34,8 @@ def comparison(run: Run) -> pd.DataFrame:
 
     Returns:
         One row an artifact of a variant and seed, with columns run, variant, seed, artifact (the
-        format), and then the figures of `tfprune.figures.compared`, in its order: shares 0 to 1,
-        bytes, milliseconds, nats.
+        format), and then the figures of `tfprune.figures.compared`, in its order and for the
+        figure of the run, which comes first: shares 0 to 1, bytes, milliseconds.
 
     Raises:
         TfpruneError: an artifact is missing or was changed after it was measured.
@@ -74,7 +75,9 @@ def artifact_figures(run: Run, delivery: Delivery, artifact: Mapping[str, Any]) 
         "latency": run.latency_of(delivery, artifact) or {},
         "training": _training(delivery),
     }
-    return {row.name: records[row.source].get(row.record_key) for row in figures.compared()}
+    return {
+        row.name: records[row.source].get(row.record_key) for row in figures.compared(run.figure)
+    }
 
 
 def _training(delivery: Delivery) -> dict[str, float | None]:
@@ -90,8 +93,8 @@ def planned(run: Run) -> pd.DataFrame:
     """The comparison of all that a run's pipeline plans, finished or not.
 
     Example:
-        >>> table = planned(read_run(Path("saved_models/digits")))
-        >>> print(render(over_seeds(table)))
+        >>> run = read_run(Path("saved_models/digits"))
+        >>> print(render(over_seeds(planned(run), run.figure), by=run.figure))
 
     Args:
         run: what `read_run` read.
@@ -127,8 +130,17 @@ def is_measured(table: pd.DataFrame) -> pd.Series:
     return table.drop(columns=list(NAMES), errors="ignore").notna().any(axis=1)
 
 
-def confidence_interval(accuracy: float, images: int) -> tuple[float, float]:
-    """The 95% confidence interval of an accuracy, after Wilson (1927).
+def example_count(artifact: Mapping[str, Any]) -> int | None:
+    """How many test examples an artifact was measured on; None where its record does not say.
+
+    Args:
+        artifact: an entry of a delivery's artifacts; older ones call them images.
+    """
+    return artifact.get("test_examples") or artifact.get("test_images")
+
+
+def confidence_interval(share: float, examples: int) -> tuple[float, float]:
+    """The 95% confidence interval of a proportion, such as an accuracy, after Wilson (1927).
 
     Example:
         >>> low, high = confidence_interval(0.95, 200)
@@ -136,18 +148,18 @@ def confidence_interval(accuracy: float, images: int) -> tuple[float, float]:
         (0.91, 0.973)
 
     Args:
-        accuracy: share of the test images that were classified correctly.
-        images: how many test images there were.
+        share: of the test examples, those that are right, or those that are wrong.
+        examples: how many test examples there were.
 
     Returns:
         Its lower and its upper end, within 0 and 1; it holds near 0 and 1 too. NaN for NaN.
     """
-    if math.isnan(accuracy):
+    if math.isnan(share):
         return math.nan, math.nan
     # Imported late: tables are printed without it.
     from scipy.stats import binomtest
 
-    interval = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+    interval = binomtest(round(share * examples), examples).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -187,14 +199,15 @@ def spread(table: pd.DataFrame) -> Spread:
     )
 
 
-def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+def over_seeds(table: pd.DataFrame, by: Figure = ACCURACY) -> pd.DataFrame:
     """One row a variant and artifact: the mean over its seeds.
 
     Example:
-        >>> print(render(over_seeds(planned(run)), "markdown"))
+        >>> print(render(over_seeds(planned(run), run.figure), "markdown", run.figure))
 
     Args:
         table: what `comparison` returned.
+        by: what its rows are compared by, such as `Run.figure`.
 
     Returns:
         The same columns without `seed`; with several seeds a column `seeds` counts them, and
@@ -205,7 +218,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     summary = spread(table)
     shown = summary.means.copy()
     for column in shown.columns.drop(_GROUP):
-        row = figures.figure(str(column))
+        row = figures.figure(str(column), by)
         texts = [
             row.text(mean, deviation)
             for mean, deviation in zip(shown[column], summary.deviations[column], strict=True)
@@ -216,7 +229,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
         counts = zip(summary.seeds, summary.planned, strict=True)
         shown.insert(3, "seeds", [f"{seeds} of {planned}" for seeds, planned in counts])
         first = shown.columns[4]
-        shown[first] = with_units(shown[[first]]).iloc[:, 0].mask(summary.seeds == 0, "missing")
+        shown[first] = with_units(shown[[first]], by).iloc[:, 0].mask(summary.seeds == 0, "missing")
     elif (summary.seeds > 1).any():
         shown.insert(3, "seeds", summary.seeds)
     return shown.drop(columns="run") if shown["run"].nunique() == 1 else shown

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfprune import figures
+from tfprune.figures import ACCURACY, Figure, by_name
 
 # What Markdown and the HTML in it give a meaning.
 _MARKDOWN = re.compile(r"([\\|*_<>&~`\[\]])")
@@ -65,9 +66,14 @@ def spreadsheet_cell(text: str) -> str:
     return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
-def with_units(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with the headings of its figures, its numbers as text with their units."""
-    shown, rows = table.copy().astype(object), figures.by_name()
+def with_units(table: pd.DataFrame, by: Figure = ACCURACY) -> pd.DataFrame:
+    """A table with the headings of its figures, its numbers as text with their units.
+
+    Args:
+        table: any columns.
+        by: what its rows are compared by.
+    """
+    shown, rows = table.copy().astype(object), by_name(by)
     for column in shown.columns.intersection(list(rows)):
         shown[column] = [
             "" if pd.isna(value) else value if isinstance(value, str) else rows[column].text(value)
@@ -76,8 +82,7 @@ def with_units(table: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns={name: row.column_heading for name, row in rows.items()})
 
 
-def _terminal(table: pd.DataFrame) -> str:
-    shown = with_units(table)
+def _terminal(shown: pd.DataFrame) -> str:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in shown.columns:
         grid.add_column(
@@ -95,8 +100,7 @@ def _terminal(table: pd.DataFrame) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    shown = with_units(table)
+def _markdown(shown: pd.DataFrame) -> str:
     align = ["left" if column in _NAMES else "right" for column in shown.columns]
     shown = shown.rename(columns=lambda name: escape_markdown(str(name)))
     shown = shown.map(lambda value: escape_markdown(value) if isinstance(value, str) else value)
@@ -110,7 +114,17 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _json(table: pd.DataFrame) -> str:
-    return json.dumps(json.loads(table.to_json(orient="records")), indent=2) + "\n"
+    # Not `to_json`, which keeps ten digits.
+    rows = [
+        {key: None if _is_no_number(value) else value for key, value in row.items()}
+        for row in table.astype(object).to_dict("records")
+    ]
+    return json.dumps(rows, indent=2, allow_nan=False) + "\n"
+
+
+def _is_no_number(value: object) -> bool:
+    """Whether JSON has no word for a value: it is missing, or infinite."""
+    return bool(pd.isna(value)) or (isinstance(value, float) and math.isinf(value))
 
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
@@ -119,9 +133,11 @@ FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
     "csv": _csv,
     "json": _json,
 }
+# Those for people, who want headings and units.
+_READ = ("table", "markdown")
 
 
-def render(table: pd.DataFrame, form: str = "table") -> str:
+def render(table: pd.DataFrame, form: str = "table", by: Figure = ACCURACY) -> str:
     """A table as text.
 
     Example:
@@ -133,8 +149,9 @@ def render(table: pd.DataFrame, form: str = "table") -> str:
         table: what to show.
         form: a name in `FORMATS`. `table` and `markdown` round and add units; `csv` and `json`
             keep every digit.
+        by: what the rows of the table are compared by, such as `Run.figure`.
 
     Returns:
         The text, with a newline at its end.
     """
-    return FORMATS[form](table)
+    return FORMATS[form](with_units(table, by) if form in _READ else table)

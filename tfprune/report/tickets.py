@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tfprune import figures
-from tfprune.figures import Figure
+from tfprune.figures import ACCURACY, Figure
 from tfprune.report.html.svg import (
     SERIES,
     canvas,
@@ -25,19 +25,21 @@ from tfprune.report.html.svg import (
     short_name,
     style,
 )
-from tfprune.report.html.tradeoff import HEIGHT, MARKERS, WIDTH, legend_key
+from tfprune.report.html.tradeoff import HEIGHT, MARKERS, WIDTH, legend_key, scale_figure
 from tfprune.report.run import Delivery, Run
 from tfprune.report.tables import layer_sparsity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FIGURES = ("accuracy", "early_stop_epoch", "early_stop_val_accuracy", "val_accuracy")
-_COLUMNS = ("method", "level", "seed", "artifact", "density", *_FIGURES)
-_PLOTTED = (figures.ACCURACY, "early_stop_epoch")
 _TO = "\N{EN DASH}"
 # Of the file of plots: between them, around them, and a line of the legend, in points.
 _GAP, _EDGE, _LINE = 24, 12, 20
+
+
+def _figures(by: Figure) -> tuple[Figure, ...]:
+    """The figures of a level: that of the task, and those of its training."""
+    return (by, *figures.learned(by))
 
 
 def tickets(run: Run) -> pd.DataFrame:
@@ -52,12 +54,13 @@ def tickets(run: Run) -> pd.DataFrame:
     Returns:
         One row a variant that prunes at once, or that such a variant begins with, and a seed, by
         method, then level. Columns are method (the variant's name without its level), level (how
-        often it was pruned; 0 is dense), seed, artifact (the format that accuracy is of), density
-        (share of the delivered model's prunable weights that are not zero), accuracy (of the
-        artifact on the test set), early_stop_epoch (the epoch of the last training with the
-        lowest validation loss, as Frankle & Carbin 2019 measure speed of learning; it was not
-        stopped there), early_stop_val_accuracy (after that epoch) and val_accuracy (at the end
-        of training). NaN where it was not recorded. No rows where nothing prunes at once.
+        often it was pruned; 0 is dense), seed, artifact (the format that is measured), density
+        (share of the delivered model's prunable weights that are not zero), the figure of the
+        run's task, such as accuracy (of the artifact on the test set), early_stop_epoch (the epoch
+        of the last training with the lowest validation loss, as Frankle & Carbin 2019 measure speed
+        of learning; it was not stopped there), early_stop_val_accuracy (after that epoch) and
+        val_accuracy (at the end of training), with the figure's own name in them. NaN where it was
+        not recorded. No rows where nothing prunes at once.
     """
     # What an earlier version of the pipeline left belongs to another lottery.
     known = run.record["pipeline"]["variants"]
@@ -73,21 +76,26 @@ def tickets(run: Run) -> pd.DataFrame:
         if _level(delivery)
         or any(start[: len(delivery.steps)] == tuple(delivery.record["steps"]) for start in starts)
     ]
+    by = run.figure
+    names = [row.name for row in _figures(by)]
+    columns = ["method", "level", "seed", "artifact", "density", *names]
     if not starts:
-        return pd.DataFrame(columns=list(_COLUMNS))
+        return pd.DataFrame(columns=columns)
     densities = _densities(layer_sparsity(run))
     rows = [
         {
             "method": _method_name(delivery.variant, _level(delivery)),
             "level": _level(delivery),
             "seed": delivery.seed,
-            **_accuracy(delivery),
+            **_measured(delivery, by),
             "density": densities[delivery.variant, delivery.seed],
-            **_early_stop(delivery),
+            **_early_stop(delivery, by),
         }
         for delivery in chosen
     ]
-    table = pd.DataFrame(rows, columns=list(_COLUMNS))
+    table = pd.DataFrame(rows, columns=columns)
+    # A figure that no level has is still a column of numbers.
+    table[names] = table[names].apply(pd.to_numeric)
     # Methods stay in the order of the pipeline.
     rank = {method: place for place, method in enumerate(table["method"].unique())}
     return table.sort_values(
@@ -95,41 +103,45 @@ def tickets(run: Run) -> pd.DataFrame:
     )
 
 
-def tickets_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+def tickets_over_seeds(table: pd.DataFrame, by: Figure = ACCURACY) -> pd.DataFrame:
     """One row a method and level.
 
     Example:
-        >>> print(render(tickets_with_units(tickets_over_seeds(tickets(run)))))
+        >>> over = tickets_over_seeds(tickets(run), run.figure)
+        >>> print(render(tickets_with_units(over, run.figure)))
 
     Args:
         table: what `tickets` returned.
+        by: what the run is compared by, such as `Run.figure`.
 
     Returns:
         Columns method, level, seeds (how many), density (their mean) and, for each of accuracy,
-        early_stop_epoch, early_stop_val_accuracy and val_accuracy, its mean, and NAME_min and
-        NAME_max, the lowest and the highest of the seeds.
+        early_stop_epoch, early_stop_val_accuracy and val_accuracy (or those of another `by`), its
+        mean, and NAME_min and NAME_max, the lowest and the highest of the seeds.
     """
     groups = table.groupby(["method", "level"], sort=False)
     parts: dict[str, Any] = {"seeds": groups.size(), "density": groups["density"].mean()}
-    for figure in _FIGURES:
+    for figure in (row.name for row in _figures(by)):
         parts[figure] = groups[figure].mean()
         parts[f"{figure}_min"] = groups[figure].min()
         parts[f"{figure}_max"] = groups[figure].max()
     return pd.DataFrame(parts).reset_index()
 
 
-def tickets_with_units(over: pd.DataFrame) -> pd.DataFrame:
+def tickets_with_units(over: pd.DataFrame, by: Figure = ACCURACY) -> pd.DataFrame:
     """The table of `tickets_over_seeds` as text: a cell a figure, "mean (lowest to highest)".
 
     Example:
-        >>> print(render(tickets_with_units(tickets_over_seeds(tickets(run)))))
+        >>> over = tickets_over_seeds(tickets(run), run.figure)
+        >>> print(render(tickets_with_units(over, run.figure)))
 
     Args:
         over: what `tickets_over_seeds` returned.
+        by: what the run is compared by, such as `Run.figure`.
 
     Returns:
         Text in the columns method, level, density, accuracy, early-stop epoch, "val. accuracy
-        then" and "val. accuracy".
+        then" and "val. accuracy", or the titles of another `by`.
     """
 
     def cell(row: dict[Any, Any], figure: Figure) -> str:
@@ -145,7 +157,7 @@ def tickets_with_units(over: pd.DataFrame) -> pd.DataFrame:
                 "method": str(row["method"]),
                 "level": str(row["level"]),
                 "density": f"{row['density']:.1%}",
-                **{figure.title: cell(row, figure) for figure in map(figures.figure, _FIGURES)},
+                **{figure.title: cell(row, figure) for figure in _figures(by)},
             }
             for row in over.to_dict("records")
         ]
@@ -170,11 +182,11 @@ def _method_name(variant: str, level: int) -> str:
     return re.sub(rf"-{level}(?=-|$)", "", variant, count=1) if level else variant
 
 
-def _accuracy(delivery: Delivery) -> dict[str, Any]:
-    """The accuracy of the Keras artifact, which has the weights as they were trained."""
+def _measured(delivery: Delivery, by: Figure) -> dict[str, Any]:
+    """The figure of the Keras artifact, which has the weights as they were trained."""
     artifacts = {artifact["format"]: artifact for artifact in delivery.record["artifacts"]}
     form = "keras" if "keras" in artifacts else next(iter(artifacts))
-    return {"artifact": form, "accuracy": artifacts[form]["accuracy"]}
+    return {"artifact": form, by.name: artifacts[form][by.record_key]}
 
 
 def _densities(layers: pd.DataFrame) -> dict[Any, float]:
@@ -184,22 +196,22 @@ def _densities(layers: pd.DataFrame) -> dict[Any, float]:
     return (1 - sums["zeros"] / sums["size"]).to_dict()
 
 
-def _early_stop(delivery: Delivery) -> dict[str, float]:
+def _early_stop(delivery: Delivery, by: Figure) -> dict[str, float]:
     """The figures of the last training, from its history."""
     histories = [step.record.get("history") for step in delivery.steps]
     history: dict[str, Any] = next(filter(None, reversed(histories)), {})
     losses = np.asarray(history.get("val_loss", []), float)
-    accuracies = np.asarray(history.get("val_accuracy", []), float)
-    nan = float("nan")
-    learned = {"early_stop_epoch": nan, "early_stop_val_accuracy": nan, "val_accuracy": nan}
-    if len(accuracies):
-        learned["val_accuracy"] = float(accuracies[-1])
+    values = np.asarray(history.get(f"val_{by.name}", []), float)
+    epoch, then, last = (row.name for row in figures.learned(by))
+    learned = dict.fromkeys((epoch, then, last), float("nan"))
+    if len(values):
+        learned[last] = float(values[-1])
     if np.isfinite(losses).any():
         best = int(np.nanargmin(losses))
         epochs = history.get("epoch", range(1, len(losses) + 1))
-        learned["early_stop_epoch"] = float(epochs[best])
-        if len(accuracies) == len(losses):
-            learned["early_stop_val_accuracy"] = float(accuracies[best])
+        learned[epoch] = float(epochs[best])
+        if len(values) == len(losses):
+            learned[then] = float(values[best])
     return learned
 
 
@@ -226,11 +238,12 @@ def legend(over: pd.DataFrame) -> list[tuple[str, str, str]]:
     return [(str(method), *legend_key(place)[:2]) for place, method in enumerate(methods)]
 
 
-def level_plots(over: pd.DataFrame) -> list[LevelPlot]:
-    """Plots the accuracy and the early-stop epoch against density, where any level has them.
+def level_plots(over: pd.DataFrame, by: Figure = ACCURACY) -> list[LevelPlot]:
+    """Plots the compared figure and the early-stop epoch against density, where any level has them.
 
     Args:
         over: what `tickets_over_seeds` returned.
+        by: what the run is compared by.
 
     Returns:
         The plots. A line is a mean over seeds, its band reaches from the lowest to the highest,
@@ -238,9 +251,15 @@ def level_plots(over: pd.DataFrame) -> list[LevelPlot]:
     """
     return [
         LevelPlot(figure, _plot(rows, figure))
-        for figure in map(figures.figure, _PLOTTED)
-        if len(rows := over[over[figure.name].notna() & (over["density"] > 0)])
+        for figure in (by, figures.figure("early_stop_epoch"))
+        if len(rows := over[_drawable(over, figure) & (over["density"] > 0)])
     ]
+
+
+def _drawable(over: pd.DataFrame, figure: Figure) -> pd.Series:
+    """Which rows have a mean, and a range, that is a number."""
+    ends = [figure.name, f"{figure.name}_min", f"{figure.name}_max"]
+    return over[ends].apply(np.isfinite).all(axis=1)
 
 
 def _plot(over: pd.DataFrame, figure: Figure) -> str:
@@ -254,7 +273,7 @@ def _plot(over: pd.DataFrame, figure: Figure) -> str:
             rows = over[(over["method"] == method) & (over["level"] > 0)]
             notes |= _draw_method(axes, rows, figure, place, role)
         axes.text(
-            0, 1.05, figure.title, transform=axes.transAxes, color=colour("muted"), va="bottom"
+            0, 1.05, figure.axis_title, transform=axes.transAxes, color=colour("muted"), va="bottom"
         )
         axes.set_xlabel("density", color=colour("muted"), loc="right")
         return inline(sheet, salt=salt, title=_title(over, figure), notes=notes)
@@ -274,18 +293,11 @@ def _set_scales(axes: Axes, over: pd.DataFrame, figure: Figure) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     low = float(over[f"{figure.name}_min"].min())
     high = float(over[f"{figure.name}_max"].max())
-    axes.yaxis.set_major_locator(
-        MaxNLocator(5, steps=[1, 2, 5, 10], integer=figure.name != "accuracy")
-    )
-    if figure.name == "accuracy":
-        room = max((high - low) * 0.15, 0.004)
-        axes.set_ylim(low - room, high + room)
-        digits = 0 if high - low > 0.03 else 1
-        axes.yaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:.{digits}%}" if value <= 1 + 1e-9 else "")
-        )
-    else:
+    if figure.source == "history":
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
         axes.set_ylim(0, high * 1.15)
+    else:
+        scale_figure(axes, figure, low, high)
     axes.grid(axis="y")
 
 
@@ -337,24 +349,24 @@ def _title(over: pd.DataFrame, figure: Figure) -> str:
         if len(ends) > 1:
             range_text += f" to {figure.text(last[figure.name])} at {last['density']:.1%}"
         parts.append(f"{method} {range_text}")
-    title = figure.title[0].upper() + figure.title[1:]
-    return f"{title} against density. {'; '.join(parts)}."
+    return f"{figure.sentence} against density. {'; '.join(parts)}."
 
 
-def tickets_file(table: pd.DataFrame) -> str:
+def tickets_file(table: pd.DataFrame, by: Figure = ACCURACY) -> str:
     """The plots side by side as an SVG file of their own, light or dark as the reader's system is.
 
     Example:
-        >>> Path("tickets.svg").write_text(tickets_file(tickets(run)))
+        >>> Path("tickets.svg").write_text(tickets_file(tickets(run), run.figure))
 
     Args:
         table: what `tickets` returned; at least one row.
+        by: what the run is compared by, such as `Run.figure`.
 
     Returns:
         A document, the same for the same table.
     """
-    over = tickets_over_seeds(table)
-    plots = level_plots(over)
+    over = tickets_over_seeds(table, by)
+    plots = level_plots(over, by)
     css = resources.files("tfprune.report.html").joinpath("templates/report.css").read_text("utf-8")
     # The page's colours come first in its style sheet.
     colours = css.partition("* {")[0]
@@ -396,11 +408,11 @@ def section(run: Run) -> dict[str, Any] | None:
     table = tickets(run)
     if not len(table):
         return None
-    over = tickets_over_seeds(table)
-    shown = tickets_with_units(over)
+    over = tickets_over_seeds(table, run.figure)
+    shown = tickets_with_units(over, run.figure)
     return {
         "legend": legend(over),
-        "drawn": level_plots(over),
+        "drawn": level_plots(over, run.figure),
         "seeds": int(over["seeds"].max()),
         "dense": bool((over["level"] == 0).any()),
         "columns": list(shown.columns[2:]),

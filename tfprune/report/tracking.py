@@ -25,8 +25,9 @@ def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = Non
 
     Parameters are those of the chain's steps; metrics are the training curves, with the chain's
     epochs end to end as steps, and the compared figures under their names in
-    `tfprune.figures`: "FORMAT/NAME" for those of one artifact, NAME for those of the variant. The
-    folder of the variant is logged as artifacts. What was logged before is not logged again.
+    `tfprune.figures`: "FORMAT/NAME" for those of one artifact, NAME for those of the variant. A tag
+    names the figure of the task, and which way it is better. The folder of the variant is logged
+    as artifacts. What was logged before is not logged again.
 
     Args:
         run: what `read_run` read.
@@ -75,6 +76,8 @@ def _log(client: Any, experiment: str, run: Run, delivery: Delivery) -> str | No
             "tfprune.run": run.directory.name,
             "tfprune.variant": delivery.variant,
             "tfprune.data": run.record.get("data", ""),
+            "tfprune.figure": run.figure.name,
+            "tfprune.better": str(run.figure.better),
             "tfprune.commit": delivery.record.get("commit", "unknown"),
         },
     ).info
@@ -125,7 +128,7 @@ def _curve(delivery: Delivery) -> Iterator[tuple[str, float, int]]:
 
 def _figures(run: Run, delivery: Delivery) -> Iterator[tuple[str, float]]:
     """The compared figures of each artifact, and every other number of its record."""
-    rows = figures.compared()
+    rows = figures.compared(run.figure)
     read = {row.record_key for row in rows if row.source in ("artifact", "file")}
     shared: dict[str, float] = {}
     for artifact in delivery.record["artifacts"]:

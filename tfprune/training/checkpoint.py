@@ -22,12 +22,17 @@ import pandas as pd
 
 from tfprune.errors import TfpruneError
 from tfprune.training.backup import COLUMN, FILE
+from tfprune.training.early_stopping import BestEpoch
 
 _VARIABLE = "variable/"
+_BEST = "best/"
+_BEST_EPOCH = "best_epoch"
 _IDENTITY = "identity"
 
 
-def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
+def restore(
+    model: keras.Model, directory: Path, settings: str, best: BestEpoch | None = None
+) -> pd.DataFrame:
     """Restores a compiled model to the state after the last finished epoch.
 
     Example:
@@ -42,6 +47,7 @@ def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
         model: a compiled model with a built optimizer; changed in place.
         directory: where `EpochLog` saved the training; may be missing or empty.
         settings: a text that identifies the settings of the training; equal for equal trainings.
+        best: the early stopping of the training, if it has one; it continues as well.
 
     Returns:
         One row for each finished epoch; empty if there is nothing to restore.
@@ -65,9 +71,15 @@ def restore(model: keras.Model, directory: Path, settings: str) -> pd.DataFrame:
         )
     for index, variable in enumerate(variables):
         variable.assign(stored[f"{_VARIABLE}{index}"])
-    return pd.DataFrame(
+    history = pd.DataFrame(
         {name.removeprefix(COLUMN): v for name, v in stored.items() if name.startswith(COLUMN)}
     )
+    if best is not None and _BEST_EPOCH in stored:
+        epoch = int(stored[_BEST_EPOCH])
+        figures = history.set_index("epoch")[best.column]
+        weights = [stored[f"{_BEST}{index}"] for index in range(len(model.weights))]
+        best.resume(epoch, float(figures.loc[epoch]), weights)
+    return history
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -87,10 +99,18 @@ class EpochLog(keras.callbacks.Callback):
         history: the rows of earlier epochs, from `restore`.
         directory: where to save; None to save nothing.
         settings: as for `restore`.
+        best: as for `restore`; it comes before the log.
     """
 
-    def __init__(self, history: pd.DataFrame, directory: Path | None, settings: str) -> None:
+    def __init__(
+        self,
+        history: pd.DataFrame,
+        directory: Path | None,
+        settings: str,
+        best: BestEpoch | None = None,
+    ) -> None:
         super().__init__()
+        self._best = best
         self.history = history
         self._directory = directory
         self._settings = settings
@@ -124,6 +144,9 @@ class EpochLog(keras.callbacks.Callback):
         arrays = {_IDENTITY: np.array(_identity(variables, self._settings))}
         for index, variable in enumerate(variables):
             arrays[f"{_VARIABLE}{index}"] = keras.ops.convert_to_numpy(variable)
+        if self._best is not None and self._best.epoch is not None:
+            arrays[_BEST_EPOCH] = np.array(self._best.epoch)
+            arrays |= {f"{_BEST}{index}": w for index, w in enumerate(self._best.weights)}
         for column in self.history:
             arrays[f"{COLUMN}{column}"] = self.history[column].to_numpy()
         try:

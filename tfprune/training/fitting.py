@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import pydantic
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import keras
 
     from tfprune.data import Dataset
+    from tfprune.tasks import Task
     from tfprune.training.distillation import Teacher
 
 # Keras and TensorFlow are imported by the first fit, so that pipelines are checked without them.
@@ -53,6 +54,23 @@ class Training(pydantic.BaseModel):
         augment: any of "crop" and "flip".
         steps_per_execution: steps in one call of the compiled function; reduced to a divisor of the
             steps in an epoch, since Keras would continue into the data of the next epoch.
+        precision: what layers compute a training step in. Under "mixed_bfloat16" and
+            "mixed_float16" it is 16 bits, but float32 in layers that give outputs or scale inputs;
+            the weights and each evaluation are float32, and the trained model is a float32 model.
+            The loss is scaled for "mixed_float16". See `tfprune.training.precision`.
+        clip_norm: the most that the norm of all gradients together may be; a larger one is scaled
+            down to it. It is the argument `global_clipnorm` of Keras' optimizers (Pascanu et al.
+            2013). None does not clip.
+        clip_value: the most that each entry of a gradient may be, up and down. It is the argument
+            `clipvalue` of Keras' optimizers. None does not clip; not together with `clip_norm`.
+        early_stopping: epochs without an improvement on the validation split after which the
+            training stops. The model gets the weights of its best epoch, also if all epochs were
+            trained. Only epochs count at whose end the schedule of a pruning has arrived. None
+            trains all epochs and keeps the last weights.
+        early_stopping_on: what improves: "figure", the compared figure of the task, in its
+            direction; or "loss".
+        distribution: "data-parallel" shares each batch among all GPUs of the machine, with
+            `tf.distribute.MirroredStrategy`; None trains on one device.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -78,9 +96,30 @@ class Training(pydantic.BaseModel):
     steps_per_execution: int = pydantic.Field(
         1, ge=1, description="steps in one call of the compiled function"
     )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = pydantic.Field(
+        "float32", description="what layers compute a step in; weights stay float32"
+    )
+    clip_norm: float | None = pydantic.Field(
+        None, gt=0, description="largest norm of all gradients together (global_clipnorm)"
+    )
+    clip_value: float | None = pydantic.Field(
+        None, gt=0, description="largest entry of a gradient, up and down (clipvalue)"
+    )
+    early_stopping: int | None = pydantic.Field(
+        None,
+        ge=1,
+        description="epochs without a better validation figure after which the training stops; "
+        "the best weights stay",
+    )
+    early_stopping_on: Literal["figure", "loss"] = pydantic.Field(
+        "figure", description="what early stopping looks at: the task's figure, or the loss"
+    )
+    distribution: Literal["data-parallel"] | None = pydantic.Field(
+        None, description="shares each batch among all GPUs"
+    )
 
     @pydantic.model_validator(mode="after")
-    def _warmup_fits(self) -> Training:
+    def _settings_agree(self) -> Training:
         if self.warmup_epochs and self.schedule == "step":
             raise ValueError(
                 'warmup_epochs needs schedule = "cosine" or "constant": "step" has no warm-up'
@@ -88,6 +127,13 @@ class Training(pydantic.BaseModel):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs ({self.warmup_epochs:g}) must be fewer than epochs ({self.epochs})"
+            )
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise ValueError("give clip_norm or clip_value: Keras clips in one way only")
+        if self.early_stopping_on != "figure" and self.early_stopping is None:
+            raise ValueError(
+                f'early_stopping_on = "{self.early_stopping_on}" has no meaning without '
+                "early_stopping, the epochs to wait"
             )
         return self
 
@@ -97,20 +143,36 @@ class Fit:
     """The result of one fit, besides the trained model.
 
     Attributes:
-        history: one row for each epoch: epoch (from 1); accuracy and loss on the train batches
-            during the epoch; val_accuracy and val_loss after it; the figures that callbacks log,
-            such as sparsity; learning_rate at its end; seconds, with validation.
+        history: one row for each epoch, with the columns
+            `epoch`, from 1;
+            `loss`, and each metric of the task by its name, such as `accuracy` or
+            `mean_absolute_error`: on the train batches during the epoch, with augmentation and
+            dropout, and with the teacher in the loss;
+            `val_loss` and `val_` with each metric: on the validation split after the epoch;
+            what callbacks log, such as `sparsity`;
+            `learning_rate`, at the end of the epoch;
+            `seconds`, with validation.
+            A model with several outputs also has columns for each, which Keras names
+            OUTPUT_METRIC and OUTPUT_loss.
         seconds_per_epoch: the median of `seconds`.
+        best_epoch: the epoch whose weights the model has, from 1: the best one if early stopping
+            was asked for and an epoch counted, else the last one.
     """
 
     history: pd.DataFrame
     seconds_per_epoch: float
+    best_epoch: int
 
 
 def compile(
-    model: keras.Model, training: Training, steps_per_epoch: int, *, first_epoch: int = 0
+    model: keras.Model,
+    training: Training,
+    steps_per_epoch: int,
+    *,
+    task: Task | None = None,
+    first_epoch: int = 0,
 ) -> None:
-    """Compiles a model with a new optimizer, the loss and the metric; drops any former state.
+    """Compiles a model with a new optimizer and the losses and metrics of its task.
 
     Example:
         ```python
@@ -118,15 +180,19 @@ def compile(
         ```
 
     Args:
-        model: a classifier with one output, either logits or a softmax; changed in place.
+        model: the model, with any inputs and outputs; changed in place. Any former optimizer state
+            is dropped.
         training: the settings.
         steps_per_epoch: batches in an epoch.
+        task: the losses and metrics; None means those that the model was compiled with, else those
+            of classification.
         first_epoch: the epoch of the schedule at which the optimizer starts, counted from 0.
     """
     import keras
 
-    from tfprune.model.graph import ends_in_softmax
+    from tfprune.tasks import find_task
 
+    task = task or find_task(model)
     per_execution = min(training.steps_per_execution, steps_per_epoch)
     # With another number, Keras would continue into the data of the next epoch.
     while steps_per_epoch % per_execution:
@@ -139,10 +205,12 @@ def compile(
             if weight.name in _NOT_DECAYED or weight.regularizer is not None
         ]
     )
+    if training.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+        # Without metrics, Keras would keep those of a former compilation.
+        **{"metrics": [], **task.compile_arguments()},
         steps_per_execution=per_execution,
         # Measured on CPU: XLA is slower than TensorFlow's own kernels.
         jit_compile=False,
@@ -155,6 +223,7 @@ def fit(
     training: Training,
     *,
     seed: int,
+    task: Task | None = None,
     first_epoch: int = 0,
     teacher: Teacher | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -174,14 +243,17 @@ def fit(
     The same model, data, settings and seed give the same weights on the same CPU.
 
     Args:
-        model: a classifier that maps float32 pixels (n, height, width, channels), 0 to 255, to
-            (n, classes) logits or probabilities. It is compiled anew.
+        model: any functional or built Sequential model. Inputs and targets of the data are bound
+            to its inputs and outputs by name where they are a dict, else by order. It is compiled
+            anew.
         dataset: the data; its test split is not used.
         training: the settings.
         seed: fixes the order of the data and the augmentation, and sets the global random states.
+        task: what the model is trained for; None means the task that it was compiled for, else
+            classification.
         first_epoch: the epoch to begin at, counted from 0. The learning rate and the order of the
             data are those of a training that has finished the epochs before.
-        teacher: a model whose outputs are learnt too; None for the labels alone.
+        teacher: a model whose outputs are learnt too; None for the targets alone.
         callbacks: they run before each epoch is logged and saved. If a training resumes, they start
             anew, with the restored weights and optimizer iterations.
         backup_dir: a directory for this training alone. Each epoch is saved there, and a training
@@ -195,54 +267,111 @@ def fit(
         The history of all epochs, including those before a kill.
 
     Raises:
-        UsageError: the model does not fit the data.
+        UsageError: the model does not fit the data or the task, or there are no devices to share
+            batches among.
         TfpruneError: the loss is not finite, or the backup belongs to another training.
     """
     import keras
 
     from tfprune import data
+    from tfprune.tasks import find_task
+    from tfprune.training.binding import Binding
     from tfprune.training.checkpoint import EpochLog, restore
     from tfprune.training.distillation import distilling
+    from tfprune.training.distribution import check_devices, replicated
+    from tfprune.training.early_stopping import BestEpoch
+    from tfprune.training.precision import mixed_precision
     from tfprune.training.progress import Progress
 
-    check(model, dataset, training.batch_size)
+    task = task or find_task(model, None, dataset)
+    check(model, dataset, training.batch_size, task)
     if teacher is not None:
         try:
-            _check_ends(teacher.model, dataset, training.batch_size)
+            Binding(teacher.model, dataset, ends=("inputs",))
         except UsageError as error:
             raise UsageError(f"the teacher does not fit: {error}") from error
+    parallel = training.distribution is not None
+    if parallel:
+        sizes = {"train": len(dataset.train), "validation": len(dataset.validation)}
+        check_devices(training.batch_size, sizes)
+    binding = Binding(model, dataset)
     keras.utils.set_random_seed(seed)
     steps = data.steps_per_epoch(dataset.train, training.batch_size)
-    compile(model, training, steps, first_epoch=first_epoch)
-    model.optimizer.build(model.trainable_variables)
     directory = None if backup_dir is None else Path(backup_dir)
-    settings = f"{dataset.note} {training.model_dump_json()} seed {seed} from {first_epoch}"
+    settings = (
+        f"{dataset.note} {dataset.fingerprint} {_described(task)} {training.model_dump_json()} "
+        f"seed {seed} from {first_epoch}"
+    )
     if teacher is not None:
         settings += f" taught by {teacher.model.name} {teacher.weight:g} {teacher.temperature:g}"
-    history = restore(model, directory, settings) if directory else pd.DataFrame()
-    log = EpochLog(history, directory, settings)
-    done = first_epoch + len(history)
-    shown = Progress(progress, first_epoch=done, after=after) if progress else nullcontext()
-    with shown as bar, distilling(model, teacher):
-        model.fit(
-            data.batches(
-                dataset.train,
-                training.batch_size,
-                seed=seed,
-                epochs=training.epochs,
-                # Keras needs data even if no epoch is left.
-                first_epoch=min(done, training.epochs - 1),
-                augment=training.augment,
-            ),
-            epochs=training.epochs,
-            initial_epoch=done,
-            steps_per_epoch=steps,
-            validation_data=data.plain_batches(dataset.validation, training.batch_size),
-            callbacks=[*callbacks, log, *([bar] if bar else [])],
-            shuffle=False,
-            verbose=0,
+    best = None
+    if training.early_stopping is not None:
+        on_loss = training.early_stopping_on == "loss"
+        best = BestEpoch(
+            "val_loss" if on_loss else f"val_{task.figure.name}",
+            "lower" if on_loss else task.figure.better,
+            training.early_stopping,
+            callbacks,
         )
-    return Fit(log.history, float(log.history["seconds"].median()))
+    with replicated(model, parallel) as trained:
+        compile(trained, training, steps, task=task, first_epoch=first_epoch)
+        trained.optimizer.build(trained.trainable_variables)
+        history = restore(trained, directory, settings, best) if directory else pd.DataFrame()
+        log = EpochLog(history, directory, settings, best)
+        done = first_epoch + len(history)
+        if best is not None and best.over(done):
+            # It had stopped before it was killed.
+            done = training.epochs
+        # Keras needs data even if no epoch is left.
+        first = min(done, training.epochs - 1)
+        batches = data.batches(
+            dataset.train,
+            training.batch_size,
+            seed=seed,
+            epochs=training.epochs,
+            first_epoch=first,
+            augment=training.augment,
+        )
+        bar = Progress(progress, first_epoch=done, after=after, figure=task.figure.name)
+        with (
+            bar if progress else nullcontext(),
+            distilling(trained, teacher),
+            mixed_precision(trained, training.precision),
+        ):
+            trained.fit(
+                binding.bound(task.weigh_classes(batches, dataset.train)),
+                epochs=training.epochs,
+                initial_epoch=done,
+                steps_per_epoch=steps,
+                validation_data=binding.bound(
+                    data.plain_batches(dataset.validation, training.batch_size)
+                ),
+                callbacks=[
+                    *callbacks,
+                    *([best] if best else []),
+                    log,
+                    *([bar] if progress else []),
+                ],
+                shuffle=False,
+                verbose=0,
+            )
+    last = first_epoch + len(log.history)
+    return Fit(
+        log.history,
+        float(log.history["seconds"].median()),
+        best.epoch if best is not None and best.epoch is not None else last,
+    )
+
+
+def _described(task: Task) -> str:
+    """What a task computes, in a text that is the same in another process."""
+    import keras
+
+    try:
+        return str(keras.saving.serialize_keras_object(task.compile_arguments()))
+    # A user's get_config may raise anything.
+    except Exception:
+        return task.figure.name
 
 
 def _optimizer(training: Training, steps_per_epoch: int, first_epoch: int) -> keras.Optimizer:
@@ -254,17 +383,18 @@ def _optimizer(training: Training, steps_per_epoch: int, first_epoch: int) -> ke
 
         # The iterations of the optimizer begin at 0: Adam corrects its new moments by them.
         rate = RewoundSchedule(rate, first_epoch * steps_per_epoch)
-    # With None, Keras skips weight decay; AdamW needs a number.
+    # With None, Keras skips weight decay and clipping; AdamW needs a number.
     decay = training.weight_decay or None
+    clipping: Any = {"global_clipnorm": training.clip_norm, "clipvalue": training.clip_value}
     match training.optimizer:
         case "sgd":
             return keras.optimizers.SGD(
-                rate, training.momentum, training.nesterov, weight_decay=decay
+                rate, training.momentum, training.nesterov, weight_decay=decay, **clipping
             )
         case "adam":
-            return keras.optimizers.Adam(rate, weight_decay=decay)
+            return keras.optimizers.Adam(rate, weight_decay=decay, **clipping)
         case "adamw":
-            return keras.optimizers.AdamW(rate, weight_decay=training.weight_decay)
+            return keras.optimizers.AdamW(rate, weight_decay=training.weight_decay, **clipping)
 
 
 def _schedule(
@@ -290,7 +420,7 @@ def _schedule(
     )
 
 
-def check(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
+def check(model: keras.Model, dataset: Dataset, batch_size: int, task: Task | None = None) -> None:
     """Checks that a model can be trained on a data set.
 
     Example:
@@ -301,13 +431,17 @@ def check(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
 
     Args:
         model: the model to train.
-        dataset: the images and their labels.
-        batch_size: images in one step.
+        dataset: the data.
+        batch_size: examples in one step.
+        task: as for `fit`.
 
     Raises:
         UsageError: the model cannot be trained on the data; the message says why.
     """
-    _check_ends(model, dataset, batch_size)
+    from tfprune.tasks import find_task
+    from tfprune.training.binding import Binding
+
+    Binding(model, dataset)
     name = f"model {model.name!r}"
     if any(layer.dtype_policy.quantization_mode for layer in model._flatten_layers()):
         raise UsageError(
@@ -317,56 +451,4 @@ def check(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
         raise UsageError(
             f"{name} has no trainable weights: set `trainable` of some layers, or give another"
         )
-    labels = dataset.train.labels
-    if (
-        labels is not None
-        and len(labels)
-        and not 0 <= labels.min() <= labels.max() < model.output_shape[1]
-    ):
-        raise UsageError(
-            f"{dataset.name} has labels from {labels.min()} to {labels.max()}, and {name} has "
-            f"{model.output_shape[1]} outputs: give data whose labels are 0 to "
-            f"{model.output_shape[1] - 1}"
-        )
-
-
-def _check_ends(model: keras.Model, dataset: Dataset, batch_size: int) -> None:
-    name = f"model {model.name!r}"
-    if not getattr(model, "inputs", None):
-        raise UsageError(
-            f"{name} has no input: give a functional model, or a Sequential one that was built "
-            "with its input shape"
-        )
-    ends = {"input": len(model.inputs), "output": len(model.outputs)}
-    for end, count in ends.items():
-        if count != 1:
-            raise UsageError(
-                f"{name} has {count} {end}s, and a classifier of images has one: "
-                f"make keras.Model(inputs, outputs) with one {end}, or train it with your own "
-                "model.fit and tfprune's callbacks"
-            )
-    images = (None, *dataset.image_shape)
-    inputs = tuple(model.inputs[0].shape)
-    if len(inputs) != 4 or any(
-        a not in (None, b) for a, b in zip(inputs[1:], images[1:], strict=True)
-    ):
-        raise UsageError(
-            f"{name} takes {inputs}, and {dataset.name} has images of {images}: "
-            "build it with this input shape"
-        )
-    if inputs[0] is not None:
-        raise UsageError(
-            f"{name} takes only batches of {inputs[0]}, and the last batch of a data set may be "
-            "smaller: build it with an open batch size"
-        )
-    if model.inputs[0].dtype in ("string", "bool"):
-        raise UsageError(
-            f"{name} takes {model.inputs[0].dtype}, and pixels are numbers: "
-            "build it with a float32 input"
-        )
-    outputs = tuple(model.outputs[0].shape)
-    if len(outputs) != 2 or outputs[1] is None or outputs[1] < len(dataset.classes):
-        raise UsageError(
-            f"{name} gives {outputs}, and {dataset.name} has {len(dataset.classes)} classes: "
-            "build it with one output and one logit for each class"
-        )
+    (task or find_task(model, None, dataset)).check(model, dataset)

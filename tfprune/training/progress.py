@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 
 
 class Progress(keras.callbacks.Callback):
-    """Shows the epoch, the loss, the accuracy, the sparsity if it is logged, and the time left.
+    """Shows the epoch, the loss, the figure, the sparsity if it is logged, and the time left.
 
     Example:
         ```python
@@ -30,6 +30,7 @@ class Progress(keras.callbacks.Callback):
         first_epoch: the epoch at which the training starts or resumes, counted from 0.
         after: maps the seconds of an epoch to the seconds of work that follow this training; None
             if no work follows.
+        figure: the name of the figure in the logs of the training.
         console: where to write; by default a rich console on stderr.
     """
 
@@ -39,12 +40,14 @@ class Progress(keras.callbacks.Callback):
         *,
         first_epoch: int = 0,
         after: Callable[[float], float] | None = None,
+        figure: str = "accuracy",
         console: Console | None = None,
     ) -> None:
         super().__init__()
         self._description = description
         self._first_epoch = first_epoch
         self._after = after
+        self._figure = figure
         self._epoch = first_epoch
         self._console = console or Console(stderr=True)
         self._started = 0.0
@@ -109,7 +112,7 @@ class Progress(keras.callbacks.Callback):
     def _state(self, logs: Mapping[str, Any]) -> str:
         figures = [
             f"{name} {logs[name]:.4f}"
-            for name in ("loss", "accuracy", "val_accuracy", "sparsity")
+            for name in dict.fromkeys(("loss", self._figure, f"val_{self._figure}", "sparsity"))
             if name in logs
         ]
         return ", ".join([f"epoch {self._epoch + 1}/{self.params['epochs']}", *figures])

@@ -167,6 +167,14 @@ class PruneWeights(MaskingCallback):
         """Share of exact zeros in all pruned weights, as they are now, 0 to 1."""
         return _zeros(self._nested.kernels)
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the schedule has arrived; False for a callable that does not tell where it ends.
+
+        `tfprune.training`'s early stopping waits for it.
+        """
+        return self._arrival is not None and self._last_step >= self._arrival.step
+
     def set_model(self, model: keras.Model) -> None:
         """Sets the model to prune; Keras calls it at the start of `fit`."""
         if model is not self.model:

@@ -13,12 +13,12 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfprune.zoo.catalogue import APPLICATIONS, NAMES, NETS, check
+from tfprune.zoo.catalogue import APPLICATIONS, NAMES, NETS, canonical, check
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["APPLICATIONS", "NAMES", "build", "check", "usual_size"]
+__all__ = ["APPLICATIONS", "NAMES", "build", "canonical", "check", "usual_size"]
 
 _IMAGENET_SIZE = (224, 224)
 _CIFAR_SIZE = (32, 32)
@@ -53,7 +53,7 @@ def build(
         ```
 
     Args:
-        name: one of `NAMES` or `APPLICATIONS`.
+        name: one of `NAMES` or `APPLICATIONS`, in upper or lower case.
         input_shape: (height, width, channels) of one image.
         classes: number of logits.
         mean: mean of each channel, 0 to 255, as `tfprune.data.statistics` returns it. Without mean
@@ -63,8 +63,9 @@ def build(
         seed: fixes all random initial weights. Keras' global random state does not change.
         **options: the options of the name. The CNNs of papers have `width` (filters of the first
             layer), and vgg also `blocks` (convolutions in each block). Names in `APPLICATIONS` have
-            `weights` ("imagenet", "random" or a file), `dropout` before the logits, and options of
-            the Keras function, such as `alpha`.
+            `weights` ("imagenet", "random" or a file), `dropout` before the logits, `trainable`
+            ("all", or "head" for the logits alone), and options of the Keras function, such as
+            `alpha`.
 
     Returns:
         An uncompiled model.
@@ -74,6 +75,7 @@ def build(
         TfpruneError: ImageNet weights cannot be downloaded.
     """
     check(name, options)
+    name = canonical(name) or name
     # These modules import Keras, which a check of the name does not need.
     if name in NETS:
         net = NETS[name]

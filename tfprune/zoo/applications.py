@@ -41,6 +41,7 @@ def application(
     name: str,
     weights: str | os.PathLike[str] = "imagenet",
     dropout: float = 0.0,
+    trainable: str = "all",
     **options: Any,
 ) -> keras.Model:
     """Builds a net of `keras.applications` up to its global average pooling, with new logits.
@@ -70,6 +71,8 @@ def application(
             with weights of the same net without its top: a `*_no_top.h5` of Keras, or a file that
             `save_weights` wrote.
         dropout: share of the features that are dropped before the logits in training, 0 to 1.
+        trainable: "all"; or "head", and only the logits train: the layers below are frozen, so
+            that BatchNorm keeps its statistics, as Keras' guide to transfer learning advises.
         **options: options of the Keras function: `alpha` (width, above 0), `depth_multiplier` (1 or
             more) or `minimalistic` (no squeeze-and-excite, 3x3 kernels, ReLU).
 
@@ -83,6 +86,7 @@ def application(
     """
     positive("classes", classes)
     dropout = check_option("dropout", dropout)
+    frozen = check_option("trainable", trainable) == "head"
     keras_options = {option: check_option(option, value) for option, value in options.items()}
     seeds = layer_seeds(seed)
     net_seed, logits_seed, dropout_seed = next(seeds), next(seeds), next(seeds)
@@ -95,6 +99,10 @@ def application(
     if isinstance(source, Path):
         _load(net, source, name)
     inputs, x = net.inputs[0], net.outputs[0]
+    if frozen:
+        # One by one: the net itself is not a layer of the model.
+        for layer in net.layers:
+            layer.trainable = False
     if dropout:
         x = keras.layers.Dropout(dropout, seed=dropout_seed, name="dropout")(x)
     outputs = logits(x, classes, keras.initializers.GlorotUniform(logits_seed))

@@ -82,6 +82,9 @@ KERAS_APPLICATIONS: dict[str, Application] = {
     "Xception": Application("tf", smallest=71),
 }
 
+TRAINABLE = ("all", "head")
+"""What of a classifier of `keras.applications` trains: everything, or the new logits alone."""
+
 NAMES: tuple[str, ...] = tuple(NETS)
 """The CNNs of papers."""
 
@@ -89,12 +92,26 @@ APPLICATIONS: tuple[str, ...] = tuple(KERAS_APPLICATIONS)
 """The classifiers of `keras.applications`."""
 
 
+_BY_LOWER_CASE = {name.lower(): name for name in NAMES + APPLICATIONS}
+
+
+def canonical(name: str) -> str | None:
+    """The name of the zoo that is meant, whatever its upper and lower case; None if there is none.
+
+    Example:
+        ```python
+        canonical("mobilenetv2")  # "MobileNetV2"
+        ```
+    """
+    return _BY_LOWER_CASE.get(name.lower())
+
+
 def options_of(name: str) -> tuple[str, ...]:
     """The options of a name, sorted.
 
     Example:
         ```python
-        options_of("VGG16")  # ("dropout", "weights")
+        options_of("VGG16")  # ("dropout", "trainable", "weights")
         ```
 
     Args:
@@ -102,7 +119,7 @@ def options_of(name: str) -> tuple[str, ...]:
     """
     if name in NETS:
         return NETS[name].options
-    return tuple(sorted(("dropout", "weights", *KERAS_APPLICATIONS[name].options)))
+    return tuple(sorted(("dropout", "trainable", "weights", *KERAS_APPLICATIONS[name].options)))
 
 
 def check(name: str, options: Iterable[str] | Mapping[str, Any] = ()) -> None:
@@ -115,20 +132,23 @@ def check(name: str, options: Iterable[str] | Mapping[str, Any] = ()) -> None:
 
     Args:
         name: the name of a model, as for `build`.
-        options: the options with their values; or only their names.
+        options: the options with their values; or only their names. Each net also has `classes`,
+            for data that do not tell how many logits there are.
 
     Raises:
         UsageError: the name or an option is unknown, or a value is impossible.
     """
-    if name not in NETS and name not in KERAS_APPLICATIONS:
+    known = canonical(name)
+    if known is None:
         raise UsageError(f"unknown model {name!r}: {_suggestion(name)}")
+    offered = (*options_of(known), "classes")
     for option in options:
-        if option not in options_of(name):
+        if option not in offered:
             raise UsageError(
-                f"unknown option {option!r} of {name}: {did_you_mean(option, options_of(name))}"
+                f"unknown option {option!r} of {known}: {did_you_mean(option, offered)}"
             )
     for option, value in options.items() if isinstance(options, Mapping) else ():
-        check_option(option, value, name)
+        check_option(option, value, known)
 
 
 # No paper has wider or deeper nets; larger values are typing errors.
@@ -167,6 +187,14 @@ def check_option(option: str, value: Any, of: str = "the net") -> Any:
             return tuple(positive("a number in blocks", count, _MOST_BLOCKS) for count in value)
         case "depth_multiplier":
             return positive(option, value, _WIDEST)
+        case "classes":
+            return positive(option, value)
+        case "trainable":
+            if value not in TRAINABLE:
+                raise UsageError(
+                    f"trainable is {_quote(value)} and must be one of {', '.join(TRAINABLE)}"
+                )
+            return value
         case "minimalistic":
             if not isinstance(value, bool):
                 raise UsageError(f"minimalistic is {_quote(value)} and must be true or false")
@@ -230,13 +258,8 @@ def _quote(value: Any) -> str:
 
 
 def _suggestion(name: Any) -> str:
-    names = NAMES + APPLICATIONS
-    # Without this, resnet56 would be suggested for "resnet50" instead of ResNet50.
-    for known in names:
-        if known.lower() == str(name).lower():
-            return f"did you mean {known!r}?"
     otherwise = (
         f"choose one of {', '.join(NAMES)}, or a classifier of keras.applications "
-        "such as MobileNetV2 or ResNet50"
+        "such as MobileNetV2 or ResNet50; or give a .keras file, or FILE.py:FUNCTION"
     )
-    return did_you_mean(str(name), names, otherwise)
+    return did_you_mean(str(name), NAMES + APPLICATIONS, otherwise)

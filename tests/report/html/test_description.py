@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.report.task_figures import ERROR, MAE
+from tfprune.figures import ACCURACY
 from tfprune.report.html.description import (
     describe_against,
     describe_change,
@@ -15,15 +17,22 @@ from tfprune.report.html.description import (
 
 
 @pytest.mark.parametrize(
-    ("points", "said"),
+    ("by", "value", "base", "said"),
     [
-        (-0.424, "loses 0.42 points"),
-        (1.0, "gains 1.00 points"),
-        (-0.004, "keeps the accuracy"),
+        (ACCURACY, 0.90576, 0.91, "loses 0.42 points"),
+        (ACCURACY, 0.92, 0.91, "gains 1.00 points"),
+        (ACCURACY, 0.90996, 0.91, "keeps the accuracy"),
+        (ACCURACY, float("nan"), 0.91, "has an unknown accuracy"),
+        (MAE, 43.5, 43.25, "is 0.25 mm worse"),
+        (MAE, 43.25, 43.5, "is 0.25 mm better"),
+        (MAE, 43.250001, 43.25, "keeps the MAE"),
+        (MAE, 0.00012, 0.0001, "is 0.0000200 mm worse"),
+        (ERROR, 0.0942, 0.09, "is 0.42 points worse"),
+        (ERROR, 0.08, 0.09, "is 1.00 points better"),
     ],
 )
-def test_a_change_is_a_loss_or_a_gain(points, said):
-    assert describe_change(points) == said
+def test_a_change_is_a_loss_or_a_gain(by, value, base, said):
+    assert describe_change(value, base, by) == said
 
 
 @pytest.mark.parametrize(

@@ -119,13 +119,13 @@ def test_writing_twice_gives_the_same_bytes(directory):
 def test_the_result_can_be_checked_against_the_table(tmp_path):
     text = Page(_page(tmp_path)).text
     assert (
-        "dense classifies 95.00% of 200 test images correctly. Against it, all as tflite: "
+        "The accuracy of dense is 95.00% on 200 test examples. Against it, all as tflite: "
         "sparse loses 0.50 points at 17.9% of the compressed size, 100% of the MACs, and 100% of "
         "the latency "
         "slim loses 1.00 points at 48.7% of the compressed size, 50.0% of the MACs, and 50.0% of "
         "the latency "
-        "With 200 test images that accuracy has a standard error of 1.54 points and a 95% interval "
-        "from 91.0% to 97.3%."
+        "With 200 test examples that accuracy has a standard error of 1.54 points and a 95% "
+        "interval from 91.0% to 97.3%."
     ) in text
 
 

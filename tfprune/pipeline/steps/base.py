@@ -16,14 +16,13 @@ from tfprune.vocabulary import IMPORTANCES, ImportanceName, explained
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
-    from tfprune.data import Dataset
+    from tfprune.data import Dataset, Examples
 
 # Where a step keeps what it resumes from; it is not a part of its result.
 SCRATCH = "scratch"
 
-# More labelled images hardly change a ranking.
+# More labelled examples hardly change a ranking.
 _RANKING_IMAGES = 512
 
 _T = TypeVar("_T")
@@ -72,12 +71,9 @@ class Context:
         return self.dataset
 
     @property
-    def labelled(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The training images and labels that an importance may look at."""
-        if self.dataset is None:
-            return None
-        some = self.dataset.train.sample(_RANKING_IMAGES)
-        return some.inputs, some.targets
+    def labelled(self) -> Examples | None:
+        """The training examples that an importance may look at, with targets and weights."""
+        return None if self.dataset is None else self.dataset.train.sample(_RANKING_IMAGES)
 
     def accuracy(self, model: keras.Model) -> float | None:
         """The accuracy of a model on the validation images; None without images."""
@@ -86,9 +82,7 @@ class Context:
 
         if self.dataset is None:
             return None
-        validation = self.dataset.validation
-        held_out = validation.sample(len(validation))
-        return evaluate(load(model), held_out.inputs, held_out.targets).accuracy
+        return evaluate(load(model), self.dataset.validation).value
 
 
 Result = tuple["keras.Model", dict[str, Any]]
@@ -164,7 +158,7 @@ class Step(Table):
 
     @property
     def needs_images(self) -> str | None:
-        """What needs labelled images, for an error; None where the step does without."""
+        """What needs labelled examples, for an error; None where the step does without."""
         return None
 
     @property

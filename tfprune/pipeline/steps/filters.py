@@ -13,6 +13,7 @@ from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
 from tfprune.vocabulary import (
     COUNTED_TARGETS,
     MEASURED_TARGETS,
+    NEED_DATA,
     SCOPES,
     MeasuredFormat,
     Scope,
@@ -22,6 +23,7 @@ from tfprune.vocabulary import (
 if TYPE_CHECKING:
     import keras
 
+    from tfprune.data import Examples
     from tfprune.filters import FoldReport, RemovalPlan
 
 # More images hardly change BatchNorm's statistics.
@@ -92,6 +94,7 @@ class LearnStep(TrainingStep):
             macs=self.macs,
             params=self.params,
             importance=self.importance,
+            data=_ranked_on(self, context),
             round_to=self.round_to,
             begin=self.begin,
             end=self.end,
@@ -169,7 +172,7 @@ class SlimStep(Step):
         int | None,
         Field(
             ge=0,
-            description="training images that set BatchNorm's statistics anew; 2048 if not "
+            description="training examples that set BatchNorm's statistics anew; 2048 if not "
             "given, and none for dead",
         ),
     ] = None
@@ -199,8 +202,8 @@ class SlimStep(Step):
 
     @property
     def needs_images(self) -> str | None:
-        """One importance looks at labelled images."""
-        return "importance taylor" if self.importance == "taylor" else None
+        """Some importances look at labelled examples."""
+        return f"importance {self.importance}" if self.importance in NEED_DATA else None
 
     @property
     def macs_kept(self) -> float:
@@ -223,7 +226,9 @@ class SlimStep(Step):
         options = self.model_dump(
             exclude={"kind", "recalibrate", "augment", "tolerance"}, exclude_defaults=True
         )
-        return SlimPlan(simpler, slimming.plan(simpler, **options, data=context.labelled), report)
+        return SlimPlan(
+            simpler, slimming.plan(simpler, **options, data=_ranked_on(self, context)), report
+        )
 
     @property
     def recalibration_images(self) -> int:
@@ -263,6 +268,11 @@ class SlimStep(Step):
         return f"removes {_goal(self)}, the least important by {self.importance} first{rounding}"
 
 
+def _ranked_on(step: LearnStep | SlimStep, context: Context) -> Examples | None:
+    """The examples that the importance of a step looks at; reading others takes time."""
+    return context.labelled if step.importance in NEED_DATA else None
+
+
 def recalibrate_model(
     model: keras.Model, context: Context, count: int, augment: Sequence[str]
 ) -> keras.Model:
@@ -271,8 +281,8 @@ def recalibrate_model(
 
     if context.dataset is None or not count:
         return model
-    images = data.seen(context.dataset.train, count, seed=context.seed, augment=tuple(augment))
-    return filters.recalibrate(model, images)
+    inputs = data.seen(context.dataset.train, count, seed=context.seed, augment=tuple(augment))
+    return filters.recalibrate(model, inputs)
 
 
 _SHARES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -65,11 +65,17 @@ class TrainStep(TrainingStep):
     def _kept_are_trained(self) -> TrainStep:
         if any(epoch > self.epochs for epoch in self.keep):
             raise ValueError(f"keep={list(self.keep)} goes beyond the last epoch, {self.epochs}")
+        # The first epoch may be the best one.
+        if self.early_stopping is not None and max(self.keep, default=0) > self.early_stopping + 1:
+            raise ValueError(
+                f"keep={list(self.keep)} may go beyond the last epoch, since early_stopping = "
+                f"{self.early_stopping} may stop after epoch {self.early_stopping + 1}"
+            )
         return self
 
     def perform(self, model: keras.Model, context: Context) -> Result:
         """Trains, and keeps the weights of some epochs."""
-        return fit(self, model, context, [_keep(self, model, context)] if self.keep else [])
+        return fit(self, model, context, [_keep(self, context)] if self.keep else [])
 
     def describe(self) -> str:
         """Tells the training."""
@@ -163,6 +169,19 @@ def describe_training(step: TrainingStep) -> str:
         parts.append(f"weight decay {step.weight_decay:g}")
     if step.augment:
         parts.append(f"augmented by {' and '.join(step.augment)}")
+    if step.precision != "float32":
+        parts.append(f"computed in {step.precision}")
+    if step.clip_norm is not None:
+        parts.append(f"gradients clipped to a norm of {step.clip_norm:g}")
+    if step.clip_value is not None:
+        parts.append(f"gradients clipped to entries of {step.clip_value:g}")
+    if step.early_stopping is not None:
+        what = "loss" if step.early_stopping_on == "loss" else "figure"
+        parts.append(
+            f"stopped when the validation {what} has not improved for {step.early_stopping} epochs"
+        )
+    if step.distribution is not None:
+        parts.append("each batch shared among the GPUs")
     if step.teacher:
         parts.append(f"taught by {step.teacher} for {step.teacher_weight:.0%} of the loss")
     return ", ".join(parts)
@@ -210,30 +229,31 @@ def fit(
     return model, {
         "epochs": len(fitted.history),
         "seconds_per_epoch": fitted.seconds_per_epoch,
+        # Without early stopping, the last one, which needs no record.
+        **({} if step.early_stopping is None else {"best_epoch": fitted.best_epoch}),
         "history": fitted.history.to_dict("list"),
     }
 
 
 def _teacher(step: TrainingStep, context: Context) -> Teacher | None:
-    from tfprune.model import graph
     from tfprune.training.distillation import Teacher
 
     if step.teacher is None or context.earlier is None:
         return None
-    model = context.earlier(step.teacher)
-    return Teacher(model, step.teacher_weight, step.temperature, graph.ends_in_softmax(model))
+    return Teacher(context.earlier(step.teacher), step.teacher_weight, step.temperature)
 
 
-def _keep(step: TrainStep, model: keras.Model, context: Context) -> keras.callbacks.Callback:
+def _keep(step: TrainStep, context: Context) -> keras.callbacks.Callback:
     """A callback that keeps the model as it is after some epochs."""
     import keras
 
     from tfprune.artifacts import export
 
-    def keep(epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if epoch + 1 in step.keep:
-            path = kept_model(context.folder, epoch + 1)
-            export(model, path.parent, ["keras"], name=path.stem)
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            if epoch + 1 in step.keep:
+                path = kept_model(context.folder, epoch + 1)
+                # It may be a copy that trains, on several devices.
+                export(self.model, path.parent, ["keras"], name=path.stem)
 
-    on_epoch_end: Callable[..., None] = keep
-    return keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
+    return Keep()

@@ -1,4 +1,8 @@
-"""What a run may cost and must reach: the rules of a budget file or of a pipeline's `[budget]`."""
+"""What a run may cost and must reach: the rules of a budget file or of a pipeline's `[budget]`.
+
+Which figures a rule can limit depends on what the run is compared by: `Budget.of` checks it. A
+pipeline may be read before that is known, so `Budget` itself takes any name of a figure.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,7 +23,7 @@ from pydantic import (
 )
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.figures import Direction, Figure, judged
+from tfprune.figures import ACCURACY, Direction, Figure, judged
 from tfprune.report.run import RUN, Run
 from tfprune.validation import describe_error, read_toml
 
@@ -56,6 +60,7 @@ def _bytes(size: Any) -> Any:
 
 # Strict: `true` and "5" are mistakes here, not numbers.
 _Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Any = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[_Number, Field(le=1)]
 Size = Annotated[_Number, BeforeValidator(_bytes, json_schema_input_type=float | str)]
 # Names hold these characters only (see the pipeline), and globs a few more.
@@ -91,7 +96,8 @@ class _Limits(_Table):
 _BOUNDS = {
     "min": "the least it may be.",
     "max": "the most it may be.",
-    "max_drop": "how far it may lie below the reference, absolute: 0.01 of a share is one point.",
+    "max_drop": "how much worse than the reference it may be, absolute: 0.01 of a share is one "
+    "point.",
     "min_ratio": "the least it may be, divided by the reference.",
     "max_rise": "how far it may lie above the reference, absolute.",
     "max_ratio": "the most it may be, divided by the reference.",
@@ -100,21 +106,30 @@ _KINDS: dict[str, tuple[Any, str, str]] = {
     "Shares": (Share, "a share, 0 to 1,", ""),
     "Sizes": (Size, "a size", ", in bytes or as text: `30 KiB`, `1.5 MB`"),
     "Amounts": (_Number, "an amount", ", in the figure's own unit"),
+    # Of a task: R² and many a loss may be negative.
+    "Numbers": (_Any, "a number", ", in the figure's own unit"),
 }
 
 
+def _type_of(limit: str, number: Any) -> Any:
+    """The type of a limit: a ratio is a plain number, and no distance is negative."""
+    return _Number if limit.endswith("_ratio") or (number is _Any and limit in RELATIVE) else number
+
+
 @cache
-def _limits(kind: str, better: Direction) -> type[_Limits]:
-    """The table of limits for figures of a kind and a direction."""
+def _limits(kind: str, better: Direction, compared: bool) -> type[_Limits]:
+    """The table of limits for figures of a kind and a direction.
+
+    What a run is compared by has a `max_drop` in both directions.
+    """
     number, what, unit = _KINDS[kind]
     way = ("max_drop", "min_ratio") if better == "higher" else ("max_rise", "max_ratio")
-    names = ("min", "max", *way)
+    names = tuple(dict.fromkeys(("min", "max", *(("max_drop",) if compared else ()), *way)))
     usual = (kind == "Shares") == (better == "higher")
-    fields: dict[str, Any] = {
-        name: ((_Number if name.endswith("_ratio") else number) | None, None) for name in names
-    }
+    fields: dict[str, Any] = {name: (_type_of(name, number) | None, None) for name in names}
     return create_model(
-        kind if usual else f"{better.capitalize()}{kind}",
+        ("Compared" if compared and better == "lower" else "")
+        + (kind if usual else f"{better.capitalize()}{kind}"),
         __base__=_Limits,
         __module__=__name__,
         __doc__=_attributes(
@@ -125,10 +140,31 @@ def _limits(kind: str, better: Direction) -> type[_Limits]:
     )
 
 
-def _limits_of(figure: Figure) -> type[_Limits]:
-    unit = figure.number.unit
-    kind = "Shares" if unit == "%" else "Sizes" if unit.endswith("iB") else "Amounts"
-    return _limits(kind, figure.better or "lower")
+def _limits_of(figure: Figure, by: Figure) -> type[_Limits]:
+    unit, compared = figure.number.unit, figure.name == by.name
+    kind = "Sizes" if unit.endswith("iB") else "Numbers" if compared else "Amounts"
+    return _limits("Shares" if figure.is_share else kind, figure.better or "lower", compared)
+
+
+class AnyLimits(_Limits):
+    """Limits of the figure of a task, which may not be known yet.
+
+    Attributes:
+        min: the least it may be.
+        max: the most it may be.
+        max_drop: how much worse than the reference it may be, absolute: 0.01 of a share is one
+            point.
+        max_rise: how far it may lie above the reference, absolute.
+        min_ratio: the least it may be, divided by the reference.
+        max_ratio: the most it may be, divided by the reference.
+    """
+
+    min: _Any | None = None
+    max: _Any | None = None
+    max_drop: _Number | None = None
+    max_rise: _Number | None = None
+    min_ratio: _Number | None = None
+    max_ratio: _Number | None = None
 
 
 def _attributes(title: str, meanings: Mapping[str, str]) -> str:
@@ -137,6 +173,8 @@ def _attributes(title: str, meanings: Mapping[str, str]) -> str:
 
 
 class _Rule(_Table):
+    compared_by: ClassVar[Figure] = ACCURACY
+
     variant: Glob = "*"
     artifact: Glob = "*"
     against: Name | None = None
@@ -144,16 +182,16 @@ class _Rule(_Table):
 
     def limits(self) -> Iterator[tuple[str, str, float]]:
         """Figure, limit and value of every limit, in the order of the figures."""
-        for figure in judged():
-            table = getattr(self, figure.name)
+        tables = {row.name: getattr(self, row.name, None) for row in judged(self.compared_by)}
+        for name, table in {**tables, **(self.model_extra or {})}.items():
             if table is not None:
-                yield from ((figure.name, name, value) for name, value in table.given())
+                yield from ((name, limit, value) for limit, value in table.given())
 
     @model_validator(mode="after")
     def _judges_something(self) -> _Rule:
         names = [name for _, name, _ in self.limits()]
         if not names:
-            known = ", ".join(figure.name for figure in judged())
+            known = ", ".join(figure.name for figure in judged(self.compared_by))
             raise ValueError(f"sets no limit: give one of {known}")
         if self.against is None:
             return self
@@ -167,13 +205,19 @@ class _Rule(_Table):
         return self
 
 
-if TYPE_CHECKING:
-    Rule = _Rule
-else:
-    # A field for each figure that a budget can limit.
-    Rule = create_model(
+class _OpenRule(_Rule):
+    """Takes the limits of any figure: `Budget.of` checks that it is the run's."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, AnyLimits] = Field(init=False)
+
+
+def _rule(base: type[_Rule], by: Figure, limits: Mapping[str, type[_Limits]]) -> type[_Rule]:
+    """A rule with a field for each figure that a budget can limit."""
+    fields: dict[str, Any] = {name: (table | None, None) for name, table in limits.items()}
+    made = create_model(
         "Rule",
-        __base__=_Rule,
+        __base__=base,
         __module__=__name__,
         __doc__=_attributes(
             "Limits for the artifacts of variants.",
@@ -186,10 +230,23 @@ else:
                 "baseline.",
                 "seeds": "whether the mean over seeds is judged, or each seed, of which the worst "
                 "counts.",
-                **{figure.name: f"{figure.meaning}." for figure in judged()},
+                **{figure.name: f"{figure.meaning}." for figure in judged(by)},
             },
         ),
-        **{figure.name: (_limits_of(figure) | None, None) for figure in judged()},
+        **fields,
+    )
+    made.compared_by = by
+    return made
+
+
+if TYPE_CHECKING:
+    Rule = _Rule
+else:
+    # The loss may be what a run is compared by, and then it has other limits.
+    Rule = _rule(
+        _OpenRule,
+        ACCURACY,
+        {row.name: _limits_of(row, ACCURACY) for row in judged()} | {"loss": AnyLimits},
     )
 
 
@@ -205,8 +262,37 @@ class Budget(_Table):
             raise ValueError("rules is empty: add one")
         return self
 
+    def of(self, by: Figure) -> Budget:
+        """The same budget, whose figures are those of a run.
 
-def load_budget(path: str | Path) -> Budget:
+        Example:
+            >>> budget.of(run.figure)
+
+        Args:
+            by: what the run is compared by.
+
+        Raises:
+            UsageError: a rule limits a figure that such a run does not have, or in a way that does
+                not fit the figure; the message names the key.
+        """
+        kind = _budget_of(by)
+        if type(self) is kind:
+            return self
+        try:
+            return kind.model_validate(self.model_dump(exclude_none=True))
+        except ValidationError as error:
+            raise UsageError(describe_error(error, kind)) from error
+
+
+@cache
+def _budget_of(by: Figure) -> type[Budget]:
+    """The budgets of runs that are compared by a figure."""
+    rule = _rule(_Rule, by, {row.name: _limits_of(row, by) for row in judged(by)})
+    rules: Any = tuple[rule, ...]  # type: ignore[valid-type]
+    return create_model("Budget", __base__=Budget, __module__=__name__, rules=(rules, ...))
+
+
+def load_budget(path: str | Path, by: Figure = ACCURACY) -> Budget:
     """Reads and checks a budget file.
 
     Example:
@@ -215,6 +301,7 @@ def load_budget(path: str | Path) -> Budget:
 
     Args:
         path: a TOML file of `[[rules]]`, or a pipeline file, whose `[budget]` is read.
+        by: what the runs are compared by that it judges, such as `Run.figure`.
 
     Raises:
         TfpruneError: the file cannot be read.
@@ -224,22 +311,26 @@ def load_budget(path: str | Path) -> Budget:
     path = Path(path)
     raw = read_toml(path)
     if "budget" in raw and "rules" not in raw:
-        return _checked(raw["budget"], path, "budget")
-    return _checked(raw, path, "")
+        return _checked(raw["budget"], path, "budget", by)
+    return _checked(raw, path, "", by)
 
 
 def recorded_budget(run: Run) -> Budget | None:
     """The budget that the pipeline of a run had; None where it had none.
 
     Raises:
-        UsageError: this version does not understand it.
+        UsageError: this version does not understand it, or it limits a figure that the run is not
+            compared by.
     """
     raw = run.record["pipeline"].get("budget")
-    return None if raw is None else _checked(raw, run.directory / RUN, "pipeline.budget")
+    if raw is None:
+        return None
+    return _checked(raw, run.directory / RUN, "pipeline.budget", run.figure)
 
 
-def _checked(raw: Any, path: Path, within: str) -> Budget:
+def _checked(raw: Any, path: Path, within: str, by: Figure) -> Budget:
+    kind = _budget_of(by)
     try:
-        return Budget.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise UsageError(f"{path}: {describe_error(error, Budget, within)}") from error
+        raise UsageError(f"{path}: {describe_error(error, kind, within)}") from error

@@ -13,8 +13,9 @@ import pandas as pd
 
 from tfprune import figures
 from tfprune.errors import did_you_mean
+from tfprune.figures import ACCURACY, Figure
 from tfprune.report.budgets.budget import RELATIVE, Budget, Rule
-from tfprune.report.budgets.verdict import FLOORS, Outcome, Verdict
+from tfprune.report.budgets.verdict import Outcome, Verdict, is_floor
 from tfprune.report.run import LATENCY, Run
 from tfprune.report.tables import planned
 
@@ -28,7 +29,7 @@ def judged_table(run: Run) -> pd.DataFrame:
     """The figures of exactly those artifacts that a run's pipeline plans.
 
     Example:
-        >>> verdicts = judge(recorded_budget(run), judged_table(run))
+        >>> verdicts = judge(recorded_budget(run), judged_table(run), by=run.figure)
 
     An artifact that is planned and not finished has a row without figures, since a rule for all
     variants must not pass without it. What an earlier pipeline left in the folder is left out.
@@ -48,13 +49,16 @@ def judged_table(run: Run) -> pd.DataFrame:
 
 
 def judge(
-    budget: Budget, table: pd.DataFrame, baseline: pd.DataFrame | None = None
+    budget: Budget,
+    table: pd.DataFrame,
+    baseline: pd.DataFrame | None = None,
+    by: Figure = ACCURACY,
 ) -> list[Verdict]:
     """Judges every artifact that a rule names by every limit of the rule.
 
     Example:
         >>> budget = load_budget("budget.toml")
-        >>> for verdict in judge(budget, judged_table(run)):
+        >>> for verdict in judge(budget, judged_table(run), by=run.figure):
         ...     print(verdict.sentence)
 
     A figure that equals its limit keeps it. With several seeds a rule judges their mean, or each
@@ -64,15 +68,19 @@ def judge(
         budget: the rules.
         table: what `judged_table` or `comparison` returned, of one run.
         baseline: likewise, of the run that rules without `against` compare with.
+        by: what both runs are compared by, such as `Run.figure`.
 
     Returns:
         One verdict a rule, variant, artifact and limit, in this order.
+
+    Raises:
+        UsageError: a rule limits a figure that such a run does not have.
     """
     here = _Figures(table)
     before = None if baseline is None else _Figures(baseline)
     return [
         _judged(case, here, before)
-        for number, rule in enumerate(budget.rules, start=1)
+        for number, rule in enumerate(budget.of(by).rules, start=1)
         for case in _cases(number, rule, here)
     ]
 
@@ -115,6 +123,10 @@ class _Case:
     # Why there is nothing to judge, if that is known beforehand.
     reason: str = ""
 
+    @property
+    def row(self) -> Figure:
+        return figures.figure(self.figure, self.rule.compared_by)
+
     def verdict(self, outcome: Outcome, **known: Any) -> Verdict:
         return Verdict(
             rule=self.number,
@@ -125,6 +137,7 @@ class _Case:
             given=self.given,
             against=self.rule.against if self.limit in RELATIVE else None,
             outcome=outcome,
+            by=self.rule.compared_by,
             **known,
         )
 
@@ -223,11 +236,12 @@ def _judged(case: _Case, here: _Figures, before: _Figures | None) -> Verdict:
         _require_all(case, values, case.variant, "run the pipeline to its end")
         others = _reference(case, here, before) if case.limit in RELATIVE else None
         pairs = _pairs(case, values, others)
+        _require_ratios(case, pairs)
     except _MissingError as missing:
         return case.verdict("missing", reason=str(missing))
     # The pair with the least margin is the one that is judged; a mean is a single pair.
     margin, bound, value, reference, seed = min(
-        (*_margin(case.limit, case.given, value, reference), value, reference, seed)
+        (*_margin(case, value, reference), value, reference, seed)
         for seed, (value, reference) in pairs.items()
     )
     worst = case.rule.seeds == "worst" and len(values) > 1
@@ -248,9 +262,9 @@ def _judged(case: _Case, here: _Figures, before: _Figures | None) -> Verdict:
 def _require_all(case: _Case, values: _Seeds, owner: str, advice: str) -> None:
     lacking = [str(seed) for seed, value in values.items() if not math.isfinite(value)]
     if lacking:
-        title = figures.figure(case.figure).title
         raise _MissingError(
-            f"{title} of {owner} {case.artifact} is missing for seed {', '.join(lacking)}: {advice}"
+            f"{case.row.title} of {owner} {case.artifact} is missing for seed "
+            f"{', '.join(lacking)}: {advice}"
         )
 
 
@@ -267,7 +281,7 @@ def _reference(case: _Case, here: _Figures, before: _Figures | None) -> _Seeds:
         return values
     if before is None:
         raise _MissingError(
-            f"{figures.figure(case.figure).title} of {case.variant} {artifact} has nothing to be "
+            f"{case.row.title} of {case.variant} {artifact} has nothing to be "
             'compared with: give a baseline, or say against = "VARIANT" in the rule'
         )
     values = before.of(case.variant, artifact, case.figure)
@@ -297,17 +311,26 @@ def _pairs(case: _Case, values: _Seeds, others: _Seeds | None) -> dict[int, tupl
     return {seed: (value, others[seed]) for seed, value in values.items()}
 
 
-def _margin(limit: str, given: float, value: float, reference: float) -> tuple[float, float]:
+def _require_ratios(case: _Case, pairs: Mapping[int, tuple[float, float]]) -> None:
+    if case.limit.endswith("_ratio") and any(reference < 0 for _, reference in pairs.values()):
+        raise _MissingError(
+            f"the {case.row.title} that {case.variant} {case.artifact} is compared with is "
+            "negative, so a ratio says nothing: limit it by max_drop"
+        )
+
+
+def _margin(case: _Case, value: float, reference: float) -> tuple[float, float]:
     """The margin, negative where the limit is broken, and what the limit comes to."""
+    limit, given = case.limit, case.given
+    floor = is_floor(limit, case.row)
     bound = {
         "min": given,
         "max": given,
-        "max_drop": reference - given,
+        "max_drop": reference - given if floor else reference + given,
         "max_rise": reference + given,
         "min_ratio": reference * given,
         "max_ratio": reference * given,
     }[limit]
-    floor = limit in FLOORS
     margin = value - bound if floor else bound - value
     equal = abs(margin) <= _ROUNDING * (abs(bound) + abs(reference))
     return (0.0 if equal else margin), bound
@@ -315,6 +338,6 @@ def _margin(limit: str, given: float, value: float, reference: float) -> tuple[f
 
 def _source(case: _Case, seeds: list[int]) -> str:
     """The record that a figure is read from; a glob where it is a mean of several."""
-    timed = figures.figure(case.figure).source == "latency"
+    timed = case.row.source == "latency"
     folder = LATENCY if timed else case.variant
     return f"{folder}/seed-{seeds[0] if len(seeds) == 1 else '*'}/record.json"

@@ -10,18 +10,27 @@ from xml.dom import minidom
 
 from tfprune import figures
 from tfprune.errors import TfpruneError, UsageError
+from tfprune.figures import ACCURACY, Figure
 from tfprune.report.text import escape_markdown
 
 if TYPE_CHECKING:
     from junitparser import Error, Failure
 
 Outcome = Literal["kept", "broken", "missing"]
-# Limits below which a figure must not lie; it must not lie above the others.
-FLOORS = ("min", "max_drop", "min_ratio")
 _COLUMNS = ("rule", "variant", "artifact", "figure", "measured", "limit", "margin", "verdict")
 _RIGHT = ("measured", "margin")
 # What XML 1.0 cannot hold, however it is escaped.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def is_floor(limit: str, figure: Figure) -> bool:
+    """Whether a figure must not lie below a limit; else it must not lie above it.
+
+    Args:
+        limit: such as `max_drop`, which says how much worse a figure may be.
+        figure: whose limit it is.
+    """
+    return limit in ("min", "min_ratio") or (limit == "max_drop" and figure.better != "lower")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +57,7 @@ class Verdict:
         margin: how far the figure lies inside the bound; negative where it is broken.
         source: the file of the run that the figure is read from, relative to the run.
         reason: what is missing and what to do; empty unless something is.
+        by: what the run is compared by.
     """
 
     rule: int
@@ -67,11 +77,17 @@ class Verdict:
     margin: float | None = None
     source: str = ""
     reason: str = ""
+    by: Figure = ACCURACY
+
+    @property
+    def row(self) -> Figure:
+        """The figure's row."""
+        return figures.figure(self.figure, self.by)
 
     @property
     def title(self) -> str:
         """What people call the figure."""
-        return figures.figure(self.figure).title
+        return self.row.title
 
     @property
     def value_text(self) -> str:
@@ -84,7 +100,7 @@ class Verdict:
             return f"{text} (seed {self.worst_seed}, worst of {self.seeds})"
         if self.deviation is None:
             return text
-        always = self.figure == figures.ACCURACY
+        always = self.row.always_spread
         mean = number.mean(self.value, self.deviation, digits, always=always)
         return f"{mean} ({self.seeds} seeds)"
 
@@ -98,7 +114,8 @@ class Verdict:
         """The limit with as many digits as the figure, and what it comes to if it is relative."""
         number, digits = self._number, self._digits()
         if self.reference is None or self.bound is None:
-            return self._limit(max(digits, number.digits_of(self.given)))
+            given = number.digits_of(self.given)
+            return self._limit(given if digits is None else max(digits, given or 0))
         return f"{self.limit_text} = {number.text(self.bound, digits)}"
 
     @property
@@ -118,12 +135,15 @@ class Verdict:
         line = f"{who}{self.variant} {self.artifact}: {self.title} {self.value_text}"
         if self.outcome == "kept":
             return f"{line}, {self.bound_text} is asked ({self.source})"
-        gap, much = self.margin_text.removeprefix("-"), "little" if self.limit in FLOORS else "much"
+        gap, much = (
+            self.margin_text.removeprefix("-"),
+            "little" if is_floor(self.limit, self.row) else "much",
+        )
         return f"{line}, but {self.bound_text} is asked: {gap} too {much} ({self.source})"
 
     def document(self) -> dict[str, Any]:
         """Plain values for JSON, with the sentence that a person reads."""
-        values = dataclasses.asdict(self)
+        values = {key: value for key, value in dataclasses.asdict(self).items() if key != "by"}
         return {
             **{"verdict" if key == "outcome" else key: value for key, value in values.items()},
             "told": self.sentence,
@@ -131,21 +151,21 @@ class Verdict:
 
     @property
     def _number(self) -> figures.Number:
-        return figures.figure(self.figure).exact_number
+        return self.row.exact_number
 
-    def _limit(self, digits: int) -> str:
+    def _limit(self, digits: int | None) -> str:
         number, least = self._number, "at least" if self.limit.startswith("min") else "at most"
         than = self.against or "the baseline"
         if self.limit in ("min", "max"):
             return f"{least} {number.text(self.given, digits)}"
         if self.limit.endswith("_ratio"):
             return f"{least} {self.given:g} times {than}"
-        way = "below" if self.limit == "max_drop" else "above"
+        way = "below" if is_floor(self.limit, self.row) else "above"
         return f"{least} {number.difference(self.given, digits)} {way} {than}"
 
-    def _digits(self) -> int:
+    def _digits(self) -> int | None:
         if self.value is None or self.bound is None:
-            return self._number.digits or 0
+            return self._number.digits
         return self._number.digits_apart(self.value, self.bound)
 
 

@@ -11,12 +11,12 @@ from urllib.parse import quote
 import pandas as pd
 
 from tfprune import figures
-from tfprune.figures import Figure
+from tfprune.figures import ACCURACY, Figure
 from tfprune.files import RECORD
 from tfprune.report.html.description import describe_against, percent
 from tfprune.report.html.tradeoff import pareto_front
 from tfprune.report.run import LATENCY, Delivery, Run
-from tfprune.report.tables import Spread, confidence_interval
+from tfprune.report.tables import Spread, confidence_interval, example_count
 
 _TO, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -43,28 +43,26 @@ class Column:
     look: str = ""
 
 
-def main_columns() -> tuple[Column, ...]:
-    """The columns of the first table: the accuracy, and each cost with its ratio."""
+def main_columns(by: Figure = ACCURACY) -> tuple[Column, ...]:
+    """The columns of the first table: the compared figure, and each cost with its ratio."""
+    change = "percentage points" if by.is_share else "difference"
     columns = [
-        _column(figures.figure(figures.ACCURACY), "strong"),
-        Column(_CHANGE, "change", "percentage points against the first variant in the same format"),
-        Column(
-            _INTERVAL,
-            "95% interval",
-            "of the accuracy, from the number of test images (Wilson)",
-            "quiet",
-        ),
+        Column(by.name, by.column_heading, f"{by.meaning}; {by.better} is better", "strong"),
+        Column(_CHANGE, "change", f"{change} against the first variant in the same format"),
     ]
+    if by.proportion:
+        meaning = f"of the {by.noun}, from the number of test examples (Wilson)"
+        columns.append(Column(_INTERVAL, "95% interval", meaning, "quiet"))
     for cost in map(figures.figure, figures.COSTS):
         meaning = f"{cost.noun} against the first variant"
         columns += [_column(cost), Column(cost.name + _RATIO, "ratio", meaning, "quiet")]
     return tuple(columns)
 
 
-def more_columns() -> tuple[Column, ...]:
+def more_columns(by: Figure = ACCURACY) -> tuple[Column, ...]:
     """The columns of the second table: every other figure."""
-    main = (figures.ACCURACY, *figures.COSTS)
-    return tuple(_column(row) for row in figures.compared() if row.name not in main)
+    main = (by.name, *figures.COSTS)
+    return tuple(_column(row) for row in figures.compared(by) if row.name not in main)
 
 
 def _column(row: Figure, look: str = "") -> Column:
@@ -103,16 +101,16 @@ def link(run: Run, path: Any) -> str:
     return "./" + quote(path.relative_to(run.directory).as_posix())
 
 
-def image_counts(run: Run) -> dict[tuple[str, str], int]:
-    """How many test images an artifact was evaluated on, by variant and format.
+def example_counts(run: Run) -> dict[tuple[str, str], int]:
+    """How many test examples an artifact was evaluated on, by variant and format.
 
-    The images are the same for every seed, so more seeds do not make them more.
+    The examples are the same for every seed, so more seeds do not make them more.
     """
     return {
-        (delivery.variant, artifact["format"]): artifact["test_images"]
+        (delivery.variant, artifact["format"]): count
         for delivery in run.deliveries
         for artifact in delivery.record["artifacts"]
-        if artifact.get("test_images")
+        if (count := example_count(artifact))
     }
 
 
@@ -123,8 +121,8 @@ def groups(run: Run, spread: Spread) -> tuple[Group, ...]:
         run: what was read.
         spread: of its comparison.
     """
-    means, images = spread.means, image_counts(run)
-    main, more = main_columns(), more_columns()
+    means, examples, by = spread.means, example_counts(run), run.figure
+    main, more = main_columns(by), more_columns(by)
     first = {
         str(row["artifact"]): row
         for row in means[means["variant"] == means["variant"].iloc[0]].to_dict("records")
@@ -134,12 +132,13 @@ def groups(run: Run, spread: Spread) -> tuple[Group, ...]:
         variant, artifact = str(row["variant"]), str(row["artifact"])
         sources = _sources(run, variant, artifact)
         base = first.get(artifact)
-        texts = _texts(row, spread.deviations.iloc[place], base, images.get((variant, artifact)))
+        count = examples.get((variant, artifact))
+        texts = _texts(row, spread.deviations.iloc[place], base, count, by)
         rows.setdefault(variant, []).append(
             Row(
                 artifact,
-                tuple(_cell(column.name, texts, sources) for column in main),
-                tuple(_cell(column.name, texts, sources) for column in more),
+                tuple(_cell(column.name, texts, sources, by) for column in main),
+                tuple(_cell(column.name, texts, sources, by) for column in more),
                 tuple((seed, tuple(links.items())) for seed, links in sources.items()),
             )
         )
@@ -150,10 +149,11 @@ def _texts(
     row: Mapping[Any, Any],
     deviations: pd.Series,
     first: Mapping[Any, Any] | None,
-    images: int | None,
+    examples: int | None,
+    by: Figure,
 ) -> dict[str, str]:
     texts = {
-        column: figures.figure(str(column)).text(row[column], deviations[column])
+        column: figures.figure(str(column), by).text(row[column], deviations[column])
         for column in deviations.index
         if column not in ("run", "variant", "artifact")
     }
@@ -162,15 +162,24 @@ def _texts(
         base = first[cost] if first is not None else float("nan")
         texts[cost + _RATIO] = percent(row[cost] / base) if base else ""
     if first is not None:
-        # A change that rounds to nothing has no sign.
-        points = round(100 * (row["accuracy"] - first["accuracy"]), 2) + 0.0
-        texts[_CHANGE] = "" if pd.isna(points) else f"{points:+.2f}" if points else "0.00"
+        texts[_CHANGE] = _change(row[by.name], first[by.name], by)
     if first is row or (first is not None and first["variant"] == row["variant"]):
         texts |= dict.fromkeys([_CHANGE, *(cost + _RATIO for cost in figures.COSTS)], "")
-    if images and not pd.isna(row["accuracy"]):
-        low, high = confidence_interval(row["accuracy"], images)
+    if by.proportion and examples and not pd.isna(row[by.name]):
+        low, high = confidence_interval(row[by.name], examples)
         texts[_INTERVAL] = f"{100 * low:.1f}{_TO}{high:.1%}"
     return {column: text.replace("-", _MINUS) for column, text in texts.items()}
+
+
+def _change(value: float, base: float, by: Figure) -> str:
+    """The signed change of a figure; one that rounds to nothing has no sign."""
+    if not math.isfinite(value - base):
+        return ""
+    number = figures.change(by).number
+    digits = by.number.places(max(value, base, key=abs))
+    text = number.text(by.change(value, base), digits)
+    nothing = number.text(0.0, digits)
+    return nothing.lstrip("+") if text.lstrip("+-") == nothing.lstrip("+") else text
 
 
 def _sources(run: Run, variant: str, artifact: str) -> dict[int, dict[str, str]]:
@@ -196,10 +205,15 @@ def _links(run: Run, delivery: Delivery, artifact: Mapping[str, Any]) -> dict[st
     return links
 
 
-def _cell(column: str, texts: Mapping[str, str], sources: Mapping[int, Mapping[str, str]]) -> Cell:
+def _cell(
+    column: str,
+    texts: Mapping[str, str],
+    sources: Mapping[int, Mapping[str, str]],
+    by: Figure,
+) -> Cell:
     text = texts.get(column, "")
     # A mean over seeds comes from several files: those are the row's sources.
-    row = figures.by_name().get(column)
+    row = figures.by_name(by).get(column)
     if len(sources) != 1 or row is None or not text:
         return Cell(text)
     (links,) = sources.values()
@@ -214,48 +228,51 @@ def headline_format(means: pd.DataFrame) -> str:
 
 
 def result(run: Run, spread: Spread) -> dict[str, Any]:
-    """The first variant's accuracy, and the change of each other one, in one format.
+    """The first variant's figure, and the change of each other one, in one format.
 
     Args:
         run: what was read.
         spread: of its comparison.
     """
-    form = headline_format(spread.means)
+    form, by = headline_format(spread.means), run.figure
     first = str(spread.means["variant"].iloc[0])
     # A variant that has other formats only is compared in the first of them.
     ranked = spread.means.assign(other=spread.means["artifact"] != form)
     rows = ranked.sort_values("other", kind="stable").drop_duplicates("variant").sort_index()
     base = rows.to_dict("records")[0]
-    images = image_counts(run).get((first, form))
+    examples = example_counts(run).get((first, form))
     others = rows[rows["variant"] != first]
     chosen = others
     if len(others) > _NAMED:
-        # Of a sweep, the Pareto front: smallest first, the most accurate of them kept.
+        # Of a sweep, the Pareto front: smallest first, the best of them kept.
         size = figures.COSTS[0]
-        front = pareto_front(others[size], others[figures.ACCURACY])
+        front = pareto_front(others[size], by.gain(others[by.name]))
         chosen = others[front].sort_values(size).tail(_NAMED)
     values: dict[str, Any] = {
         "first": first,
         "form": form,
-        "accuracy": figures.figure(figures.ACCURACY).number.text(base[figures.ACCURACY]),
+        "by": by,
+        "value": by.text(base[by.name]),
         "seeds": int(spread.seeds[rows.index].iloc[0]),
         "alike": not rows["other"].any(),
-        "images": images,
+        "examples": examples,
+        "sure": bool(by.proportion and examples),
         "changes": [
             (
                 str(row["variant"]),
-                (f"as {row['artifact']}: " if row["other"] else "") + describe_against(row, base),
+                (f"as {row['artifact']}: " if row["other"] else "")
+                + describe_against(row, base, by),
             )
             for row in chosen.to_dict("records")
         ],
         "others": len(others),
     }
-    if images:
-        accuracy = base["accuracy"]
-        low, high = confidence_interval(accuracy, images)
+    if values["sure"]:
+        share = base[by.name]
+        low, high = confidence_interval(share, examples or 0)
         values |= {
             "low": f"{low:.1%}",
             "high": f"{high:.1%}",
-            "error": f"{100 * math.sqrt(accuracy * (1 - accuracy) / images):.2f}",
+            "error": f"{100 * math.sqrt(share * (1 - share) / (examples or 1)):.2f}",
         }
     return values

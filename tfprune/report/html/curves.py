@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tfprune.figures import ACCURACY, Figure
 from tfprune.report.html.svg import (
     canvas,
     colour,
@@ -19,15 +21,22 @@ from tfprune.report.html.svg import (
     short_name,
     style,
 )
+from tfprune.report.records import VALIDATION
 from tfprune.report.run import Delivery
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, _LEFT, _RIGHT, _GAP, _NAMES = 360, 46, 12, 24, 30
-# Metric, title, height of its panel in points.
-_PANELS = (("accuracy", "accuracy", 120), ("loss", "loss", 84), ("sparsity", "zeros", 44))
-METRICS = ("accuracy", "val_accuracy", "loss", "val_loss", "sparsity")
+# Heights of the panels, in points: of the compared figure, the loss and the zeros.
+_FIGURE, _LOSS, _ZEROS = 120, 84, 44
+# From this ratio of its ends on, a figure is drawn on a logarithmic scale.
+_WIDE = 20.0
+
+
+def metrics(by: Figure = ACCURACY) -> tuple[str, ...]:
+    """The columns of a history: what is compared, the loss, and the share of zeros."""
+    return tuple(dict.fromkeys((by.name, f"val_{by.name}", "loss", "val_loss", "sparsity")))
 
 
 @dataclass(frozen=True)
@@ -46,15 +55,18 @@ class Chain:
     Attributes:
         variant: its name.
         stretches: the steps in order; one that does not train has no epochs.
-        histories: a frame a seed: `at` (epochs from the chain's begin) and `METRICS`, NaN where a
+        histories: a frame a seed: `at` (epochs from the chain's begin) and `metrics`, NaN where a
             step did not record one.
-        removals: `at` and the validation accuracy right after channels were removed, a row each.
+        removals: `at` and the figure on validation data right after channels were removed, a row
+            each.
+        by: what it is compared by.
     """
 
     variant: str
     stretches: tuple[Stretch, ...]
     histories: tuple[pd.DataFrame, ...]
     removals: tuple[tuple[int, float], ...]
+    by: Figure = ACCURACY
 
     @property
     def epochs(self) -> int:
@@ -62,11 +74,12 @@ class Chain:
         return sum(stretch.epochs for stretch in self.stretches)
 
 
-def chain(deliveries: Sequence[Delivery]) -> Chain:
+def chain(deliveries: Sequence[Delivery], by: Figure = ACCURACY) -> Chain:
     """Joins the histories of a variant's steps.
 
     Args:
         deliveries: one variant, a delivery a seed.
+        by: what it is compared by.
     """
     stretches: list[Stretch] = []
     parts: list[list[pd.DataFrame]] = [[] for _ in deliveries]
@@ -77,47 +90,56 @@ def chain(deliveries: Sequence[Delivery]) -> Chain:
         longest = 0
         there = [(seed, step) for seed, step in enumerate(steps) if step is not None]
         for seed, step in there:
-            frame = _history(step.record.get("history") or {})
+            frame = _history(step.record.get("history") or {}, metrics(by))
             longest = max(longest, len(frame))
             frame.insert(0, "at", np.arange(begin + 1, begin + 1 + len(frame)))
             parts[seed].append(frame)
-            after = (step.record.get("validation_accuracy") or {}).get("removed")
-            if after is not None:
+            after = (step.record.get(VALIDATION + by.name) or {}).get("removed")
+            if after is not None and math.isfinite(after):
                 removals.append((begin, float(after)))
         stretches.append(Stretch(str(there[0][1].record["step"]), begin, longest))
         begin += longest
     return Chain(
         deliveries[0].variant,
         tuple(stretches),
-        tuple(_joined(frames) for frames in parts),
+        tuple(_joined(frames, metrics(by)) for frames in parts),
         tuple(removals),
+        by,
     )
 
 
-def _history(history: dict[str, list[float]]) -> pd.DataFrame:
-    length = max((len(history[metric]) for metric in METRICS if metric in history), default=0)
+def _history(history: dict[str, list[float]], names: Sequence[str]) -> pd.DataFrame:
+    length = max((len(history[metric]) for metric in names if metric in history), default=0)
     missing = [float("nan")] * length
-    return pd.DataFrame({metric: history.get(metric, missing) for metric in METRICS}, dtype=float)
+    return pd.DataFrame({metric: history.get(metric, missing) for metric in names}, dtype=float)
 
 
-def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+def _joined(frames: list[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
     # Empty frames would change the types of joined ones.
     filled = [frame for frame in frames if len(frame)]
     if not filled:
-        return pd.DataFrame(columns=["at", *METRICS], dtype=float)
+        return pd.DataFrame(columns=["at", *names], dtype=float)
     return pd.DataFrame(
         {
             column: np.concatenate([frame[column].to_numpy(float) for frame in filled])
-            for column in ("at", *METRICS)
+            for column in ("at", *names)
         }
     )
 
 
 @dataclass(frozen=True)
 class SharedAxes:
-    """The axes that the plots of several chains share, so that they can be compared."""
+    """The axes that the plots of several chains share, so that they can be compared.
 
-    accuracy: tuple[float, float]
+    Attributes:
+        figure: limits of the compared figure.
+        logarithmic: whether it is drawn on a logarithmic scale, as the loss is.
+        loss: limits of the loss.
+        sparsity: whether any chain recorded zeros.
+    """
+
+    figure: tuple[float, float]
+    logarithmic: bool
     loss: tuple[float, float]
     sparsity: bool
 
@@ -129,17 +151,39 @@ def shared_axes(chains: Sequence[Chain]) -> SharedAxes:
         chains: at least one.
     """
     every = pd.concat([history for chain in chains for history in chain.histories])
-    accuracy = _finite(every, "accuracy")
-    drops = np.array([after for chain in chains for _, after in chain.removals], float)
+    by = chains[0].by
+    drops = [after for chain in chains for _, after in chain.removals]
+    values = np.concatenate([_finite(every, by.name), np.array(drops, float)])
     loss = _finite(every, "loss")
-    # The axis is logarithmic: a loss of exactly 0 has no place on it.
-    loss = loss[loss > 0]
-    lowest = min(accuracy.min(initial=1.0), drops.min(initial=1.0))
+    positive = len(values) > 0 and values.min() > 0
+    logarithmic = not by.is_share and bool(
+        by.name == "loss" or (positive and values.max() > _WIDE * values.min())
+    )
     return SharedAxes(
-        (max(0.0, lowest - 0.05), 1.03),
-        (loss.min() / 1.4, loss.max() * 1.4) if len(loss) else (0.1, 1.0),
+        _logarithmic(values) if logarithmic else _limits(by, values),
+        logarithmic,
+        _logarithmic(loss),
         bool(every["sparsity"].notna().any()),
     )
+
+
+def _limits(by: Figure, values: np.ndarray) -> tuple[float, float]:
+    """Shares reach to their best end, so that the room for more is seen."""
+    if by.is_share and by.better == "higher":
+        return max(0.0, values.min(initial=1.0) - 0.05), 1.03
+    if by.is_share:
+        return -0.03, min(1.0, values.max(initial=0.0) + 0.05)
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    return low - room, high + room
+
+
+def _logarithmic(values: np.ndarray) -> tuple[float, float]:
+    # A loss of exactly 0 has no place on such an axis.
+    values = values[values > 0]
+    return (values.min() / 1.4, values.max() * 1.4) if len(values) else (0.1, 1.0)
 
 
 def _finite(frame: pd.DataFrame, metric: str) -> np.ndarray:
@@ -148,7 +192,7 @@ def _finite(frame: pd.DataFrame, metric: str) -> np.ndarray:
 
 
 def curves(chain: Chain, shared: SharedAxes, salt: str) -> str:
-    """Draws a chain: accuracy, loss, and the share of zeros where any chain has it.
+    """Draws a chain: the compared figure, the loss, and the share of zeros where any has it.
 
     Args:
         chain: one with epochs.
@@ -158,21 +202,24 @@ def curves(chain: Chain, shared: SharedAxes, salt: str) -> str:
     Returns:
         An SVG element.
     """
-    panels = [entry for entry in _PANELS if entry[0] != "sparsity" or shared.sparsity]
+    by = chain.by
+    panels = [(by.name, short_name(by.axis_title, 24), _FIGURE)]
+    panels += [("loss", "loss", _LOSS)] if by.name != "loss" else []
+    panels += [("sparsity", "zeros", _ZEROS)] if shared.sparsity else []
     height = _NAMES + sum(size + _GAP for *_, size in panels) + 16
     with style(salt):
         figure = canvas(WIDTH, height)
-        top, drawn = float(_NAMES), list["Axes"]()
+        top, drawn, widths = float(_NAMES), list["Axes"](), list[float]()
         for metric, title, size in panels:
             axes = panel(
                 figure, _LEFT, height - top - size, _RIGHT, top, drawn[0] if drawn else None
             )
             top += size + _GAP
             drawn.append(axes)
-            _scale(axes, metric, shared)
+            _scale(axes, metric, shared, by)
             _lines(axes, metric, chain)
             # At the left edge of the figure, where no step's name begins.
-            axes.annotate(
+            named = axes.annotate(
                 title,
                 (0, 1),
                 (-_LEFT + 2, 7),
@@ -180,36 +227,46 @@ def curves(chain: Chain, shared: SharedAxes, salt: str) -> str:
                 textcoords="offset points",
                 color=colour("muted"),
             )
+            widths.append(named.get_window_extent().width)
         _abscissa(drawn, chain)
-        _step_names(drawn[0], chain)
+        _step_names(drawn[0], chain, widths[0])
         return inline(figure, salt=salt, title=_title(chain))
 
 
 def _title(chain: Chain) -> str:
-    ends = [history["val_accuracy"].iloc[-1] for history in chain.histories if len(history)]
+    by = chain.by
+    ends = [history[f"val_{by.name}"].iloc[-1] for history in chain.histories if len(history)]
     mean = float(np.mean(ends))
-    ending = f"validation accuracy {mean:.1%} at the end" if np.isfinite(mean) else "not validated"
+    digits = 1 if by.is_share else None
+    ending = (
+        f"validation {by.noun} {by.number.text(mean, digits)} at the end"
+        if np.isfinite(mean)
+        else "not validated"
+    )
     steps = ", ".join(stretch.step for stretch in chain.stretches)
     return f"Training of {chain.variant}: {steps}; {chain.epochs} epochs, {ending}."
 
 
-def _scale(axes: Axes, metric: str, shared: SharedAxes) -> None:
+def _scale(axes: Axes, metric: str, shared: SharedAxes, by: Figure) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-    percent = FuncFormatter(lambda value, _: f"{value:.0%}" if value <= 1 + 1e-9 else "")
     axes.grid(axis="y")
-    if metric == "loss":
+    compared = metric == by.name
+    if shared.logarithmic if compared else metric == "loss":
+        limits = shared.figure if compared else shared.loss
         axes.set_yscale("log")
-        axes.set_ylim(*shared.loss)
-        axes.yaxis.set_major_locator(FixedLocator(round_numbers(*shared.loss)))
+        axes.set_ylim(*limits)
+        axes.yaxis.set_major_locator(FixedLocator(round_numbers(*limits)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         return
-    axes.set_ylim(*(shared.accuracy if metric == "accuracy" else (0, 1.05)))
-    axes.yaxis.set_major_locator(
-        MaxNLocator(5) if metric == "accuracy" else FixedLocator([0, 0.5, 1])
-    )
-    axes.yaxis.set_major_formatter(percent)
+    axes.set_ylim(*(shared.figure if compared else (0, 1.05)))
+    axes.yaxis.set_major_locator(MaxNLocator(5) if compared else FixedLocator([0, 0.5, 1]))
+    if compared and not by.is_share:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: by.tick(value)))
+        return
+    within = FuncFormatter(lambda value, _: f"{value:.0%}" if -1e-9 <= value <= 1 + 1e-9 else "")
+    axes.yaxis.set_major_formatter(within)
 
 
 def _lines(axes: Axes, metric: str, chain: Chain) -> None:
@@ -229,7 +286,7 @@ def _lines(axes: Axes, metric: str, chain: Chain) -> None:
                 history[column].where(np.isfinite(history[column])),
                 **(look | dots | ({"lw": 0.9, "alpha": 0.75} if several else {})),
             )
-    if metric == "accuracy":
+    if metric == chain.by.name:
         for at, after in chain.removals:
             axes.plot(
                 [at + 0.5],
@@ -256,15 +313,17 @@ def _abscissa(drawn: list[Axes], chain: Chain) -> None:
     last.set_xlabel("epochs of the whole chain", color=colour("muted"), loc="right")
 
 
-def _step_names(axes: Axes, chain: Chain) -> None:
+def _step_names(axes: Axes, chain: Chain, title: float) -> None:
     """Names over the first panel: of what trains in one row, of what does not in one above.
+
+    The width of the panel's own title is needed, because that stands in the lower row.
 
     Where they do not fit, their numbers stand there: the caption has the names.
     """
     names = [short_name(stretch.step, 16) for stretch in chain.stretches]
-    if not _fits(axes, chain, names):
+    if not _fits(axes, chain, names, title):
         names = [str(number) for number in range(1, len(names) + 1)]
-        if not _fits(axes, chain, names):
+        if not _fits(axes, chain, names, title):
             return
     for stretch, name in zip(chain.stretches, names, strict=True):
         axes.annotate(
@@ -279,8 +338,10 @@ def _step_names(axes: Axes, chain: Chain) -> None:
         )
 
 
-def _fits(axes: Axes, chain: Chain, names: Sequence[str]) -> bool:
+def _fits(axes: Axes, chain: Chain, names: Sequence[str], title: float) -> bool:
     wide = WIDTH - _LEFT - _RIGHT
+    # It begins at the left edge of the figure.
+    begin = max(8.0, title - _LEFT + 8)
     ends = {True: -float("inf"), False: -float("inf")}
     for stretch, name in zip(chain.stretches, names, strict=True):
         text = axes.text(0, 0, name, fontsize=10)
@@ -288,21 +349,21 @@ def _fits(axes: Axes, chain: Chain, names: Sequence[str]) -> bool:
         text.remove()
         middle = (stretch.begin + stretch.epochs / 2) / chain.epochs * wide
         trains = stretch.epochs > 0
-        # To the left of the axes the panel's own title stands.
         left, right = middle - width / 2, middle + width / 2
-        if left < max(ends[trains] + 4, 8 if trains else 0) or right > wide + _RIGHT:
+        if left < max(ends[trains] + 4, begin if trains else 0) or right > wide + _RIGHT:
             return False
         ends[trains] = right
     return True
 
 
-def section(variants: Sequence[Sequence[Delivery]]) -> dict[str, Any]:
+def section(variants: Sequence[Sequence[Delivery]], by: Figure = ACCURACY) -> dict[str, Any]:
     """What the page shows of training: the curves of each variant.
 
     Args:
         variants: the deliveries of each variant.
+        by: what the run is compared by.
     """
-    chains = [chain(deliveries) for deliveries in variants]
+    chains = [chain(deliveries, by) for deliveries in variants]
     trained = [one for one in chains if one.epochs]
     shared = shared_axes(trained) if trained else None
     return {
@@ -314,7 +375,14 @@ def section(variants: Sequence[Sequence[Delivery]]) -> dict[str, Any]:
         "untrained": [one.variant for one in chains if not one.epochs],
         "removals": any(one.removals for one in trained),
         "zeros": bool(shared and shared.sparsity),
+        "logarithmic": _on_logarithmic_scales(by, shared),
     }
+
+
+def _on_logarithmic_scales(by: Figure, shared: SharedAxes | None) -> str:
+    if shared and shared.logarithmic and by.name != "loss":
+        return f"{by.sentence} and loss are"
+    return "Loss is"
 
 
 def _numbered_steps(chain: Chain) -> str:

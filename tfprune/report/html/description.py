@@ -12,19 +12,29 @@ from typing import Any
 import pandas as pd
 
 from tfprune import figures
+from tfprune.figures import ACCURACY, Figure
+from tfprune.report.records import VALIDATION
 from tfprune.report.run import Run
 
 
-def describe_change(points: float) -> str:
-    """A change of accuracy, such as "loses 0.42 points".
+def describe_change(value: float, base: float, by: Figure = ACCURACY) -> str:
+    """A change of what a run is compared by, such as "loses 0.42 points" or "is 0.3 mm worse".
 
     Args:
-        points: percentage points, negative where accuracy fell.
+        value: the figure.
+        base: what it was before, or what another has.
+        by: what it is.
     """
-    rounded = round(points, 2)
-    if rounded == 0:
-        return "keeps the accuracy"
-    return f"{'gains' if rounded > 0 else 'loses'} {abs(rounded):.2f} points"
+    if not math.isfinite(value - base):
+        return f"has an unknown {by.noun}"
+    digits = by.number.places(max(value, base, key=abs))
+    size = by.number.difference(abs(value - base), digits)
+    if size == by.number.difference(0.0, digits):
+        return f"keeps the {by.noun}"
+    better = by.gain(value) > by.gain(base)
+    if by.is_share and by.better == "higher":
+        return f"{'gains' if better else 'loses'} {size}"
+    return f"is {size} {'better' if better else 'worse'}"
 
 
 def percent(ratio: float) -> str:
@@ -36,14 +46,17 @@ def percent(ratio: float) -> str:
     return f"{ratio:,.{digits}%}"
 
 
-def describe_against(row: Mapping[Any, Any], first: Mapping[Any, Any]) -> str:
+def describe_against(
+    row: Mapping[Any, Any], first: Mapping[Any, Any], by: Figure = ACCURACY
+) -> str:
     """The change of a variant against the first one, in the same format.
 
     Args:
-        row: of the means; its accuracy and its costs (`tfprune.figures.COSTS`) are read.
+        row: of the means; the compared figure and the costs (`tfprune.figures.COSTS`) are read.
         first: the first variant's.
+        by: what the run is compared by.
     """
-    text = describe_change(100 * (row["accuracy"] - first["accuracy"]))
+    text = describe_change(row[by.name], first[by.name], by)
     shares = [
         f"{percent(row[cost.name] / first[cost.name])} of the {cost.noun}"
         for cost in map(figures.figure, figures.COSTS)
@@ -54,23 +67,27 @@ def describe_against(row: Mapping[Any, Any], first: Mapping[Any, Any]) -> str:
     return text + (" at " + (", " if len(shares) > 2 else " ").join(shares) if shares else "")
 
 
-def describe_removal(record: Mapping[str, Any]) -> str:
-    """What a step removed and how accurate the model was, or the empty text.
+def describe_removal(record: Mapping[str, Any], by: Figure = ACCURACY) -> str:
+    """What a step removed and how good the model was, or the empty text.
 
     Args:
         record: the step's.
+        by: what the run is compared by.
     """
     gone = record.get("removed")
     if not isinstance(gone, Mapping):
         return ""
     count = sum(map(int, gone.values()))
     sentence = f"{count:,} channels of {len(gone)} layers went"
-    accuracies = record.get("validation_accuracy")
-    if isinstance(accuracies, Mapping) and accuracies:
+    values = record.get(VALIDATION + by.name)
+    known = {name: value for name, value in (values or {}).items() if value is not None}
+    if known:
+        digits = 1 if by.is_share else None
         steps = ", ".join(
-            f"{value:.1%} {_WHEN.get(name, name)}" for name, value in accuracies.items()
+            f"{by.number.text(value, digits)} {_WHEN.get(name, name)}"
+            for name, value in known.items()
         )
-        sentence += f"; validation accuracy {steps}"
+        sentence += f"; validation {by.noun} {steps}"
     return sentence
 
 

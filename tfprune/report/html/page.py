@@ -61,13 +61,16 @@ def page(run: Run, table: pd.DataFrame, sparsity: pd.DataFrame) -> str:
         intro=_intro(run, summary),
         lacking=_lacking(run, summary),
         result=comparison.result(run, summary),
-        columns={"main": comparison.main_columns(), "more": comparison.more_columns()},
+        columns={
+            "main": comparison.main_columns(run.figure),
+            "more": comparison.more_columns(run.figure),
+        },
         groups=comparison.groups(run, summary),
         seeds=int(summary.seeds.max()),
-        plots=tradeoff.section(summary),
+        plots=tradeoff.section(summary, run.figure),
         tickets=levels(run),
         layers=layers.section(sparsity),
-        training=curves.section(list(by_variant.values())),
+        training=curves.section(list(by_variant.values()), run.figure),
         open=_OPEN,
         made=[_made(run, deliveries) for deliveries in by_variant.values()],
         pipeline=json.dumps(run.record.get("pipeline", {}), indent=2, ensure_ascii=False),
@@ -113,7 +116,7 @@ def _budget(run: Run) -> dict[str, Any] | None:
     budget = recorded_budget(run)
     if budget is None:
         return None
-    verdicts = judge(budget, judged_table(run))
+    verdicts = judge(budget, judged_table(run), by=run.figure)
     return {
         "verdicts": verdicts,
         "line": count_line(verdicts),
@@ -133,7 +136,7 @@ def _made(run: Run, deliveries: Sequence[Delivery]) -> dict[str, Any]:
                 "does": describe(step.specification, step.given),
                 # Seeds differ in what they remove; the first one's stands for them.
                 "found": (f"Seed {first.seed}: " if len(same) > 1 else "")
-                + describe_removal(step.record)
+                + describe_removal(step.record, run.figure)
                 if step.record.get("removed")
                 else "",
                 "seconds": duration(

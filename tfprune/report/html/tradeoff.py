@@ -1,4 +1,4 @@
-"""Trade-offs: accuracy against what it costs, one point for each variant and artifact."""
+"""Trade-offs: the compared figure against its costs, one point for each variant and artifact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfprune import figures
-from tfprune.figures import Figure
+from tfprune.figures import ACCURACY, Figure
 from tfprune.report.html.svg import (
     SERIES,
     Box,
@@ -78,7 +78,7 @@ class Tradeoff:
     """One plot.
 
     Attributes:
-        cost: what accuracy is plotted against.
+        cost: what the compared figure is plotted against.
         svg: the plot.
         front: its members as text, the cheapest first.
     """
@@ -102,59 +102,59 @@ def legend_key(place: int) -> tuple[str, str, bool]:
     return _SHAPES[MARKERS[rank]], f"series-{rank + 1}", rank in _FILLED
 
 
-def tradeoff(spread: Spread, cost: Figure) -> Tradeoff | None:
-    """Plots accuracy against a cost.
+def tradeoff(spread: Spread, cost: Figure, by: Figure = ACCURACY) -> Tradeoff | None:
+    """Plots the compared figure against a cost.
 
     Args:
         spread: of one run.
         cost: against what.
+        by: what the run is compared by.
 
     Returns:
         The plot, or None where no row has that cost.
     """
-    kept = (spread.means[cost.name].notna() & spread.means["accuracy"].notna()).to_numpy()
+    # What is infinite has no place in a plot; the table has it.
+    kept = (spread.means[cost.name].notna() & np.isfinite(spread.means[by.name])).to_numpy()
     if not kept.any():
         return None
     means, deviations = spread.means[kept], spread.deviations[kept]
-    x, y = means[cost.name].to_numpy(float) / cost.number.per, means["accuracy"].to_numpy(float)
+    x, y = means[cost.name].to_numpy(float) / cost.number.per, means[by.name].to_numpy(float)
     spans = (
         deviations[cost.name].fillna(0).to_numpy(float) / cost.number.per,
-        deviations["accuracy"].fillna(0).to_numpy(float),
+        deviations[by.name].fillna(0).to_numpy(float),
     )
-    front = pareto_front(x, y)
-    members = _members(means[front].sort_values([cost.name, "accuracy"]), cost)
+    front = pareto_front(x, by.gain(y))
+    members = _members(means[front].sort_values(cost.name, kind="stable"), cost, by)
     salt = f"tradeoff-{cost.name.replace('_', '-')}"
     with style(salt):
         figure = canvas(WIDTH, HEIGHT)
         axes = panel(figure, 46, 40, 12, 30)
-        _scales(axes, x, y, spans)
+        _scales(axes, x, y, spans, by)
         order = np.lexsort((y[front], x[front]))
         axes.step(
             x[front][order], y[front][order], where="post", color=colour("muted"), lw=1, zorder=2
         )
-        notes = _points(axes, means, formats(spread.means), x, y, spans, cost)
+        notes = _points(axes, means, formats(spread.means), x, y, spans, cost, by)
         _label_points(axes, means["variant"].astype(str).to_list(), x, y, front)
-        axes.text(0, 1.05, "accuracy", transform=axes.transAxes, color=colour("muted"), va="bottom")
+        axes.text(
+            0, 1.05, by.axis_title, transform=axes.transAxes, color=colour("muted"), va="bottom"
+        )
         axes.set_xlabel(f"{cost.noun}, {cost.axis_unit}", color=colour("muted"), loc="right")
         svg = inline(
             figure,
             salt=salt,
-            title=f"Accuracy against {cost.noun} of {len(means)} artifacts. "
+            title=f"{by.sentence} against {cost.noun} of {len(means)} artifacts. "
             f"Pareto front: {'; '.join(members[:12])}.",
             notes=notes,
         )
     return Tradeoff(cost, svg, members)
 
 
-def _accuracy(row: Mapping[Any, Any]) -> str:
-    return figures.figure(figures.ACCURACY).text(row[figures.ACCURACY])
-
-
-def _members(front: pd.DataFrame, cost: Figure) -> tuple[str, ...]:
+def _members(front: pd.DataFrame, cost: Figure, by: Figure) -> tuple[str, ...]:
     """Members of a front; artifacts of a variant whose figures read alike are one entry."""
     alike: dict[tuple[str, str], list[str]] = {}
     for row in front.to_dict("records"):
-        text = f"{cost.text(row[cost.name])}, {_accuracy(row)}"
+        text = f"{cost.text(row[cost.name])}, {by.text(row[by.name])}"
         alike.setdefault((str(row["variant"]), text), []).append(str(row["artifact"]))
     return tuple(
         f"{variant} as {', '.join(artifacts)} ({text})"
@@ -162,7 +162,38 @@ def _members(front: pd.DataFrame, cost: Figure) -> tuple[str, ...]:
     )
 
 
-def _scales(axes: Axes, x: np.ndarray, y: np.ndarray, spans: tuple[np.ndarray, np.ndarray]) -> None:
+def scale_figure(axes: Axes, by: Figure, low: float, high: float) -> None:
+    """Limits and ticks of the upright axis of a compared figure.
+
+    Args:
+        axes: of the plot.
+        by: what is plotted.
+        low: its lowest value.
+        high: its highest.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    least = 0.004 if by.is_share else max(abs(low), abs(high)) * 0.02 or 0.004
+    room = max((high - low) * 0.15, least)
+    axes.set_ylim(low - room, high + room)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    digits = 0 if high - low > 0.03 else 1
+
+    def tick(value: float, _: int) -> str:
+        # The room beyond keeps names apart; no share lies there.
+        beyond = by.is_share and not -1e-9 <= value <= 1 + 1e-9
+        return "" if beyond else by.tick(value, digits)
+
+    axes.yaxis.set_major_formatter(FuncFormatter(tick))
+
+
+def _scales(
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    spans: tuple[np.ndarray, np.ndarray],
+    by: Figure,
+) -> None:
     """Limits and ticks: costs from zero, or on a log scale where they span much."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -175,15 +206,7 @@ def _scales(axes: Axes, x: np.ndarray, y: np.ndarray, spans: tuple[np.ndarray, n
     else:
         axes.set_xlim(0, (x + spans[0]).max() * 1.12 or 1)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    low, high = (y - spans[1]).min(), (y + spans[1]).max()
-    room = max((high - low) * 0.15, 0.004)
-    axes.set_ylim(low - room, high + room)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    digits = 0 if high - low > 0.03 else 1
-    axes.yaxis.set_major_formatter(
-        # The room above 100% keeps names apart; no accuracy lies there.
-        FuncFormatter(lambda value, _: f"{value:.{digits}%}" if value <= 1 + 1e-9 else "")
-    )
+    scale_figure(axes, by, float((y - spans[1]).min()), float((y + spans[1]).max()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.grid(axis="y")
 
@@ -196,6 +219,7 @@ def _points(
     y: np.ndarray,
     spans: tuple[np.ndarray, np.ndarray],
     cost: Figure,
+    by: Figure,
 ) -> dict[str, list[str]]:
     """Draws all points, format by format; what they are, by the gid of their format."""
     notes = {}
@@ -220,7 +244,7 @@ def _points(
         gid = f"points-{rank}"
         points.set_gid(gid)
         notes[gid] = [
-            f"{row['variant']}, {form}: {_accuracy(row)}, {cost.text(row[cost.name])}"
+            f"{row['variant']}, {form}: {by.text(row[by.name])}, {cost.text(row[cost.name])}"
             for row in means[here].to_dict("records")
         ]
     return notes
@@ -294,10 +318,10 @@ def _line(corners: np.ndarray) -> list[Box]:
     return boxes
 
 
-def section(spread: Spread) -> dict[str, Any]:
+def section(spread: Spread, by: Figure = ACCURACY) -> dict[str, Any]:
     """What the page shows of trade-offs: a plot for each of `COSTS`, and the legend of formats."""
     costs = [figures.figure(name) for name in figures.COSTS]
-    plots = [plot for cost in costs if (plot := tradeoff(spread, cost))]
+    plots = [plot for cost in costs if (plot := tradeoff(spread, cost, by))]
     drawn = {plot.cost.name for plot in plots}
     return {
         "legend": [(name, *legend_key(place)) for place, name in enumerate(formats(spread.means))],

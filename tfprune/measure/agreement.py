@@ -1,19 +1,14 @@
-"""How good a model's answers are, and how alike two models answer."""
+"""How alike two models answer."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
 from tfprune.errors import UsageError
-from tfprune.formats import Runtime
 
-# Keras clips probabilities here too, so that one sure mistake does not cost infinity.
-_FLOOR = 1e-7
 ComparedAs = Literal["classes", "sides", "values"]
 # Above it nearly every answer is the same, and a constant one would agree as well.
 MOST_COMMON = 0.95
@@ -23,110 +18,6 @@ _SAME_UNIT = 20.0
 _CONSTANT = 1e-6
 # As a share of the range: where outputs vary less, R² would be one of rounding errors.
 _LEAST_SPREAD = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """One pass over labelled images.
-
-    Attributes:
-        accuracy: Share of images whose largest output is the label, 0 to 1.
-        loss: Mean cross-entropy in nats.
-        seconds: Wall-clock time of running the images, without loading the model.
-        images: Number of images.
-        per_class: The accuracy among the images of each class, by class number; None for a class
-            that has no image.
-        class_images: Number of images of each class.
-    """
-
-    accuracy: float
-    loss: float
-    seconds: float
-    images: int
-    per_class: tuple[float | None, ...] = ()
-    class_images: tuple[int, ...] = ()
-
-
-def evaluate(
-    runtime: Runtime,
-    images: np.ndarray,
-    labels: np.ndarray,
-    batch_size: int = 256,
-    progress: Callable[[int], None] | None = None,
-) -> Evaluation:
-    """Runs labelled images through a model.
-
-    Args:
-        runtime: What `load` returned.
-        images: Pixels 0..255, shape `(n, h, w, c)`.
-        labels: Class numbers, shape `(n,)` or `(n, 1)`.
-        batch_size: Images in one batch at most.
-        progress: Told after each batch how many images it had; maybe from another thread.
-
-    Returns:
-        Accuracy, in all and of each class, loss and the time it took.
-
-    Raises:
-        UsageError: Images and labels do not fit each other or the model.
-    """
-    labels = np.asarray(labels)
-    if labels.shape not in {(len(images),), (len(images), 1)} or labels.dtype.kind not in "iu":
-        raise UsageError(
-            f"labels of shape {labels.shape} and dtype {labels.dtype} do not fit "
-            f"{len(images)} images: give one class number an image"
-        )
-    start = time.perf_counter()
-    outputs = runtime.predict(images, batch_size, progress)
-    seconds = time.perf_counter() - start
-    labels = labels.reshape(-1)
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise UsageError(
-            f"{runtime.name} gives outputs of shape {outputs.shape[1:]} an image: "
-            "accuracy needs one output a class"
-        )
-    if labels.min() < 0 or labels.max() >= outputs.shape[1]:
-        raise UsageError(
-            f"labels reach from {labels.min()} to {labels.max()}, but {runtime.name} knows "
-            f"{outputs.shape[1]} classes: check that data and model belong together"
-        )
-    right = outputs.argmax(axis=1) == labels
-    classes = outputs.shape[1]
-    counts = np.bincount(labels, minlength=classes)
-    hits = np.bincount(labels[right], minlength=classes)
-    return Evaluation(
-        accuracy=float(np.mean(right)),
-        loss=cross_entropy(outputs, labels, runtime.output_step),
-        seconds=seconds,
-        images=len(labels),
-        per_class=tuple(
-            float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)
-        ),
-        class_images=tuple(counts.tolist()),
-    )
-
-
-def cross_entropy(outputs: np.ndarray, labels: np.ndarray, output_step: float = 0.0) -> float:
-    """Mean cross-entropy of logits or probabilities, whichever the outputs are.
-
-    They count as probabilities when every row is non-negative and sums to one, within what
-    rounding each entry to `output_step` can add up to.
-
-    Args:
-        outputs: Shape `(n, classes)`.
-        labels: Class numbers, shape `(n,)`.
-        output_step: Distance of two neighbouring outputs, 0.0 for float outputs.
-
-    Returns:
-        Nats; no image costs more than `-log(1e-7)`, about 16.1.
-    """
-    outputs = np.asarray(outputs, np.float64)
-    tolerance = 1e-3 + outputs.shape[1] * output_step / 2
-    if _are_probabilities(outputs, tolerance):
-        likelihood = outputs[np.arange(len(labels)), labels]
-    else:
-        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        likelihood = powers[np.arange(len(labels)), labels] / powers.sum(axis=1)
-    return float(-np.log(np.clip(likelihood, _FLOOR, 1.0)).mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +77,7 @@ def agreement(outputs: np.ndarray, expected: np.ndarray, *, sigmoid: bool = Fals
         )
     columns = np.shape(expected)[-1] if np.ndim(expected) > 1 else 1
     found, wanted = (np.asarray(y, np.float64).reshape(-1, columns) for y in (outputs, expected))
-    probabilities = not sigmoid and columns > 1 and _are_probabilities(wanted)
+    probabilities = not sigmoid and columns > 1 and are_probabilities(wanted)
     # A probability's range is known, however few of its values were seen.
     extents = np.ones(columns) if sigmoid or probabilities else _extents(wanted)
     share, compared_as, commonest = _share(found, wanted, extents, sigmoid, probabilities)
@@ -244,7 +135,7 @@ def _explained(
     return np.nan_to_num(np.clip(1 - errors / variances, 0, 1), nan=0.0)
 
 
-def _are_probabilities(rows: np.ndarray, tolerance: float = 1e-3) -> bool:
+def are_probabilities(rows: np.ndarray, tolerance: float = 1e-3) -> bool:
     """Whether every row is non-negative and sums to one."""
     return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) <= tolerance).all())
 

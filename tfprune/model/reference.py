@@ -1,0 +1,128 @@
+"""What a user may give as a model: a file, `FILE.py:FUNCTION`, or a name of the zoo.
+
+It needs no Keras: commands and pipelines check a model before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfprune import zoo
+from tfprune.errors import UsageError
+from tfprune.files import MODEL_FILES, existing, existing_file, sha256
+from tfprune.functions import FileFunction, file_function, is_file_function
+
+# Of one example, without the batch: that of the only input, or those of some by their names.
+InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A model that is not loaded yet; `tfprune.load` loads it.
+
+    Attributes:
+        name: what the user gave; a name of the zoo in its own upper and lower case.
+        options: arguments of the function, or options of the net.
+        path: the file with the model, where it is one.
+        function: the function that returns the model, where it is one.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    function: FileFunction | None = None
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the model may be worth something before it is trained."""
+        if self.path is not None or self.function is not None:
+            return True
+        of_keras = self.name in zoo.APPLICATIONS
+        return of_keras and self.options.get("weights", "imagenet") != "random"
+
+    def check_files(self) -> None:
+        """Checks that the files which the model is read from exist.
+
+        Raises:
+            TfpruneError: one does not.
+        """
+        if self.function is not None:
+            existing_file(self.function.file)
+        elif self.path is not None:
+            existing(self.path)
+        elif (weights := self.options.get("weights", "random")) not in ("imagenet", "random"):
+            existing_file(weights)
+
+    def identity(self) -> dict[str, Any]:
+        """What the model depends on, for the hash of a result.
+
+        Of a function it is the content of its file, and the options; what the file imports and
+        reads is not in it.
+
+        Raises:
+            TfpruneError: a file does not exist.
+        """
+        if self.path is not None:
+            return {"sha256": sha256(self.path)}
+        if self.function is not None:
+            content = sha256(existing_file(self.function.file))
+            name = self.function.function
+            return {"function": name, "sha256": content, "options": dict(self.options)}
+        return {"name": self.name, "options": dict(self.options)}
+
+
+def find_model(
+    name: str | os.PathLike[str], options: Mapping[str, Any] | None = None
+) -> ModelReference:
+    """Finds out what a user means by the name of a model, and checks its options.
+
+    Example:
+        ```python
+        find_model("net.keras").path  # Path("net.keras")
+        find_model("mobilenetv2").name  # "MobileNetV2"
+        find_model("my_model.py:build", {"width": 8}).function
+        ```
+
+    Args:
+        name: a `.keras`, `.h5` or `.hdf5` file; `FILE.py:FUNCTION`; or a name of
+            `tfprune.zoo`, in upper or lower case. Files need not exist; a file that does may have
+            any name.
+        options: arguments of the function, or options of the net.
+
+    Raises:
+        UsageError: there is no such name, it has no such option, or a file has options.
+    """
+    text, given = os.fspath(name), dict(options or {})
+    if not text:
+        raise UsageError(
+            "MODEL is empty: give a .keras or .h5 file, FILE.py:FUNCTION, or a net of the zoo"
+        )
+    if is_file_function(text):
+        return ModelReference(text, given, function=file_function(text))
+    path = Path(text)
+    if not _is_path(path, text):
+        zoo.check(text, given)
+        return ModelReference(zoo.canonical(text) or text, given)
+    if given:
+        raise UsageError(
+            f"{text} is a file, which has no option {' and '.join(given)}: leave it out, or give "
+            "FILE.py:FUNCTION or a net of the zoo"
+        )
+    return ModelReference(text, path=path)
+
+
+def _is_path(path: Path, text: str) -> bool:
+    try:
+        if text.endswith(MODEL_FILES) or path.is_file():
+            return True
+        # A folder of results may be called like its net.
+        if zoo.canonical(text) is not None:
+            return False
+        return path.exists() or bool(path.suffix) or os.sep in text
+    # A name that is too long; who opens the file says so.
+    except OSError:
+        return True
