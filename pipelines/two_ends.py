@@ -56,4 +56,6 @@ def two_ends(width: int = 16) -> keras.Model:
     x = layers.Dense(2 * width, activation="relu")(x)
     digit = layers.Dense(10, activation="softmax", name="digit")(x)
     ink = layers.Dense(1, name="ink")(x)
-    return keras.Model({"image": image, "rows": rows}, {"digit": digit, "ink": ink}, name="two_ends")
+    return keras.Model(
+        {"image": image, "rows": rows}, {"digit": digit, "ink": ink}, name="two_ends"
+    )

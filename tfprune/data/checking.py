@@ -6,12 +6,14 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tfprune.data.caching import remembered
+from tfprune.data.mapped import filled
+from tfprune.data.sources.base import TEST_SHARE
 from tfprune.data.splits import Examples, Tree, leaves, mapped
 from tfprune.errors import UsageError, shorten
 from tfprune.validation import describe_error
@@ -75,7 +77,10 @@ class ClassOptions(Options):
         classes: names of classes in the order of their numbers, or how many there are; True:
             integers are names of classes, in order; False: integers are numbers to predict.
         allow_missing_classes: whether a class may have no example in a split.
+        where: what messages call such an option.
     """
+
+    where: ClassVar[str] = "the data option"
 
     classes: bool | Annotated[int, Field(ge=2)] | list[str] | None = None
     allow_missing_classes: bool = False
@@ -132,11 +137,16 @@ def default_shares(validation: float) -> tuple[float, float, float]:
     Args:
         validation: share of what is not the test split.
     """
-    return round(0.9 * (1 - validation), 9), round(0.9 * validation, 9), 0.1
+    rest = 1 - TEST_SHARE
+    return round(rest * (1 - validation), 9), round(rest * validation, 9), TEST_SHARE
 
 
 def check_classes(
-    name: str, counts: Mapping[str, np.ndarray], classes: Sequence[str], options: ClassOptions
+    name: str,
+    counts: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    options: ClassOptions,
+    hashed: bool = False,
 ) -> str:
     """Checks that each split has examples of each class.
 
@@ -150,6 +160,8 @@ def check_classes(
         counts: of each split, the number of examples of each class.
         classes: their names.
         options: whether classes may be missing.
+        hashed: whether hashes chose the splits: of few examples, some class may then have none in
+            the validation or the test split, which nobody can help.
 
     Returns:
         What is missing and may be, for reports.
@@ -164,14 +176,16 @@ def check_classes(
         )
     said = []
     for split, found in counts.items():
-        missing = [str(classes[number]) for number in np.flatnonzero(found == 0)]
+        missing = [each for each, count in zip(classes, found, strict=True) if not count]
         if not missing:
             continue
         shown = few(missing)
-        if not options.allow_missing_classes:
+        if not found.any():
+            raise UsageError(f"{name} has no examples for its {split} split: add some")
+        if not options.allow_missing_classes and not (hashed and split != "train"):
             raise UsageError(
                 f"{name} has no example of {'classes' if len(missing) > 1 else 'class'} {shown} in "
-                f"its {split} split: add examples, or set the data option "
+                f"its {split} split: add examples, or set {options.where} "
                 "allow_missing_classes = true"
             )
         said.append(f"the {split} split has no example of {shown}")
@@ -209,6 +223,7 @@ def checked(
     given: Mapping[str, tuple[Tree, Tree, Tree]],
     options: ClassOptions,
     key: str | None = None,
+    hashed: bool = False,
 ) -> Checked:
     """Checks examples in memory, and makes class numbers of names.
 
@@ -224,6 +239,7 @@ def checked(
         options: how targets are classes.
         key: a hash of arrays that are larger than memory: that their numbers are finite is
             remembered.
+        hashed: see `check_classes`.
 
     Raises:
         UsageError: an array is not of numbers, holds NaN, has no examples, or another length or
@@ -255,11 +271,10 @@ def checked(
         counts = {
             split: np.bincount(found[0], minlength=len(classes)) for split, found in numbers.items()
         }
-        said = check_classes(name, counts, classes, options)
+        said = check_classes(name, counts, classes, options, hashed)
     done = {}
     for split, (inputs, tree, weights) in parts.items():
-        replaced = iter(numbers[split])
-        done[split] = Examples(inputs, mapped(lambda _, r=replaced: next(r), tree), weights)
+        done[split] = Examples(inputs, filled((tree,), iter(numbers[split]))[0], weights)
     return Checked(classes, done, said)
 
 
@@ -367,6 +382,9 @@ def check_finite(name: str, parts: Mapping[str, Sequence[Tree]]) -> None:
 def _check_numbers(where: str, role: str, leaf: np.ndarray) -> None:
     wrong = np.zeros(0, np.int64)
     negative = 0
+    if isinstance(leaf, np.ndarray) and leaf.size and not any(leaf.strides):
+        # It stands in for examples that are not in memory.
+        return
     for begin in range(0, len(leaf), _ROWS_AT_ONCE):
         part = leaf[begin : begin + _ROWS_AT_ONCE]
         if leaf.dtype.kind == "f":
@@ -392,14 +410,18 @@ def _class_numbers(
     classes: tuple[str, ...] = ()
     for place in range(len(next(iter(targets.values())))):
         leaf = {split: found[place] for split, found in targets.items()}
-        names, numbers = class_numbers(name, leaf, options)
+        if several and next(iter(leaf.values())).dtype.kind in _WHOLE:
+            # They may be classes or numbers to predict; nothing depends on it here.
+            names, numbers = classes, leaf
+        else:
+            names, numbers = class_numbers(name, leaf, options)
         if not several:
             classes = names
         for split, found in numbers.items():
             done[split].append(found)
     if several and options.names is not None:
         raise UsageError(
-            f"{name} has several targets, and the data option classes names those of one: leave it "
+            f"{name} has several targets, and {options.where} classes names those of one: leave it "
             "out"
         )
     return classes, done
@@ -434,7 +456,7 @@ def class_numbers(
         if options.classes not in (None, False) and flat:
             raise UsageError(
                 f"{name} has targets of the dtype {first.dtype}, which are not classes: give "
-                "integers or texts, or leave the data option classes out"
+                f"integers or texts, or leave {options.where} classes out"
             )
         if not text and first.dtype.kind in _WHOLE and flat:
             return (), {split: found.astype(np.float32) for split, found in targets.items()}
@@ -477,8 +499,8 @@ def class_numbers(
         raise UsageError(
             f"{name} has integers from {lowest:,} to {highest:,} as targets, which do not count "
             f"classes from 0 ({'none is ' + str(absent) if lowest >= 0 else 'some are negative'}): "
-            "set the data option classes = false if they are numbers to predict, classes = true if "
-            "they are names of classes"
+            f"set {options.where} classes = false if they are numbers to predict, classes = true "
+            "if they are names of classes"
         )
     for split, found in values.items():
         if split != "train":

@@ -132,7 +132,8 @@ class Folder(Source):
             split: np.bincount(labels[splits == split], minlength=len(found.classes))
             for split in expected
         }
-        return check_classes(self.name, counts, found.classes, self._options)
+        hashed = not found.layout
+        return check_classes(self.name, counts, found.classes, self._options, hashed)
 
     @cached_property
     def _files(self) -> list[list[Any]]:

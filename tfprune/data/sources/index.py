@@ -127,9 +127,9 @@ class Index(Source):
         for tree in (self._columns("inputs"), self._columns("targets")):
             for column in _flat(tree):
                 self._known(column)
-        for column in (self._options.weights, self._options.split):
-            if column is not None:
-                self._known(column)
+        for other in (self._options.weights, self._options.split):
+            if other is not None:
+                self._known(other)
         if not len(table):
             raise UsageError(f"{self.name} has no rows: write one for each example")
         if not self._shares[0]:
@@ -239,9 +239,10 @@ class Index(Source):
             splits = [SPLITS.get(str(value).strip().lower(), "") for value in values]
             wrong = [value for value, split in zip(values, splits, strict=True) if not split]
             if wrong:
+                shown = few(list(dict.fromkeys(wrong)))
                 raise UsageError(
-                    f"{self.name} has {few(list(dict.fromkeys(wrong)))} in its column {column!r} of "
-                    "splits: write train, validation or test"
+                    f"{self.name} has {shown} in its column {column!r} of splits: write train, "
+                    "validation or test"
                 )
             if "train" not in splits:
                 raise UsageError(f"{self.name} has no row of the train split: add some")
@@ -259,17 +260,17 @@ class Index(Source):
     def open(self) -> Opened:
         """The examples; images are decoded when they are needed."""
         from tfprune.data.caching import cached
-        from tfprune.data.splits import Arrays, mapped
+        from tfprune.data.splits import Arrays
 
         self.check()
         images = _Images(self)
         rows = images.rows
         options = self._options
-        columns = {
-            "inputs": self._tree(self._columns("inputs"), images, "inputs"),
-            "targets": self._tree(self._columns("targets"), images, "targets"),
-            "weights": self._numbers(options.weights, rows) if options.weights else None,
-        }
+        columns = (
+            self._tree(self._columns("inputs"), images, "inputs"),
+            self._tree(self._columns("targets"), images, "targets"),
+            self._numbers(options.weights, rows) if options.weights else None,
+        )
         # Not in the order of the file, which is often that of classes: a limit takes the first.
         files = self._names(self._file_columns[0]) if self._file_columns else []
         places = [hash_place(files[row] if files else str(row), "order ") for row in rows]
@@ -280,14 +281,9 @@ class Index(Source):
             for split in dict.fromkeys(SPLITS.values())
             if split in splits
         }
-        given = {
-            split: tuple(
-                None if tree is None else mapped(lambda leaf, w=which: leaf[w], tree)
-                for tree in columns.values()
-            )
-            for split, which in chosen.items()
-        }
-        found = checked(self.name, given, options)
+        given = {split: _selected(columns, which) for split, which in chosen.items()}
+        hashed = bool(files) and not options.split
+        found = checked(self.name, given, options, hashed=hashed)
         read: dict[str, Split] = {}
         for split, part in found.parts.items():
             trees = (part.inputs, part.targets, part.weights)
@@ -303,7 +299,7 @@ class Index(Source):
             )
             read = cached(read, self.request, key, self.name, len(found.classes))
         origin = f"{len(rows):,} rows of {self.name}"
-        if files and not options.split:
+        if hashed:
             origin += ", split by a hash of each file's name"
         if images.resized:
             origin += f", resized to {images.size[0]}x{images.size[1]}"
@@ -369,9 +365,9 @@ class Index(Source):
             )
         numbers = values.to_numpy(np.float64)
         if not np.isfinite(numbers).all():
-            bad = ~np.isfinite(values.astype(float))
+            bad = values[~np.isfinite(numbers)].index + 1
             raise UsageError(
-                f"{self.name} has NaN or infinity in its column {column!r} of {_rows(bad)}: "
+                f"{self.name} has NaN or infinity in its column {column!r} of row {bad[0]}: "
                 "correct it, or remove the row"
             )
         return numbers.astype(np.float32)
@@ -488,6 +484,15 @@ class _Images:
         numbers = np.zeros(_VALUES, np.uint8)
         numbers[known] = np.arange(len(known))
         return numbers
+
+
+def _selected(trees: tuple[Tree, Tree, Tree], rows: np.ndarray) -> tuple[Tree, Tree, Tree]:
+    from tfprune.data.splits import mapped
+
+    inputs, targets, weights = (
+        None if tree is None else mapped(lambda leaf: leaf[rows], tree) for tree in trees
+    )
+    return inputs, targets, weights
 
 
 def _flat(columns: Columns) -> list[str]:
