@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import tensorflow as tf
 
 from tfprune.data.splits import RandomAccess, Tree, leaves, mapped
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _PARALLEL = 2
 
@@ -29,6 +33,8 @@ class MappedArrays(RandomAccess):
     """
 
     def __init__(self, trees: tuple[Tree, ...], rows: np.ndarray | None = None) -> None:
+        import tensorflow as tf
+
         self._trees = trees
         self._leaves = [leaf for tree in trees for leaf in leaves(tree)]
         self._rows = np.arange(len(self._leaves[0])) if rows is None else rows
@@ -53,6 +59,8 @@ class MappedArrays(RandomAccess):
 
     def read(self, rows: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         """Batches of the examples with these numbers."""
+        import tensorflow as tf
+
         specs = [spec for tree in self.element_spec for spec in leaves(tree)]
 
         def copied(numbers: np.ndarray) -> list[np.ndarray]:
