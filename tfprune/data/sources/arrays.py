@@ -169,7 +169,7 @@ class ArrayFiles(Source):
     def open(self) -> Opened:
         """The arrays, checked."""
         from tfprune.data.caching import cached
-        from tfprune.data.mapped import MappedArrays
+        from tfprune.data.memory_maps import MappedArrays
         from tfprune.data.splits import Arrays, Split
 
         options = self._options

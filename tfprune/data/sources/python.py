@@ -656,7 +656,7 @@ def _epochs(
     """The examples of a stream, with the dtypes of a spec."""
     import tensorflow as tf
 
-    from tfprune.data.mapped import filled
+    from tfprune.data.memory_maps import filled
     from tfprune.data.splits import leaves
 
     wanted = [leaf for tree in spec for leaf in leaves(tree)]
