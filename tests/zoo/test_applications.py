@@ -301,7 +301,8 @@ def test_turned_colours_become_tflite_in_8_bits(tmp_path):
             "zzz",
             (),
             f"unknown model 'zzz': choose one of {', '.join(zoo.NAMES)}, "
-            "or a classifier of keras.applications such as MobileNetV2 or ResNet50; or give a .keras file, or FILE.py:FUNCTION",
+            "or a classifier of keras.applications such as MobileNetV2 or ResNet50; or give a "
+            ".keras file, or FILE.py:FUNCTION",
         ),
         ("vgg", {"widht": 3}, "unknown option 'widht' of vgg: did you mean 'width'?"),
         ("vgg", ("zzz",), "unknown option 'zzz' of vgg: choose one of blocks, width, classes"),
