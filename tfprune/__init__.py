@@ -28,14 +28,6 @@ def __dir__() -> list[str]:
 def _register_with_keras(_keras: Any) -> None:
     """Lets `keras.saving.load_model` find `GroupLasso` after `import tfprune` alone.
 
-    Its module is loaded without its package: what imports Keras may be a module of tfprune that the
-    package needs, and that has not come to its end.
+    Keras may be imported in the middle of one of our modules, so this one imports no other.
     """
-    name = "tfprune.filters.lasso"
-    if name not in sys.modules:
-        path = Path(__file__).with_name("filters") / "lasso.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+    importlib.import_module("tfprune.model.group_lasso")

@@ -11,9 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 import tfprune
-from tfprune.filters.lasso import shrinkage
-
-from .harness import randomised
+from tests.filters.harness import randomised
+from tfprune.model.group_lasso import shrinkage
 
 AXES = {"filter": (0, 1, 2), "channel": (0, 1, 3), "shape": (3,), "depth": (0, 1, 2, 3)}
 
