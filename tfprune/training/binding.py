@@ -14,7 +14,6 @@ from tfprune import data
 from tfprune.data.splits import Tree, leaves
 from tfprune.errors import UsageError
 
-
 # Examples of a split that is not in memory, whose inputs are looked at before a training.
 _LOOKED_AT = 256
 
