@@ -348,6 +348,16 @@ def test_a_file_brings_what_it_registers_and_what_it_does_not(custom):
     assert type(tfprune.load(path, imports=[str(module)]).layers[1]) is type(model.layers[1])
 
 
+def test_a_module_may_hold_instances(tmp_path):
+    """A metric of one's own may be an instance, which has no name of its own."""
+    path = tmp_path / "module_of_instances.py"
+    path.write_text("import keras\nclass Far(keras.metrics.Mean):\n    pass\nfar = Far('far')\n")
+    loading.import_layers(str(path))
+    assert "Far" in keras.saving.get_custom_objects()
+    assert "far" not in keras.saving.get_custom_objects()
+    del keras.saving.get_custom_objects()["Far"]
+
+
 def test_the_environment_lists_imports_for_every_process(custom, monkeypatch):
     path, module = custom
     monkeypatch.setenv(loading.IMPORTS, str(module))

@@ -384,3 +384,26 @@ def test_fewer_outputs_than_classes() -> None:
     some = toys(model, CLASSES, classes=("a", "b", "c", "d"))
     with pytest.raises(UsageError, match="4 classes: build it with one output for each class"):
         find_task(model, None, some).check(model, some)
+
+
+def test_a_long_stream_is_not_read_to_find_its_task() -> None:
+    import tensorflow as tf
+
+    model, read = head(3), []
+
+    def epoch(seed: int, number: int) -> tf.data.Dataset:
+        def examples() -> Any:
+            for row in range(3000):
+                read.append(row)
+                yield np.zeros(4, np.float32), np.eye(3, dtype=np.float32)[row % 3]
+
+        specs = (tf.TensorSpec(4, tf.float32), tf.TensorSpec(3, tf.float32))
+        return tf.data.Dataset.from_generator(examples, output_signature=specs)
+
+    spec = (tf.TensorSpec(4, tf.float32), tf.TensorSpec(3, tf.float32))
+    stream = data.Stream(epoch, 3000, spec)
+    some = data.Dataset("toys", (), stream, stream, stream, "toys")
+    task = find_task(model, TaskSpec(figure="top_2_accuracy"), some)
+    task.check(model, some)
+    assert task.heads[0].labels == "one-hot"
+    assert len(read) < 3000

@@ -82,3 +82,11 @@ def test_files_are_checked_without_keras() -> None:
         "assert not {'keras', 'tensorflow', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_all_files_of_losses_and_metrics_are_named() -> None:
+    own = {"class_name": "d.py:Loss", "config": {}}
+    for loss in (own, [None, own], {"a": own}):
+        spec = TaskSpec(loss=loss, metrics={"a": ["m.py:x", {"class_name": "n.py:Y"}], "b": "mae"})
+        assert [str(path) for path in spec.files()] == ["d.py", "m.py", "n.py"]
+    assert [str(path) for path in TaskSpec(loss="d.py:loss").files()] == ["d.py"]

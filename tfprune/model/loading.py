@@ -296,6 +296,8 @@ def _named_objects(module: ModuleType) -> dict[str, Any]:
         for name, value in vars(module).items()
         if getattr(value, "__module__", None) == module.__name__
         and callable(value)
+        # Instances, such as a metric, are callable and have no name that a file could hold.
+        and hasattr(value, "__name__")
         and not name.startswith("_")
         and keras.saving.get_registered_object(keras.saving.get_registered_name(value)) is None
     }

@@ -17,7 +17,7 @@ from tfprune.data.splits import Examples, Split, by_name
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import Figure, Number
 from tfprune.tasks import metrics
-from tfprune.tasks.checks import SAMPLE
+from tfprune.tasks.checks import some_of
 from tfprune.tasks.ends import Ends, Output, ends_of, output_names
 from tfprune.tasks.heads import (
     ONE_HOT,
@@ -97,6 +97,8 @@ def resolve(
     """The task of what has these ends; see `find_task`."""
     spec = spec or TaskSpec()
     targets = _targets(ends, examples)
+    if any(target.kind not in "iubf" for target in targets or ()):
+        raise UsageError(f"{data_name} has targets that are not numbers: give numbers")
     count = len(ends.outputs)
     kinds = _by_outputs(spec.kind, ends, "kind")
     losses = _by_outputs(spec.loss, ends, "loss")
@@ -552,9 +554,7 @@ def _targets(ends: Ends, examples: Split | Examples | None) -> list[Target] | No
                 "the data have no targets: give data with what the model should answer"
             )
         specs = by_name(examples.element_spec[1], ends.names, "targets")
-        sample = functools.cache(
-            lambda: by_name(examples.sample(SAMPLE).targets, ends.names, "targets")
-        )
+        sample = functools.cache(lambda: by_name(some_of(examples).targets, ends.names, "targets"))
         return [
             Target(tuple(spec.shape), _dtype_kind(spec.dtype), _leaf(sample, name))
             for name, spec in specs.items()
@@ -562,8 +562,7 @@ def _targets(ends: Ends, examples: Split | Examples | None) -> list[Target] | No
     if examples.targets is None:
         raise UsageError("the data have no targets: give data with what the model should answer")
     arrays = by_name(examples.targets, ends.names, "targets")
-    rows = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).round().astype(np.int64)
-    some = {name: np.asarray(array)[rows] for name, array in arrays.items()}
+    some = {name: np.asarray(array) for name, array in arrays.items()}
     return [
         Target(value.shape[1:], value.dtype.kind, _leaf(lambda: some, name))
         for name, value in some.items()

@@ -18,7 +18,7 @@ from tfprune.figures import Direction, Figure, Number
 from tfprune.model.cloning import fresh_copy
 from tfprune.tasks import metrics
 from tfprune.tasks.ends import Output
-from tfprune.tasks.spec import Identifier, Kind, identifier_name
+from tfprune.tasks.spec import FIGURES, Identifier, Kind, identifier_name
 
 Labels = Literal["numbers", "one-hot"]
 SPARSE: Labels = "numbers"
@@ -167,12 +167,9 @@ class Head:
 
 def kind_metrics(head: Head, top: int | None) -> list[NamedMetric]:
     """The metrics that a kind brings, the compared one first."""
-    name = {"multi-label": "binary_accuracy", "segmentation": "mean_iou", "regression": "mae"}.get(
-        head.kind or "", "accuracy"
-    )
     if head.kind is None:
         return []
-    wanted = [name]
+    wanted = [FIGURES[head.kind]]
     if top is not None and head.kind == "classification":
         if (head.output.channels or top + 1) <= top:
             raise UsageError(

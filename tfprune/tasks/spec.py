@@ -26,14 +26,14 @@ LOSS = "loss"
 
 _IDENTIFIER = {"class_name", "config"}
 
-# What models are compared by where the kind is all that is said.
-_FIGURES: dict[Kind, str] = {
+FIGURES: dict[Kind, str] = {
     "classification": "accuracy",
     "binary": "accuracy",
     "multi-label": "binary_accuracy",
     "segmentation": "mean_iou",
     "regression": "mae",
 }
+"""What models are compared by where the kind is all that is said."""
 
 
 class TaskSpec(pydantic.BaseModel):
@@ -153,7 +153,7 @@ class TaskSpec(pydantic.BaseModel):
         if self.figure is None:
             if self.metrics is not None or self.loss is not None or isinstance(self.kind, dict):
                 return None
-            row = metrics.metric(_FIGURES[self.kind or "classification"])
+            row = metrics.metric(FIGURES[self.kind or "classification"])
             assert row is not None
             return row.figure(self.unit)
         output, _, name = self.figure.rpartition("/")
@@ -228,7 +228,7 @@ class TaskSpec(pydantic.BaseModel):
         losses = self.loss if isinstance(self.loss, list) else [self.loss]
         if isinstance(self.loss, dict) and not is_identifier(self.loss):
             losses = list(self.loss.values())
-        names = [each for each in (*losses, *self._metric_names()) if isinstance(each, str)]
+        names = [*(identifier_name(each) for each in losses if each), *self._metric_names()]
         return sorted({file_function(each).file for each in names if is_file_function(each)})
 
     def _metric_names(self) -> list[str]:
