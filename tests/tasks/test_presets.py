@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tasks.small import CASES, COUNT, dataset, head, inputs_of, two_outputs
-from tfprune import data
+from tfprune import data, figures
 from tfprune.formats import load
 from tfprune.formats.keras_file import KerasRuntime
 from tfprune.measure import Evaluation, evaluate
@@ -115,7 +117,9 @@ def test_several_outputs_have_one_figure(nested: str, weights: str) -> None:
 
 def test_a_classification_is_compiled_as_ever() -> None:
     for activation in (None, "softmax"):
-        arguments = find_task(head(3, activation)).compile_arguments()
+        task = find_task(head(3, activation))
+        assert task.figure == figures.ACCURACY
+        arguments = task.compile_arguments()
         usual = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None)
         assert set(arguments) == {"loss", "metrics"}
         assert arguments["loss"].get_config() == usual.get_config()
@@ -123,6 +127,27 @@ def test_a_classification_is_compiled_as_ever() -> None:
         assert type(metric) is keras.metrics.SparseCategoricalAccuracy
         assert (
             metric.get_config() == keras.metrics.SparseCategoricalAccuracy("accuracy").get_config()
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_that_was_compiled_for_a_task_has_that_task(name: str) -> None:
+    """So a file that keeps its losses and metrics needs no specification again."""
+    spec, build, targets = CASES[name]
+    rng = np.random.default_rng(0)
+    model = build()
+    if model.name == "net" and spec.kind == "segmentation" and "label" in name:
+        spec = spec.model_copy(update={"ignore_class": 2})
+    toys = dataset(inputs_of(model, rng), targets(rng))
+    task = find_task(model, spec, toys)
+    model.compile("sgd", **task.compile_arguments())
+    again = find_task(model, TaskSpec(figure=spec.figure, unit=spec.unit), toys)
+    assert again.figure == task.figure
+    first, second = (evaluate(load(model), toys.test, each) for each in (task, again))
+    assert second == dataclasses.replace(first, seconds=second.seconds)
+    for arguments in (task.compile_arguments(), again.compile_arguments()):
+        assert str(keras.saving.serialize_keras_object(arguments)) == str(
+            keras.saving.serialize_keras_object(task.compile_arguments())
         )
 
 

@@ -26,7 +26,7 @@ from tfprune.tasks.heads import (
     Labels,
     NamedMetric,
     Target,
-    given_logits,
+    given,
     is_plain_crossentropy,
     kind_metrics,
     loss_kind,
@@ -177,17 +177,16 @@ def _head(
     elif loss is None and kind == "classification":
         labels = SPARSE
     plain = loss is not None and kind in ("classification", "segmentation")
+    compiled_for, ignored = given(loss, "from_logits"), given(loss, "ignore_class")
     if plain and (output.channels or 0) > 1 and is_plain_crossentropy(loss):
-        given, loss = given_logits(loss), None
-    else:
-        given = None if loss is None else given_logits(loss)
+        loss = None
     logits = {"softmax": False, "sigmoid": False, "none": True}.get(output.activation or "")
     if spec.from_logits is not None:
         logits = spec.from_logits
     elif logits is None:
-        logits = given
-    elif given is not None and given != logits:
-        is_given = "logits" if given else "probabilities"
+        logits = compiled_for
+    elif compiled_for is not None and compiled_for != logits:
+        is_given = "logits" if compiled_for else "probabilities"
         ends_in = output.activation if not logits else "neither softmax nor sigmoid"
         warnings.warn(
             f"{where}: its loss was compiled for {is_given}, and the model ends in {ends_in}: the "
@@ -200,7 +199,7 @@ def _head(
         kind,
         labels,
         logits,
-        spec.ignore_class,
+        ignored if spec.ignore_class is None else spec.ignore_class,
         loss,
         weight,
         trained=trained,
@@ -422,10 +421,7 @@ def _figure(
 
 
 def _loss_unit(heads: Sequence[Head]) -> str:
-    """The unit of the loss: that of a cross-entropy is known."""
-    if len(heads) == 1 and heads[0].loss_identifier is None:
-        return "" if heads[0].kind in (None, "regression") else "nats"
-    return ""
+    return heads[0].loss_unit if len(heads) == 1 else ""
 
 
 def _named_figure(heads: list[Head], wanted: str) -> tuple[list[Head], int, NamedMetric]:
