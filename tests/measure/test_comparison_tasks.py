@@ -71,7 +71,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [each.path for each in export(net(), folder, ["keras", "tflite"], INPUTS)]
 
 
-SPEC = TaskSpec(figure="where_mae", better="lower")
+SPEC = TaskSpec(figure="where/mae", better="lower")
 
 
 @pytest.mark.parametrize("form", FORMS)

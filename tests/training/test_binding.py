@@ -231,6 +231,30 @@ def test_what_does_not_fit_is_said_in_one_line(model, trees, message: str) -> No
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_that_are_not_finite_are_found_before_the_first_epoch(value, streamed) -> None:
+    age = AGE.copy()
+    age[5] = value
+    model = two(as_list, as_list)
+    bad = data.Arrays((age, SOUND), (SIGN, ANGLE))
+    if streamed:
+        given = bad.examples.given
+        bad = data.Stream(
+            lambda seed, epoch: tf.data.Dataset.from_tensor_slices(given), COUNT, bad.element_spec
+        )
+    good = data.Arrays((AGE, SOUND), (SIGN, ANGLE))
+    toy = data.Dataset("toy", (), good, bad, good, "a toy")
+    kinds = {"sign": "classification", "angle": "regression"}
+    task = find_task(model, TaskSpec(kind=kinds, figure="angle/mae"), toy)
+    with pytest.raises(UsageError) as error:
+        check(model, toy, 8, task)
+    assert str(error.value) == (
+        "toy (validation) has inputs for 'z_age' that are not finite, first in example 5, counted "
+        "from 0: replace them, or leave these examples out"
+    )
+
+
 def test_a_model_without_a_graph_is_refused() -> None:
     model = keras.Sequential([layers.Dense(1)], name="lazy")
     with pytest.raises(UsageError, match="model 'lazy' has no input"):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tfprune.pipeline.spec import DataSpec
+    from tfprune.tasks import TaskSpec
 
 
 @click.command("measure")
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
 )
 @click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
 @click.option("--layers", is_flag=True, help="Also print MACs and parameters of .keras files.")
+@options.task
 @options.imports
 @options.as_json
 def measure_command(
     files: tuple[Path, ...],
     data: DataSpec,
     data_dir: str | None,
+    task: TaskSpec | None,
     baseline: Path | None,
     rounds: int,
     threads: int | None,
@@ -94,12 +97,13 @@ def measure_command(
     table = measure_files(
         files,
         load_data(data, data_dir).test,
+        task=task,
         baseline=baseline,
         rounds=rounds,
         threads=threads,
         counter=counted,
     )
-    by = figures.ACCURACY
+    by = table.attrs["figure"]
     tables = {str(path): _layers(path) for path in networks} if layers else {}
     if as_json:
         click.echo(_json(table, tables, per_class))

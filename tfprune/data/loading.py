@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from tfprune.data.sources import find_source
-from tfprune.data.sources.base import CACHE_MIB, Cache, Request, Unreadable
+from tfprune.data.sources.base import CACHE_MIB, TEST_SHARE, Cache, Request, Unreadable
 from tfprune.data.splits import Dataset, RandomAccess, Split, Stream, leaves
 from tfprune.errors import UsageError
 from tfprune.files import document_hash
 
-_TEST_SHARE = 0.1
 # The test split is the same whatever seed chooses the validation split.
 _TEST_SEED = 0
 
@@ -95,8 +94,8 @@ def load(
     if "train" not in parts:
         raise UsageError(f"{name} has no train split: give one")
     if "test" not in parts:
-        parts["train"], parts["test"] = _hold_out(parts["train"], _TEST_SHARE, _TEST_SEED, "test")
-        notes.append(f"{_TEST_SHARE:.3g} of the train split are the test split")
+        parts["train"], parts["test"] = _hold_out(parts["train"], TEST_SHARE, _TEST_SEED, "test")
+        notes.append(f"{TEST_SHARE:.3g} of the train split are the test split")
     # All that stratification needs, as long as the limit is what there is at most.
     parts["train"] = _first(parts["train"], request.wanted("train", len(opened.classes)))
     held_out = "validation" not in parts

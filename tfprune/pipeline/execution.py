@@ -32,6 +32,9 @@ from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
 from tfprune.report import render
 from tfprune.report.records import DeliveryRecord, read_record
+from tfprune.tasks import TaskSpec
+from tfprune.training.binding import Binding
+from tfprune.training.precision import mixed_precision
 
 # Enough rounds for a steady median, little enough to be quick beside the training.
 _LATENCY_ROUNDS = 200
@@ -89,7 +92,11 @@ def usual_size(model: keras.Model | str) -> tuple[int, int] | None:
 
 
 def model_with_data(
-    spec: ModelSpec, data_spec: DataSpec | None, data_dir: str | None = None, seed: int = 0
+    spec: ModelSpec,
+    data_spec: DataSpec | None,
+    data_dir: str | None = None,
+    seed: int = 0,
+    task: TaskSpec | None = None,
 ) -> tuple[keras.Model, data.Dataset | None]:
     """Loads a model and its data, each as the other asks for it.
 
@@ -101,9 +108,10 @@ def model_with_data(
         data_spec: the data; None for none.
         data_dir: where tensorflow-datasets keeps its sets.
         seed: of the initial weights, and of the validation examples.
+        task: what the model is trained for: it is compiled for that. None leaves it as it is.
 
     Raises:
-        UsageError: see `tfprune.load` and `tfprune.data.load`.
+        UsageError: the task does not fit; and see `tfprune.load` and `tfprune.data.load`.
         TfpruneError: likewise.
     """
     if spec.reference.path is not None or data_spec is None:
@@ -115,10 +123,18 @@ def model_with_data(
         )
         if data_spec is None:
             return model, None
-        size = usual_size(model)
-        return model, load_data(data_spec, data_dir, seed=seed, usual_size=size)
-    dataset = load_data(data_spec, data_dir, seed=seed, usual_size=_asked_size(spec))
-    return build_model(spec, dataset, seed), dataset
+        dataset = load_data(data_spec, data_dir, seed=seed, usual_size=usual_size(model))
+    else:
+        dataset = load_data(data_spec, data_dir, seed=seed, usual_size=_asked_size(spec))
+        model = build_model(spec, dataset, seed)
+    if task is not None:
+        compile_for(model, tasks.find_task(model, task, dataset))
+    return model, dataset
+
+
+def compile_for(model: keras.Model, task: tasks.Task) -> None:
+    """Compiles a model so that all that reads its losses and metrics knows the task."""
+    model.compile("sgd", **task.compile_arguments())
 
 
 def _asked_size(spec: ModelSpec) -> tuple[int, int] | None:
@@ -146,18 +162,21 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
     steps = data.steps_per_epoch(dataset.train, step.batch_size)
     task = tasks.find_task(model, pipeline.task, dataset)
     training.compile(model, step, steps, task=task)
-    batches = data.batches(
-        dataset.train,
-        step.batch_size,
-        seed=pipeline.seeds[0],
-        epochs=_PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS,
-        augment=step.augment,
+    batches = Binding(model, dataset).bound(
+        data.batches(
+            dataset.train,
+            step.batch_size,
+            seed=pipeline.seeds[0],
+            epochs=_PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS,
+            augment=step.augment,
+        )
     )
     seconds = []
-    for batch in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
-        begun = time.perf_counter()
-        model.train_on_batch(*batch)
-        seconds.append(time.perf_counter() - begun)
+    with mixed_precision(model, step.precision):
+        for batch in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
+            begun = time.perf_counter()
+            model.train_on_batch(*batch)
+            seconds.append(time.perf_counter() - begun)
     some = dataset.validation.sample(_PROBE_VALIDATION_IMAGES)
     evaluated = evaluate(load(model), some, task).seconds
     return Probe(
@@ -254,8 +273,12 @@ class Executor:
     def _model(self, task: Task) -> keras.Model:
         """The model as the task before leaves it."""
         if task.before:
-            return _read_model(task.before[-1].folder / "model.keras")
-        return build_model(self.pipeline.model, self.dataset, task.seed)
+            model = _read_model(task.before[-1].folder / "model.keras")
+        else:
+            model = build_model(self.pipeline.model, self.dataset, task.seed)
+        if self.pipeline.task is not None:
+            compile_for(model, self._find_task(model))
+        return model
 
     def _find_task(self, model: keras.Model) -> tasks.Task:
         """What the models of the run are trained for: as the pipeline or its first model says."""

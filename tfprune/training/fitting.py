@@ -441,7 +441,7 @@ def check(model: keras.Model, dataset: Dataset, batch_size: int, task: Task | No
     from tfprune.tasks import find_task
     from tfprune.training.binding import Binding
 
-    Binding(model, dataset)
+    binding = Binding(model, dataset)
     name = f"model {model.name!r}"
     if any(layer.dtype_policy.quantization_mode for layer in model._flatten_layers()):
         raise UsageError(
@@ -452,3 +452,4 @@ def check(model: keras.Model, dataset: Dataset, batch_size: int, task: Task | No
             f"{name} has no trainable weights: set `trainable` of some layers, or give another"
         )
     (task or find_task(model, None, dataset)).check(model, dataset)
+    binding.check_values(dataset)
