@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.tasks.small import CASES, COUNT, dataset, head, inputs_of, two_outputs
 from tfprune import data, figures
+from tfprune.errors import UsageError
 from tfprune.formats import load
 from tfprune.formats.keras_file import KerasRuntime
 from tfprune.measure import Evaluation, evaluate
@@ -113,6 +114,22 @@ def test_several_outputs_have_one_figure(nested: str, weights: str) -> None:
         shuffle=False,
     ).history
     assert {"angle_mae", "val_angle_mae"} <= set(history)
+
+
+def test_outputs_of_a_dict_are_called_by_its_keys() -> None:
+    rng = np.random.default_rng(1)
+    plain = two_outputs(("a", "b"))
+    model = keras.Model(plain.inputs, dict(zip(("what", "how"), plain.outputs, strict=True)))
+    what, how = rng.integers(0, 3, COUNT), rng.normal(size=COUNT).astype(np.float32)
+    spec = TaskSpec(kind={"what": "classification", "how": "regression"}, figure="what/accuracy")
+    x = inputs_of(model, rng)
+    for targets in ({"what": what, "how": how}, {"a": what, "b": how}):
+        task = find_task(model, spec, dataset(x, targets))
+        if "what" in targets:
+            agree(model, task, dataset(x, targets), 4)
+        assert evaluate(KerasRuntime(model), (x, targets), task).figure == "what_accuracy"
+    with pytest.raises(UsageError, match="give a dict with these names"):
+        find_task(model, spec, dataset(x, (what, how)))
 
 
 def test_a_classification_is_compiled_as_ever() -> None:

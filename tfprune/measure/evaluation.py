@@ -349,7 +349,7 @@ def _output_names(runtime: Runtime, task: Task) -> list[str]:
     found = [each.name for each in runtime.outputs]
     if len(found) == len(task.heads) == 1:
         return found
-    names = distinct(task.ends.names)
+    names = distinct(task.ends.keras_names)
     if sorted(names) != sorted(found):
         raise UsageError(
             f"{runtime.name} gives {', '.join(found)}, and the task is about {', '.join(names)}: "
