@@ -6,7 +6,9 @@ loads its module at first use.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 import lazy_loader
@@ -25,4 +27,12 @@ def __dir__() -> list[str]:
 @wrapt.when_imported("keras")
 def _register_with_keras(_keras: Any) -> None:
     """Lets `keras.saving.load_model` find `GroupLasso` after `import tfprune` alone."""
-    importlib.import_module("tfprune.filters.lasso")
+    name = "tfprune.filters.lasso"
+    if name in sys.modules:
+        return
+    # Without its package, which imports modules that may be waiting for Keras at this moment.
+    place = Path(__file__).with_name("filters") / "lasso.py"
+    specification = importlib.util.spec_from_file_location(name, place)
+    assert specification is not None and specification.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
