@@ -70,14 +70,12 @@ class ArrayFiles(Source):
 
     @classmethod
     def takes(cls, name: str) -> bool:
-        """A file that ends in .npz or .npy, or a folder of files that are called as arrays are."""
+        """A file that ends in .npz or .npy, or a folder of files .npy."""
         if name.lower().endswith((".npz", ".npy")):
             return True
         try:
             path = Path(name).expanduser()
-            return path.is_dir() and any(
-                each.suffix == ".npy" and _NAME.fullmatch(each.stem) for each in path.iterdir()
-            )
+            return path.is_dir() and any(each.suffix == ".npy" for each in path.iterdir())
         except (OSError, ValueError, RuntimeError):
             return False
 
@@ -152,7 +150,7 @@ class ArrayFiles(Source):
                         f"{self.name} has {named['']} beside {few([*named.values()][1:])}: name "
                         f"every {'input' if role == 'x' else 'array'} of several"
                     )
-        return found
+        return {split: found[split] for split in dict.fromkeys(SPLITS.values()) if split in found}
 
     def fingerprint(self) -> str:
         """The content of a FILE.npz; the sizes and times of files .npy."""
