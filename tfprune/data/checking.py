@@ -346,9 +346,10 @@ def _check_alike(name: str, parts: Mapping[str, Sequence[Tree]]) -> None:
                         f"{name}: {_place(role, path, split)} have the shape {its.shape[1:]}, and "
                         f"{_place(role, path, first)} {leaf.shape[1:]}: give one shape"
                     )
-                if (leaf.dtype.kind in _TEXT) != (its.dtype.kind in _TEXT) or (
-                    role == "inputs" and leaf.dtype != its.dtype
-                ):
+                # Bytes are pixels of 0 to 255, and fractions often of 0 to 1; floats are all alike.
+                kinds = {leaf.dtype.kind, its.dtype.kind}
+                same = leaf.dtype == its.dtype or kinds == {"f"}
+                if (kinds & set(_TEXT) and kinds - set(_TEXT)) or (role == "inputs" and not same):
                     raise UsageError(
                         f"{name}: {_place(role, path, split)} have the dtype {its.dtype}, and "
                         f"{_place(role, path, first)} {leaf.dtype}: give one dtype"

@@ -167,8 +167,8 @@ class ArrayFiles(Source):
     def open(self) -> Opened:
         """The arrays, checked."""
         from tfprune.data.caching import cached
-        from tfprune.data.mapped import MappedArrays
-        from tfprune.data.splits import Arrays, Split
+        from tfprune.data.mapped import held
+        from tfprune.data.splits import Split
 
         options = self._options
         arrays = self._mapped() if self._path.is_dir() else self._loaded()
@@ -191,12 +191,7 @@ class ArrayFiles(Source):
         }
         key = self.signature() if self._path.is_dir() else None
         found = checked(self.name, ready, options, key)
-        splits: dict[str, Split] = {
-            split: MappedArrays(part.given)
-            if self._path.is_dir()
-            else Arrays(part.inputs, part.targets, part.weights)
-            for split, part in found.parts.items()
-        }
+        splits: dict[str, Split] = {split: held(part.given) for split, part in found.parts.items()}
         if self.request.cache == "memory":
             splits = cached(splits, self.request, None, self.name, len(found.classes))
         unused = [key for key in self._keys if key not in self._wanted]

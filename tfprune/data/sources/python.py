@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,15 +128,18 @@ class PythonFunction(Source):
         """What the function returns."""
         options = dict(self.request.options)
         function = imported(self._reference)
-        with contextlib.suppress(TypeError, ValueError):
-            parameters = inspect.signature(function).parameters
-            if "version" not in parameters:
-                options.pop("version", None)
-            if self.request.image_size and "image_size" not in parameters:
-                raise UsageError(
-                    f"{self.name} takes no image_size: resize images in the function, or give it "
-                    "a parameter image_size"
-                )
+        try:
+            parameters = list(inspect.signature(function).parameters)
+        # Functions of C have none that are known.
+        except (TypeError, ValueError):
+            parameters = []
+        if "version" not in parameters:
+            options.pop("version", None)
+        if self.request.image_size and "image_size" not in parameters:
+            raise UsageError(
+                f"{self.name} takes no image_size: resize images in the function, or give it a "
+                "parameter image_size"
+            )
         defaults = {"image_size": self.request.image_size} if self.request.image_size else {}
         value = call(self._reference, options, defaults, settings="the data option")
         return _given(self.name, value)
@@ -162,7 +164,8 @@ class PythonFunction(Source):
     def open(self) -> Opened:
         """The splits, in memory or as streams."""
         from tfprune.data.caching import cached
-        from tfprune.data.splits import Arrays, Stream
+        from tfprune.data.mapped import held
+        from tfprune.data.splits import Stream
 
         origin = f"{self.name}, a function"
         if self._inner is not None:
@@ -185,7 +188,7 @@ class PythonFunction(Source):
             for split, part in found.parts.items():
                 again = read[split].again
                 if again is None:
-                    splits[split] = Arrays(part.inputs, part.targets, part.weights)
+                    splits[split] = held(part.given)
                     continue
                 spec = _spec(part.given)
                 self._check_numbers_stay(split, raw[split], part.targets)
@@ -216,7 +219,7 @@ class PythonFunction(Source):
         from tfprune.data.splits import Stream
 
         found = self._read.get("train")
-        if not classes or found is None or found.trees is None:
+        if not classes or found is None or not found.trees:
             return
         labels = found.trees[1]
         if not isinstance(splits["train"], Stream) or not isinstance(labels, np.ndarray):
