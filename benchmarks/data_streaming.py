@@ -7,8 +7,8 @@ and trains on it with `training.fit`, against the peak of a process that trains 
 few images in memory.
 
 Speed: `model.fit` on `data.batches` against `model.fit` on what Keras offers. For the folder that
-is `keras.utils.image_dataset_from_directory`, and for images in memory the arrays themselves. An
-epoch of each in turn, in one process, so that the machine's drift falls on both.
+is `keras.utils.image_dataset_from_directory`, and for images in memory the arrays themselves. Short
+trainings of each in turn, in one process, so that the machine's drift falls on both.
 """
 
 from __future__ import annotations
@@ -125,15 +125,20 @@ def peak(folder: Path | None, batch: int, cache: Path) -> tuple[int, int]:
 
 
 def alternated(
-    ours: Callable[[int], Any], theirs: Callable[[int], Any], images: int, rounds: int
+    ours: Callable[[int], dict[str, Any]],
+    theirs: Callable[[int], dict[str, Any]],
+    images: int,
+    rounds: int,
+    epochs: int,
 ) -> dict[str, Any]:
-    """Images a second of an epoch of each in turn; the first of each traces and is left out.
+    """Images a second of short trainings of each in turn; the first of each traces and is left out.
 
     Args:
-        ours: makes what `fit` takes in an epoch with a number.
+        ours: makes what `fit` takes, from the number of the first epoch.
         theirs: likewise.
         images: of an epoch.
-        rounds: epochs that are timed.
+        rounds: trainings that are timed.
+        epochs: of each training.
     """
     models = (net(), net())
     speeds: tuple[list[float], list[float]] = ([], [])
@@ -141,21 +146,35 @@ def alternated(
         # Who goes first alternates too.
         for player in (0, 1) if number % 2 else (1, 0):
             begun = time.perf_counter()
-            models[player].fit(**(ours, theirs)[player](number), epochs=1, verbose=0)
+            given = (ours, theirs)[player](number * epochs)
+            models[player].fit(**given, epochs=epochs, verbose=0)
             if number:
-                speeds[player].append(images / (time.perf_counter() - begun))
+                speeds[player].append(epochs * images / (time.perf_counter() - begun))
     own, other = map(statistics.median, speeds)
     return {
         "images": images,
-        "rounds": rounds,
+        "epochs_of_a_turn": epochs,
+        "turns": rounds,
         "tfprune_images_a_second": own,
         "keras_images_a_second": other,
         "ratio_of_medians": own / other,
-        "ratios_by_round": [mine / its for mine, its in zip(*speeds, strict=True)],
+        "ratios_by_turn": [mine / its for mine, its in zip(*speeds, strict=True)],
     }
 
 
-def folder_speed(folder: Path, batch: int, rounds: int) -> dict[str, Any]:
+def ours(split: Any, batch: int, epochs: int) -> Callable[[int], dict[str, Any]]:
+    """What `training.fit` gives to `fit`: one stream of all epochs."""
+    from tfprune import data
+
+    def given(first: int) -> dict[str, Any]:
+        batches = data.batches(split, batch, seed=0, first_epoch=first, epochs=first + epochs)
+        steps = data.steps_per_epoch(split, batch)
+        return {"x": batches, "steps_per_epoch": steps, "shuffle": False}
+
+    return given
+
+
+def folder_speed(folder: Path, batch: int, rounds: int, epochs: int) -> dict[str, Any]:
     """The folder, by tfprune and by Keras."""
     import keras
 
@@ -166,15 +185,11 @@ def folder_speed(folder: Path, batch: int, rounds: int) -> dict[str, Any]:
         theirs = keras.utils.image_dataset_from_directory(
             folder / "train", batch_size=batch, image_size=(SIDE, SIDE), seed=0
         )
-
-    def ours(epoch: int) -> dict[str, Any]:
-        batches = data.batches(split, batch, seed=0, first_epoch=epoch, epochs=epoch + 1)
-        return {"x": batches, "shuffle": False}
-
-    return alternated(ours, lambda _: {"x": theirs, "shuffle": False}, len(split), rounds)
+    given = {"x": theirs, "shuffle": False}
+    return alternated(ours(split, batch, epochs), lambda _: given, len(split), rounds, epochs)
 
 
-def memory_speed(images: int, batch: int, rounds: int) -> dict[str, Any]:
+def memory_speed(images: int, batch: int, rounds: int, epochs: int) -> dict[str, Any]:
     """Images in memory, by tfprune and by Keras."""
     from tfprune import data
 
@@ -182,24 +197,23 @@ def memory_speed(images: int, batch: int, rounds: int) -> dict[str, Any]:
     x = rng.integers(0, 256, (images, SIDE, SIDE, 3)).astype(np.uint8)
     y = np.arange(images) % CLASSES
     split = data.Arrays(x, y)
-
-    def ours(epoch: int) -> dict[str, Any]:
-        batches = data.batches(split, batch, seed=0, first_epoch=epoch, epochs=epoch + 1)
-        return {"x": batches, "shuffle": False}
-
-    return alternated(ours, lambda _: {"x": x, "y": y, "batch_size": batch}, images, rounds)
+    given = {"x": x, "y": y, "batch_size": batch}
+    return alternated(ours(split, batch, epochs), lambda _: given, images, rounds, epochs)
 
 
 @click.command()
 @click.option("--images", default=100_000, show_default=True, help="Of the train split.")
 @click.option("--in-memory", default=50_000, show_default=True, help="Images of the arrays.")
 @click.option("--batch", default=128, show_default=True)
-@click.option("--rounds", default=7, show_default=True, help="Epochs of each that are timed.")
+@click.option("--rounds", default=7, show_default=True, help="Trainings of each that are timed.")
+@click.option("--epochs", default=3, show_default=True, help="Epochs of such a training.")
 @click.option("--suffix", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True)
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("benchmarks/results/data_streaming")
 )
-def main(images: int, in_memory: int, batch: int, rounds: int, suffix: str, output: Path) -> None:
+def main(
+    images: int, in_memory: int, batch: int, rounds: int, epochs: int, suffix: str, output: Path
+) -> None:
     """Measure memory and speed of training on a folder of images."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, cache = Path(scratch, "photos"), Path(scratch, "cache")
@@ -217,13 +231,13 @@ def main(images: int, in_memory: int, batch: int, rounds: int, suffix: str, outp
         }
         click.echo(memory, err=True)
         os.environ["TFPRUNE_CACHE_DIR"] = str(cache)
-        speed = {"folder": folder_speed(folder, batch, rounds)}
+        speed = {"folder": folder_speed(folder, batch, rounds, epochs)}
         click.echo(speed["folder"], err=True)
-        speed["in memory"] = memory_speed(in_memory, batch, rounds)
+        speed["in memory"] = memory_speed(in_memory, batch, rounds, epochs)
         click.echo(speed["in memory"], err=True)
     document = {
         "command": f"python -m benchmarks.data_streaming --images {images} --in-memory {in_memory} "
-        f"--batch {batch} --rounds {rounds} --suffix {suffix}",
+        f"--batch {batch} --rounds {rounds} --epochs {epochs} --suffix {suffix}",
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),
@@ -250,7 +264,7 @@ def text(document: dict[str, Any]) -> str:
         f"{memory['images_of_the_empty_training']:,} images in memory "
         f"{memory['empty_peak_mib']:,.0f} MiB: {memory['difference_mib']:,.0f} MiB more (allowed: "
         f"{memory['most_mib']}).\n\n"
-        "Images a second, medians of epochs in turn. Keras reads the folder with "
+        "Images a second, medians of short trainings in turn. Keras reads the folder with "
         "`image_dataset_from_directory`, and the arrays with `fit`. The ratio should be "
         f"{document['least_speed']} or more.\n\n"
         "| data | images | tfprune | Keras | ratio |\n|:--|--:|--:|--:|--:|\n"
