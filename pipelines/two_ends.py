@@ -56,6 +56,5 @@ def two_ends(width: int = 16) -> keras.Model:
     x = layers.Dense(2 * width, activation="relu")(x)
     digit = layers.Dense(10, activation="softmax", name="digit")(x)
     ink = layers.Dense(1, name="ink")(x)
-    return keras.Model(
-        {"image": image, "rows": rows}, {"digit": digit, "ink": ink}, name="two_ends"
-    )
+    inputs, outputs = {"image": image, "rows": rows}, {"digit": digit, "ink": ink}
+    return keras.Model(inputs, outputs, name="two_ends")

@@ -565,7 +565,7 @@ def loss(by: Figure = ACCURACY) -> Figure:
         return Figure(
             "loss", "loss", Number("", 3, flags=""), "artifact", meaning, "lower", exact=exact
         )
-    number = Number(f" {unit}" if unit else "", None, flags="")
+    number = Number(f" {unit}" if unit else "", None)
     return Figure(
         "loss", "loss", number, "artifact", "what is trained for, on the test set", "lower"
     )

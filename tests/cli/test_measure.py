@@ -74,7 +74,7 @@ def test_the_table_says_threads_delegate_and_spread(files: dict[str, Path]) -> N
         assert line.split()[:2] == [str(path), form]
         assert "  2   XNNPACK" in line
     classes = result.stdout.partition("accuracy of each class:\n\n")[2].splitlines()
-    assert classes[0].split() == ["class", "images", *map(str, paths)]
+    assert classes[0].split() == ["class", "examples", *map(str, paths)]
     assert len(classes) == 1 + CLASSES
 
 

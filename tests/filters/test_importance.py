@@ -210,7 +210,11 @@ class TestTaylor:
                 np.zeros(3, int),
                 "parts of different lengths: give equally many examples",
             ),
-            ((4, 6, 6, 2), np.zeros(4), "4 examples need as many int labels, not float64 (4,)"),
+            (
+                (4, 6, 6, 2),
+                np.zeros(4),
+                "which is not compiled, is not known (the data has targets of shape ()",
+            ),
             ((0, 6, 6, 2), np.zeros(0, int), "has no examples: give at least one"),
             ((4, 6, 6, 2), np.full(4, 2), "labels 2..2 do not fit the 2 classes of "),
         ],

@@ -195,7 +195,7 @@ def test_weights_of_one_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("settings", "data", "says"),
     [
-        (None, (INPUTS, [CLASSES, NUMBERS]), "is not compiled, and is not a classifier"),
+        (None, (INPUTS, [CLASSES, NUMBERS]), "which is not compiled, is not known (model "),
         (LOSSES, INPUTS, "data has no targets, and gradients need what model"),
         (LOSSES, (INPUTS, [CLASSES]), "there are 1 targets: give one array for each output"),
         (LOSSES, (INPUTS, {"what": CLASSES}), "targets for what and none for where"),

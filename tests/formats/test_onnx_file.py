@@ -73,7 +73,7 @@ def test_zeros_are_counted_in_the_file(model: keras.Model, tmp_path: Path) -> No
 
 
 def test_it_stands_beside_other_files(file: Path, images: np.ndarray) -> None:
-    row = measure_files([file], images, np.arange(len(images)) % 4, rounds=3, threads=1).iloc[0]
+    row = measure_files([file], (images, np.arange(len(images)) % 4), rounds=3, threads=1).iloc[0]
     assert (row["format"], row["threads"]) == ("onnx", 1)
     assert row["macs"] > 0
     assert row["latency_ms"] > 0

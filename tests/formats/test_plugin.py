@@ -35,7 +35,7 @@ def test_it_is_exported_measured_and_verified(model: keras.Model, tmp_path: Path
     assert artifacts[0].inputs == load(path).inputs
 
     labels = np.asarray(model(IMAGES)).argmax(axis=1)
-    table = measure_files([each.path for each in artifacts], IMAGES, labels, rounds=3)
+    table = measure_files([each.path for each in artifacts], (IMAGES, labels), rounds=3)
     assert table["format"].tolist() == ["toy", "tflite"]
     assert table["accuracy"].tolist() == [1.0, 1.0]
     assert table["macs"].tolist() == [36, 36]

@@ -42,7 +42,7 @@ def test_figures_are_those_of_the_files(
         yield None
 
     table = measure_files(
-        paths, images, labels, baseline=files["tflite"], rounds=3, counter=counter
+        paths, (images, labels), baseline=files["tflite"], rounds=3, counter=counter
     )
     assert table["artifact"].tolist() == [str(path) for path in paths[:2]]
     assert told == [(str(path), 50) for path in paths[:2]]
@@ -94,7 +94,7 @@ def test_a_directory_has_no_packed_size_and_the_baseline_comes_first(
     monkeypatch.setattr(comparison, "first_runs", lambda paths, **_: [FirstRun(1, 1)] * len(paths))
     unpack(files["savedmodel"], tmp_path)
     table = measure_files(
-        [tmp_path], images, labels, baseline=files["tflite"], rounds=1, threads=2
+        [tmp_path], (images, labels), baseline=files["tflite"], rounds=1, threads=2
     ).to_dict("records")
     assert [row["format"] for row in table] == ["tflite", "savedmodel"]
     assert table[0]["threads"] == 2
@@ -114,4 +114,4 @@ def test_a_directory_has_no_packed_size_and_the_baseline_comes_first(
 
 def test_a_missing_file_is_one_line(images: np.ndarray, labels: np.ndarray) -> None:
     with pytest.raises(TfpruneError, match=r"no\.tflite does not exist"):
-        measure_files(["no.tflite"], images, labels)
+        measure_files(["no.tflite"], (images, labels))

@@ -132,8 +132,13 @@ def test_macs_of_an_open_size() -> None:
         tfprune.macs(single(layers.Conv2D(2, 1), None, None, 3))
     assert str(error.value) == (
         "the tensor shape (None, None, None, 2) is open, so its multiply-accumulates cannot be "
-        "counted: give the model's Input a fixed shape"
+        "counted: give input_shape (--input-shape), or a fixed shape to the model's Input"
     )
+
+
+def test_macs_of_an_open_size_that_is_given() -> None:
+    model = single(layers.Conv2D(2, 1), None, None, 3)
+    assert tfprune.macs(model, input_shape=(4, 5, 3)) == 4 * 5 * 3 * 2
 
 
 class Renamed(layers.Conv2D):

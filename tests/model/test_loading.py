@@ -348,6 +348,16 @@ def test_a_file_brings_what_it_registers_and_what_it_does_not(custom):
     assert type(tfprune.load(path, imports=[str(module)]).layers[1]) is type(model.layers[1])
 
 
+def test_a_module_may_hold_instances(tmp_path):
+    """A metric of one's own may be an instance, which has no name of its own."""
+    path = tmp_path / "module_of_instances.py"
+    path.write_text("import keras\nclass Far(keras.metrics.Mean):\n    pass\nfar = Far('far')\n")
+    loading.import_layers(str(path))
+    assert "Far" in keras.saving.get_custom_objects()
+    assert "far" not in keras.saving.get_custom_objects()
+    del keras.saving.get_custom_objects()["Far"]
+
+
 def test_the_environment_lists_imports_for_every_process(custom, monkeypatch):
     path, module = custom
     monkeypatch.setenv(loading.IMPORTS, str(module))
@@ -386,3 +396,176 @@ def test_a_file_does_not_take_the_name_of_another_module(tmp_path):
     (tmp_path / "json.py").write_text("")
     with pytest.raises(UsageError, match="there is another module called json: rename the file"):
         loading.import_layers(str(tmp_path / "json.py"))
+
+
+# Functions and nets
+
+MODELS = """
+import keras
+
+SHARED = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+
+@keras.saving.register_keras_serializable("mine")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+def build(input_shape=(6, 6, 2), classes=3, width=4):
+    x = inputs = keras.Input(input_shape)
+    x = Twice()(keras.layers.Conv2D(width, 3)(x))
+    return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Flatten()(x)))
+
+def compiled():
+    model = build()
+    model.compile("adam", "mse", metrics=["mae"])
+    return model
+
+def unbuilt():
+    return keras.Sequential([keras.layers.Dense(2)])
+
+def opened():
+    return keras.Sequential([keras.Input((None, 2)), keras.layers.GlobalMaxPooling1D()])
+
+def shared():
+    return SHARED
+
+def nothing():
+    build()
+
+def a_layer():
+    return Twice()
+"""
+
+
+@pytest.fixture
+def written_model(tmp_path):
+    """Names of functions in a file that is forgotten afterwards."""
+    (tmp_path / "models_of_mine.py").write_text(MODELS)
+    known = dict(keras.saving.get_custom_objects())
+    yield lambda function: f"{tmp_path}/models_of_mine.py:{function}"
+    objects = keras.saving.get_custom_objects()
+    objects.clear()
+    objects.update(known)
+    functions.imported_files().pop("models_of_mine", None)
+    sys.modules.pop("models_of_mine", None)
+
+
+def test_a_function_gets_its_options_and_what_data_tell(written_model):
+    told = {"input_shape": (8, 8, 1), "classes": 5, "mean": [0.5], "seed": 1}
+    model = tfprune.load(written_model("build"), options={"width": 2}, defaults=told)
+    assert (model.input_shape, model.output_shape) == ((None, 8, 8, 1), (None, 5))
+    assert model.layers[1].filters == 2
+    assert tfprune.load(written_model("build")).input_shape == (None, 6, 6, 2)
+    assert tfprune.load(written_model("compiled")).compiled
+
+
+def test_a_function_gives_the_same_model_in_any_process(written_model):
+    first = tfprune.load(written_model("build"))
+    keras.layers.Conv2D(1, 1)  # Keras counts it
+    again, other = (
+        tfprune.load(written_model("build"), defaults={"seed": seed}) for seed in (0, 1)
+    )
+    assert [layer.name for layer in first.layers] == [layer.name for layer in again.layers]
+    assert first.layers[1].name == "conv2d"
+    np.testing.assert_array_equal(first(images()), again(images()))
+    assert not np.array_equal(first(images()), other(images()))
+
+
+def test_a_function_that_asks_for_no_shape_gets_it_where_the_model_is_open(written_model):
+    assert tfprune.load(written_model("unbuilt"), input_shape=(4,)).input_shape == (None, 4)
+    assert tfprune.load(written_model("opened"), input_shape=(9, 2)).input_shape == (None, 9, 2)
+    # Data alone do not close what the function leaves open.
+    told = {"input_shape": (9, 2)}
+    assert tfprune.load(written_model("opened"), defaults=told).input_shape == (None, None, 2)
+
+
+def test_the_layers_of_the_file_are_found_where_the_model_is_exported(written_model, tmp_path):
+    model = tfprune.load(written_model("build"))
+    (artifact,) = tfprune.export(model, tmp_path / "out", ["keras"])
+    assert artifact.agreement == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("nothing", "nothing returns nothing: let it return a Keras model"),
+        ("a_layer", "a_layer returns a models_of_mine.Twice: let it return a Keras model"),
+    ],
+)
+def test_a_function_that_returns_no_model_is_one_line(written_model, function, message):
+    with pytest.raises(UsageError, match=message):
+        tfprune.load(written_model(function))
+
+
+def test_a_model_is_not_returned_twice(written_model):
+    tfprune.load(written_model("shared"))
+    with pytest.raises(UsageError, match="returns the same model again, which may have been tra"):
+        tfprune.load(written_model("shared"))
+
+
+def test_a_missing_file_of_a_function_is_one_line(tmp_path):
+    with pytest.raises(TfpruneError, match=r"none\.py does not exist"):
+        tfprune.load(tmp_path / "none.py:build")
+
+
+def test_a_net_is_built_by_its_name():
+    shape, options = (32, 32, 3), {"classes": 4, "weights": "random", "alpha": 0.35}
+    model = tfprune.load("mobilenetv2", input_shape=shape, options=options)
+    assert (model.name, model.output_shape) == ("MobileNetV2", (None, 4))
+    told = {"input_shape": shape, "classes": 9, "seed": 3}
+    assert tfprune.load("VGG", defaults=told).output_shape == (None, 9)
+    assert tfprune.load("vgg", defaults=told, options={"classes": 2}).output_shape == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({}, "vgg needs input_shape: give data, or the shape of an image, --input-shape 32x32x3"),
+        ({"input_shape": (8, 8, 1)}, "vgg needs classes: give data, or the number of logits"),
+        ({"input_shape": {"a": (8,), "b": (8,)}, "classes": 2}, "vgg has one input"),
+        ({"input_shape": (8, 8), "classes": 2}, r"input_shape=\(8, 8\) must be \(height, width"),
+    ],
+)
+def test_a_net_without_a_shape_or_classes_is_one_line(told, message):
+    with pytest.raises(UsageError, match=message):
+        tfprune.load("vgg", defaults=told)
+
+
+def test_only_the_head_of_a_pretrained_net_trains():
+    options = {"classes": 4, "weights": "random", "alpha": 0.35, "trainable": "head"}
+    model = tfprune.load("MobileNetV2", input_shape=(32, 32, 3), options=options)
+    assert [weight.path for weight in model.trainable_weights] == ["logits/kernel", "logits/bias"]
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    model.fit(np.ones((4, 32, 32, 3)), np.ones((4, 4)), verbose=0)
+    # BatchNorm's statistics stay too.
+    moved = [not np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True)]
+    assert moved[-1]
+    assert not any(moved[:-2])
+
+
+# What a model was compiled with
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+def test_a_file_brings_its_loss_and_metrics(tmp_path, name):
+    model = plain()
+    model.compile(keras.optimizers.SGD(0.25), keras.losses.MeanAbsoluteError(), metrics=["mse"])
+    model.save(tmp_path / name)
+    loaded = tfprune.load(tmp_path / name)
+    x, y = images(), np.ones((4, 3))
+    assert loaded.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
+    assert float(loaded.optimizer.learning_rate) == 0.25
+
+
+def test_a_loss_that_is_not_known_is_said(tmp_path):
+    def mine(y, p):
+        return keras.ops.mean(y - p, axis=-1)
+
+    model = plain()
+    model.compile("sgd", mine)
+    model.save(tmp_path / "m.keras")
+    with pytest.warns(UserWarning, match=r"m\.keras: its loss and metrics are left out") as said:
+        assert not tfprune.load(tmp_path / "m.keras").compiled
+    assert "\n" not in str(said[0].message)

@@ -21,6 +21,8 @@ from tests.report.html.test_page import Page
 from tests.report.task_figures import AUC, ERROR, LOSS, MAE, MEAN_IOU, R2, TASKS, as_task
 from tests.report.test_tickets import fake_lottery
 from tfprune.cli import main
+from tfprune.cli.inspect import _cuts_for_people
+from tfprune.cli.measure import _for_people
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.figures import ACCURACY, COSTS, Figure, figure, from_record, to_record
 from tfprune.files import read_json, write_json
@@ -512,3 +514,55 @@ class TestRecords:
         text = Page((run / "report.html").read_text(encoding="utf-8")).text
         assert "The AUC of dense is unknown" in text or "The AUC of dense is inf" in text
         assert "has an unknown AUC" in text
+
+
+class TestPrinted:
+    def test_measured_files_have_it_and_what_is_against_a_baseline(self):
+        table = pd.DataFrame(
+            {
+                "artifact": ["a.tflite", "b.tflite"],
+                "mae": [43.123456, 0.00012],
+                "loss": [2867.25, 0.5],
+                "bytes": [2048, 1024],
+                "mae_difference": [0.0, -43.123336],
+                "bytes_ratio": [1.0, 0.5],
+            },
+            dtype=object,
+        )
+        shown = _for_people(table, MAE)
+        assert list(shown.columns) == [
+            "artifact",
+            "MAE",
+            "difference",
+            "loss",
+            "size",
+            "size left",
+        ]
+        assert list(shown["MAE"]) == ["43.12 mm", "0.00012 mm"]
+        assert list(shown["difference"]) == ["+0 mm", "-43.12 mm"]
+        assert list(shown["loss"]) == ["2,867", "0.5"]
+
+    def test_cuts_have_its_unit(self):
+        rows = [("", 0, 1.0, 3.0), ("b", 8, 0.5, 4.25), ("a", 8, 0.5, 3.5), ("a", 8, 0.25, 9.0)]
+        table = pd.DataFrame(rows, columns=["layers", "channels", "keep", "mae"])
+        shown = _cuts_for_people(table, MAE)
+        assert list(shown.columns) == ["layers", "channels", "50% kept", "25% kept"]
+        assert shown.fillna("").to_numpy().tolist() == [
+            ["b", 8, "4.25 mm", ""],
+            ["a", 8, "3.5 mm", "9 mm"],
+        ]
+
+    def test_a_title_is_text_and_nothing_else(self, whole, tmp_path):
+        title = "<b>$x^2$ {{ 7 * 7 }}\x1b[31m|*_\n"
+        by = from_record({**to_record(MAE), "title": title, "name": "top-5.copy"})
+        run = as_task(whole, tmp_path / "run", by, _value(MAE))
+        _with_budget(run, [{by.name: {"max": 30}}])
+        write_report(run)
+        markup = (run / "report.html").read_text(encoding="utf-8")
+        page = Page(markup)
+        assert by.title == "<b>$x^2$ {{ 7 * 7 }} [31m|*_"
+        assert page.text.count(by.title) > 5
+        assert "\x1b" not in markup
+        told = _run("compare", run)
+        assert "\x1b" not in told.output
+        assert _run("check", run).exit_code == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -122,3 +124,19 @@ def test_a_link_to_a_record_is_a_file_of_the_run(tmp_path):
     assert read_run(run).notes() == []
     write_report(run)
     assert 'href="javascript' not in (run / "report.html").read_text()
+
+
+def test_json_has_every_digit_and_null_for_what_is_not_a_number():
+    exact = 0.1 + 0.2
+    table = pd.DataFrame(
+        {
+            "a": [exact, float("nan"), float("inf")],
+            "b": [np.int64(3), None, ["x", np.float64(exact)]],
+            "c": [1, 2, 3],
+        }
+    )
+    assert json.loads(render(table, "json")) == [
+        {"a": exact, "b": 3, "c": 1},
+        {"a": None, "b": None, "c": 2},
+        {"a": None, "b": ["x", exact], "c": 3},
+    ]

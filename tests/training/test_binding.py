@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tests.training.tasks import Losses
 from tfprune import UsageError, data
+from tfprune.tasks import TaskSpec, find_task
 from tfprune.training import Training, check, fit
 from tfprune.training.binding import Binding
 
@@ -90,16 +90,6 @@ def test_each_array_reaches_its_input_and_its_output(wrap_in, wrap_out, trees) -
     np.testing.assert_array_equal(targets[1], ANGLE)
 
 
-def losses(by_name: bool) -> Losses:
-    def arguments() -> dict[str, Any]:
-        loss = [keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse"]
-        if by_name:
-            return {"loss": dict(zip(("sign", "angle"), loss, strict=True))}
-        return {"loss": loss}
-
-    return Losses(arguments)
-
-
 @pytest.mark.parametrize(
     ("named", "weighted"), [(True, "each"), (True, "all"), (False, None), (False, "each")]
 )
@@ -116,9 +106,13 @@ def test_a_training_equals_that_of_keras(named: bool, weighted: str | None) -> N
         given = some if weighted else None
     toy = dataset(*(NAMED if named else ORDERED), given)
     training = Training(epochs=2, batch_size=COUNT, learning_rate=0.1, schedule="constant")
-    history = fit(ours, toy, training, seed=0, task=losses(named)).history
+    kinds = {"sign": "classification", "angle": "regression"}
+    task = find_task(ours, TaskSpec(kind=kinds, figure="angle/mae"), toy)
+    history = fit(ours, toy, training, seed=0, task=task).history
+    assert {task.figure.name, f"val_{task.figure.name}"} <= set(history.columns)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
-    theirs.compile(optimizer, losses(False).arguments()["loss"])
+    loss = [keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse"]
+    theirs.compile(optimizer, loss)
     both = {None: None, "all": [some, some], "each": [some, others]}[weighted]
     expected = theirs.fit(
         [AGE, SOUND], [SIGN, ANGLE], COUNT, epochs=2, sample_weight=both, verbose=0
@@ -135,7 +129,7 @@ def test_a_training_equals_that_of_keras(named: bool, weighted: str | None) -> N
 def test_one_array_in_a_dict_reaches_the_only_input() -> None:
     model = keras.Sequential([keras.Input((16, 2)), layers.Flatten(), layers.Dense(1)])
     toy = dataset({"sound": SOUND}, {"angle": ANGLE})
-    task = Losses(lambda: {"loss": "mse", "metrics": [keras.metrics.MeanAbsoluteError("mae")]})
+    task = find_task(model, TaskSpec(kind="regression"), toy)
     history = fit(model, toy, Training(epochs=1), seed=0, task=task).history
     assert {"mae", "val_mae", "loss", "val_loss"} <= set(history.columns)
     guessed = model.predict(SOUND, verbose=0)
@@ -233,30 +227,55 @@ def test_what_does_not_fit_is_said_in_one_line(model, trees, message: str) -> No
     for word, name in names.items():
         message = message.replace(word, name)
     with pytest.raises(UsageError) as error:
-        check(built, dataset(*trees), 8, losses(False))
+        check(built, dataset(*trees), 8)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_that_are_not_finite_are_found_before_the_first_epoch(value, streamed) -> None:
+    age = AGE.copy()
+    age[5] = value
+    model = two(as_list, as_list)
+    bad = data.Arrays((age, SOUND), (SIGN, ANGLE))
+    if streamed:
+        given = bad.examples.given
+        bad = data.Stream(
+            lambda seed, epoch: tf.data.Dataset.from_tensor_slices(given), COUNT, bad.element_spec
+        )
+    good = data.Arrays((AGE, SOUND), (SIGN, ANGLE))
+    toy = data.Dataset("toy", (), good, bad, good, "a toy")
+    kinds = {"sign": "classification", "angle": "regression"}
+    task = find_task(model, TaskSpec(kind=kinds, figure="angle/mae"), toy)
+    with pytest.raises(UsageError) as error:
+        check(model, toy, 8, task)
+    assert str(error.value) == (
+        "toy (validation) has inputs for 'z_age' that are not finite, first in example 5, counted "
+        "from 0: replace them, or leave these examples out"
+    )
 
 
 def test_a_model_without_a_graph_is_refused() -> None:
     model = keras.Sequential([layers.Dense(1)], name="lazy")
     with pytest.raises(UsageError, match="model 'lazy' has no input"):
-        check(model, dataset(AGE, ANGLE), 8, losses(False))
+        check(model, dataset(AGE, ANGLE), 8)
 
 
 def test_a_model_without_anything_to_train_is_refused() -> None:
     model = plain()
     model.trainable = False
     with pytest.raises(UsageError, match="model 'net' has no trainable weights"):
-        check(model, dataset(SOUND, ANGLE), 8, losses(False))
+        check(model, dataset(SOUND, ANGLE), 8)
 
 
 def test_a_quantized_model_is_refused() -> None:
     model = keras.Sequential([keras.Input((16, 2)), layers.Flatten(), layers.Dense(4)], name="net")
     model.layers[-1].quantize("int8")
     with pytest.raises(UsageError, match="model 'net' is quantized, and integers cannot be"):
-        check(model, dataset(SOUND, ANGLE), 8, losses(False))
+        check(model, dataset(SOUND, ANGLE), 8)
 
 
 def test_a_last_axis_of_one_is_added_or_dropped_as_keras_does() -> None:
     for shape, array in (((16, 2, 1), SOUND), ((), AGE)):
-        check(plain(shape), dataset(array, ANGLE), 8, losses(False))
+        model, toy = plain(shape), dataset(array, ANGLE)
+        check(model, toy, 8, find_task(model, TaskSpec(kind="regression"), toy))

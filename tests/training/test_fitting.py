@@ -13,8 +13,8 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from tests.training.tasks import Losses
 from tfprune import TfpruneError, UsageError, data, zoo
+from tfprune.tasks import Task, TaskSpec, find_task
 from tfprune.training import Training, compile, fit
 from tfprune.training.checkpoint import EpochLog
 from tfprune.training.learning_rate import RewoundSchedule
@@ -206,7 +206,9 @@ def test_gradients_are_clipped(optimizer, precision):
 def test_metrics_of_a_former_compilation_do_not_come_back():
     model = keras.Sequential([image(), *flat()])
     model.compile("sgd", "mse", metrics=["mae"])
-    compile(model, settings(), STEPS, task=Losses(lambda: {"loss": "mse"}))
+    task = find_task(model, TaskSpec(loss="mse", figure="loss", metrics=[]))
+    assert "metrics" not in task.compile_arguments()
+    compile(model, settings(), STEPS, task=task)
     images = np.zeros((2, 8, 8, 1), np.float32)
     assert set(model.evaluate(images, np.zeros((2, 10)), verbose=0, return_dict=True)) == {"loss"}
 
@@ -356,12 +358,14 @@ def test_other_data_and_tasks_resume_wherever_they_are_killed(
     toy = tables(streamed)
     training = settings(augment=(), optimizer="adam", learning_rate=0.01)
     whole, folder = regression(), tmp_path_factory.mktemp("backup")
-    expected = fit(whole, toy, training, seed=5, task=MAE).history
+    expected = fit(whole, toy, training, seed=5, task=regressing(whole)).history
     with pytest.raises(KeyboardInterrupt):
         kill = Kill(epoch=kill_epoch, batch=batch)
-        fit(regression(), toy, training, seed=5, task=MAE, callbacks=[kill], backup_dir=folder)
+        killed = regression()
+        task = regressing(killed)
+        fit(killed, toy, training, seed=5, task=task, callbacks=[kill], backup_dir=folder)
     again = regression(seed=9 if kill_epoch else 0)
-    history = fit(again, toy, training, seed=5, task=MAE, backup_dir=folder).history
+    history = fit(again, toy, training, seed=5, task=regressing(again), backup_dir=folder).history
     assert_same_state(again, whole)
     pd.testing.assert_frame_equal(
         history.drop(columns="seconds"), expected.drop(columns="seconds"), check_exact=True
@@ -369,9 +373,8 @@ def test_other_data_and_tasks_resume_wherever_they_are_killed(
     assert {"mae", "val_mae"} <= set(history.columns)
 
 
-MAE = Losses(
-    lambda: {"loss": "mse", "metrics": [keras.metrics.MeanAbsoluteError("mae")]}, "mae", "lower"
-)
+def regressing(model: keras.Model, **changes) -> Task:
+    return find_task(model, TaskSpec(**{"kind": "regression"} | changes), tables(False))
 
 
 def tables(streamed: bool) -> data.Dataset:
@@ -398,10 +401,11 @@ def regression(seed: int = 0) -> keras.Model:
 
 def test_another_tasks_backup_is_refused(tmp_path):
     training = settings(augment=(), epochs=1, warmup_epochs=0)
-    fit(regression(), tables(False), training, seed=5, task=MAE, backup_dir=tmp_path)
-    huber = Losses(lambda: {"loss": "huber", "metrics": [keras.metrics.MeanAbsoluteError("mae")]})
+    model = regression()
+    fit(model, tables(False), training, seed=5, task=regressing(model), backup_dir=tmp_path)
+    huber = regressing(model, loss="huber")
     with pytest.raises(TfpruneError, match="belongs to a training of another model or with other"):
-        fit(regression(), tables(False), training, seed=5, task=huber, backup_dir=tmp_path)
+        fit(model, tables(False), training, seed=5, task=huber, backup_dir=tmp_path)
 
 
 def test_a_finished_training_is_not_done_twice(digits, tmp_path):
@@ -499,7 +503,7 @@ def test_silence_is_the_default_and_progress_goes_to_stderr(digits, capsys):
         (lambda: zoo.build("conv2", (8, 8, 1), 9, width=2), "and digits has 10 classes"),
         (
             lambda: keras.Sequential([image(), keras.layers.Conv2D(10, 1)]),
-            "one logit for each class",
+            "may be a segmentation: give a task",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -196,14 +196,14 @@ def read_manifest(directory: str | os.PathLike[str], name: str = MANIFEST) -> li
 
 
 def write_run_manifest(
-    run: str | os.PathLike[str], accuracies: dict[str, float] | None = None
+    run: str | os.PathLike[str], measured: Mapping[str, Mapping[str, float]] | None = None
 ) -> Path:
     """Writes `manifest.json`: every artifact of a run, from the `artifacts.json` of its variants.
 
     Args:
         run: The run's directory, with artifacts in `VARIANT/seed-N/`.
-        accuracies: Share of test images classified correctly, 0 to 1, by the artifact's path
-            relative to the run, such as `"dense/seed-0/model.tflite"`.
+        measured: What was measured on the test examples, such as `{"accuracy": 0.91}`, by the
+            artifact's path relative to the run, such as `"dense/seed-0/model.tflite"`.
 
     Returns:
         The file's path.
@@ -212,11 +212,10 @@ def write_run_manifest(
         TfpruneError: A list is damaged, or the file cannot be written.
     """
     run = Path(run)
-    known = accuracies or {}
+    known = measured or {}
     listed: list[dict[str, Any]] = []
     for found in sorted(run.glob(f"*/seed-*/{MANIFEST}")):
         for artifact in read_manifest(found.parent):
             values = artifact.to_dict(run)
-            values["accuracy"] = known.get(values["path"], artifact.accuracy)
-            listed.append(values)
+            listed.append({**values, **known.get(values["path"], {})})
     return write_json(run / RUN_MANIFEST, {"run": run.resolve().name, "artifacts": listed})

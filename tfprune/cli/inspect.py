@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tfprune.data import Dataset
     from tfprune.pipeline.spec import DataSpec, ModelSpec
+    from tfprune.tasks import Task, TaskSpec
 
 
 def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -56,6 +57,7 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Pat
     help="Draw it: .svg, .png or .pdf.",
 )
 @options.data(required=False, why="its validation images show how sensitive each group is")
+@options.task
 @options.imports
 @options.as_json
 def inspect_command(
@@ -66,6 +68,7 @@ def inspect_command(
     plot: Path | None,
     data: DataSpec | None,
     data_dir: str | None,
+    task: TaskSpec | None,
     as_json: bool,
 ) -> None:
     """Show the channel groups of MODEL, its frozen layers and its sparsity."""
@@ -80,15 +83,17 @@ def inspect_command(
     from tfprune.model.counting import count_macs, describe_layers
     from tfprune.pipeline.execution import model_with_data
     from tfprune.report import render
+    from tfprune.tasks import find_task
 
     # Data that are not looked at still tell a function the shape of its input.
     wanted = data if probed or model.reference.path is None else None
-    network, dataset = model_with_data(model, wanted, data_dir)
+    network, dataset = model_with_data(model, wanted, data_dir, task=task)
     groups, work = channel_groups(network), count_macs(network)
     table, zeros = group_table(groups), sparsity(network)
     by, cuts = ACCURACY, None
     if dataset is not None and probed:
-        cuts = _sensitivity(network, dataset, images, importance, plot, by)
+        found = find_task(network, task, dataset)
+        by, cuts = found.figure, _sensitivity(network, dataset, found, images, importance, plot)
     if as_json:
         document = {
             "macs": work.whole_macs,
@@ -131,10 +136,10 @@ def _cuts_for_people(cuts: pd.DataFrame, by: Figure) -> pd.DataFrame:
 def _sensitivity(
     network: Any,
     dataset: Dataset,
+    task: Task,
     images: int,
     importance: str,
     plot: Path | None,
-    by: Figure,
 ) -> pd.DataFrame:
     from tfprune.filters import sensitivity
     from tfprune.formats import load
@@ -144,11 +149,12 @@ def _sensitivity(
     held_out = dataset.validation.sample(images or len(dataset.validation))
 
     def accuracy(slim: Any) -> float:
-        return evaluate(load(slim), held_out).value
+        return evaluate(load(slim), held_out, task).value
 
     ranked_by = Context(dataset, 0, Path()).labelled
     table = sensitivity(network, accuracy, importance=importance, data=ranked_by)
     # It measures anything, and calls that an accuracy.
+    by = task.figure
     table = table.rename(columns={"accuracy": by.name})
     if plot is not None:
         click.echo(f"drawn: {plot_sensitivity(table, plot, by)}", err=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tfprune.pipeline.spec import DataSpec
+    from tfprune.tasks import TaskSpec
 
 
 @click.command("measure")
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
 )
 @click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
 @click.option("--layers", is_flag=True, help="Also print MACs and parameters of .keras files.")
+@options.task
 @options.imports
 @options.as_json
 def measure_command(
     files: tuple[Path, ...],
     data: DataSpec,
     data_dir: str | None,
+    task: TaskSpec | None,
     baseline: Path | None,
     rounds: int,
     threads: int | None,
@@ -91,18 +94,16 @@ def measure_command(
     from tfprune.pipeline.inputs import load_data
     from tfprune.training.progress import counted
 
-    split = load_data(data, data_dir).test
-    test = split.sample(len(split))
     table = measure_files(
         files,
-        test.inputs,
-        test.targets,
+        load_data(data, data_dir).test,
+        task=task,
         baseline=baseline,
         rounds=rounds,
         threads=threads,
         counter=counted,
     )
-    by = figures.ACCURACY
+    by = table.attrs["figure"]
     tables = {str(path): _layers(path) for path in networks} if layers else {}
     if as_json:
         click.echo(_json(table, tables, per_class))

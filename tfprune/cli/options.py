@@ -14,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from tfprune.pipeline.spec import DataSpec, ModelSpec
     from tfprune.report.run import Run
+    from tfprune.tasks import TaskSpec
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -227,6 +228,23 @@ def data(required: bool, why: str) -> Decorator:
         decorate,
     )
 
+
+def _task(ctx: click.Context, param: click.Parameter, value: str | None) -> TaskSpec | None:
+    if value is None or ctx.resilient_parsing:
+        return None
+    from tfprune.tasks import TaskSpec
+
+    return TaskSpec.read(value)
+
+
+task = click.option(
+    "--task",
+    callback=_task,
+    metavar="KIND|FILE.toml",
+    help="What the model is trained for: classification, binary, multi-label, segmentation, "
+    "regression, or a TOML file with the keys of a pipeline's [task]. [default: as the model is "
+    "compiled, else a classification]",
+)
 
 _DATA_FIELDS = ("options", "image_size", "cache", "cache_mib", "unreadable")
 

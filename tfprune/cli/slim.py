@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tfprune.filters import PlanDocument, RemovalPlan
     from tfprune.pipeline.spec import DataSpec, ModelSpec
+    from tfprune.tasks import TaskSpec
 
 # The fields that do not say what goes: they may stand beside --plan.
 _AFTERWARDS = ("tolerance", "recalibrate", "augment")
@@ -47,6 +48,7 @@ _AFTERWARDS = ("tolerance", "recalibrate", "augment")
     type=click.Path(path_type=Path),
     help="The .keras file to write.",
 )
+@options.task
 @options.imports
 @options.as_json
 @click.pass_context
@@ -57,6 +59,7 @@ def slim_command(
     plan_only: bool,
     data: DataSpec | None,
     data_dir: str | None,
+    task: TaskSpec | None,
     output: Path | None,
     as_json: bool,
     **given: Any,
@@ -78,7 +81,7 @@ def slim_command(
     from tfprune.files import read_json
     from tfprune.pipeline.execution import model_with_data
 
-    original, dataset = model_with_data(model, data, data_dir)
+    original, dataset = model_with_data(model, data, data_dir, task=task)
     context = Context(dataset, 0, Path())
     if plan_file is not None:
         groups = filters.channel_groups(original)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tfprune.data import Dataset
     from tfprune.errors import TfpruneError
     from tfprune.pipeline.spec import DataSpec, ModelSpec
+    from tfprune.tasks import TaskSpec
 
 
 def _read(kind: str, given: dict[str, Any]) -> Any:
@@ -27,7 +28,13 @@ def _read(kind: str, given: dict[str, Any]) -> Any:
 
 
 def _fitted(
-    step: Any, model: Any, dataset: Dataset, output: Path, seed: int, as_json: bool
+    step: Any,
+    model: Any,
+    dataset: Dataset,
+    spec: TaskSpec | None,
+    output: Path,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Does one step of a pipeline on a model, and writes what comes out."""
     from tempfile import TemporaryDirectory
@@ -37,8 +44,10 @@ def _fitted(
     from tfprune.artifacts.examples import COMPARED_IMAGES
     from tfprune.model.loading import load as load_model
     from tfprune.pipeline.steps import Context
+    from tfprune.tasks import find_task
 
-    training.check(model, dataset, step.batch_size)
+    task = find_task(model, spec, dataset)
+    training.check(model, dataset, step.batch_size, task=task)
     images = dataset.validation.sample(COMPARED_IMAGES).inputs
     with TemporaryDirectory(prefix="tfprune-") as scratch:
         # What cannot be exported now cannot be after the last epoch either.
@@ -49,6 +58,7 @@ def _fitted(
             Path(scratch),
             options.shown(output.stem),
             earlier=lambda teacher: load_model(teacher),
+            find_task=lambda other: find_task(other, spec, dataset, like=model),
         )
         model, record = step.perform(model, context)
     try:
@@ -60,8 +70,9 @@ def _fitted(
         return
     history = record["history"]
     last = history["epoch"].index(record["best_epoch"]) if "best_epoch" in record else -1
-    accuracy = history["val_accuracy"][last]
-    click.echo(f"{options.shown(output)}: validation accuracy {accuracy:.2%}")
+    by = task.figure
+    value = by.text(history[f"val_{by.name}"][last])
+    click.echo(f"{options.shown(output)}: validation {by.noun} {value}")
 
 
 def _rescued(model: Any, output: Path, error: Exception) -> TfpruneError:
@@ -88,6 +99,7 @@ def _rescued(model: Any, output: Path, error: Exception) -> TfpruneError:
 @click.command("train")
 @options.model
 @options.data(required=True, why="what to train on")
+@options.task
 @step_options.training_options("train", epochs=10, learning_rate=0.1)
 @options.output
 @options.imports
@@ -106,6 +118,7 @@ def train_command(
 @click.command("prune")
 @options.model
 @options.data(required=True, why="what to train on while pruning")
+@options.task
 @step_options.training_options("prune", epochs=5, learning_rate=0.02, sparsity=0.8)
 @options.output
 @options.imports
@@ -121,6 +134,7 @@ def prune_command(**given: Any) -> None:
 @click.command("learn")
 @options.model
 @options.data(required=True, why="what to train on while learning")
+@options.task
 @step_options.training_options("learn", epochs=10, learning_rate=0.05)
 @options.output
 @options.imports
@@ -140,6 +154,7 @@ def _further(
     model: ModelSpec,
     data: DataSpec,
     data_dir: str | None,
+    task: TaskSpec | None,
     output: Path,
     seed: int,
     as_json: bool,
@@ -150,6 +165,6 @@ def _further(
     start_keras()
     from tfprune.pipeline.execution import model_with_data
 
-    start, dataset = model_with_data(model, data, data_dir, seed)
+    start, dataset = model_with_data(model, data, data_dir, seed, task)
     assert dataset is not None  # data are required
-    _fitted(specified, start, dataset, output, seed, as_json)
+    _fitted(specified, start, dataset, task, output, seed, as_json)

@@ -13,4 +13,5 @@ from .splits import RandomAccess as RandomAccess
 from .splits import Split as Split
 from .splits import Stream as Stream
 from .splits import by_name as by_name
+from .splits import mapped as mapped
 from .splits import statistics as statistics

@@ -140,6 +140,8 @@ class _Reader:
         if isinstance(data, Examples):
             return self._some(data, None if whole_arrays else count)
         if isinstance(data, tf.data.Dataset):
+            if count is None and data.cardinality() == tf.data.INFINITE_CARDINALITY:
+                raise UsageError(f"{self._what} does not come to an end: give it .take(count)")
             return self._collected(iter(data), count, "give it .batch(32), as fit takes it")
         if isinstance(data, keras.utils.PyDataset):
             return self._of_py_dataset(data, count)
@@ -178,6 +180,8 @@ class _Reader:
     def _of_py_dataset(self, data: Any, count: int | None) -> Examples:
         said = "let it give batches, as fit takes them"
         number = data.num_batches
+        if number is None and count is None:
+            raise UsageError(f"{self._what} does not come to an end: give it a length")
         if number is None:
             return self._collected((data[place] for place in itertools.count()), count, said)
         self._some_or_none(number)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.data.mapped import MappedArrays, filled
+from tfprune.data.memory_maps import MappedArrays, filled
 from tfprune.data.sources.base import Request
 from tfprune.data.splits import Arrays, RandomAccess, Split, Stream, leaves
 from tfprune.errors import TfpruneError, UsageError

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tfprune.data.caching import remembered
-from tfprune.data.mapped import filled
+from tfprune.data.memory_maps import filled
 from tfprune.data.sources.base import TEST_SHARE
 from tfprune.data.splits import Examples, Tree, leaves, mapped
 from tfprune.errors import UsageError, shorten

@@ -18,6 +18,8 @@ from tfprune.filters.groups import ChannelGroups
 from tfprune.model.cloning import copy
 from tfprune.model.compiled import Settings, classifies, settings_of
 from tfprune.model.graph import ends_in_softmax, functional
+from tfprune.tasks.ends import ends_of
+from tfprune.tasks.finding import resolve
 from tfprune.vocabulary import ImportanceName
 
 Importance = ImportanceName | str | Callable[[ChannelGroups], np.ndarray]
@@ -378,9 +380,11 @@ def gradients(
             f"data has no targets, and gradients need what model {model.name!r} should answer: "
             "give (x, y)"
         )
-    settings = settings_of(model)
-    plain = classifies(model, settings) and data.weights is None
-    y, weights = (_classes(model, data), None) if plain else _as_answered(model, data, settings)
+    settings = _learnt(model, data)
+    plain = settings is None
+    y, weights = (
+        (_classes(model, data), None) if settings is None else _as_answered(model, data, settings)
+    )
     twin = copy(model)
     # Frozen layers have gradients too. Keras tells the layers only of a change.
     twin.trainable = False
@@ -392,8 +396,8 @@ def gradients(
     # Measured on CPU, as for training: XLA is slower than TensorFlow's own kernels.
     step.compile(
         recorder,
-        loss=None if plain else settings.loss,
-        loss_weights=settings.loss_weights,
+        loss=None if settings is None else settings.loss,
+        loss_weights=None if settings is None else settings.loss_weights,
         auto_scale_loss=False,
         jit_compile=False,
     )
@@ -427,22 +431,39 @@ def _rows(tree: Any, rows: slice) -> Any:
     return None if tree is None else keras.tree.map_structure(lambda leaf: leaf[rows], tree)
 
 
+def _learnt(model: keras.Model, data: Examples) -> Settings | None:
+    """The losses of a model; None for the cross entropy of class numbers that all count the same.
+
+    They are those that it is compiled with, or those of the task that data without a
+    specification tell.
+    """
+    settings = settings_of(model)
+    if classifies(model, settings) and _are_class_numbers(data.targets):
+        if data.weights is None:
+            return None
+        logits = not ends_in_softmax(model)
+        return Settings(keras.losses.SparseCategoricalCrossentropy(from_logits=logits))
+    if settings.loss is not None:
+        return settings
+    try:
+        task = resolve(ends_of(model), None, None, data).compile_arguments()
+    except UsageError as error:
+        raise UsageError(
+            f"data: the loss of model {model.name!r}, which is not compiled, is not known "
+            f"({one_line(error)}): compile it with the loss that it was trained with"
+        ) from error
+    return Settings(task["loss"], task.get("loss_weights"))
+
+
+def _are_class_numbers(targets: Any) -> bool:
+    parts = leaves(targets)
+    alone = len(parts) == 1 and (parts[0].ndim == 1 or parts[0].shape[1:] == (1,))
+    return alone and parts[0].dtype.kind in "iu"
+
+
 def _classes(model: keras.Model, data: Examples) -> np.ndarray:
     """Class numbers, int (n,), that fit a classifier."""
-    targets = leaves(data.targets)
-    if len(targets) != 1:
-        raise UsageError(
-            f"data: {len(targets)} targets do not fit the only output of {model.name}: give one"
-        )
-    labels = targets[0]
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise UsageError(
-            f"data: {len(data)} examples need as many int labels, not {labels.dtype} "
-            f"{labels.shape}; where other targets are right, compile {model.name} with the loss "
-            "that it was trained with"
-        )
+    labels: np.ndarray = leaves(data.targets)[0].reshape(-1)
     classes = model.output_shape[-1]
     if labels.min() < 0 or labels.max() >= classes:
         raise UsageError(
@@ -454,12 +475,6 @@ def _classes(model: keras.Model, data: Examples) -> np.ndarray:
 
 def _as_answered(model: keras.Model, data: Examples, settings: Settings) -> tuple[Any, Any]:
     """Targets and sample weights, nested as a model nests its outputs."""
-    if settings.loss is None:
-        raise UsageError(
-            f"model {model.name!r} is not compiled, and is not a classifier with one input, and "
-            "one output of one number for each class: compile it with the loss that it was "
-            "trained with"
-        )
     structure = functional(model).output
     names = list(structure) if isinstance(structure, dict) else list(functional(model).output_names)
     ends = dict(zip(names, leaves(structure), strict=True))

@@ -40,6 +40,11 @@ _KERNELS = frozenset(_LISTED.split())
 # Where the name of the method does not follow from that of the operator.
 _ODD = {"PADV2": "PadV2", "CUMSUM": "CumSum", "BATCH_MATMUL": "BatchMatMul"}
 
+# Kernels that take fewer types than TFLite's, by the type of their last input.
+_TYPES = {"SELECT_V2": {"INT8", "INT16", "FLOAT32"}}
+_TYPE_NAMES = {
+    code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)
+}
 _NAMES = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
 }
@@ -142,7 +147,19 @@ def _operators(model: Any, graph: Any) -> Iterator[str]:
                 f"TFLite Micro has no kernel for {name}: "
                 "leave the C array out, or replace the layers that use it"
             )
+        _check_types(graph, graph.Operators(i), name)
         yield name
+
+
+def _check_types(graph: Any, operator: Any, name: str) -> None:
+    """Refuses what a kernel finds out only when it runs."""
+    if name in _TYPES:
+        kind = _TYPE_NAMES[graph.Tensors(operator.Inputs(operator.InputsLength() - 1)).Type()]
+        if kind not in _TYPES[name]:
+            raise TfpruneError(
+                f"TFLite Micro's kernel {name} does not take {kind}: leave the C array out, or "
+                "replace the layers that use it (an Embedding does)"
+            )
 
 
 def _name(model: Any, operator: Any) -> str:

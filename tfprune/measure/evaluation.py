@@ -17,7 +17,7 @@ from tfprune.figures import ACCURACY
 from tfprune.formats import Feeds, Runtime
 from tfprune.formats.signature import distinct
 from tfprune.measure.agreement import are_probabilities
-from tfprune.tasks.checks import check_values, class_numbers
+from tfprune.tasks.checks import check_values, check_weights, class_numbers, example_bytes
 from tfprune.tasks.ends import Ends, Output, ends_of
 from tfprune.tasks.finding import compiled_with, resolve
 from tfprune.tasks.heads import Head
@@ -27,7 +27,8 @@ from tfprune.tasks.task import Task
 # Keras clips probabilities here too, so that one sure mistake does not cost infinity.
 _FLOOR = 1e-7
 # Inputs and outputs that are in memory at once, where a batch does not have more.
-_MOST_BYTES = 1 << 27
+_MOST_BYTES = 1 << 26
+_OPEN_SIZE = 64
 # Of the sum of probabilities, for the rounding of int8.
 _TOLERANCE = 0.05
 
@@ -99,7 +100,7 @@ def evaluate(
     if not len(examples):
         raise UsageError(f"no examples to run {runtime.name} on: give at least one")
     if not isinstance(task, Task):
-        task = _task_of(runtime, task, examples)
+        task = task_of(runtime, task, examples)
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}: give at least 1")
     names = _output_names(runtime, task)
@@ -198,13 +199,13 @@ class _Tally:
         self._metrics = {
             task.history_name(head, each): each.make(head)
             for each in head.metrics
-            if not (self._plain and each.name == ACCURACY)
+            if not (self._plain and each.name == ACCURACY.name)
         }
         self._accuracy = next(
             (
                 task.history_name(head, each)
                 for each in head.metrics
-                if self._plain and each.name == ACCURACY
+                if self._plain and each.name == ACCURACY.name
             ),
             None,
         )
@@ -228,6 +229,7 @@ class _Tally:
         check_values(head, targets, self._where)
         if weights is not None:
             weights = np.asarray(weights, np.float32)
+            check_weights(head, weights, self._where)
         if head.has_classes and len(head.output.shape) <= 1:
             numbers = class_numbers(head, targets).reshape(-1)
             self._count_classes(numbers, outputs, weights)
@@ -330,7 +332,7 @@ def _whole(counts: np.ndarray) -> tuple[int, ...]:
     return tuple(int(count) for count in np.round(counts))
 
 
-def _task_of(runtime: Runtime, spec: TaskSpec | None, examples: Split | Examples) -> Task:
+def task_of(runtime: Runtime, spec: TaskSpec | None, examples: Split | Examples) -> Task:
     """The task of a model or a file; a file tells nothing but names and shapes."""
     model = getattr(runtime, "model", None)
     if isinstance(model, keras.Model):
@@ -395,11 +397,8 @@ def _parts(
 
 def _bytes_each(examples: Split | Examples, runtime: Runtime) -> int:
     """About the bytes of one example with its outputs."""
-    one = examples[:1] if isinstance(examples, Examples) else examples.sample(1)
-    arrays = [np.asarray(leaf) for tree in one.given for leaf in leaves(tree)]
-    largest = max(array.size for array in arrays)
     outputs = sum(
-        4 * math.prod(largest if size is None else size for size in each.shape[1:])
+        4 * math.prod(_OPEN_SIZE if size is None else size for size in each.shape[1:])
         for each in runtime.outputs
     )
-    return sum(array.nbytes for array in arrays) + min(outputs, _MOST_BYTES)
+    return example_bytes(examples) + min(outputs, _MOST_BYTES)

@@ -10,8 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 
-_CROSS_ENTROPY = "sparse_categorical_crossentropy"
-_ACCURACY = ("accuracy", "acc", "sparse_categorical_accuracy")
+_CROSS_ENTROPIES = (
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+)
+_CROSS_ENTROPY = ("sparse_categorical_crossentropy", "categorical_crossentropy")
+_ACCURACIES = (keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy)
+_ACCURACY = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
+# Keras chooses among several metrics by the loss.
+_SHORT = ("accuracy", "acc", "crossentropy", "ce")
 _LOSS_ONLY = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
@@ -59,6 +66,8 @@ def settings_of(model: keras.Model) -> Settings:
 def classifies(model: keras.Model, settings: Settings) -> bool:
     """Whether a model has one output of one number a class, and the cross entropy as its loss.
 
+    Class numbers or one-hot rows: the loss is the same.
+
     Example:
         ```python
         classifies(model, settings_of(model))
@@ -72,12 +81,12 @@ def classifies(model: keras.Model, settings: Settings) -> bool:
     if isinstance(loss, Mapping | list | tuple):
         parts = list(loss.values()) if isinstance(loss, Mapping) else list(loss)
         loss = parts[0] if len(parts) == 1 else "several"
-    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
-        given = vars(loss).get("_fn_kwargs", {})
-        return given.get("ignore_class") is None and given.get("axis", -1) in (-1, 1)
     if model.outputs[0].shape[-1] == 1:
         return False
-    return loss is None or _identifier(loss) == _CROSS_ENTROPY
+    if type(loss) in _CROSS_ENTROPIES:
+        usual = type(loss)(from_logits=loss.get_config().get("from_logits", False), name=loss.name)
+        return _same(_told(loss), _told(usual))
+    return loss is None or _identifier(loss) in _CROSS_ENTROPY
 
 
 def is_plain(model: keras.Model) -> bool:
@@ -93,7 +102,7 @@ def is_plain(model: keras.Model) -> bool:
         return True
     measured = [*_flat(settings.metrics), *_flat(settings.weighted_metrics)]
     return classifies(model, settings) and all(
-        type(each) is keras.metrics.SparseCategoricalAccuracy
+        type(each) in _ACCURACIES
         or (type(each) is keras.metrics.MeanMetricWrapper and _identifier(each._fn) in _ACCURACY)
         or _identifier(each) in _ACCURACY
         for each in measured
@@ -158,7 +167,7 @@ def _known(name: str) -> Any:
 
 def _is_kept(value: Any) -> bool:
     if isinstance(value, str):
-        return value in ("accuracy", "acc", "crossentropy", "ce") or _is_own(_known(value))
+        return value in _SHORT or _is_own(_known(value))
     if isinstance(value, int | float):
         return True
     if isinstance(value, FunctionType):

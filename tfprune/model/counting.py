@@ -14,7 +14,9 @@ import keras
 from keras import layers
 
 from tfprune.model.graph import Call, calls, functional, is_graph
+from tfprune.model.input_shape import fix_input_shape
 from tfprune.model.layer_table import Shape, kernels_at_positions, product
+from tfprune.model.reference import InputShape
 from tfprune.model.type_table import TypeTable
 
 
@@ -62,7 +64,7 @@ class MacCount(NamedTuple):
         return None if self.uncounted else self.macs
 
 
-def macs(model: keras.Model) -> int:
+def macs(model: keras.Model, *, input_shape: InputShape | None = None) -> int:
     """Counts the multiply-accumulates of a model for one example.
 
     Example:
@@ -77,20 +79,22 @@ def macs(model: keras.Model) -> int:
     count as zero.
 
     Args:
-        model: a functional or built Sequential Keras model whose input sizes are fixed.
+        model: a functional or built Sequential Keras model.
+        input_shape: the shape of one example where the model leaves sizes open, such as
+            (224, 224, 3), or those of several inputs by their names; see `fix_input_shape`.
 
     Returns:
         The number of multiply-accumulates. A warning names the layers that cannot be counted and
         are not included: loops, and layers whose `call` uses another library than Keras.
 
     Raises:
-        UsageError: the model is subclassed or not built, or a size is open.
+        UsageError: the model is subclassed or not built, a size is open, or the shape does not fit.
 
     Source:
         The convention of He et al. 2016, https://arxiv.org/abs/1512.03385, and Li et al. 2017,
         https://arxiv.org/abs/1608.08710.
     """
-    count = count_macs(model)
+    count = count_macs(model if input_shape is None else fix_input_shape(model, input_shape))
     if count.uncounted:
         warnings.warn(
             f"macs: {len(count.uncounted)} of the model's layers are not in the count, since what "

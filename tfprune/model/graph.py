@@ -32,6 +32,19 @@ _PASSING = frozenset(
         "UpSampling2D",
     }
 )
+# They may give probabilities of a person's own making, or anything.
+_OPAQUE = frozenset(
+    {
+        "Divide",
+        "Exp",
+        "FlaxLayer",
+        "JaxLayer",
+        "Lambda",
+        "TFSMLayer",
+        "TorchModuleWrapper",
+        "TrueDivide",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -245,13 +258,13 @@ def output_activation(tensor: Any) -> str | None:
         found = {output_activation(each) for each in keras.tree.flatten(operation.input)}
         return found.pop() if len(found) == 1 else "none"
     activation = getattr(operation, "activation", None)
-    for known in ("softmax", "sigmoid"):
-        if known in (name.lower(), type(activation).__name__.lower()):
-            return known
-        if is_activation(activation, known):
-            return known
+    for kind in ("softmax", "sigmoid"):
+        named = (name.lower(), type(activation).__name__.lower())
+        if kind in named or is_activation(activation, kind):
+            return kind
     if activation is None:
-        return "none" if type(operation).__module__.startswith("keras.") else None
+        known = type(operation).__module__.startswith("keras.") and name not in _OPAQUE
+        return "none" if known else None
     return "none" if is_pointwise(activation) or mixes_channels(activation) else None
 
 

@@ -84,7 +84,7 @@ def product(shape: Shape, *without: int) -> int:
     if any(size is None for size in sizes):
         raise UsageError(
             f"the tensor shape {tuple(shape)} is open, so its multiply-accumulates cannot be "
-            "counted: give the model's Input a fixed shape"
+            "counted: give input_shape (--input-shape), or a fixed shape to the model's Input"
         )
     return math.prod(sizes)  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import tempfile
+import warnings
 import weakref
 import zipfile
 from collections import defaultdict
@@ -20,6 +21,7 @@ import h5py
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.legacy.saving import saving_utils
 
 from tfprune import functions, zoo
 from tfprune.archives import HDF5, check_archive
@@ -78,9 +80,10 @@ def load(
             too.
 
     Returns:
-        The model. One from a file or of the zoo is not compiled. One of a function is as the
-        function returns it; its layers have the names of a new process, and weights whose
-        initializers have no seed depend on `seed` alone, 0 if `defaults` has none.
+        The model. One from a file is compiled if the file says so, with a new optimizer. One of
+        the zoo is not. One of a function is as the function returns it; its layers have the names
+        of a new process, and weights whose initializers have no seed depend on `seed` alone, 0 if
+        `defaults` has none.
 
     Raises:
         UsageError: the name or an option is unknown, an argument is missing, or the shape does not
@@ -108,8 +111,9 @@ def _load_file(path: Path) -> keras.Model:
     check_size(path)
     if _head(path).startswith(_ZIP):
         config, version = _zip_config(path)
+        compiled = config.get("compile_config")
     else:
-        config, version = _hdf5_config(path)
+        config, version, compiled = _hdf5_config(path)
     old = version.startswith(("0", "1", "2"))
     if old:
         try:
@@ -133,7 +137,29 @@ def _load_file(path: Path) -> keras.Model:
         raise UsageError(f"{path} holds a {type(model).__name__}: give the file of a whole model")
     if graph.is_graph(model) and model.built:
         graph.finalize_states(model)
+    if isinstance(compiled, dict):
+        _compile(model, path, compiled)
     return model
+
+
+def _compile(model: keras.Model, path: Path, config: dict[str, Any]) -> None:
+    """Compiles a model as its file says, with a new optimizer; a warning says where it cannot."""
+    try:
+        if "optimizer_config" in config:
+            # Other libraries print why they do not find a class.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                arguments = saving_utils.compile_args_from_training_config(config)
+        else:
+            arguments = keras.saving.deserialize_keras_object(config)
+        model.compile(**arguments)
+    # A loss that is not known, or of Keras 2, raises anything.
+    except Exception as error:
+        warnings.warn(
+            f"{path}: its loss and metrics are left out, since one is not known "
+            f"({_innermost(error)}): give its module with --import, or say them anew",
+            stacklevel=4,
+        )
 
 
 def import_layers(*modules: str) -> None:
@@ -270,6 +296,8 @@ def _named_objects(module: ModuleType) -> dict[str, Any]:
         for name, value in vars(module).items()
         if getattr(value, "__module__", None) == module.__name__
         and callable(value)
+        # Instances, such as a metric, are callable and have no name that a file could hold.
+        and hasattr(value, "__name__")
         and not name.startswith("_")
         and keras.saving.get_registered_object(keras.saving.get_registered_name(value)) is None
     }
@@ -330,10 +358,12 @@ def _zip_config(path: Path) -> tuple[dict[str, Any], str]:
     return config, str(metadata.get("keras_version", ""))
 
 
-def _hdf5_config(path: Path) -> tuple[dict[str, Any], str]:
+def _hdf5_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any] | None]:
+    """The config of the model, the version of Keras, and how the model was compiled."""
     try:
         with path.open("rb") as raw, h5py.File(raw, "r") as file:
             config, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "2")
+            compiled = file.attrs.get("training_config")
             weights = "layer_names" in file.attrs or bool({"layers", "_layer_checkpoint"} & {*file})
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _damaged(path, error) from error
@@ -347,11 +377,13 @@ def _hdf5_config(path: Path) -> tuple[dict[str, Any], str]:
         )
     try:
         model_config = json.loads(config)
+        training_config = None if compiled is None else json.loads(compiled)
     except ValueError as error:
         raise _damaged(path, error) from error
     if not isinstance(model_config, dict):
         raise _damaged(path, ValueError("model_config is not a table"))
-    return model_config, version.decode() if isinstance(version, bytes) else str(version)
+    version = version.decode() if isinstance(version, bytes) else str(version)
+    return model_config, version, training_config
 
 
 def _damaged(path: Path, error: Exception) -> TfpruneError:

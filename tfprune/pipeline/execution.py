@@ -7,13 +7,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from tfprune import data, training, zoo
+from tfprune import data, figures, tasks, training, zoo
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.artifacts.examples import COMPARED_IMAGES
 from tfprune.errors import TfpruneError
@@ -32,6 +32,9 @@ from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
 from tfprune.report import render
 from tfprune.report.records import DeliveryRecord, read_record
+from tfprune.tasks import TaskSpec
+from tfprune.training.binding import Binding
+from tfprune.training.precision import mixed_precision
 
 # Enough rounds for a steady median, little enough to be quick beside the training.
 _LATENCY_ROUNDS = 200
@@ -89,7 +92,11 @@ def usual_size(model: keras.Model | str) -> tuple[int, int] | None:
 
 
 def model_with_data(
-    spec: ModelSpec, data_spec: DataSpec | None, data_dir: str | None = None, seed: int = 0
+    spec: ModelSpec,
+    data_spec: DataSpec | None,
+    data_dir: str | None = None,
+    seed: int = 0,
+    task: TaskSpec | None = None,
 ) -> tuple[keras.Model, data.Dataset | None]:
     """Loads a model and its data, each as the other asks for it.
 
@@ -101,9 +108,10 @@ def model_with_data(
         data_spec: the data; None for none.
         data_dir: where tensorflow-datasets keeps its sets.
         seed: of the initial weights, and of the validation examples.
+        task: what the model is trained for: it is compiled for that. None leaves it as it is.
 
     Raises:
-        UsageError: see `tfprune.load` and `tfprune.data.load`.
+        UsageError: the task does not fit; and see `tfprune.load` and `tfprune.data.load`.
         TfpruneError: likewise.
     """
     if spec.reference.path is not None or data_spec is None:
@@ -115,10 +123,18 @@ def model_with_data(
         )
         if data_spec is None:
             return model, None
-        size = usual_size(model)
-        return model, load_data(data_spec, data_dir, seed=seed, usual_size=size)
-    dataset = load_data(data_spec, data_dir, seed=seed, usual_size=_asked_size(spec))
-    return build_model(spec, dataset, seed), dataset
+        dataset = load_data(data_spec, data_dir, seed=seed, usual_size=usual_size(model))
+    else:
+        dataset = load_data(data_spec, data_dir, seed=seed, usual_size=_asked_size(spec))
+        model = build_model(spec, dataset, seed)
+    if task is not None:
+        compile_for(model, tasks.find_task(model, task, dataset))
+    return model, dataset
+
+
+def compile_for(model: keras.Model, task: tasks.Task) -> None:
+    """Compiles a model so that all that reads its losses and metrics knows the task."""
+    model.compile("sgd", **task.compile_arguments())
 
 
 def _asked_size(spec: ModelSpec) -> tuple[int, int] | None:
@@ -144,21 +160,25 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
     if step is None:
         return Probe(0.0, model.count_params())
     steps = data.steps_per_epoch(dataset.train, step.batch_size)
-    training.compile(model, step, steps)
-    batches = data.batches(
-        dataset.train,
-        step.batch_size,
-        seed=pipeline.seeds[0],
-        epochs=_PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS,
-        augment=step.augment,
+    task = tasks.find_task(model, pipeline.task, dataset)
+    training.compile(model, step, steps, task=task)
+    batches = Binding(model, dataset).bound(
+        data.batches(
+            dataset.train,
+            step.batch_size,
+            seed=pipeline.seeds[0],
+            epochs=_PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS,
+            augment=step.augment,
+        )
     )
     seconds = []
-    for images, labels in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
-        begun = time.perf_counter()
-        model.train_on_batch(images, labels)
-        seconds.append(time.perf_counter() - begun)
+    with mixed_precision(model, step.precision):
+        for batch in itertools.islice(batches, _PROBE_WARMUP_STEPS + _PROBE_TIMED_STEPS):
+            begun = time.perf_counter()
+            model.train_on_batch(*batch)
+            seconds.append(time.perf_counter() - begun)
     some = dataset.validation.sample(_PROBE_VALIDATION_IMAGES)
-    evaluated = evaluate(load(model), some).seconds
+    evaluated = evaluate(load(model), some, task).seconds
     return Probe(
         statistics.median(seconds[_PROBE_WARMUP_STEPS:]) * steps
         + evaluated * len(dataset.validation) / len(some),
@@ -232,6 +252,7 @@ class Executor:
             after,
             partial(self._origin, task),
             partial(self._earlier, task),
+            self._find_task,
         )
         step = self.pipeline.steps[task.name]
         model, record = step.perform(model, context)
@@ -252,8 +273,24 @@ class Executor:
     def _model(self, task: Task) -> keras.Model:
         """The model as the task before leaves it."""
         if task.before:
-            return _read_model(task.before[-1].folder / "model.keras")
-        return build_model(self.pipeline.model, self.dataset, task.seed)
+            model = _read_model(task.before[-1].folder / "model.keras")
+        else:
+            model = build_model(self.pipeline.model, self.dataset, task.seed)
+        if self.pipeline.task is not None:
+            compile_for(model, self._find_task(model))
+        return model
+
+    def _find_task(self, model: keras.Model) -> tasks.Task:
+        """What the models of the run are trained for: as the pipeline or its first model says."""
+        return tasks.find_task(model, self.pipeline.task, self.dataset, like=self._start)
+
+    @cached_property
+    def _start(self) -> keras.Model | None:
+        """The first model, where it is a user's: what it is compiled for holds for all others."""
+        reference = self.pipeline.model.reference
+        if reference.path is None and reference.function is None:
+            return None
+        return build_model(self.pipeline.model, self.dataset, self.pipeline.seeds[0])
 
     def _earlier(self, task: Task, step: str) -> keras.Model:
         folder = next(each.folder for each in task.before if each.name == step)
@@ -276,32 +313,37 @@ class Executor:
             comparison_data=self.dataset.validation.sample(COMPARED_IMAGES).inputs,
         )
         write_manifest(folder, artifacts)
-        write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
+        found = self._find_task(model)
+        by = found.figure
+        if self.dataset.classes:
+            write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
         write_text(folder / "sparsity.csv", render(sparsity(model), "csv"))
         return {
             "variant": task.name,
             "seed": task.seed,
             "steps": [each.folder.name for each in task.before],
             "macs": counting.count_macs(model).whole_macs,
+            **({} if by == figures.ACCURACY else {"task": figures.to_record(by)}),
             "artifacts": [
-                {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test)}
+                {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test, found)}
                 for artifact in artifacts
             ],
         }
 
     def _time(self, task: Task) -> dict[str, Any]:
         """Times all artifacts of a seed: see `tfprune.measure.time_files`."""
-        accuracies = {
-            (delivery.folder / each["path"]).relative_to(self.directory).as_posix(): each[
-                "accuracy"
-            ]
-            for delivery in task.before
-            for each in read_record(delivery.folder / RECORD, DeliveryRecord)["artifacts"]
-        }
-        files = {path: self.directory / path for path in sorted(accuracies)}
-        table = time_files(files, self.dataset.test.sample(1).inputs[0], rounds=_LATENCY_ROUNDS)
+        measured: dict[str, dict[str, float]] = {}
+        for delivery in task.before:
+            record = read_record(delivery.folder / RECORD, DeliveryRecord)
+            by = figures.from_record(record.get("task"))
+            for each in record["artifacts"]:
+                path = (delivery.folder / each["path"]).relative_to(self.directory).as_posix()
+                measured[path] = {by.name: each[by.record_key]}
+        files = {path: self.directory / path for path in sorted(measured)}
+        example = data.mapped(lambda leaf: leaf[0], self.dataset.test.sample(1).inputs)
+        table = time_files(files, example, rounds=_LATENCY_ROUNDS)
         # All that a seed delivers is in its place by now.
-        write_run_manifest(self.directory, accuracies)
+        write_run_manifest(self.directory, measured)
         return {"latency": table.to_dict("records"), "machine": provenance.machine()}
 
 
@@ -318,11 +360,11 @@ def _read_model(path: Path) -> keras.Model:
         ) from error
 
 
-def _measured(path: Path, test: data.Split) -> dict[str, Any]:
-    evaluation = evaluate(load(path), test)
+def _measured(path: Path, test: data.Split, task: tasks.Task) -> dict[str, Any]:
+    evaluation = evaluate(load(path), test, task)
     counted = parameters(path)
     return {
-        "accuracy": evaluation.value,
+        evaluation.figure: evaluation.value,
         "loss": evaluation.loss,
         "test_images": evaluation.examples,
         "test_seconds": evaluation.seconds,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tfprune.files import document_hash
+from tfprune.files import document_hash, sha256
 from tfprune.formats import FORMATS
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
@@ -100,13 +100,14 @@ def plan(
         TfpruneError: the file that the pipeline's model is in does not exist.
     """
     tasks: dict[tuple[Path, str], Task] = {}
-    model = pipeline.model.identity()
+    model, trained_for = pipeline.model.identity(), _task_identity(pipeline)
     for seed in seeds or pipeline.seeds:
         start = document_hash(
             {
                 "revision": _REVISION,
                 "images": images,
                 "model": model,
+                **trained_for,
                 "seed": seed,
                 "versions": _relevant("keras", "tensorflow"),
             }
@@ -126,6 +127,14 @@ def plan(
         timing = _latency(directory, seed, deliveries)
         tasks[timing.folder, timing.identity] = timing
     return list(tasks.values())
+
+
+def _task_identity(pipeline: Pipeline) -> dict[str, Any]:
+    """What results depend on of `[task]`: its table, and the files of its functions."""
+    if pipeline.task is None:
+        return {}
+    table = pipeline.task.model_dump(mode="json", exclude_defaults=True)
+    return {"task": table, "files": {str(file): sha256(file) for file in pipeline.task.files()}}
 
 
 def _missing(tasks: Mapping[tuple[Path, str], Task], delivery: Task) -> list[Task]:

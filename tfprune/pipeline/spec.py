@@ -12,7 +12,6 @@ from pydantic.fields import FieldInfo
 from tfprune import zoo
 from tfprune.data.sources.base import CACHE_MIB, Cache, Unreadable
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.figures import ACCURACY
 from tfprune.model.reference import ModelReference, find_model
 from tfprune.pipeline.expansion import (
     MOST_ROUNDS,
@@ -31,6 +30,7 @@ from tfprune.pipeline.steps import (
     distinct,
 )
 from tfprune.report.budgets import Budget, mistakes
+from tfprune.tasks import TaskSpec
 from tfprune.training import Training
 from tfprune.validation import describe_error, read_toml
 from tfprune.vocabulary import FORMATS, FormatName
@@ -133,6 +133,11 @@ class RoundsSpec(Table):
     times: Annotated[int, Field(ge=1, le=MOST_ROUNDS)]
 
 
+def _is_net(model: ModelSpec) -> bool:
+    """Whether a model is one of the zoo, which is compiled for nothing yet."""
+    return model.reference.path is None and model.reference.function is None
+
+
 def _optional(field: FieldInfo) -> Any:
     """The type of a field, or nothing."""
     optional: Any = field.annotation | None  # type: ignore[operator]
@@ -162,6 +167,10 @@ class Pipeline(Table):
     name: Annotated[Name, Field(description="of the run and its folder")]
     data: DataSpec
     model: ModelSpec
+    task: Annotated[
+        TaskSpec | None,
+        Field(description="what the model is trained for; a classification if not given"),
+    ] = None
     training: SharedTraining = SharedTraining()
     steps: dict[Name, AnyStep] = Field({})
     variants: Annotated[
@@ -237,12 +246,20 @@ class Pipeline(Table):
         """
         if self.budget is not None:
             try:
-                self.budget.of(ACCURACY)
+                self._check_figures(self.budget)
             except UsageError as error:
                 raise ValueError(f"budget.{error}") from None
             for said in mistakes(self.budget, dict.fromkeys(self.variants, tuple(FORMATS))):
                 raise ValueError(f"budget: {said}")
         return self
+
+    def _check_figures(self, budget: Budget) -> None:
+        """Checks that a budget limits figures that the run will have, as far as that is known."""
+        task = self.task or TaskSpec()
+        by = task.compared()
+        # What a model of the user's own is compiled for is known when it is loaded.
+        if by is not None and (self.task is not None or _is_net(self.model)):
+            budget.of(by)
 
     def _mistake(self, names: list[str]) -> str | None:
         """What is wrong with the order of a chain."""

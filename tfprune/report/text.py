@@ -12,7 +12,9 @@ import json
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -116,15 +118,17 @@ def _csv(table: pd.DataFrame) -> str:
 def _json(table: pd.DataFrame) -> str:
     # Not `to_json`, which keeps ten digits.
     rows = [
-        {key: None if _is_no_number(value) else value for key, value in row.items()}
+        {key: _json_value(value) for key, value in row.items()}
         for row in table.astype(object).to_dict("records")
     ]
-    return json.dumps(rows, indent=2, allow_nan=False) + "\n"
+    return json.dumps(rows, indent=2, allow_nan=False, default=_json_value) + "\n"
 
 
-def _is_no_number(value: object) -> bool:
-    """Whether JSON has no word for a value: it is missing, or infinite."""
-    return bool(pd.isna(value)) or (isinstance(value, float) and math.isinf(value))
+def _json_value(value: Any) -> Any:
+    """A value of a table as JSON knows it: null where it is missing, or infinite."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    unknown = plain is pd.NA or (isinstance(plain, float) and not math.isfinite(plain))
+    return None if unknown else plain
 
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 
 from tfprune import figures
-from tfprune.data.splits import Split, Tree
+from tfprune.data.splits import Examples, RandomAccess, Split, Tree, leaves
 from tfprune.errors import UsageError, one_line
 from tfprune.tasks.heads import (
     ONE_HOT,
@@ -23,11 +24,35 @@ if TYPE_CHECKING:
     from tfprune.data import Dataset
 
 
-SAMPLE = 256
-"""Examples that are looked at where targets cannot be looked at as a whole."""
+# Examples that are looked at where targets cannot be looked at as a whole, and their bytes.
+_SAMPLE = 256
+_SAMPLE_BYTES = 1 << 26
 
 # Examples a class: fewer lack some class by chance.
 _FEW = 5
+_OPEN = 64
+
+
+def some_of(split: Split) -> Examples:
+    """A few examples: up to 256, evenly spread; of a stream its first ones."""
+    count = max(1, min(_SAMPLE, _SAMPLE_BYTES // example_bytes(split), len(split)))
+    if isinstance(split, RandomAccess):
+        return split.sample(count)
+    return Examples(*next(split.ordered(count).as_numpy_iterator()))
+
+
+def example_bytes(examples: Split | Examples) -> int:
+    """About the bytes of one example; an open size counts as 64."""
+    if isinstance(examples, Examples):
+        arrays = [np.asarray(leaf) for tree in examples[:1].given for leaf in leaves(tree)]
+        return max(1, sum(array.nbytes for array in arrays))
+    specs = [leaf for tree in examples.element_spec for leaf in leaves(tree)]
+    return max(1, sum(_spec_bytes(spec) for spec in specs))
+
+
+def _spec_bytes(spec: Any) -> int:
+    sizes = [_OPEN] * 3 if spec.shape.rank is None else [n or _OPEN for n in spec.shape]
+    return math.prod(sizes) * int(spec.dtype.size)
 
 
 def splits(dataset: Dataset) -> list[tuple[str, Split]]:
@@ -53,7 +78,7 @@ def target_values(
     if tree is None:
         if len(split.element_spec) < 2:
             raise UsageError(f"{where} has no targets: give data with what the model should answer")
-        tree = split.sample(SAMPLE).targets
+        tree = some_of(split).targets
     return [np.asarray(values) for values in targets(tree)]
 
 
@@ -86,6 +111,35 @@ def check_values(head: Head, values: np.ndarray, where: str) -> None:
         raise UsageError(
             f"{where} has labels from {kept.min():g} to {kept.max():g}, and {head.where} has "
             f"{head.classes} classes: give data whose labels are 0 to {head.classes - 1}"
+        )
+
+
+def check_weights(head: Head, weights: np.ndarray, where: str) -> None:
+    """Checks sample weights against their head.
+
+    Keras multiplies losses by weights even where their shapes fit by chance only.
+
+    Args:
+        head: the output.
+        weights: shape `(n, ...)`.
+        where: what messages call the data.
+
+    Raises:
+        UsageError: a weight is negative or not finite, or there is not one for each example (or
+            step, or pixel).
+    """
+    if weights.dtype.kind not in "iubf" or not np.isfinite(weights).all() or (weights < 0).any():
+        raise UsageError(f"{where} has sample weights that are negative or not finite numbers")
+    wanted = head.output.shape[:-1]
+    if head.kind is None or (not wanted and weights.ndim == 1):
+        return
+    if weights.ndim != len(wanted) + 1 or any(
+        size not in (None, got) for size, got in zip(wanted, weights.shape[1:], strict=True)
+    ):
+        each = "an example" if not wanted else f"for each of the {wanted} places of an example"
+        raise UsageError(
+            f"{where} has sample weights of shape {weights.shape[1:]} an example, and "
+            f"{head.where} needs one {each}: repeat them"
         )
 
 
@@ -154,7 +208,7 @@ def _called(numbers: set[int], names: tuple[str, ...], most: int = 5) -> str:
 
 def is_usual(head: Head) -> bool:
     """Whether the accuracy is the only metric."""
-    return [each.name for each in head.metrics] == [figures.ACCURACY]
+    return [each.name for each in head.metrics] == [figures.ACCURACY.name]
 
 
 def try_head(head: Head, target: np.ndarray, outputs: np.ndarray, weight: Any) -> None:

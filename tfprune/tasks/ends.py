@@ -65,7 +65,7 @@ def ends_of(model: keras.Model) -> Ends:
             f"{where} has no output yet: give a functional model, or a Sequential one that was "
             "built with its input shape"
         )
-    names = list(model.output_names)
+    names = output_names(model)
     outputs = tuple(
         Output(name, tuple(tensor.shape[1:]), output_activation(tensor))
         for name, tensor in zip(names, model.outputs, strict=True)
@@ -77,3 +77,9 @@ def ends_of(model: keras.Model) -> Ends:
         # A call of its own: it is called as it is.
         structure = 0 if len(outputs) == 1 else list(range(len(outputs)))
     return Ends(where, tuple(x.name for x in model.inputs), outputs, structure)
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """The names of a built model's outputs, in order; Sequential models keep them inside."""
+    names = getattr(model, "output_names", None) or functional(model).output_names
+    return list(names)

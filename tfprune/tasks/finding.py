@@ -17,8 +17,8 @@ from tfprune.data.splits import Examples, Split, by_name
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import Figure, Number
 from tfprune.tasks import metrics
-from tfprune.tasks.checks import SAMPLE
-from tfprune.tasks.ends import Ends, Output, ends_of
+from tfprune.tasks.checks import some_of
+from tfprune.tasks.ends import Ends, Output, ends_of, output_names
 from tfprune.tasks.heads import (
     ONE_HOT,
     SPARSE,
@@ -43,7 +43,11 @@ _ASK = 'give a task, such as kind = "regression" or --task regression'
 
 
 def find_task(
-    model: keras.Model, spec: TaskSpec | None = None, dataset: Dataset | None = None
+    model: keras.Model,
+    spec: TaskSpec | None = None,
+    dataset: Dataset | None = None,
+    *,
+    like: keras.Model | None = None,
 ) -> Task:
     """The task of a model: as specified, else as the model was compiled, else classification.
 
@@ -60,6 +64,8 @@ def find_task(
         model: a functional or built Sequential model.
         spec: the `[task]` table, or `--task`.
         dataset: the data, which tell how targets are written.
+        like: the model that this one was made from: its compilation counts where this one has
+            none.
 
     Raises:
         UsageError: the task is not clear, or does not fit the model or the data.
@@ -67,7 +73,8 @@ def find_task(
     found = None if dataset is None else dataset.train
     classes = () if dataset is None else dataset.classes
     name = "the data" if dataset is None else dataset.name
-    return resolve(ends_of(model), spec, compiled_with(model), found, classes, name)
+    compiled = compiled_with(model) or (None if like is None else compiled_with(like))
+    return resolve(ends_of(model), spec, compiled, found, classes, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +97,8 @@ def resolve(
     """The task of what has these ends; see `find_task`."""
     spec = spec or TaskSpec()
     targets = _targets(ends, examples)
+    if any(target.kind not in "iubf" for target in targets or ()):
+        raise UsageError(f"{data_name} has targets that are not numbers: give numbers")
     count = len(ends.outputs)
     kinds = _by_outputs(spec.kind, ends, "kind")
     losses = _by_outputs(spec.loss, ends, "loss")
@@ -199,7 +208,7 @@ def _head(
     )
     _check_kind(head)
     if target is not None:
-        _check_shapes(head, target, data_name)
+        _check_shapes(head, target, data_name, weighted or spec.class_weights is not None)
     return head
 
 
@@ -268,7 +277,7 @@ def _check_kind(head: Head) -> None:
         raise UsageError(f"{head.where} gives outputs of shape {head.output.shape}, and {wrong}")
 
 
-def _check_shapes(head: Head, target: Target, data_name: str) -> None:
+def _check_shapes(head: Head, target: Target, data_name: str, weighed: bool) -> None:
     """Whether outputs and targets of these shapes belong together."""
     output, shape = head.output.shape, target.shape
     if head.kind is None:
@@ -284,6 +293,13 @@ def _check_shapes(head: Head, target: Target, data_name: str) -> None:
         raise UsageError(
             f"{data_name} has targets of shape {shape} an example, and {head.where} gives outputs "
             f"of shape {output}: {head.kind} needs {what}"
+        )
+    flat = head.kind == "segmentation" and wanted[-1] == 1 and len(shape) < len(output)
+    if flat and output[-1] == 1 and weighed:
+        # Keras' binary cross-entropy would average over the last axis of the image.
+        raise UsageError(
+            f"{data_name} has targets of shape {shape} an example: to weigh pixels of one channel, "
+            "give targets with a last axis of 1"
         )
     if head.has_classes and head.labels == SPARSE and not target.whole:
         values = target.sample()
@@ -327,17 +343,14 @@ def _usual(identifier: Any, head: Head) -> Any:
 
 def _distinct(found: Sequence[NamedMetric], where: str) -> list[NamedMetric]:
     names = [each.name for each in found]
-    taken = set(figures.by_name()) - {figures.ACCURACY}
     for name in names:
         if names.count(name) > 1:
             raise UsageError(
                 f"{where} has two metrics called {name!r}: give one another name, as in "
                 '{ class_name = "…", config = { name = "…" } }'
             )
-        if name in taken:
-            raise UsageError(
-                f"{where} has a metric called {name!r}, as another figure is called: rename it"
-            )
+        if name == LOSS:
+            raise UsageError(f"{where} has a metric called 'loss', as the loss is: rename it")
     return list(found)
 
 
@@ -384,17 +397,35 @@ def _figure(
                 f"unit = {spec.unit!r} does not fit {figure.title}: it is given in "
                 f"{figure.number.unit.strip()}"
             )
-        number = Number(f" {spec.unit.strip()}", figure.number.digits, flags="")
+        number = Number(metrics.written_unit(spec.unit), figure.number.digits, flags="")
         figure = dataclasses.replace(figure, number=number)
+    head = heads[place]
     if not alone:
-        name = heads[place].name
         figure = dataclasses.replace(
             figure,
-            name=f"{name}_{metric.name}",
-            title=f"{figure.title} of {name}",
-            meaning=f"{figure.meaning}, of output {name}",
+            name=f"{head.name}_{metric.name}",
+            title=f"{figure.title} of {head.name}",
+            meaning=f"{figure.meaning}, of output {head.name}",
         )
+    # Pixels of one image are not right or wrong by themselves, and some examples count more.
+    single = len(head.output.shape) <= 1 and not head.weighted
+    figure = dataclasses.replace(
+        figure,
+        proportion=figure.proportion and single,
+        loss_unit=_loss_unit(heads),
+    )
+    try:
+        figures.check_name(figure.name)
+    except ValueError as error:
+        raise UsageError(f"{head.where}: the figure {error}") from error
     return heads, place, figure
+
+
+def _loss_unit(heads: Sequence[Head]) -> str:
+    """The unit of the loss: that of a cross-entropy is known."""
+    if len(heads) == 1 and heads[0].loss_identifier is None:
+        return "" if heads[0].kind in (None, "regression") else "nats"
+    return ""
 
 
 def _named_figure(heads: list[Head], wanted: str) -> tuple[list[Head], int, NamedMetric]:
@@ -438,13 +469,9 @@ def _choices(heads: Sequence[Head]) -> list[str]:
 
 
 def _loss_figure(heads: Sequence[Head], spec: TaskSpec) -> Figure:
-    row = figures.figure(LOSS)
-    if not all(head.is_plain_classification for head in heads) or spec.unit:
-        unit = f" {spec.unit.strip()}" if spec.unit else ""
-        row = dataclasses.replace(
-            row, number=Number(unit, None, flags=""), meaning="loss on the test set", exact=None
-        )
-    return row
+    unit = spec.unit.strip() if spec.unit else _loss_unit(heads)
+    beside = dataclasses.replace(figures.ACCURACY, loss_unit=unit)
+    return dataclasses.replace(figures.loss(beside), always_spread=True, loss_unit=unit)
 
 
 def _by_outputs(value: Any, ends: Ends, key: str) -> list[Any]:
@@ -488,7 +515,7 @@ def compiled_with(model: keras.Model) -> Compiled | None:
     if not model.compiled:
         return None
     config = model._compile_config.config
-    names = list(model.output_names)
+    names = output_names(model)
 
     def each(value: Any) -> list[Any]:
         if isinstance(value, dict):
@@ -527,9 +554,7 @@ def _targets(ends: Ends, examples: Split | Examples | None) -> list[Target] | No
                 "the data have no targets: give data with what the model should answer"
             )
         specs = by_name(examples.element_spec[1], ends.names, "targets")
-        sample = functools.cache(
-            lambda: by_name(examples.sample(SAMPLE).targets, ends.names, "targets")
-        )
+        sample = functools.cache(lambda: by_name(some_of(examples).targets, ends.names, "targets"))
         return [
             Target(tuple(spec.shape), _dtype_kind(spec.dtype), _leaf(sample, name))
             for name, spec in specs.items()
@@ -537,8 +562,7 @@ def _targets(ends: Ends, examples: Split | Examples | None) -> list[Target] | No
     if examples.targets is None:
         raise UsageError("the data have no targets: give data with what the model should answer")
     arrays = by_name(examples.targets, ends.names, "targets")
-    rows = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).round().astype(np.int64)
-    some = {name: np.asarray(array)[rows] for name, array in arrays.items()}
+    some = {name: np.asarray(array) for name, array in arrays.items()}
     return [
         Target(value.shape[1:], value.dtype.kind, _leaf(lambda: some, name))
         for name, value in some.items()

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from tfprune import functions
 from tfprune.errors import UsageError, did_you_mean, one_line
 from tfprune.figures import Direction, Figure, Number
-from tfprune.model import loading
 from tfprune.model.cloning import fresh_copy
 from tfprune.tasks import metrics
 from tfprune.tasks.ends import Output
-from tfprune.tasks.spec import Identifier, Kind, identifier_name
+from tfprune.tasks.spec import FIGURES, Identifier, Kind, identifier_name
 
 Labels = Literal["numbers", "one-hot"]
 SPARSE: Labels = "numbers"
@@ -167,12 +167,9 @@ class Head:
 
 def kind_metrics(head: Head, top: int | None) -> list[NamedMetric]:
     """The metrics that a kind brings, the compared one first."""
-    name = {"multi-label": "binary_accuracy", "segmentation": "mean_iou", "regression": "mae"}.get(
-        head.kind or "", "accuracy"
-    )
     if head.kind is None:
         return []
-    wanted = [name]
+    wanted = [FIGURES[head.kind]]
     if top is not None and head.kind == "classification":
         if (head.output.channels or top + 1) <= top:
             raise UsageError(
@@ -229,7 +226,7 @@ def make_loss(identifier: Any, head: Head) -> keras.Loss:
         known = {"binary": "BinaryCrossentropy", "multi-label": "BinaryCrossentropy"}
         sparse = "Sparse" if head.labels == SPARSE else ""
         name = known.get(head.kind or "", f"{sparse}CategoricalCrossentropy")
-    if ".py:" in name:
+    if functions.is_file_function(name):
         return _loss_object(_instance(find_object(name), config, head, "loss", name), head)
     found = _loss_class(name)
     if found is None:
@@ -249,14 +246,14 @@ def _loss_object(made: Any, head: Head) -> keras.Loss:
     """A function as a loss that averages over the examples, as `compile` would make it."""
     if isinstance(made, keras.Loss):
         return made
-    if not callable(made):
+    if not callable(made) or isinstance(made, keras.Metric):
         raise UsageError(
             f"the loss of {head.where} is a {type(made).__name__}: give a function of targets and "
             "outputs, or a keras.Loss"
         )
     # Keras does not publish the class that it wraps functions in.
     wrapper = keras.losses.MeanSquaredError.__mro__[1]
-    return wrapper(made, name=getattr(made, "__name__", type(made).__name__))
+    return wrapper(made, name=_identifier_of(made))
 
 
 def loss_kind(identifier: Any, output: Output) -> tuple[Kind | None, Labels]:
@@ -388,7 +385,7 @@ def named_metric(identifier: Any, head: Head) -> NamedMetric:
     if not isinstance(identifier, str | dict):
         return _own_metric(identifier, {}, head, None)
     name, config = identifier_name(identifier), _config(identifier)
-    if ".py:" in name:
+    if functions.is_file_function(name):
         own = name.rsplit(":", 1)[-1]
         return _own_metric(find_object(name), config, head, own)
     row = metrics.metric(name)
@@ -477,7 +474,14 @@ def _metric_object(
     value: Any, config: dict[str, Any], head: Head, called: str | None
 ) -> keras.Metric:
     if isinstance(value, keras.Metric):
-        copied = fresh_copy(value)
+        try:
+            copied = fresh_copy(value)
+        # `from_config` of one's own class may raise anything.
+        except Exception as error:
+            raise UsageError(
+                f"metric {value.name!r} cannot be made anew from its config ({one_line(error)}): "
+                "give its class, or correct its get_config"
+            ) from error
         copied.name = value.name
         return copied
     made = _instance(value, config, head, "metric", called)
@@ -488,7 +492,7 @@ def _metric_object(
             f"metric {called!r} is a {type(made).__name__}: give a function of targets and "
             "outputs, or a keras.Metric"
         )
-    name = called or getattr(made, "__name__", type(made).__name__.lower())
+    name = called or _identifier_of(made)
     return keras.metrics.MeanMetricWrapper(made, name=name)
 
 
@@ -515,19 +519,18 @@ def _direction(metric: keras.Metric) -> Direction | None:
 
 
 def find_object(reference: str) -> Any:
-    """The object that FILE.py:NAME names.
+    """The function, class or instance that FILE.py:NAME names.
 
     Raises:
         UsageError: there is no such file or name.
     """
-    path, _, name = reference.rpartition(":")
-    loading.import_layers(path)
-    module = loading._import_module(path)
-    if not hasattr(module, name):
-        public = [each for each in vars(module) if not each.startswith("_")]
-        advice = did_you_mean(name, public, "give the name of a function, a class or an object")
-        raise UsageError(f"{Path(path).name} has nothing called {name!r}: {advice}")
-    return getattr(module, name)
+    return functions.imported(functions.file_function(reference))
+
+
+def _identifier_of(value: Any) -> str:
+    """A name that Keras takes: a lambda has none."""
+    name = str(getattr(value, "__name__", type(value).__name__))
+    return re.sub(r"\W", "_", name).strip("_") or "own"
 
 
 def _config(identifier: Identifier) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Metric:
         better: which way is better; None where that depends on the task.
         meaning: what it is, in one plain phrase.
         unit: "%" for a share of 0 to 1; else what stands behind the number.
-        digits: decimals; None for up to six significant digits.
+        digits: decimals; None for four significant digits.
         keras: the name of its class in `keras.metrics`.
         aliases: other names that Keras or people give it.
     """
@@ -44,12 +44,33 @@ class Metric:
         Args:
             unit: of the targets, where the metric has none of its own.
         """
-        known = figures.by_name().get(self.name)
-        if known is not None and not unit:
-            return known
-        # A unit that a person gives stands as it is: "%" there is not a share of 0 to 1.
-        number = Number(f" {unit.strip()}" if unit else self.unit, self.digits, flags="")
-        return Figure(self.name, self.title, number, "artifact", self.meaning, self.better)
+        if self.name == figures.ACCURACY.name:
+            return figures.ACCURACY
+        number = Number(written_unit(unit) if unit else self.unit, self.digits, flags="")
+        return Figure(
+            self.name,
+            self.title,
+            number,
+            "artifact",
+            self.meaning,
+            self.better,
+            always_spread=True,
+            proportion=self.keras.endswith("CategoricalAccuracy")
+            or top_count(self.name) is not None,
+        )
+
+
+def written_unit(unit: str) -> str:
+    """A unit that a person gives, as it stands behind a number.
+
+    Example:
+        >>> written_unit("mm"), written_unit("%")
+        (' mm', ' percent')
+
+    The sign "%" is kept for shares of 0 to 1, which are written a hundredfold.
+    """
+    bare = unit.strip()
+    return " percent" if bare == "%" else f" {bare}"
 
 
 def _share(name: str, title: str, meaning: str, keras: str, *aliases: str) -> Metric:
@@ -73,9 +94,8 @@ _RIGHT = "share of the test examples that the artifact itself gets right"
 _ENTROPY = "cross-entropy on the test set, nats"
 
 METRICS = (
-    # "Accuracy" of Keras compares class numbers with class numbers: no model gives these.
+    # The form that fits the task: Keras' own `Accuracy` compares class numbers with each other.
     _share("accuracy", "accuracy", _RIGHT, "", "acc"),
-    _share("exact_accuracy", "exact accuracy", "share of the outputs that equal it", "Accuracy"),
     _share(
         "binary_accuracy",
         "binary accuracy",
@@ -167,7 +187,7 @@ METRICS = (
         "MAPE",
         "lower",
         "mean absolute error as a percentage of the target",
-        " %",
+        " percent",
         2,
         "MeanAbsolutePercentageError",
         ("mean_absolute_percentage_error",),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pydantic
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.figures import Direction
+from tfprune.figures import Direction, Figure
+from tfprune.functions import file_function, is_file_function
 from tfprune.tasks import metrics
 from tfprune.validation import describe_error, read_toml
 
@@ -22,6 +25,15 @@ LOSS = "loss"
 """The name of the loss as a figure."""
 
 _IDENTIFIER = {"class_name", "config"}
+
+FIGURES: dict[Kind, str] = {
+    "classification": "accuracy",
+    "binary": "accuracy",
+    "multi-label": "binary_accuracy",
+    "segmentation": "mean_iou",
+    "regression": "mae",
+}
+"""What models are compared by where the kind is all that is said."""
 
 
 class TaskSpec(pydantic.BaseModel):
@@ -90,8 +102,8 @@ class TaskSpec(pydantic.BaseModel):
     from_logits: bool | None = pydantic.Field(
         None, description="whether the outputs are logits, where that cannot be recognised"
     )
-    class_weights: Literal["balanced"] | dict[str, pydantic.NonNegativeFloat] | None = (
-        pydantic.Field(None, description="of the training loss, by classes, or balanced")
+    class_weights: Literal["balanced"] | dict[str, float] | None = pydantic.Field(
+        None, description="of the training loss, by classes, or balanced"
     )
     top: int | None = pydantic.Field(
         None, ge=2, description="adds the top-K accuracy of a classification"
@@ -127,10 +139,53 @@ class TaskSpec(pydantic.BaseModel):
             within = "task" if "task" in document else ""
             raise UsageError(f"{text}: {describe_error(error, cls, within)}") from error
 
+    def compared(self) -> Figure | None:
+        """The figure that models are compared by, as far as the model is not needed to tell.
+
+        Example:
+            ```python
+            TaskSpec(kind="regression", unit="mm").compared().text(1.25)  # "1.25 mm"
+            ```
+
+        Returns:
+            None where only the model, or a metric of the user's own, can tell.
+        """
+        if self.figure is None:
+            if self.metrics is not None or self.loss is not None or isinstance(self.kind, dict):
+                return None
+            row = metrics.metric(FIGURES[self.kind or "classification"])
+            assert row is not None
+            return row.figure(self.unit)
+        output, _, name = self.figure.rpartition("/")
+        row = metrics.metric(name)
+        if row is None or (isinstance(self.kind, dict) and not output):
+            return None
+        figure = row.figure(self.unit)
+        return replace(figure, name=f"{output}_{figure.name}") if output else figure
+
+    @pydantic.field_validator("kind", mode="before")
+    @classmethod
+    def _is_a_kind(cls, value: Any) -> Any:
+        # Of a union, pydantic describes the first member only.
+        for kind in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(kind, str) and kind not in KINDS:
+                raise ValueError(f"{kind!r} is unknown: {did_you_mean(kind, KINDS)}")
+        return value
+
+    @pydantic.field_validator("class_weights", mode="before")
+    @classmethod
+    def _are_class_weights(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "balanced":
+            raise ValueError(f'{value!r} is unknown: give "balanced" or a table of classes')
+        for name, weight in value.items() if isinstance(value, dict) else ():
+            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise ValueError(f"{name} = {weight!r} is not a number of at least 0: correct it")
+        return value
+
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> TaskSpec:
         for name in self._metric_names():
-            if ".py:" not in name and metrics.metric(name) is None:
+            if not is_file_function(name) and metrics.metric(name) is None:
                 raise ValueError(
                     f"metric {name!r} is unknown: {did_you_mean(name, metrics.names(), _OTHERWISE)}"
                 )
@@ -151,7 +206,7 @@ class TaskSpec(pydantic.BaseModel):
         name = figure.rsplit("/", 1)[-1]
         row = metrics.metric(name)
         known = "lower" if name == LOSS else row.better if row else None
-        own = {each.rsplit(":", 1)[-1] for each in self._metric_names() if ".py:" in each}
+        own = {each.rsplit(":", 1)[-1] for each in self._metric_names() if is_file_function(each)}
         if name in own or (row is None and name != LOSS):
             # The name of an own metric may be another than that of its function.
             if self.better is None:
@@ -167,6 +222,14 @@ class TaskSpec(pydantic.BaseModel):
             raise ValueError(f"better = {self.better!r} is wrong: a {known} {name} is better")
         if self.unit and row is not None and row.unit:
             raise ValueError(f"unit = {self.unit!r} does not fit {name}: it is given in percent")
+
+    def files(self) -> list[Path]:
+        """The files of the losses and metrics that are `FILE.py:NAME`."""
+        losses = self.loss if isinstance(self.loss, list) else [self.loss]
+        if isinstance(self.loss, dict) and not is_identifier(self.loss):
+            losses = list(self.loss.values())
+        names = [*(identifier_name(each) for each in losses if each), *self._metric_names()]
+        return sorted({file_function(each).file for each in names if is_file_function(each)})
 
     def _metric_names(self) -> list[str]:
         if self.metrics is None:

@@ -14,12 +14,13 @@ from tfprune.data.splits import Split, Tree, by_name, leaves, mapped
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import Figure
 from tfprune.tasks.checks import (
-    SAMPLE,
     check_class_count,
     check_classes,
     check_values,
+    check_weights,
     class_numbers,
     is_usual,
+    some_of,
     splits,
     target_values,
     try_head,
@@ -128,8 +129,8 @@ class Task:
             find_task(model, TaskSpec(kind="segmentation"), dataset).check(model, dataset)
             ```
 
-        Labels of classes are all looked at; of other targets that are not in memory, 256 examples
-        of each split.
+        Labels of classes are all looked at; of other targets that are not in memory, up to 256
+        examples of each split.
 
         Args:
             model: the model that is trained.
@@ -242,24 +243,15 @@ class Task:
     def _check_weights(self, split: Split, where: str) -> None:
         if len(split.element_spec) < 3:
             return
-        sample = split.sample(SAMPLE)
+        sample = some_of(split)
         for head, weights in zip(self.heads, self.weights(sample.weights), strict=True):
-            values = np.asarray(weights, np.float64)
-            if not np.isfinite(values).all() or (values < 0).any():
-                raise UsageError(f"{where} has sample weights that are negative or not finite")
-            pixels = len(head.output.shape) - 1
-            deep = [each for each in head.metrics if "iou" in each.name.lower()]
-            if deep and values.ndim <= pixels:
-                raise UsageError(
-                    f"{where} has one sample weight an example, and Keras' {deep[0].name} takes "
-                    "one a pixel: repeat it for each pixel"
-                )
+            check_weights(head, np.asarray(weights), where)
 
     def _try(self, dataset: Dataset) -> None:
         """Computes losses and metrics once, on outputs made up, before any epoch."""
         if all(head.is_plain_classification and is_usual(head) for head in self.heads):
             return
-        sample = dataset.train.sample(_TRIED)
+        sample = some_of(dataset.train)[:_TRIED]
         given = zip(
             self.heads, self.targets(sample.targets), self.weights(sample.weights), strict=True
         )

@@ -7,11 +7,15 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfprune import data
-from tfprune.data.splits import Tree
+from tfprune.data.splits import Tree, leaves
 from tfprune.errors import UsageError
+
+# Examples of a split that is not in memory, whose inputs are looked at before a training.
+_LOOKED_AT = 256
 
 
 class Binding:
@@ -64,6 +68,33 @@ class Binding:
                     self._check_input(tensor, spec, dataset.name, len(model.inputs))
             if "outputs" in ends:
                 self._check_targets(specs, dataset.name)
+
+    def check_values(self, dataset: data.Dataset) -> None:
+        """Checks that the inputs of the train and the validation split are finite.
+
+        Arrays in memory are looked at as a whole; of other splits, the first examples.
+
+        Raises:
+            UsageError: some are not; the message says where the first one is.
+        """
+        for part, split in (("train", dataset.train), ("validation", dataset.validation)):
+            if isinstance(split, data.Arrays) and not any(
+                isinstance(leaf, np.memmap) for leaf in leaves(split.inputs)
+            ):
+                inputs = split.inputs
+            else:
+                inputs, *_ = next(split.ordered(_LOOKED_AT).as_numpy_iterator())
+            arrays = self._inputs.arrays(inputs, "inputs")
+            for name, array in zip(self._inputs.names, arrays, strict=True):
+                values = np.asarray(array)
+                if values.dtype.kind != "f" or np.isfinite(values).all():
+                    continue
+                bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+                raise UsageError(
+                    f"{dataset.name} ({part}) has inputs for {name!r} that are not finite, first "
+                    f"in example {int(bad.argmax())}, counted from 0: replace them, or leave these "
+                    "examples out"
+                )
 
     def bound(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Batches in the structure of the model.
@@ -141,10 +172,10 @@ class _Ends:
         self._structure = structure
         self._places = {id(tensor): place for place, tensor in enumerate(tensors)}
         counts = Counter(names)
-        self._names = [
+        self.names = [
             name if counts[name] == 1 else f"{name}_{place}" for place, name in enumerate(names)
         ]
-        self._keys = list(self._names)
+        self._keys = list(self.names)
         if isinstance(structure, dict):
             for key, tensor in structure.items():
                 if id(tensor) in self._places:
@@ -156,8 +187,8 @@ class _Ends:
     def arrays(self, tree: Tree, what: str) -> list[Any]:
         """The arrays of a tree in the order of the model."""
         names = self._keys
-        if isinstance(tree, dict) and set(tree) == set(self._names):
-            names = self._names
+        if isinstance(tree, dict) and set(tree) == set(self.names):
+            names = self.names
         if self._ambiguous and not isinstance(tree, dict):
             # Keras flattens a dict in the order of the alphabet.
             raise UsageError(

@@ -11,8 +11,7 @@ import keras
 from keras import losses, ops, tree
 
 from tfprune.errors import UsageError
-from tfprune.model.activations import is_activation
-from tfprune.model.graph import is_graph
+from tfprune.model.graph import output_activation
 
 # The smallest probability whose logarithm is taken, so that it stays finite.
 _LEAST = 1e-7
@@ -135,7 +134,7 @@ class _Output:
             temperature: see `Teacher`.
         """
         function = getattr(loss, "fn", None)
-        ends = [_activation(tensor) for tensor in (self.teacher, self.student)]
+        ends = [output_activation(tensor) for tensor in (self.teacher, self.student)]
         if function in _OF_CLASSES:
             kind = "softmax"
         elif function in _OF_LABELS:
@@ -168,19 +167,6 @@ def _sigmoid_logits(probabilities: Any) -> Any:
 
 _LOGITS: dict[str, Callable[[Any], Any]] = {"softmax": _softmax_logits, "sigmoid": _sigmoid_logits}
 """What makes logits of probabilities, by the activation that made the probabilities."""
-
-
-def _activation(tensor: keras.KerasTensor) -> str:
-    """The activation that an output ends in: "softmax", "sigmoid" or ""."""
-    history = tensor._keras_history
-    operation: Any = history.operation
-    if is_graph(operation):
-        return _activation(operation.outputs[history.tensor_index])
-    name = type(operation).__name__.lower()
-    if name in _LOGITS:
-        return name
-    function = getattr(operation, "activation", None)
-    return next((each for each in _LOGITS if is_activation(function, each)), "")
 
 
 def _at(path: tuple[Any, ...], structure: Any) -> Any:

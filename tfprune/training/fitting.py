@@ -283,6 +283,7 @@ def fit(
     from tfprune.training.precision import mixed_precision
     from tfprune.training.progress import Progress
 
+    binding = Binding(model, dataset)
     task = task or find_task(model, None, dataset)
     check(model, dataset, training.batch_size, task)
     if teacher is not None:
@@ -294,7 +295,6 @@ def fit(
     if parallel:
         sizes = {"train": len(dataset.train), "validation": len(dataset.validation)}
         check_devices(training.batch_size, sizes)
-    binding = Binding(model, dataset)
     keras.utils.set_random_seed(seed)
     steps = data.steps_per_epoch(dataset.train, training.batch_size)
     directory = None if backup_dir is None else Path(backup_dir)
@@ -441,7 +441,7 @@ def check(model: keras.Model, dataset: Dataset, batch_size: int, task: Task | No
     from tfprune.tasks import find_task
     from tfprune.training.binding import Binding
 
-    Binding(model, dataset)
+    binding = Binding(model, dataset)
     name = f"model {model.name!r}"
     if any(layer.dtype_policy.quantization_mode for layer in model._flatten_layers()):
         raise UsageError(
@@ -452,3 +452,4 @@ def check(model: keras.Model, dataset: Dataset, batch_size: int, task: Task | No
             f"{name} has no trainable weights: set `trainable` of some layers, or give another"
         )
     (task or find_task(model, None, dataset)).check(model, dataset)
+    binding.check_values(dataset)

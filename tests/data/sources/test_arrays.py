@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfprune import data
-from tfprune.data.mapped import MappedArrays
+from tfprune.data.memory_maps import MappedArrays
 from tfprune.data.sources import Request, find_source
 
 X = np.arange(60 * 4, dtype=np.float32).reshape(60, 4)

@@ -157,6 +157,7 @@ def test_a_path_is_read_by_its_own_kind(write, tmp_path, write_photos):
     assert loaded.classes == ("cat", "dog")
     np.testing.assert_array_equal(loaded.train.labels, data.load(str(root)).train.labels)
     assert loaded.fingerprint
+    assert data.load(name, image_size=(3, 4)).image_shape == (3, 4, 3)
 
 
 def test_named_inputs_targets_and_weights(write):
@@ -319,6 +320,10 @@ def test_what_else_a_function_returns_is_refused(write, refused, body, said):
         ("return dataset(X, np.array(['a', 'b', 'c'])[Y])", "has names as targets: give class"),
         ("return dataset(X, Y + 1)", "integers from 1 to 3 as targets"),
         ("return {'train': dataset(X, Y), 'test': dataset(X, Y + 1)}", "labels in test that are"),
+        (
+            "def endless():\n    while True:\n        yield from generate(X, Y)\nreturn endless",
+            "train begins again after 60 examples: let it end",
+        ),
     ],
 )
 def test_streams_are_checked_before_the_first_epoch(write, refused, body, said):

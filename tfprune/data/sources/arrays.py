@@ -167,7 +167,7 @@ class ArrayFiles(Source):
     def open(self) -> Opened:
         """The arrays, checked."""
         from tfprune.data.caching import cached
-        from tfprune.data.mapped import held
+        from tfprune.data.memory_maps import held
         from tfprune.data.splits import Split
 
         options = self._options

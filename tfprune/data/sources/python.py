@@ -135,14 +135,15 @@ class PythonFunction(Source):
             parameters = []
         if "version" not in parameters:
             options.pop("version", None)
-        if self.request.image_size and "image_size" not in parameters:
+        defaults = {"image_size": self.request.image_size} if self.request.image_size else {}
+        value = call(self._reference, options, defaults, settings="the data option")
+        given = _given(self.name, value)
+        if self.request.image_size and given.path is None and "image_size" not in parameters:
             raise UsageError(
                 f"{self.name} takes no image_size: resize images in the function, or give it a "
                 "parameter image_size"
             )
-        defaults = {"image_size": self.request.image_size} if self.request.image_size else {}
-        value = call(self._reference, options, defaults, settings="the data option")
-        return _given(self.name, value)
+        return given
 
     @cached_property
     def _inner(self) -> Source | None:
@@ -164,7 +165,7 @@ class PythonFunction(Source):
     def open(self) -> Opened:
         """The splits, in memory or as streams."""
         from tfprune.data.caching import cached
-        from tfprune.data.mapped import held
+        from tfprune.data.memory_maps import held
         from tfprune.data.splits import Stream
 
         origin = f"{self.name}, a function"
@@ -507,6 +508,11 @@ class _Reader:
             count += length
             if isinstance(trees[1], np.ndarray):
                 labels.append(trees[1])
+            if parts is None and _alike(first, trees):
+                raise UsageError(
+                    f"{self._name}: {split} begins again after {count - length:,} examples: let it "
+                    "end, since an epoch is one pass"
+                )
             if parts is not None:
                 parts.append(trees)
                 if size > self._limit:
@@ -578,9 +584,7 @@ class _Reader:
 
     def _repeats(self, split: str, again: Callable[[], Iterator[Any]], first: _Trees) -> bool:
         """Whether a second reading begins as the first did."""
-        second = self._batch(split, 0, next(iter(self._guarded(split, again))))
-        mine, its = list(_all(first)), list(_all(second))
-        return len(mine) == len(its) and all(map(np.array_equal, mine, its))
+        return _alike(first, self._batch(split, 0, next(iter(self._guarded(split, again)))))
 
     def _sorted(self, split: str, trees: _Trees, again: Callable[[], Iterator[Any]]) -> _Trees:
         """Examples in an order of their content: a shuffling that has no seed changes nothing."""
@@ -612,6 +616,11 @@ def _all(trees: _Trees) -> Iterator[np.ndarray]:
     for tree in trees:
         if tree is not None:
             yield from leaves(tree)
+
+
+def _alike(first: _Trees, second: _Trees) -> bool:
+    mine, its = list(_all(first)), list(_all(second))
+    return len(mine) == len(its) and all(map(np.array_equal, mine, its))
 
 
 def _joined(parts: list[_Trees]) -> _Trees:
@@ -659,7 +668,7 @@ def _epochs(
     """The examples of a stream, with the dtypes of a spec."""
     import tensorflow as tf
 
-    from tfprune.data.mapped import filled
+    from tfprune.data.memory_maps import filled
     from tfprune.data.splits import leaves
 
     wanted = [leaf for tree in spec for leaf in leaves(tree)]

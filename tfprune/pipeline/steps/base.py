@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import keras
 
     from tfprune.data import Dataset, Examples
+    from tfprune.tasks import Task
 
 # Where a step keeps what it resumes from; it is not a part of its result.
 SCRATCH = "scratch"
@@ -53,6 +54,8 @@ class Context:
         origin: the model of the chain as it was after an epoch of its first training, drawn with
             a seed; epoch 0 is its initialisation.
         earlier: the model as an earlier step of the chain left it, by the step's name.
+        find_task: tells what a model of the chain is trained for; None finds it by the model and
+            the data.
     """
 
     dataset: Dataset | None
@@ -62,6 +65,15 @@ class Context:
     after: Callable[[float], float] | None = None
     origin: Callable[[int, int], keras.Model] | None = None
     earlier: Callable[[str], keras.Model] | None = None
+    find_task: Callable[[keras.Model], Task] | None = None
+
+    def task(self, model: keras.Model) -> Task:
+        """What a model is trained for."""
+        from tfprune.tasks import find_task
+
+        if self.find_task is not None:
+            return self.find_task(model)
+        return find_task(model, None, self.dataset)
 
     @property
     def images(self) -> Dataset:
@@ -75,14 +87,26 @@ class Context:
         """The training examples that an importance may look at, with targets and weights."""
         return None if self.dataset is None else self.dataset.train.sample(_RANKING_IMAGES)
 
-    def accuracy(self, model: keras.Model) -> float | None:
-        """The accuracy of a model on the validation images; None without images."""
+    def validated(self, **models: keras.Model) -> dict[str, dict[str, float]]:
+        """What to record of some models: the task's figure on the validation examples.
+
+        Args:
+            **models: by the names that the record has.
+
+        Returns:
+            `{"validation_accuracy": {name: value}}`, with the name of the task's figure; empty
+            without data.
+        """
         from tfprune.formats import load
         from tfprune.measure import evaluate
 
         if self.dataset is None:
-            return None
-        return evaluate(load(model), self.dataset.validation).value
+            return {}
+        values, figure = {}, ""
+        for name, model in models.items():
+            found = evaluate(load(model), self.dataset.validation, self.task(model))
+            values[name], figure = found.value, found.figure
+        return {f"validation_{figure}": values}
 
 
 Result = tuple["keras.Model", dict[str, Any]]

@@ -255,11 +255,7 @@ class SlimStep(Step):
             "dead_units": int(removal.groups.dead().sum()),
             "inexact": removal.inexact,
             "measured": None if measured is None else asdict(measured),
-            "validation_accuracy": {
-                "before": context.accuracy(model),
-                "removed": context.accuracy(bare),
-                "recalibrated": context.accuracy(slim),
-            },
+            **context.validated(before=model, removed=bare, recalibrated=slim),
         }
 
     def describe(self) -> str:

@@ -219,6 +219,7 @@ def fit(
         context.images,
         step,
         seed=context.seed,
+        task=context.task(model),
         first_epoch=first_epoch,
         teacher=_teacher(step, context),
         callbacks=[*callbacks, board],

@@ -146,7 +146,7 @@ class PruneOnceStep(WhichWeights, Step):
         from tfprune import weights
 
         pruned = weights.prune_once(model, self.share, **_options(self, context.seed))
-        return pruned, _accuracies(model, pruned, "pruned", context)
+        return pruned, context.validated(before=model, pruned=pruned)
 
     def describe(self) -> str:
         """Tells the share and which weights go."""
@@ -171,7 +171,7 @@ class QuantizeWeightsStep(Step):
         from tfprune import weights
 
         rounded = weights.round_weights(model, self.bits)
-        return rounded, _accuracies(model, rounded, "rounded", context)
+        return rounded, context.validated(before=model, rounded=rounded)
 
     def describe(self) -> str:
         """Tells how many values are left."""
@@ -180,14 +180,3 @@ class QuantizeWeightsStep(Step):
 
 def _where(step: WhichWeights) -> str:
     return "all layers together" if step.scope == "global" else "every layer"
-
-
-def _accuracies(
-    before: keras.Model, after: keras.Model, name: str, context: Context
-) -> dict[str, Any]:
-    return {
-        "validation_accuracy": {
-            "before": context.accuracy(before),
-            name: context.accuracy(after),
-        }
-    }
