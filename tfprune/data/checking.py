@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tfprune.data.caching import remembered
 from tfprune.data.memory_maps import filled
-from tfprune.data.sources.base import TEST_SHARE
-from tfprune.data.splits import Examples, Tree, leaves, mapped
+from tfprune.data.splits import TEST_SHARE, Examples, Tree, leaves, mapped
 from tfprune.errors import UsageError, shorten
 from tfprune.validation import describe_error
 
@@ -100,7 +99,7 @@ def hash_split(name: str, shares: Sequence[float]) -> str:
 
     Example:
         >>> [hash_split(f"cats/{i}.jpg", (0.8, 0.1, 0.1)) for i in range(3)]
-        ['train', 'train', 'validation']
+        ['train', 'validation', 'train']
 
     Args:
         name: such as the path of a file relative to its data set.

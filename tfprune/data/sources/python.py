@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tfprune.data.checking import SPLITS, ClassOptions, check_finite, checked, few
-from tfprune.data.sources.base import TEST_SHARE, Opened, Source
+from tfprune.data.sources.base import Opened, Source
+from tfprune.data.splits import TEST_SHARE
 from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
 from tfprune.files import document_hash, sha256
 from tfprune.functions import FileFunction, call, file_function, imported, is_file_function
