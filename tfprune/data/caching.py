@@ -8,15 +8,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfprune.data.memory_maps import MappedArrays, filled
-from tfprune.data.sources.base import Request
 from tfprune.data.splits import Arrays, RandomAccess, Split, Stream, leaves
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import document_hash, partial_folder, sweep
+
+if TYPE_CHECKING:
+    from tfprune.data.sources.base import Request
 
 CACHE_VARIABLE = "TFPRUNE_CACHE_DIR"
 MIB = 2**20

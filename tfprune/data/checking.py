@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tfprune.data.caching import remembered
 from tfprune.data.memory_maps import filled
-from tfprune.data.sources.base import TEST_SHARE
-from tfprune.data.splits import Examples, Tree, leaves, mapped
+from tfprune.data.splits import TEST_SHARE, Examples, Tree, leaves, mapped
 from tfprune.errors import UsageError, shorten
 from tfprune.validation import describe_error
 
@@ -100,7 +99,7 @@ def hash_split(name: str, shares: Sequence[float]) -> str:
 
     Example:
         >>> [hash_split(f"cats/{i}.jpg", (0.8, 0.1, 0.1)) for i in range(3)]
-        ['train', 'train', 'validation']
+        ['train', 'validation', 'train']
 
     Args:
         name: such as the path of a file relative to its data set.
@@ -346,9 +345,10 @@ def _check_alike(name: str, parts: Mapping[str, Sequence[Tree]]) -> None:
                         f"{name}: {_place(role, path, split)} have the shape {its.shape[1:]}, and "
                         f"{_place(role, path, first)} {leaf.shape[1:]}: give one shape"
                     )
-                if (leaf.dtype.kind in _TEXT) != (its.dtype.kind in _TEXT) or (
-                    role == "inputs" and leaf.dtype != its.dtype
-                ):
+                # Bytes are pixels of 0 to 255, and fractions often of 0 to 1; floats are all alike.
+                kinds = {leaf.dtype.kind, its.dtype.kind}
+                same = leaf.dtype == its.dtype or kinds == {"f"}
+                if (kinds & set(_TEXT) and kinds - set(_TEXT)) or (role == "inputs" and not same):
                     raise UsageError(
                         f"{name}: {_place(role, path, split)} have the dtype {its.dtype}, and "
                         f"{_place(role, path, first)} {leaf.dtype}: give one dtype"

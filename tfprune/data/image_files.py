@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tfprune.data.caching import remembered
-from tfprune.data.sources.base import Request
 from tfprune.data.splits import RandomAccess, Tree, leaves, mapped
 from tfprune.errors import UsageError, one_line
 from tfprune.files import document_hash
@@ -21,6 +20,8 @@ from tfprune.quiet import quiet
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from tfprune.data.sources.base import Request
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 """Of the files that are images, in lower case, as in `keras.utils.image_dataset_from_directory`."""

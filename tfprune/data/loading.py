@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tfprune.data.sources import find_source
-from tfprune.data.sources.base import CACHE_MIB, TEST_SHARE, Cache, Request, Unreadable
-from tfprune.data.splits import Dataset, RandomAccess, Split, Stream, leaves
+from tfprune.data.sources.base import CACHE_MIB, Cache, Request, Unreadable
+from tfprune.data.splits import TEST_SHARE, Dataset, RandomAccess, Split, Stream, leaves
 from tfprune.errors import UsageError
 from tfprune.files import document_hash
 

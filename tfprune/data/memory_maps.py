@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfprune.data.splits import RandomAccess, Tree, leaves, mapped
+from tfprune.data.splits import Arrays, RandomAccess, Tree, leaves, mapped
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -82,6 +82,23 @@ class MappedArrays(RandomAccess):
             )
 
         return rows.batch(batch_size).map(batch, num_parallel_calls=_PARALLEL, deterministic=True)
+
+
+def held(given: tuple[Tree, ...]) -> RandomAccess:
+    """Arrays as a split: mapped if one of them lies in a file, else in memory.
+
+    Example:
+        ```python
+        held((np.load("x.npy", mmap_mode="r"), np.load("y.npy")))
+        ```
+
+    Args:
+        given: inputs, targets and perhaps weights.
+    """
+    parts = [leaf for tree in given for leaf in leaves(tree)]
+    if any(isinstance(leaf, np.memmap) for leaf in parts):
+        return MappedArrays(given)
+    return Arrays(*given)
 
 
 def filled(spec: tuple[Tree, ...], values: Iterator[tf.Tensor | np.ndarray]) -> tuple[Tree, ...]:

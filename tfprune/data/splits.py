@@ -25,6 +25,9 @@ Tree = Any
 SHUFFLE_BUFFER = 10_000
 """Examples that a stream holds to shuffle them: it cannot be read in another order."""
 
+TEST_SHARE = 0.1
+"""The share of the train split that is held out as test split where there is none."""
+
 _STATISTICS_BATCH = 1024
 
 

@@ -228,7 +228,7 @@ def test_classes_choose_folders_and_their_order(write_photos, refused):
     assert "has no folder of a class 'd'" in refused(root, options={"classes": ["a", "d"]})
 
 
-@pytest.mark.reliability("data", "refused")
+@pytest.mark.reliability("data that cannot be trained on", "refused")
 @pytest.mark.parametrize(
     ("counts", "splits", "request_", "said"),
     [

@@ -70,14 +70,12 @@ class ArrayFiles(Source):
 
     @classmethod
     def takes(cls, name: str) -> bool:
-        """A file that ends in .npz or .npy, or a folder of files that are called as arrays are."""
+        """A file that ends in .npz or .npy, or a folder of files .npy."""
         if name.lower().endswith((".npz", ".npy")):
             return True
         try:
             path = Path(name).expanduser()
-            return path.is_dir() and any(
-                each.suffix == ".npy" and _NAME.fullmatch(each.stem) for each in path.iterdir()
-            )
+            return path.is_dir() and any(each.suffix == ".npy" for each in path.iterdir())
         except (OSError, ValueError, RuntimeError):
             return False
 
@@ -152,7 +150,7 @@ class ArrayFiles(Source):
                         f"{self.name} has {named['']} beside {few([*named.values()][1:])}: name "
                         f"every {'input' if role == 'x' else 'array'} of several"
                     )
-        return found
+        return {split: found[split] for split in dict.fromkeys(SPLITS.values()) if split in found}
 
     def fingerprint(self) -> str:
         """The content of a FILE.npz; the sizes and times of files .npy."""
@@ -169,8 +167,8 @@ class ArrayFiles(Source):
     def open(self) -> Opened:
         """The arrays, checked."""
         from tfprune.data.caching import cached
-        from tfprune.data.memory_maps import MappedArrays
-        from tfprune.data.splits import Arrays, Split
+        from tfprune.data.memory_maps import held
+        from tfprune.data.splits import Split
 
         options = self._options
         arrays = self._mapped() if self._path.is_dir() else self._loaded()
@@ -193,12 +191,7 @@ class ArrayFiles(Source):
         }
         key = self.signature() if self._path.is_dir() else None
         found = checked(self.name, ready, options, key)
-        splits: dict[str, Split] = {
-            split: MappedArrays(part.given)
-            if self._path.is_dir()
-            else Arrays(part.inputs, part.targets, part.weights)
-            for split, part in found.parts.items()
-        }
+        splits: dict[str, Split] = {split: held(part.given) for split, part in found.parts.items()}
         if self.request.cache == "memory":
             splits = cached(splits, self.request, None, self.name, len(found.classes))
         unused = [key for key in self._keys if key not in self._wanted]

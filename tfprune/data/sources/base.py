@@ -17,9 +17,6 @@ Unreadable = Literal["fail", "skip"]
 CACHE_MIB = 1024
 """How much of a data set a cache may hold, in MiB, if nothing else is said."""
 
-TEST_SHARE = 0.1
-"""The share of the train split that is held out as test split where there is none."""
-
 
 @dataclass(frozen=True)
 class Request:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tfprune.data.checking import SPLITS, ClassOptions, check_finite, checked, few
-from tfprune.data.sources.base import TEST_SHARE, Opened, Source
+from tfprune.data.sources.base import Opened, Source
+from tfprune.data.splits import TEST_SHARE
 from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
 from tfprune.files import document_hash, sha256
 from tfprune.functions import FileFunction, call, file_function, imported, is_file_function
@@ -129,18 +129,22 @@ class PythonFunction(Source):
         """What the function returns."""
         options = dict(self.request.options)
         function = imported(self._reference)
-        with contextlib.suppress(TypeError, ValueError):
-            parameters = inspect.signature(function).parameters
-            if "version" not in parameters:
-                options.pop("version", None)
-            if self.request.image_size and "image_size" not in parameters:
-                raise UsageError(
-                    f"{self.name} takes no image_size: resize images in the function, or give it "
-                    "a parameter image_size"
-                )
+        try:
+            parameters = list(inspect.signature(function).parameters)
+        # Functions of C have none that are known.
+        except (TypeError, ValueError):
+            parameters = []
+        if "version" not in parameters:
+            options.pop("version", None)
         defaults = {"image_size": self.request.image_size} if self.request.image_size else {}
         value = call(self._reference, options, defaults, settings="the data option")
-        return _given(self.name, value)
+        given = _given(self.name, value)
+        if self.request.image_size and given.path is None and "image_size" not in parameters:
+            raise UsageError(
+                f"{self.name} takes no image_size: resize images in the function, or give it a "
+                "parameter image_size"
+            )
+        return given
 
     @cached_property
     def _inner(self) -> Source | None:
@@ -162,7 +166,8 @@ class PythonFunction(Source):
     def open(self) -> Opened:
         """The splits, in memory or as streams."""
         from tfprune.data.caching import cached
-        from tfprune.data.splits import Arrays, Stream
+        from tfprune.data.memory_maps import held
+        from tfprune.data.splits import Stream
 
         origin = f"{self.name}, a function"
         if self._inner is not None:
@@ -185,7 +190,7 @@ class PythonFunction(Source):
             for split, part in found.parts.items():
                 again = read[split].again
                 if again is None:
-                    splits[split] = Arrays(part.inputs, part.targets, part.weights)
+                    splits[split] = held(part.given)
                     continue
                 spec = _spec(part.given)
                 self._check_numbers_stay(split, raw[split], part.targets)
@@ -216,7 +221,7 @@ class PythonFunction(Source):
         from tfprune.data.splits import Stream
 
         found = self._read.get("train")
-        if not classes or found is None or found.trees is None:
+        if not classes or found is None or not found.trees:
             return
         labels = found.trees[1]
         if not isinstance(splits["train"], Stream) or not isinstance(labels, np.ndarray):
@@ -504,6 +509,11 @@ class _Reader:
             count += length
             if isinstance(trees[1], np.ndarray):
                 labels.append(trees[1])
+            if parts is None and _alike(first, trees):
+                raise UsageError(
+                    f"{self._name}: {split} begins again after {count - length:,} examples: let it "
+                    "end, since an epoch is one pass"
+                )
             if parts is not None:
                 parts.append(trees)
                 if size > self._limit:
@@ -575,9 +585,7 @@ class _Reader:
 
     def _repeats(self, split: str, again: Callable[[], Iterator[Any]], first: _Trees) -> bool:
         """Whether a second reading begins as the first did."""
-        second = self._batch(split, 0, next(iter(self._guarded(split, again))))
-        mine, its = list(_all(first)), list(_all(second))
-        return len(mine) == len(its) and all(map(np.array_equal, mine, its))
+        return _alike(first, self._batch(split, 0, next(iter(self._guarded(split, again)))))
 
     def _sorted(self, split: str, trees: _Trees, again: Callable[[], Iterator[Any]]) -> _Trees:
         """Examples in an order of their content: a shuffling that has no seed changes nothing."""
@@ -609,6 +617,11 @@ def _all(trees: _Trees) -> Iterator[np.ndarray]:
     for tree in trees:
         if tree is not None:
             yield from leaves(tree)
+
+
+def _alike(first: _Trees, second: _Trees) -> bool:
+    mine, its = list(_all(first)), list(_all(second))
+    return len(mine) == len(its) and all(map(np.array_equal, mine, its))
 
 
 def _joined(parts: list[_Trees]) -> _Trees:
