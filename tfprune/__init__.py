@@ -6,9 +6,7 @@ loads its module at first use.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+import importlib
 from typing import Any
 
 import lazy_loader

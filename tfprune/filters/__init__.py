@@ -1,7 +1,5 @@
 """Filter pruning: learn which channels can go, plan, remove them, and recover."""
 
-# It may be loaded before its package, which then has to be told of it.
-from tfprune.filters import lasso as lasso
 from tfprune.filters.depth import remove_dead_blocks, removed_layers
 from tfprune.filters.fold import Fold, FoldReport, constant_units, fold_constants
 from tfprune.filters.groups import ChannelGroup, ChannelGroups, channel_groups, group_table
