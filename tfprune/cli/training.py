@@ -48,10 +48,11 @@ def _fitted(
 
     task = find_task(model, spec, dataset)
     training.check(model, dataset, step.batch_size, task=task)
-    images = dataset.validation.sample(COMPARED_IMAGES).inputs
+    some = dataset.validation.sample(COMPARED_IMAGES)
+    images = some.inputs
     with TemporaryDirectory(prefix="tfprune-") as scratch:
         # What cannot be exported now cannot be after the last epoch either.
-        export(model, scratch, ["keras"], images[:2])
+        export(model, scratch, ["keras"], some[:2].inputs)
         context = Context(
             dataset,
             seed,
@@ -167,4 +168,5 @@ def _further(
 
     start, dataset = model_with_data(model, data, data_dir, seed, task)
     assert dataset is not None  # data are required
+    options.tell(dataset)
     _fitted(specified, start, dataset, task, output, seed, as_json)
