@@ -231,3 +231,13 @@ def test_open_sizes_run_at_any_size(tmp_path: Path) -> None:
     runtime = load(artifact.path)
     np.testing.assert_allclose(runtime.predict(images), net(images), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(runtime.one(images[0])(), net(images[:1]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_microcontrollers_file_has_the_sizes_that_are_given(tmp_path: Path) -> None:
+    x = keras.Input((None, None, 3))
+    net = keras.Model(x, layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(x)))
+    with pytest.raises(UsageError, match=r"any size \(None, None, 3\): .* or input_shape"):
+        export(net, tmp_path, ["c-array-float"])
+    (artifact,) = export(net, tmp_path, ["c-array-float"], input_shape=(9, 7, 3))
+    assert load(artifact.path).input_shape == (9, 7, 3)
+    assert net.input_shape == (None, None, None, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tasks.small import CASES, COUNT, dataset, head, inputs_of, two_outputs
-from tfprune import data
+from tfprune import data, figures
+from tfprune.errors import UsageError
 from tfprune.formats import load
 from tfprune.formats.keras_file import KerasRuntime
 from tfprune.measure import Evaluation, evaluate
@@ -113,9 +116,27 @@ def test_several_outputs_have_one_figure(nested: str, weights: str) -> None:
     assert {"angle_mae", "val_angle_mae"} <= set(history)
 
 
+def test_outputs_of_a_dict_are_called_by_its_keys() -> None:
+    rng = np.random.default_rng(1)
+    plain = two_outputs(("a", "b"))
+    model = keras.Model(plain.inputs, dict(zip(("what", "how"), plain.outputs, strict=True)))
+    what, how = rng.integers(0, 3, COUNT), rng.normal(size=COUNT).astype(np.float32)
+    spec = TaskSpec(kind={"what": "classification", "how": "regression"}, figure="what/accuracy")
+    x = inputs_of(model, rng)
+    for targets in ({"what": what, "how": how}, {"a": what, "b": how}):
+        task = find_task(model, spec, dataset(x, targets))
+        if "what" in targets:
+            agree(model, task, dataset(x, targets), 4)
+        assert evaluate(KerasRuntime(model), (x, targets), task).figure == "what_accuracy"
+    with pytest.raises(UsageError, match="give a dict with these names"):
+        find_task(model, spec, dataset(x, (what, how)))
+
+
 def test_a_classification_is_compiled_as_ever() -> None:
     for activation in (None, "softmax"):
-        arguments = find_task(head(3, activation)).compile_arguments()
+        task = find_task(head(3, activation))
+        assert task.figure == figures.ACCURACY
+        arguments = task.compile_arguments()
         usual = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None)
         assert set(arguments) == {"loss", "metrics"}
         assert arguments["loss"].get_config() == usual.get_config()
@@ -123,6 +144,27 @@ def test_a_classification_is_compiled_as_ever() -> None:
         assert type(metric) is keras.metrics.SparseCategoricalAccuracy
         assert (
             metric.get_config() == keras.metrics.SparseCategoricalAccuracy("accuracy").get_config()
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_that_was_compiled_for_a_task_has_that_task(name: str) -> None:
+    """So a file that keeps its losses and metrics needs no specification again."""
+    spec, build, targets = CASES[name]
+    rng = np.random.default_rng(0)
+    model = build()
+    if model.name == "net" and spec.kind == "segmentation" and "label" in name:
+        spec = spec.model_copy(update={"ignore_class": 2})
+    toys = dataset(inputs_of(model, rng), targets(rng))
+    task = find_task(model, spec, toys)
+    model.compile("sgd", **task.compile_arguments())
+    again = find_task(model, TaskSpec(figure=spec.figure, unit=spec.unit), toys)
+    assert again.figure == task.figure
+    first, second = (evaluate(load(model), toys.test, each) for each in (task, again))
+    assert second == dataclasses.replace(first, seconds=second.seconds)
+    for arguments in (task.compile_arguments(), again.compile_arguments()):
+        assert str(keras.saving.serialize_keras_object(arguments)) == str(
+            keras.saving.serialize_keras_object(task.compile_arguments())
         )
 
 

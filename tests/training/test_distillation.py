@@ -101,9 +101,18 @@ def heads(seed: int, ends: tuple[str | None, str | None, str | None]) -> keras.M
     return keras.Model(inputs, outputs, name=f"heads{seed}")
 
 
-@pytest.mark.parametrize("taught", [(None, None, None), ("softmax", "sigmoid", None)])
-@pytest.mark.parametrize("learns", [(None, None, None), ("softmax", "sigmoid", None)])
-@pytest.mark.parametrize("own", [False, True])
+LOGITS, PROBABILITIES = (None, None, None), ("softmax", "sigmoid", None)
+
+
+@pytest.mark.parametrize(
+    ("taught", "learns", "own"),
+    [
+        (LOGITS, LOGITS, False),
+        (PROBABILITIES, LOGITS, False),
+        (LOGITS, PROBABILITIES, False),
+        (PROBABILITIES, PROBABILITIES, True),
+    ],
+)
 def test_each_output_is_taught_as_its_kind(taught, learns, own: bool) -> None:
     """Whichever of the two gives probabilities, and whatever the losses are called."""
     teacher, student = heads(1, taught), heads(2, learns)
@@ -113,7 +122,7 @@ def test_each_output_is_taught_as_its_kind(taught, learns, own: bool) -> None:
         keras.losses.BinaryCrossentropy(from_logits=not probabilities),
         "mse",
     ]
-    if own and probabilities:
+    if own:
         # Of a function of the user's, the activation of the output tells the kind.
         kinds[:2] = [lambda y, p, f=f: f(y, p) for f in kinds[:2]]
     loss_weights = [1.0, 0.5, 2.0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 
 import hypothesis
 import keras
@@ -348,7 +349,7 @@ def test_dropout_and_the_slots_of_adam_resume(digits, tmp_path):
 
 
 @hypothesis.settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(kill_epoch=st.integers(0, 2), batch=st.integers(0, 2), streamed=st.booleans())
 def test_other_data_and_tasks_resume_wherever_they_are_killed(
@@ -357,8 +358,8 @@ def test_other_data_and_tasks_resume_wherever_they_are_killed(
     """Two inputs, sample weights, dropout; in memory, or in a stream that knows only one order."""
     toy = tables(streamed)
     training = settings(augment=(), optimizer="adam", learning_rate=0.01)
-    whole, folder = regression(), tmp_path_factory.mktemp("backup")
-    expected = fit(whole, toy, training, seed=5, task=regressing(whole)).history
+    whole, expected = straight(streamed, training)
+    folder = tmp_path_factory.mktemp("backup")
     with pytest.raises(KeyboardInterrupt):
         kill = Kill(epoch=kill_epoch, batch=batch)
         killed = regression()
@@ -371,6 +372,12 @@ def test_other_data_and_tasks_resume_wherever_they_are_killed(
         history.drop(columns="seconds"), expected.drop(columns="seconds"), check_exact=True
     )
     assert {"mae", "val_mae"} <= set(history.columns)
+
+
+@cache
+def straight(streamed: bool, training: Training) -> tuple[keras.Model, pd.DataFrame]:
+    model = regression()
+    return model, fit(model, tables(streamed), training, seed=5, task=regressing(model)).history
 
 
 def regressing(model: keras.Model, **changes) -> Task:

@@ -295,28 +295,32 @@ def test_turned_colours_become_tflite_in_8_bits(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet50", (), "unknown model 'resnet50': did you mean 'ResNet50'?"),
         ("mobilenet_v2", (), "unknown model 'mobilenet_v2': did you mean 'MobileNetV2'?"),
         ("resnet-20", (), "unknown model 'resnet-20': did you mean 'resnet20'?"),
         (
             "zzz",
             (),
             f"unknown model 'zzz': choose one of {', '.join(zoo.NAMES)}, "
-            "or a classifier of keras.applications such as MobileNetV2 or ResNet50",
+            "or a classifier of keras.applications such as MobileNetV2 or ResNet50; or give a "
+            ".keras file, or FILE.py:FUNCTION",
         ),
         ("vgg", {"widht": 3}, "unknown option 'widht' of vgg: did you mean 'width'?"),
-        ("vgg", ("zzz",), "unknown option 'zzz' of vgg: choose one of blocks, width"),
+        ("vgg", ("zzz",), "unknown option 'zzz' of vgg: choose one of blocks, width, classes"),
         (
             "MobileNetV2",
             {"alhpa": 1},
             "unknown option 'alhpa' of MobileNetV2: did you mean 'alpha'?",
         ),
-        ("VGG16", ["alpha"], "unknown option 'alpha' of VGG16: choose one of dropout, weights"),
+        (
+            "VGG16",
+            ["alpha"],
+            "unknown option 'alpha' of VGG16: choose one of dropout, trainable, weights, classes",
+        ),
         (
             "MobileNet",
             {"alpha": 1, "pooling": "max"},
             "unknown option 'pooling' of MobileNet: "
-            "choose one of alpha, depth_multiplier, dropout, weights",
+            "choose one of alpha, depth_multiplier, dropout, trainable, weights, classes",
         ),
     ],
 )

@@ -95,6 +95,6 @@ def random_pixels(model: keras.Model, inputs: tuple[Tensor, ...]) -> Feeds:
         if None in each.shape[1:]:
             raise UsageError(
                 f"the model takes examples of any size {tuple(x.shape[1:])}: "
-                "give representative_data to run it on"
+                "give representative_data to run it on, or input_shape (--input-shape)"
             )
     return random_feeds(inputs, COMPARED_IMAGES, ids=id_inputs(model))

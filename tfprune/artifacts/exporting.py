@@ -29,6 +29,8 @@ from tfprune.formats.signature import tensor_names
 from tfprune.formats.source import Ends, Source, custom_modules, finished, mixed_precision
 from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.model.compiled import Settings, kept_by_file
+from tfprune.model.input_shape import fix_input_shape
+from tfprune.model.reference import InputShape
 
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed
 # precision: the files compute in float32, the model in 16 bits.
@@ -51,6 +53,7 @@ def export(
     comparison_data: Data | None = None,
     io: Ends = "int8",
     labels: Sequence[str] | None = None,
+    input_shape: InputShape | None = None,
 ) -> list[Artifact]:
     """Exports a model for delivery, and proves every file by running it.
 
@@ -109,18 +112,23 @@ def export(
         labels: Names of the classes, in their order; written to `labels.txt`. Of a model with
             several outputs they belong to the only one that has so many numbers; a single sigmoid
             has two classes.
+        input_shape: The shape of one example, without the batch, where the model leaves sizes open
+            and the files shall not: microcontrollers take none of any size. Those of several
+            inputs by their names; see `tfprune.model.input_shape.fix_input_shape`.
 
     Returns:
         One artifact a format, in the order asked for.
 
     Raises:
-        UsageError: A format is unknown, data or a package is missing, or data or labels do not
-            fit the model.
+        UsageError: A format is unknown, data or a package is missing, or data, labels or the shape
+            do not fit the model.
         TfpruneError: A conversion failed, a file cannot be loaded or does not agree with the
             model, or the directory cannot be written.
     """
     chosen = _chosen(formats, io)
     _check_name(name)
+    if input_shape is not None:
+        model = fix_input_shape(model, input_shape)
     copy = finished(model)
     data = None if representative_data is None else by_input(model, representative_data)
     given = None if comparison_data is None else by_input(model, comparison_data, "comparison_data")

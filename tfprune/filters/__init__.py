@@ -4,7 +4,6 @@ from tfprune.filters.depth import remove_dead_blocks, removed_layers
 from tfprune.filters.fold import Fold, FoldReport, constant_units, fold_constants
 from tfprune.filters.groups import ChannelGroup, ChannelGroups, channel_groups, group_table
 from tfprune.filters.importance import IMPORTANCE, Criterion, Importance, scores
-from tfprune.filters.lasso import GroupLasso
 from tfprune.filters.learn import LearnStructure
 from tfprune.filters.limits import Limits
 from tfprune.filters.plan import (
@@ -21,6 +20,7 @@ from tfprune.filters.ranking import plan_in_rounds, sensitivity
 from tfprune.filters.rebuild import rebuild, recalibrate
 from tfprune.filters.rules import channel_rule
 from tfprune.filters.targets import Target, plan_counted, remove_filters, simplified
+from tfprune.model.group_lasso import GroupLasso
 
 __all__ = [
     "IMPORTANCE",

@@ -10,11 +10,11 @@ from tfprune.data.adapting import Data
 from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import Importance, from_training, needs_data
-from tfprune.filters.lasso import GroupLasso
 from tfprune.filters.planner import Course, Stage, StagePlanner
 from tfprune.filters.proximal import ProximalStep
 from tfprune.filters.targets import Target
 from tfprune.filters.unit_weights import UnitWeights, of_branches, of_channels, removable_units
+from tfprune.model.group_lasso import GroupLasso
 from tfprune.training.schedule import polynomial_decay
 
 

@@ -219,12 +219,12 @@ class _Tally:
 
     def update(self, targets: np.ndarray, outputs: np.ndarray, weights: Any) -> None:
         head = self.head
-        if tuple(outputs.shape[1:]) != tuple(
-            size or got for size, got in zip(head.output.shape, outputs.shape[1:], strict=True)
+        got, wanted = outputs.shape[1:], head.output.shape
+        if len(got) != len(wanted) or any(
+            size not in (None, here) for size, here in zip(wanted, got, strict=True)
         ):
             raise UsageError(
-                f"{self._where}: outputs of shape {outputs.shape[1:]} are not those of "
-                f"{head.where}, {head.output.shape}"
+                f"{self._where}: outputs of shape {got} are not those of {head.where}, {wanted}"
             )
         check_values(head, targets, self._where)
         if weights is not None:
@@ -243,11 +243,11 @@ class _Tally:
         for start in range(0, len(outputs), self._batch_size):
             rows = slice(start, start + self._batch_size)
             weight = None if weights is None else weights[rows]
-            wanted, found = targets[rows], outputs[rows]
+            target, output = targets[rows], outputs[rows]
             if self._loss is not None:
-                self._lost += float(self._loss(wanted, found, weight)) * len(found)
+                self._lost += float(self._loss(target, output, weight)) * len(output)
             for metric in self._metrics.values():
-                metric.update_state(wanted, found, weight)
+                metric.update_state(target, output, weight)
         self._count += len(outputs)
 
     def loss(self) -> float:
@@ -349,7 +349,7 @@ def _output_names(runtime: Runtime, task: Task) -> list[str]:
     found = [each.name for each in runtime.outputs]
     if len(found) == len(task.heads) == 1:
         return found
-    names = distinct(task.ends.names)
+    names = distinct(task.ends.keras_names)
     if sorted(names) != sorted(found):
         raise UsageError(
             f"{runtime.name} gives {', '.join(found)}, and the task is about {', '.join(names)}: "

@@ -13,12 +13,12 @@ import keras
 import numpy as np
 
 from tfprune import figures
-from tfprune.data.splits import Examples, Split, by_name
+from tfprune.data.splits import Examples, Split
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import Figure, Number
 from tfprune.tasks import metrics
 from tfprune.tasks.checks import some_of
-from tfprune.tasks.ends import Ends, Output, ends_of, output_names
+from tfprune.tasks.ends import Ends, Output, ends_of
 from tfprune.tasks.heads import (
     ONE_HOT,
     SPARSE,
@@ -26,7 +26,7 @@ from tfprune.tasks.heads import (
     Labels,
     NamedMetric,
     Target,
-    given_logits,
+    given,
     is_plain_crossentropy,
     kind_metrics,
     loss_kind,
@@ -177,17 +177,16 @@ def _head(
     elif loss is None and kind == "classification":
         labels = SPARSE
     plain = loss is not None and kind in ("classification", "segmentation")
+    compiled_for, ignored = given(loss, "from_logits"), given(loss, "ignore_class")
     if plain and (output.channels or 0) > 1 and is_plain_crossentropy(loss):
-        given, loss = given_logits(loss), None
-    else:
-        given = None if loss is None else given_logits(loss)
+        loss = None
     logits = {"softmax": False, "sigmoid": False, "none": True}.get(output.activation or "")
     if spec.from_logits is not None:
         logits = spec.from_logits
     elif logits is None:
-        logits = given
-    elif given is not None and given != logits:
-        is_given = "logits" if given else "probabilities"
+        logits = compiled_for
+    elif compiled_for is not None and compiled_for != logits:
+        is_given = "logits" if compiled_for else "probabilities"
         ends_in = output.activation if not logits else "neither softmax nor sigmoid"
         warnings.warn(
             f"{where}: its loss was compiled for {is_given}, and the model ends in {ends_in}: the "
@@ -200,7 +199,7 @@ def _head(
         kind,
         labels,
         logits,
-        spec.ignore_class,
+        ignored if spec.ignore_class is None else spec.ignore_class,
         loss,
         weight,
         trained=trained,
@@ -422,10 +421,7 @@ def _figure(
 
 
 def _loss_unit(heads: Sequence[Head]) -> str:
-    """The unit of the loss: that of a cross-entropy is known."""
-    if len(heads) == 1 and heads[0].loss_identifier is None:
-        return "" if heads[0].kind in (None, "regression") else "nats"
-    return ""
+    return heads[0].loss_unit if len(heads) == 1 else ""
 
 
 def _named_figure(heads: list[Head], wanted: str) -> tuple[list[Head], int, NamedMetric]:
@@ -515,11 +511,12 @@ def compiled_with(model: keras.Model) -> Compiled | None:
     if not model.compiled:
         return None
     config = model._compile_config.config
-    names = output_names(model)
+    ends = ends_of(model)
+    names, keras_names = ends.names, ends.keras_names
 
     def each(value: Any) -> list[Any]:
         if isinstance(value, dict):
-            return [value.get(name) for name in names]
+            return [value.get(a, value.get(b)) for a, b in zip(names, keras_names, strict=True)]
         if isinstance(value, list | tuple):
             return list(value) if len(value) == len(names) else [None] * len(names)
         return [value] * len(names)
@@ -553,24 +550,23 @@ def _targets(ends: Ends, examples: Split | Examples | None) -> list[Target] | No
             raise UsageError(
                 "the data have no targets: give data with what the model should answer"
             )
-        specs = by_name(examples.element_spec[1], ends.names, "targets")
-        sample = functools.cache(lambda: by_name(some_of(examples).targets, ends.names, "targets"))
+        specs = ends.arrays(examples.element_spec[1], "targets")
+        sample = functools.cache(lambda: ends.arrays(some_of(examples).targets, "targets"))
         return [
-            Target(tuple(spec.shape), _dtype_kind(spec.dtype), _leaf(sample, name))
-            for name, spec in specs.items()
+            Target(tuple(spec.shape), _dtype_kind(spec.dtype), _leaf(sample, place))
+            for place, spec in enumerate(specs)
         ]
     if examples.targets is None:
         raise UsageError("the data have no targets: give data with what the model should answer")
-    arrays = by_name(examples.targets, ends.names, "targets")
-    some = {name: np.asarray(array) for name, array in arrays.items()}
+    arrays = [np.asarray(array) for array in ends.arrays(examples.targets, "targets")]
     return [
-        Target(value.shape[1:], value.dtype.kind, _leaf(lambda: some, name))
-        for name, value in some.items()
+        Target(array.shape[1:], array.dtype.kind, _leaf(lambda: arrays, place))
+        for place, array in enumerate(arrays)
     ]
 
 
-def _leaf(sample: Callable[[], dict[str, Any]], name: str) -> Callable[[], np.ndarray]:
-    return lambda: np.asarray(sample()[name])
+def _leaf(sample: Callable[[], list[Any]], place: int) -> Callable[[], np.ndarray]:
+    return lambda: np.asarray(sample()[place])
 
 
 def _dtype_kind(dtype: Any) -> str:

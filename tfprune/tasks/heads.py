@@ -160,6 +160,14 @@ class Head:
             return make_loss(self.loss_identifier, self)
         return _kind_loss(self)
 
+    @property
+    def loss_unit(self) -> str:
+        """The unit of the loss: that of a cross-entropy is known."""
+        if self.loss_identifier is None:
+            return "" if self.kind in (None, "regression") else "nats"
+        name = metrics.plain(loss_name(self.loss_identifier))
+        return "nats" if name.endswith("crossentropy") and "focal" not in name else ""
+
     def with_metrics(self, found: Sequence[NamedMetric]) -> Head:
         """The head with these metrics."""
         return dataclasses.replace(self, metrics=tuple(found))
@@ -323,15 +331,11 @@ def is_plain_crossentropy(identifier: Any) -> bool:
     return True
 
 
-def given_logits(identifier: Any) -> bool | None:
-    """The `from_logits` that a loss carries; None where it carries none."""
+def given(identifier: Any, key: str) -> Any:
+    """An argument that a loss carries, such as `from_logits`; None where it carries none."""
     if isinstance(identifier, dict):
-        value = _config(identifier).get("from_logits")
-    elif isinstance(identifier, keras.Loss):
-        value = identifier.get_config().get("from_logits")
-    else:
-        value = None
-    return None if value is None else bool(value)
+        return _config(identifier).get(key)
+    return identifier.get_config().get(key) if isinstance(identifier, keras.Loss) else None
 
 
 def _corrected(loss: keras.Loss, head: Head) -> keras.Loss:
@@ -459,7 +463,10 @@ def _own_metric(value: Any, config: dict[str, Any], head: Head, called: str | No
     """A metric that is a function, a class or an instance."""
     example = _metric_object(value, config, head, called)
     name = str(example.name)
-    row = _row_of(value)
+    row, called_as = _row_of(value), metrics.metric(name)
+    if row and called_as and (row.unit, row.better) == (called_as.unit, called_as.better):
+        # Such as the IoU of both sides of 0.5, which is the mean IoU of two classes.
+        row = called_as
     direction = (row.better if row else None) or _direction(example)
     if row is not None:
         figure = dataclasses.replace(row, name=name, better=direction).figure()

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.data.splits import Split, Tree, by_name, leaves, mapped
+from tfprune.data.splits import Split, Tree, leaves, mapped
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import Figure
 from tfprune.tasks.checks import (
@@ -108,8 +108,7 @@ class Task:
         Raises:
             UsageError: they are others than the outputs.
         """
-        named = by_name(tree, self.ends.names, "targets")
-        return [named[name] for name in self.ends.names]
+        return self.ends.arrays(tree, "targets")
 
     def weights(self, tree: Tree) -> list[Any]:
         """The sample weights in the order of the heads; a single array counts for each of them."""
@@ -118,8 +117,7 @@ class Task:
         parts = leaves(tree)
         if len(parts) == 1 and len(self.heads) > 1:
             return parts * len(self.heads)
-        named = by_name(tree, self.ends.names, "sample weights")
-        return [named[name] for name in self.ends.names]
+        return self.ends.arrays(tree, "sample weights")
 
     def check(self, model: keras.Model, dataset: Dataset) -> None:
         """Checks that outputs and targets fit each other and the task, before the first epoch.
@@ -206,6 +204,13 @@ class Task:
         return batches.map(weigh)
 
     def _nested(self, flat: Sequence[Any]) -> Any:
+        inner = self.ends.structure
+        inner = inner.values() if isinstance(inner, dict) else inner
+        if any(not isinstance(each, int) for each in inner):
+            raise UsageError(
+                f"{self.ends.where} nests its outputs in several levels: build it with a list or a "
+                "dict of outputs"
+            )
         return _refill(self.ends.structure, flat)
 
     def _weighted_place(self) -> int:
@@ -300,7 +305,7 @@ def _spread(weights: Any, factors: Any) -> Any:
 def _like(targets: Tree, flat: list[Any], names: list[str]) -> Tree:
     """One array for each output, nested as the targets are."""
     if isinstance(targets, dict):
-        return dict(zip(names, flat, strict=True))
+        return dict(zip(names if set(names) == set(targets) else targets, flat, strict=True))
     parts = iter(flat)
     return mapped(lambda _: next(parts), targets)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfprune import data
 from tfprune.data.splits import Tree, leaves
@@ -96,15 +95,18 @@ class Binding:
                     "examples out"
                 )
 
-    def bound(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+    def bound(self, batches: Any) -> Any:
         """Batches in the structure of the model.
 
         Args:
-            batches: tuples of inputs, targets and, optionally, sample weights, as the splits of
-                the data set have them.
+            batches: a `tf.data.Dataset` of tuples of inputs, targets and, optionally, sample
+                weights, as the splits of the data set have them.
+
+        Returns:
+            A `tf.data.Dataset`.
         """
         if not self._plain(batches.element_spec):
-            return batches.map(self.batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            return batches.map(self.batch)
         return batches
 
     def batch(self, inputs: Tree, targets: Tree, weights: Tree = None) -> tuple[Tree, ...]:
@@ -138,14 +140,14 @@ class Binding:
                 f"{which} takes only batches of {takes[0]}, and the last batch of a data set may "
                 "be smaller: build it with an open batch size"
             )
-        expected, given = tf.dtypes.as_dtype(tensor.dtype), spec.dtype
+        expected, given = (keras.backend.standardize_dtype(x.dtype) for x in (tensor, spec))
         if _kind(expected) == _kind(given) or _kind(expected) == "float" == _kind(given, "float"):
             return
-        if _kind(expected) == "integer" and given in (tf.bool, tf.uint8):
+        if _kind(expected) == "integer" and given == "bool":
             return
         raise UsageError(
-            f"{which} takes {expected.name}, and {data} has {what} of {given.name}: "
-            f"build it with an input of {given.name}, or give data of {expected.name}"
+            f"{which} takes {expected}, and {data} has {what} of {given}: "
+            f"build it with an input of {given}, or give data of {expected}"
         )
 
     def _check_targets(self, specs: Sequence[Tree], name: str) -> None:
@@ -223,10 +225,10 @@ def _fits(takes: tuple[Any, ...], has: tuple[Any, ...]) -> bool:
     )
 
 
-def _kind(dtype: tf.DType, integers: str = "integer") -> str:
+def _kind(dtype: str, integers: str = "integer") -> str:
     """What sort of values a dtype has; integers may stand for floating numbers."""
-    if dtype.is_floating:
+    if keras.backend.is_float_dtype(dtype):
         return "float"
-    if dtype.is_integer:
+    if keras.backend.is_int_dtype(dtype):
         return integers
-    return str(dtype.name)
+    return dtype

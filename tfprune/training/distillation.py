@@ -135,6 +135,7 @@ class _Output:
         """
         function = getattr(loss, "fn", None)
         ends = [output_activation(tensor) for tensor in (self.teacher, self.student)]
+        kind: str | None
         if function in _OF_CLASSES:
             kind = "softmax"
         elif function in _OF_LABELS:

@@ -306,13 +306,15 @@ def fit(
         settings += f" taught by {teacher.model.name} {teacher.weight:g} {teacher.temperature:g}"
     best = None
     if training.early_stopping is not None:
-        on_loss = training.early_stopping_on == "loss"
-        best = BestEpoch(
-            "val_loss" if on_loss else f"val_{task.figure.name}",
-            "lower" if on_loss else task.figure.better,
-            training.early_stopping,
-            callbacks,
-        )
+        figure, better = task.figure.name, task.figure.better
+        if training.early_stopping_on == "loss":
+            figure, better = "loss", "lower"
+        if better is None:
+            raise UsageError(
+                f"early_stopping needs to know which way {figure} is better: give the task better "
+                '= "higher" or "lower", or early_stopping_on = "loss"'
+            )
+        best = BestEpoch(f"val_{figure}", better, training.early_stopping, callbacks)
     with replicated(model, parallel) as trained:
         compile(trained, training, steps, task=task, first_epoch=first_epoch)
         trained.optimizer.build(trained.trainable_variables)
@@ -332,7 +334,7 @@ def fit(
             first_epoch=first,
             augment=training.augment,
         )
-        bar = Progress(progress, first_epoch=done, after=after, figure=task.figure.name)
+        bar = Progress(progress or "", first_epoch=done, after=after, figure=task.figure.name)
         with (
             bar if progress else nullcontext(),
             distilling(trained, teacher),

@@ -7,17 +7,14 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import keras
-import tensorflow as tf
 
-from tfprune.errors import UsageError
+from tfprune.errors import TfpruneError, UsageError
 from tfprune.model.graph import is_graph
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 # Pixels and the columns of tables have more digits than 16 bits hold: they are scaled first.
 _SCALING = (keras.layers.Normalization, keras.layers.Rescaling)
-# What a layer raises whose code cannot compute in 16 bits.
-_FAILURES = (TypeError, ValueError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
 @contextmanager
@@ -62,7 +59,10 @@ def mixed_precision(model: keras.Model, precision: Precision) -> Iterator[None]:
             for layer in switched:
                 layer.dtype_policy = policy
             return own(data)
-        except _FAILURES as error:
+        except TfpruneError:
+            raise
+        # The code of a layer may raise anything.
+        except Exception as error:
             raise UsageError(
                 f"model {model.name!r} cannot be trained with precision = {precision!r} "
                 f"({_first_line(error)}): leave precision out"

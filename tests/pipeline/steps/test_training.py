@@ -6,8 +6,14 @@ import keras
 import numpy as np
 import pytest
 
+import tfprune
 from tfprune.pipeline.steps import Context, training
-from tfprune.pipeline.steps.training import RetrainStep
+from tfprune.pipeline.steps.training import (
+    RetrainStep,
+    TrainStep,
+    describe_training,
+    kept_model,
+)
 from tfprune.weights import prunable, prune_once
 
 TRAIN = {"epochs": 4, "batch_size": 20, "learning_rate": 0.05}
@@ -77,3 +83,61 @@ def test_a_retraining_trains_what_lives(digits, tmp_path, rewind):
     for new, old in zip(_kernels(model), before, strict=True):
         np.testing.assert_array_equal(new == 0, old == 0)
         assert np.mean(new[old != 0] != old[old != 0]) > 0.3
+
+
+def _train_step(**changes) -> TrainStep:
+    return TrainStep(kind="train", **TRAIN | changes)
+
+
+def test_a_step_in_16_bits_that_stops_early_keeps_float32_models_and_tells_its_best_epoch(
+    digits, tmp_path
+):
+    """The kept epochs are ordinary models, as is what comes out."""
+    step = _train_step(
+        epochs=5, precision="mixed_bfloat16", early_stopping=1, keep=[2], learning_rate=0.2
+    )
+    model, record = step.perform(_model(), Context(digits, 0, tmp_path))
+    kept = tfprune.load(kept_model(tmp_path, 2))
+    for each in (model, kept):
+        assert {layer.dtype_policy.name for layer in each._flatten_layers()} == {"float32"}
+        assert {weight.dtype for weight in each.weights} == {"float32"}
+    accuracies = record["history"]["val_accuracy"]
+    assert record["best_epoch"] == int(np.argmax(accuracies)) + 1
+    answers = np.asarray(model(digits.validation.inputs.astype(np.float32))).argmax(1)
+    assert (answers == digits.validation.labels).mean() == pytest.approx(max(accuracies))
+    answers = np.asarray(kept(digits.validation.inputs.astype(np.float32))).argmax(1)
+    assert (answers == digits.validation.labels).mean() == pytest.approx(accuracies[1])
+
+
+def test_a_step_that_does_not_stop_early_records_what_it_did():
+    """So records of earlier versions and of this one have the same keys."""
+    assert not _train_step().model_dump(exclude_defaults=True).keys() & {
+        "precision",
+        "clip_norm",
+        "clip_value",
+        "early_stopping",
+        "early_stopping_on",
+        "distribution",
+    }
+
+
+def test_an_epoch_that_may_not_be_trained_cannot_be_kept():
+    assert _train_step(early_stopping=1, keep=[2]).keep == (2,)
+    with pytest.raises(ValueError, match="may stop after epoch 2"):
+        _train_step(early_stopping=1, keep=[1, 3])
+
+
+def test_a_step_tells_how_it_trains():
+    sentence = describe_training(
+        _train_step(
+            precision="mixed_float16",
+            clip_norm=1.0,
+            early_stopping=3,
+            early_stopping_on="loss",
+            distribution="data-parallel",
+        )
+    )
+    assert sentence.endswith(
+        ", computed in mixed_float16, gradients clipped to a norm of 1, stopped when the "
+        "validation loss has not improved for 3 epochs, each batch shared among the GPUs"
+    )

@@ -211,11 +211,14 @@ class SlimStep(Step):
         return self.macs or self.params or self.latency or (self.filters or 1.0) ** 2
 
     def plan(self, model: keras.Model, context: Context, *, simplify: bool = True) -> SlimPlan:
-        """Decides which channels go; the model is not changed.
+        """Decides which channels go; no weight of the model is changed.
+
+        Where the importance looks at examples, the model is compiled for its task, unless that is
+        plain classification: gradients are those of the task's losses.
 
         Args:
             model: what to slim.
-            context: its images rank filters, where the importance needs them.
+            context: its examples rank filters, where the importance needs them.
             simplify: whether a dead target also removes dead branches and folds constants.
         """
         from tfprune import filters, slimming
@@ -223,6 +226,10 @@ class SlimStep(Step):
         simpler, report = model, None
         if self.dead and simplify:
             simpler, report = filters.simplified(model, tolerance=self.tolerance)
+        if self.importance in NEED_DATA and context.dataset is not None:
+            task = context.task(simpler)
+            if not all(head.is_plain_classification for head in task.heads):
+                simpler.compile("sgd", **task.compile_arguments())
         options = self.model_dump(
             exclude={"kind", "recalibrate", "augment", "tolerance"}, exclude_defaults=True
         )

@@ -331,6 +331,15 @@ def recorded_budget(run: Run) -> Budget | None:
 def _checked(raw: Any, path: Path, within: str, by: Figure) -> Budget:
     kind = _budget_of(by)
     try:
-        return kind.model_validate(raw)
+        # A run's record has all limits, those that are not set as null.
+        return kind.model_validate(_without_none(raw))
     except ValidationError as error:
         raise UsageError(f"{path}: {describe_error(error, kind, within)}") from error
+
+
+def _without_none(raw: Any) -> Any:
+    if isinstance(raw, dict):
+        return {key: _without_none(value) for key, value in raw.items() if value is not None}
+    if isinstance(raw, list):
+        return [_without_none(value) for value in raw]
+    return raw

@@ -11,9 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 import tfprune
-from tfprune.filters.lasso import shrinkage
-
-from .harness import randomised
+from tests.filters.harness import randomised
+from tfprune.model.group_lasso import shrinkage
 
 AXES = {"filter": (0, 1, 2), "channel": (0, 1, 3), "shape": (3,), "depth": (0, 1, 2, 3)}
 
@@ -86,6 +85,18 @@ import keras
 model = keras.saving.load_model(sys.argv[1])
 penalty = model.layers[0].kernel_regularizer
 assert (type(penalty).__name__, penalty.strength, penalty.groups) == ("GroupLasso", 0.5, "channel")
+""",
+    # Each of these is what imports Keras, or a part of what `tfprune.filters` needs.
+    "a part first": """
+import sys
+import tfprune.measure.first_run
+import tfprune.data.adapting
+import keras
+model = keras.saving.load_model(sys.argv[1])
+import tfprune
+assert type(model.layers[0].kernel_regularizer) is tfprune.GroupLasso
+from tfprune.filters.lasso import GroupLasso
+assert GroupLasso is tfprune.GroupLasso
 """,
     # A slim model is an ordinary one: it loads where tfprune is not.
     "keras first": """
