@@ -186,8 +186,8 @@ SOUNDS = "and toy has inputs of (None, 16, 2): build it with this input shape"
         (
             plain,
             ((AGE, SOUND), ANGLE),
-            "model 'net' does not fit toy: the number of inputs is 2: give one array for each of INPUT, "
-            "in this order",
+            "model 'net' does not fit toy: the number of inputs is 2: give one array for each of "
+            "INPUT, in this order",
         ),
         (
             plain,
