@@ -60,6 +60,13 @@ class TrainStep(TrainingStep):
         tuple[Annotated[int, Field(ge=1)], ...],
         Field(description="epochs whose weights are kept, for a later step to rewind to"),
     ] = ()
+    trainable: Annotated[
+        Literal["all", "head"] | None,
+        Field(
+            description="which layers train from here on: all, or the head, the last one with "
+            "weights; as the model has it if not given"
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _kept_are_trained(self) -> TrainStep:
@@ -75,11 +82,27 @@ class TrainStep(TrainingStep):
 
     def perform(self, model: keras.Model, context: Context) -> Result:
         """Trains, and keeps the weights of some epochs."""
+        _set_trainable(model, self.trainable)
         return fit(self, model, context, [_keep(self, context)] if self.keep else [])
 
     def describe(self) -> str:
         """Tells the training."""
-        return describe_training(self)
+        said = describe_training(self)
+        if self.trainable is None:
+            return said
+        return f"{said}, {'all layers' if self.trainable == 'all' else 'the head alone'}"
+
+
+def _set_trainable(model: keras.Model, which: str | None) -> None:
+    """Freezes all but the head, or sets all layers free."""
+    if which is None:
+        return
+    # It reaches the layers of nested models.
+    model.trainable = True
+    if which == "head":
+        with_weights = [layer for layer in model.layers if layer.weights]
+        for layer in with_weights[:-1]:
+            layer.trainable = False
 
 
 class RetrainStep(TrainingStep):
