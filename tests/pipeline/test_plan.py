@@ -94,7 +94,16 @@ class TestKeys:
         before, after = _keys(_pipeline()), _keys(_pipeline(**changes))
         assert {name for name in before if before[name] != after[name]} == changed
 
-    def test_other_images_give_other_keys_for_every_task(self):
+    def test_what_the_files_of_a_task_import_changes_its_keys(self, tmp_path):
+        (tmp_path / "own_loss.py").write_text("from loss_parts import far\n")
+        keys = []
+        for content in ("def far(y, z): return y - z", "def far(y, z): return z - y"):
+            (tmp_path / "loss_parts.py").write_text(content)
+            task = {"kind": "classification", "loss": f"{tmp_path}/own_loss.py:far"}
+            keys.append(_keys(_pipeline(task=task)))
+        assert not set(keys[0].values()) & set(keys[1].values())
+
+    def test_other_images_give_other_keys_for_every_job(self):
         one, other = _keys(_pipeline(), "one"), _keys(_pipeline(), "other")
         assert not set(one.values()) & set(other.values())
 

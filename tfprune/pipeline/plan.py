@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tfprune.files import document_hash, sha256
 from tfprune.formats import FORMATS
+from tfprune.model.reference import imports
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import Pipeline
@@ -134,7 +135,13 @@ def _task_identity(pipeline: Pipeline) -> dict[str, Any]:
     if pipeline.task is None:
         return {}
     table = pipeline.task.model_dump(mode="json", exclude_defaults=True)
-    return {"task": table, "files": {str(file): sha256(file) for file in pipeline.task.files()}}
+    files = pipeline.task.files()
+    beside = {str(file): found for file in files if (found := imports(file))}
+    return {
+        "task": table,
+        "files": {str(file): sha256(file) for file in files},
+        **({"beside": beside} if beside else {}),
+    }
 
 
 def _missing(jobs: Mapping[tuple[Path, str], Job], delivery: Job) -> list[Job]:
