@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tfprune.errors import did_you_mean
-from tfprune.pipeline.steps.base import SCRATCH, Context, Result, Step
+from tfprune.pipeline.steps.base import SCRATCH, Context, Result, Step, save
 from tfprune.training import Training
 
 if TYPE_CHECKING:
@@ -271,13 +271,11 @@ def _keep(step: TrainStep, context: Context) -> keras.callbacks.Callback:
     """A callback that keeps the model as it is after some epochs."""
     import keras
 
-    from tfprune.artifacts import export
-
     class Keep(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             if epoch + 1 in step.keep:
                 path = kept_model(context.folder, epoch + 1)
                 # It may be a copy that trains, on several devices.
-                export(self.model, path.parent, ["keras"], name=path.stem)
+                save(self.model, path.parent, path.stem)
 
     return Keep()
