@@ -41,9 +41,15 @@ DEEP = (
 
 # So few images make a step, and its ramp a cut, which is said.
 @pytest.mark.filterwarnings("ignore:PruneWeights. the schedule begins and ends:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*has classes that the train split lacks:UserWarning")
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem in DEEP else ()) for path in SHIPPED],
+    [
+        pytest.param(path, marks=pytest.mark.slow if path.stem in DEEP else ())
+        for path in SHIPPED
+        # Those with a function for their data have tests of their own.
+        if 'name = "pipelines/' not in path.read_text()
+    ],
     ids=lambda path: path.stem,
 )
 def test_shipped_pipelines_run(path, tmp_path):
@@ -94,7 +100,8 @@ def test_the_shipped_budget_judges_every_variant_of_the_demo():
 def test_a_setting_that_is_wrong_is_told_like_a_mistake_in_the_file(tmp_path):
     from tfprune.errors import UsageError
 
-    file = write_text(tmp_path / "digits.toml", SHIPPED[2].read_text())
+    (demo,) = (path for path in SHIPPED if path.stem == "digits")
+    file = write_text(tmp_path / "digits.toml", demo.read_text())
     with pytest.raises(UsageError) as caught:
         load_pipeline(file, ["sparse-80.sparsity=2"])
     assert str(caught.value) == (
