@@ -49,10 +49,10 @@ def _fitted(
 
     task = find_task(model, spec, dataset)
     training.check(model, dataset, step.batch_size, task=task)
-    images = dataset.validation.sample(COMPARED_IMAGES).inputs
+    compared = dataset.validation.sample(COMPARED_IMAGES)
     with TemporaryDirectory(prefix="tfprune-") as scratch:
         # What cannot be exported now cannot be after the last epoch either.
-        export(model, scratch, ["keras"], images[:2])
+        export(model, scratch, ["keras"], compared[:2].inputs)
         context = Context(
             dataset,
             seed,
@@ -63,7 +63,7 @@ def _fitted(
         )
         model, record = step.perform(model, context)
     try:
-        export(model, output.parent, ["keras"], images, name=output.stem)
+        export(model, output.parent, ["keras"], compared.inputs, name=output.stem)
     except Exception as error:
         raise _rescued(model, output, error) from error
     if as_json:
