@@ -57,7 +57,7 @@ def _spectrogram(rng: np.random.Generator, label: int) -> np.ndarray:
     return ((decibels.T + 60) / 20).astype(np.float32)[..., None]
 
 
-def ds_cnn(input_shape: tuple[int, ...], classes: int, width: int = 16) -> keras.Model:
+def ds_cnn(input_shape: tuple[int, ...], classes: int, width: int = 24) -> keras.Model:
     """A small depthwise-separable CNN (Zhang et al. 2017, Hello Edge).
 
     Args:
@@ -70,11 +70,11 @@ def ds_cnn(input_shape: tuple[int, ...], classes: int, width: int = 16) -> keras
     """
     inputs = keras.Input(input_shape)
     x = layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False)(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
     for _ in range(2):
         x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
         x = layers.Conv2D(width, 1, use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(classes, activation="softmax")(x), name="ds_cnn")

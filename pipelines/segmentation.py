@@ -80,5 +80,5 @@ def unet(input_shape: tuple[int, ...], classes: int, width: int = 8) -> keras.Mo
 def _block(x: Any, filters: int) -> Any:
     for _ in range(2):
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
     return x

@@ -50,7 +50,7 @@ def two_ends(width: int = 16) -> keras.Model:
     x = layers.Rescaling(1 / 255)(image)
     for filters in (width, 2 * width):
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
-        x = layers.MaxPooling2D()(layers.ReLU()(layers.BatchNormalization()(x)))
+        x = layers.MaxPooling2D()(layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x)))
     hint = layers.Dense(width, activation="relu")(rows)
     x = layers.Concatenate()([layers.Flatten()(x), hint])
     x = layers.Dense(2 * width, activation="relu")(x)

@@ -217,7 +217,8 @@ def test_several_inputs_and_outputs(several: keras.Model, tmp_path: Path, kind: 
     [
         (
             [np.zeros((3, 6, 6, 1))],
-            "there are 1 inputs of representative_data: give one array for each of left, right",
+            "the number of inputs of representative_data is 1: give one array for each of left, "
+            "right",
         ),
         (
             {"left": np.zeros((3, 6, 6, 1))},

@@ -243,7 +243,7 @@ def test_a_run_lists_the_artifacts_of_all_its_variants(small: Path, tmp_path: Pa
     run = tmp_path / "run"
     for variant in ("dense", "sparse"):
         shutil.copytree(small, run / variant / "seed-0")
-    path = write_run_manifest(run, {"dense/seed-0/model.tflite": 0.75})
+    path = write_run_manifest(run, {"dense/seed-0/model.tflite": {"accuracy": 0.75}})
     document = json.loads(path.read_text())
     assert (path, document["run"]) == (run / "manifest.json", "run")
     assert [(each["path"], each["accuracy"]) for each in document["artifacts"]] == [

@@ -194,7 +194,10 @@ FLAT = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS))
         ((IMAGES, LABELS, WEIGHTS, WEIGHTS), "data is a tuple of 4: give (x, y) or (x, y, sample"),
         (IMAGES[:, :3], "an example of shape (3, 4, 1) does not fit input pixels"),
         ({"a": IMAGES, "b": IMAGES}, "the inputs of data are named a, b: give one array for each"),
-        (([IMAGES, IMAGES], LABELS), "there are 2 inputs of data: give one array for each of pix"),
+        (
+            ([IMAGES, IMAGES], LABELS),
+            "the number of inputs of data is 2: give one array for each of pix",
+        ),
         (of_batches(IMAGES[:2], IMAGES[:2, :3]), "examples have other shapes than those before"),
         (["a", "b"], "data has dtype <U1 for input pixels: give numbers"),
         ([[1, 2], [3]], "NumPy makes no array of numbers"),
@@ -214,7 +217,10 @@ def test_what_is_not_examples_is_one_line(one: keras.Model, data: Any, says: str
     ("data", "says"),
     [
         ({"words": IDS, "image": IMAGES}, "are named words, image: give one array for each of wo"),
-        ([IDS], "there are 1 inputs of data: give one array for each of words, i, in this order"),
+        (
+            [IDS],
+            "the number of inputs of data is 1: give one array for each of words, i, in this order",
+        ),
         ([IMAGES, IDS], "does not fit input words of model"),
         ([IDS, IMAGES[:9]], "parts of different lengths"),
         ([IDS + 0.5, IMAGES], "has fractions for input words"),

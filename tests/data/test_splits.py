@@ -188,7 +188,7 @@ def test_the_parts_of_a_stream_make_it_whole(epochs):
         ((1, 2), ["x", "y"], {"x": 1, "y": 2}),
         ({"y": 2, "x": 1}, ["x", "y"], {"x": 1, "y": 2}),
         ({"image": 1}, ["x"], {"x": 1}),
-        ((1, 2), ["x"], "there are 2 inputs"),
+        ((1, 2), ["x"], "the number of inputs is 2"),
         ({"x": 1, "z": 2}, ["x", "y"], "the inputs are named x, z"),
     ],
 )

@@ -226,4 +226,4 @@ def test_each_class_has_its_accuracy(every: dict[str, Path], images: np.ndarray)
         else:
             assert found.per_class[number] is None
     known = [(a, n) for a, n in zip(found.per_class, found.class_examples, strict=True) if n]
-    assert sum(a * n for a, n in known) / len(images) == pytest.approx(found.accuracy)
+    assert sum(a * n for a, n in known) / len(images) == pytest.approx(found.value)

@@ -17,7 +17,7 @@ import tfprune
 from tests.filters.harness import assert_same, examples, outputs, randomised
 from tfprune.formats.source import finished
 from tfprune.model.activations import is_pointwise
-from tfprune.model.cloning import compile_like, config_of, copy, from_config
+from tfprune.model.cloning import compile_like, config_of, copy, fresh_copy, from_config
 
 NAMES = sorted(
     name
@@ -531,3 +531,14 @@ def test_models_that_return_an_input(model: Callable[[], keras.Model]) -> None:
     made = model()
     inputs = examples(made)
     assert_same(outputs(tfprune.remove_filters(made, {}), inputs), outputs(made, inputs))
+
+
+def test_a_metric_may_be_called_like_its_registered_function():
+    def within_one(true, predicted):
+        return keras.ops.cast(keras.ops.abs(true - predicted) < 1, "float32")
+
+    metric = keras.metrics.MeanMetricWrapper(within_one, name="within_one")
+    with keras.saving.custom_object_scope({"within_one": within_one}):
+        twin = fresh_copy(metric)
+    assert (twin.name, twin._fn) == ("within_one", within_one)
+    assert twin is not metric

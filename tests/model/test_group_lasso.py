@@ -95,7 +95,7 @@ import keras
 model = keras.saving.load_model(sys.argv[1])
 import tfprune
 assert type(model.layers[0].kernel_regularizer) is tfprune.GroupLasso
-from tfprune.filters.lasso import GroupLasso
+from tfprune.model.group_lasso import GroupLasso
 assert GroupLasso is tfprune.GroupLasso
 """,
     # A slim model is an ordinary one: it loads where tfprune is not.

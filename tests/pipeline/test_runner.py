@@ -45,7 +45,7 @@ def test_a_figure_is_that_of_the_file_itself(tiny_run, tiny_pipeline):
     for row in table[table.artifact.isin(files)].itertuples():
         path = tiny_run / row.variant / "seed-0" / files[row.artifact]
         again = evaluate(load(path), test)
-        assert row.accuracy == pytest.approx(again.accuracy)
+        assert row.accuracy == pytest.approx(again.value)
         assert row.loss == pytest.approx(again.loss, rel=1e-5)
         assert row.bytes == path.stat().st_size
 

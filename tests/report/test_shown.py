@@ -56,6 +56,12 @@ OTHER: dict[str, Any] = {
     "recalibrate": (99, {}),
     "rewind": ("reinit", {}),
     "warmup_epochs": (0.5, {}),
+    "precision": ("mixed_bfloat16", {}),
+    "clip_norm": (1.25, {}),
+    "clip_value": (0.75, {}),
+    "early_stopping": (3, {}),
+    "early_stopping_on": ("loss", {"early_stopping": 3}),
+    "distribution": ("data-parallel", {}),
     "begin": (0.125, {}),
     "end": (0.875, {}),
     "frequency": (7, {}),
@@ -93,6 +99,12 @@ SAID = {
     "weight_decay": "weight decay 0.1",
     "round_to": "multiples of 2",
     "teacher_weight": "60%",
+    "precision": "computed in mixed_bfloat16",
+    "clip_norm": "gradients clipped to a norm of 1.25",
+    "clip_value": "gradients clipped to entries of 0.75",
+    "early_stopping": "has not improved for 3 epochs",
+    "early_stopping_on": "validation loss has not improved",
+    "distribution": "each batch shared among the GPUs",
 }
 
 FIELDS = [

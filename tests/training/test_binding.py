@@ -186,13 +186,13 @@ SOUNDS = "and toy has inputs of (None, 16, 2): build it with this input shape"
         (
             plain,
             ((AGE, SOUND), ANGLE),
-            "model 'net' does not fit toy: there are 2 inputs: give one array for each of INPUT, "
-            "in this order",
+            "model 'net' does not fit toy: the number of inputs is 2: give one array for each of "
+            "INPUT, in this order",
         ),
         (
             plain,
             (SOUND, (SIGN, ANGLE)),
-            "model 'net' does not fit toy: there are 2 targets: give one array for each of "
+            "model 'net' does not fit toy: the number of targets is 2: give one array for each of "
             "OUTPUT, in this order",
         ),
         (

@@ -88,7 +88,7 @@ def run_command(
     if as_json:
         click.echo(render(table, "json"), nl=False)
         return
-    click.echo(render(over_seeds(table)), nl=False)
+    click.echo(render(over_seeds(table, this.figure), by=this.figure), nl=False)
     click.echo(f"\nreport: {directory / 'report.html'}")
 
 

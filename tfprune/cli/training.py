@@ -44,15 +44,15 @@ def _fitted(
     from tfprune.artifacts.examples import COMPARED_IMAGES
     from tfprune.model.loading import load as load_model
     from tfprune.pipeline.steps import Context
+    from tfprune.report.run import Step
     from tfprune.tasks import find_task
 
     task = find_task(model, spec, dataset)
     training.check(model, dataset, step.batch_size, task=task)
-    some = dataset.validation.sample(COMPARED_IMAGES)
-    images = some.inputs
+    compared = dataset.validation.sample(COMPARED_IMAGES)
     with TemporaryDirectory(prefix="tfprune-") as scratch:
         # What cannot be exported now cannot be after the last epoch either.
-        export(model, scratch, ["keras"], some[:2].inputs)
+        export(model, scratch, ["keras"], compared[:2].inputs)
         context = Context(
             dataset,
             seed,
@@ -63,16 +63,15 @@ def _fitted(
         )
         model, record = step.perform(model, context)
     try:
-        export(model, output.parent, ["keras"], images, name=output.stem)
+        export(model, output.parent, ["keras"], compared.inputs, name=output.stem)
     except Exception as error:
         raise _rescued(model, output, error) from error
     if as_json:
         click.echo(json.dumps({"output": str(output), **record}, indent=2))
         return
     history = record["history"]
-    last = history["epoch"].index(record["best_epoch"]) if "best_epoch" in record else -1
     by = task.figure
-    value = by.text(history[f"val_{by.name}"][last])
+    value = by.text(history[f"val_{by.name}"][Step(output, record).left_row])
     click.echo(f"{options.shown(output)}: validation {by.noun} {value}")
 
 

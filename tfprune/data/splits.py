@@ -87,8 +87,8 @@ def by_name(tree: Tree, names: Sequence[str], what: str = "inputs") -> dict[str,
     parts = leaves(tree)
     if len(parts) != len(names):
         raise UsageError(
-            f"there are {len(parts)} {what}: give one array for each of {', '.join(names)}, "
-            "in this order"
+            f"the number of {what} is {len(parts)}: give one array for each of "
+            f"{', '.join(names)}, in this order"
         )
     return dict(zip(names, parts, strict=True))
 

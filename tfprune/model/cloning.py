@@ -244,6 +244,9 @@ def fresh_copy(value: Any) -> Any:
     """
     if not isinstance(value, keras.Optimizer | keras.Metric):
         return value
+    if type(value) is keras.metrics.MeanMetricWrapper:
+        # Keras would read the name of the metric as the registered function of this name.
+        return type(value)(value._fn, value.name, value.dtype, **value._fn_kwargs)
     known: dict[str, Any] = {}
     with _unique_names_in(value, known):
         config = value.get_config()

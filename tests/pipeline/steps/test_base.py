@@ -114,7 +114,7 @@ class ScaleStep(Step):
         chosen = [layer for layer in model.layers if layer.name.startswith(self.where)]
         for layer in chosen:
             layer.set_weights([self.factor * weight for weight in layer.get_weights()])
-        return model, {"scaled": len(chosen), "accuracy": context.accuracy(model)}
+        return model, {"scaled": len(chosen), **context.validated(scaled=model)}
 
     def describe(self):
         return f"multiplies all weights by {self.factor:g}"

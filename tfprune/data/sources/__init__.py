@@ -32,6 +32,8 @@ def find_source(name: str, request: Request | None = None) -> Source:
     Raises:
         UsageError: no kind of source takes the name.
     """
+    if not name.strip():
+        raise UsageError(f"the data set has no name: give {'; '.join(meanings())}")
     for kind in sorted(KINDS, key=lambda kind: kind.order):
         if kind.takes(name):
             return kind(name, request or Request())

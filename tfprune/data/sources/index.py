@@ -138,9 +138,7 @@ class Index(Source):
 
     def fingerprint(self) -> str:
         """The content of the index, and the sizes and times of its files."""
-        return document_hash(
-            [sha256(self._path), [self._files(name) for name in self._file_columns]]
-        )
+        return document_hash([sha256(self._path), list(self._files.values())])
 
     @cached_property
     def _document(self) -> Mapping[str, Any]:
@@ -223,8 +221,10 @@ class Index(Source):
             )
         return [str(value) for value in values]
 
-    def _files(self, column: str) -> list[list[Any]]:
-        return listing(self._root, self._names(column))
+    @cached_property
+    def _files(self) -> dict[str, list[list[Any]]]:
+        """The files of each column of files, with their sizes and times."""
+        return {column: listing(self._root, self._names(column)) for column in self._file_columns}
 
     @property
     def _shares(self) -> Sequence[float]:
@@ -395,7 +395,7 @@ class _Images:
         self._names = {column: index._names(column) for column in index._file_columns}
         masks = _flat(index._columns("targets"))
         self._found = {
-            column: inspect(index._root, index._files(column), values=column in masks)
+            column: inspect(index._root, index._files[column], values=column in masks)
             for column in self._names
         }
         files: list[str] = [""] * len(index._table)
