@@ -195,7 +195,8 @@ UNFIT: dict[str, tuple[Callable[[], keras.Model], str, int]] = {
     "classes": (lambda: net(image(), 5), "gives 5 outputs, and digits has 10 classes", 2),
     "map": (
         lambda: keras.Sequential([image(), layers.Conv2D(10, 1)]),
-        'which may be a segmentation: give a task, such as kind = "segmentation"',
+        'which may be a segmentation or a regression: give a task, kind = "segmentation" or '
+        '"regression"',
         2,
     ),
     "outputs": (two_outputs, "the number of targets is 1: give one array for each of", 2),

@@ -132,8 +132,10 @@ def test_photos_of_any_size_get_the_size_that_the_file_takes(tmp_path: Path) -> 
     (folder / "left" / "notes.txt").touch()
     layers = [keras.Input((6, 5, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
     (artifact,) = tfprune.export(keras.Sequential(layers), tmp_path, ["tflite"])
-    command = ["measure", str(artifact.path), "--data", str(folder), "--rounds", "1", "--json"]
-    result = CliRunner().invoke(main, command)
+    command = ["measure", str(artifact.path), "--data", str(folder), "--rounds", "1"]
+    result = CliRunner().invoke(main, [*command, "--per-class"])
+    assert [line.split()[0] for line in result.stdout.splitlines()[-2:]] == ["left", "right"]
+    result = CliRunner().invoke(main, [*command, "--json"])
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
     dataset = data.load(str(folder), image_size=(6, 5))

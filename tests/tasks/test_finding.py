@@ -56,7 +56,7 @@ def test_what_is_plain_is_recognised(
         (head(1), SIDES, 'kind = "regression" or kind = "binary"'),
         (head(1, "sigmoid"), NUMBERS, 'kind = "regression" or kind = "binary"'),
         (head(3), NUMBERS, "not class numbers: give a task"),
-        (head(3), CLASSES.astype(np.float32), "not class numbers: give a task"),
+        (head(3), CLASSES.astype(np.float32), "may be classes: give a task"),
         (head(3), RNG.normal(size=(COUNT, 3)), "not class numbers: give a task"),
         (head(3), MANY, 'kind = "multi-label"'),
         (pixels(3), np.zeros((COUNT, 3, 5), int), 'kind = "segmentation"'),
@@ -238,6 +238,13 @@ def test_a_metric_of_one_number_a_batch_is_said(own: str) -> None:
         find_task(model, spec, some).check(model, some)
 
 
+def test_class_numbers_written_as_floats_are_asked_for() -> None:
+    some = toys(head(3), CLASSES.astype(np.float32))
+    with pytest.raises(UsageError, match="whole numbers written as floats, which may be classes"):
+        find_task(head(3), None, some)
+    assert find_task(head(3), TaskSpec(kind="classification"), some).figure.name == "accuracy"
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
@@ -331,7 +338,7 @@ def check(task: Task, model: keras.Model, some: data.Dataset) -> None:
         ("regression", head(3), NUMBERS, "one number an output"),
         ("regression", head(3), NUMBERS[:, None], "one number an output"),
         ("regression", two_outputs(), (NUMBERS, NUMBERS), "one number an output"),
-        ("regression", head(1), (NUMBERS, NUMBERS), "2 targets"),
+        ("regression", head(1), (NUMBERS, NUMBERS), "the number of targets is 2"),
     ],
 )
 def test_targets_that_do_not_fit_are_one_line(

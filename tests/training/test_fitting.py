@@ -510,7 +510,7 @@ def test_silence_is_the_default_and_progress_goes_to_stderr(digits, capsys):
         (lambda: zoo.build("conv2", (8, 8, 1), 9, width=2), "and digits has 10 classes"),
         (
             lambda: keras.Sequential([image(), keras.layers.Conv2D(10, 1)]),
-            "may be a segmentation: give a task",
+            "may be a segmentation or a regression: give a task",
         ),
     ],
 )

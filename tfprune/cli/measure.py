@@ -113,7 +113,10 @@ def measure_command(
 
     click.echo(render(_for_people(table, by)), nl=False)
     if per_class:
-        click.echo(f"\n{by.noun} of each class:\n\n{render(_classes(table, by))}", nl=False)
+        click.echo(
+            f"\n{by.noun} of each class:\n\n{render(_classes(table, by, dataset.classes))}",
+            nl=False,
+        )
     for name, each in tables.items():
         shown = each.assign(
             share=each["share"].map("{:.1%}".format), macs=each["macs"].map("{:,}".format)
@@ -195,13 +198,16 @@ def _for_people(table: pd.DataFrame, by: figures.Figure) -> pd.DataFrame:
     return pd.DataFrame(shown)
 
 
-def _classes(table: pd.DataFrame, by: figures.Figure) -> pd.DataFrame:
+def _classes(table: pd.DataFrame, by: figures.Figure, names: tuple[str, ...]) -> pd.DataFrame:
     """One row a class, one column a file."""
     import pandas as pd
 
     rows = table.to_dict("records")
     most = max(rows, key=lambda row: len(row["class_images"]))["class_images"]
-    columns: dict[str, list[Any]] = {"class": list(range(len(most))), "examples": most}
+    shown = list(names) if len(names) == len(most) else list(map(str, range(len(most))))
+    # An example of a segmentation has many places.
+    counted = "places" if by.name == "mean_iou" else "examples"
+    columns: dict[str, list[Any]] = {"class": shown, counted: most}
     for row in rows:
         texts = ["" if share is None else by.text(share) for share in row["per_class"]]
         # Files may know different numbers of classes.

@@ -217,7 +217,7 @@ def _recognised(output: Output, target: Target | None, where: str, data_name: st
     if len(output.shape) > 1:
         raise UsageError(
             f"{where} gives outputs of shape {output.shape} an example, which may be a "
-            'segmentation: give a task, such as kind = "segmentation"'
+            'segmentation or a regression: give a task, kind = "segmentation" or "regression"'
         )
     single = target is None or target.shape in ((), (1,))
     if not many:
@@ -244,6 +244,11 @@ def _recognised(output: Output, target: Target | None, where: str, data_name: st
             'sigmoids: give a task, such as kind = "multi-label"'
         )
     numbers = "integers" if target.whole else "floats"
+    if single and (target.sample() == np.round(target.sample())).all():
+        raise UsageError(
+            f"{data_name} has targets that are whole numbers written as floats, which may be "
+            'classes: give a task, kind = "classification" or kind = "regression"'
+        )
     raise UsageError(
         f"{data_name} has targets of shape {target.shape}, {numbers}, which are not class numbers: "
         f"{_ASK}"
