@@ -41,6 +41,10 @@ class UsageError(TfpruneError, ValueError):
     exit_code = 2
 
 
+class OpenSizeError(UsageError):
+    """Images that vary in size, and no size was asked for."""
+
+
 def did_you_mean(word: str, choices: Iterable[str], otherwise: str | None = None) -> str:
     """Advice for a word that is not one of the choices.
 

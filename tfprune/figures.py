@@ -112,12 +112,16 @@ class Number:
         Example:
             >>> Number(" mm", None).places(43.1234)
             2
+            >>> Number(" M", 2, 1e6).places(2600)  # Not 0.00 M.
+            4
 
         A difference and a deviation are written with as many as the figure itself.
         """
-        if self.digits is not None:
-            return self.digits
         size = abs(self._in_units(value))
+        if self.digits is not None:
+            # A count that is small in its unit is not nothing.
+            small = self.per > 1 and 0 < size < 0.5 * 10**-self.digits
+            return 1 - math.floor(math.log10(size)) if small else self.digits
         if size == 0:
             return 0
         if not _TINY <= size < _HUGE:

@@ -10,9 +10,13 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import tfprune
+from tfprune import data
 from tfprune.cli import main
+from tfprune.formats import load
+from tfprune.measure import evaluate
 
 CLASSES = 10
 
@@ -112,8 +116,31 @@ def test_a_damaged_file_is_one_line(
     result = _measure(files["tflite"], path)
     assert result.exit_code == (2 if name == "renamed.keras" else 1)
     assert result.stdout == ""
-    (line,) = [each for each in result.stderr.splitlines() if not each.startswith("INFO")]
+    lines = [each for each in result.stderr.splitlines() if not each.startswith("INFO")]
+    note, line = lines
+    assert note.startswith("digits")
     assert line.startswith(f"Error: {path} ")
+
+
+def test_photos_of_any_size_get_the_size_that_the_file_takes(tmp_path: Path) -> None:
+    folder, rng = tmp_path / "photos", np.random.default_rng(0)
+    for number in range(60):
+        place = folder / ("left", "right")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (8 + number % 3, 9, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    (folder / "left" / "notes.txt").touch()
+    layers = [keras.Input((6, 5, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    (artifact,) = tfprune.export(keras.Sequential(layers), tmp_path, ["tflite"])
+    command = ["measure", str(artifact.path), "--data", str(folder), "--rounds", "1", "--json"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    dataset = data.load(str(folder), image_size=(6, 5))
+    assert row["accuracy"] == evaluate(load(artifact.path), dataset.test).value
+    note = result.stderr.splitlines()[0]
+    assert "resized to 6x5" in note
+    assert "1 files .txt" in note
 
 
 def test_a_file_with_too_few_classes_is_one_line(tmp_path: Path) -> None:

@@ -172,3 +172,42 @@ def test_data_tell_a_function_its_shape_and_classes(written) -> None:
     assert result.exit_code == 0, result.output
     # A 3x3 kernel at 6x6 positions, and 4 features to 10 logits.
     assert json.loads(result.stdout)["macs"] == 36 * 9 * 4 + 40
+
+
+def test_two_inputs_and_outputs_are_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two_of_mine.py").write_text(
+        """
+import keras
+import numpy as np
+
+def examples(count=60):
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(count, 4)), rng.normal(size=(count, 2))
+    return (
+        {"left": left, "right": right},
+        {"sign": (left[:, 0] > 0).astype(int), "sum": right.sum(axis=1)},
+    )
+
+def net():
+    left, right = keras.Input((4,), name="left"), keras.Input((2,), name="right")
+    x = keras.layers.Concatenate()([left, right])
+    ends = {"sign": keras.layers.Dense(2, name="sign")(x), "sum": keras.layers.Dense(1)(x)}
+    return keras.Model({"left": left, "right": right}, ends)
+"""
+    )
+    Path("task.toml").write_text(
+        'kind = { sign = "classification", sum = "regression" }\nfigure = "sum/mae"'
+    )
+    found = run(
+        "train",
+        "two_of_mine.py:net",
+        *("--data", "two_of_mine.py:examples", "--task", "task.toml", "--epochs", "1"),
+        *("-o", "two.keras"),
+    )
+    assert found.exit_code == 0, found.output
+    assert found.stdout.startswith("two.keras: validation MAE of sum ")
+    assert "48 train" in found.stderr.splitlines()[0]
+    sys.modules.pop("two_of_mine", None)

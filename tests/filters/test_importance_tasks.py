@@ -75,6 +75,14 @@ TASKS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         {"loss": "binary_crossentropy"},
         (IMAGES, CLASSES > 0),
     ),
+    "classes, in a dict": (
+        lambda: keras.Model(
+            (inner := single(layers.Flatten(), layers.Dense(3, "softmax"))).inputs,
+            {"what": inner.outputs[0]},
+        ),
+        {"loss": {"what": "sparse_categorical_crossentropy"}},
+        (IMAGES, CLASSES),
+    ),
     "two outputs": (
         two_ends,
         {"loss": LOSSES, "loss_weights": {"what": 1.0, "where": 3.0}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,6 +70,28 @@ def test_dynamic_and_sparse_files_are_known_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["tflite", "tflite-int8", *KINDS])
 def test_macs_are_those_of_the_model(every: dict[str, Path], form: str, model: keras.Model) -> None:
     assert load(every[form]).macs() == tfprune.macs(model)
+
+
+@pytest.mark.parametrize(
+    ("last", "wanted"),
+    [
+        (lambda x: keras.layers.Dense(3, "sigmoid")(x), "sigmoid"),
+        (lambda x: keras.layers.Reshape((3,))(keras.layers.Dense(3, "softmax")(x)), "softmax"),
+        (lambda x: keras.layers.Dense(3)(x), "none"),
+        (lambda x: keras.layers.Dense(3, "relu")(x), None),
+        (lambda x: keras.layers.Reshape((3, 1))(keras.layers.Dense(3, "softmax")(x)), None),
+    ],
+    ids=["sigmoid", "softmax", "logits", "relu", "other axis"],
+)
+def test_the_last_operator_tells_logits_from_probabilities(
+    tmp_path: Path, last: Any, wanted: str | None
+) -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, last(inputs))
+    images = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    for artifact in tfprune.export(model, tmp_path, ["tflite", "tflite-int8"], images):
+        runtime = load(artifact.path)
+        assert runtime.activation(runtime.outputs[0].name) == wanted, artifact.format
 
 
 @pytest.mark.parametrize("form", ["tflite", "tflite-int8", *KINDS])

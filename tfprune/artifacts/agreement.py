@@ -18,6 +18,10 @@ from tfprune.model.graph import output_activation
 # change their order with a tiny difference, and one outlier means little while the rest holds.
 QUANTIZED_LEAST_AGREEMENT = 0.5
 QUANTIZED_TOLERANCE = 0.1
+_QUANTIZED_ADVICE = (
+    "check the representative data; an input has 256 values in int8, too few for columns of unlike "
+    "ranges and for row numbers in floats: rescale them, or take tflite-int16x8 or tflite-dynamic"
+)
 _SAID = {
     "classes": "the same class for {:.1%} of the examples",
     "sides": "the same side of 0.5 for {:.1%} of the outputs",
@@ -123,6 +127,6 @@ def _one(
         raise TfpruneError(
             f"{name} does not agree with the model ({said}, "
             f"largest difference {found.off:.2%} of the outputs' range): "
-            + ("leave this format out" if form.exact else "check the representative data")
+            + ("leave this format out" if form.exact else _QUANTIZED_ADVICE)
         )
     return found

@@ -91,6 +91,7 @@ def export_command(
     from tfprune.weights import round_weights
 
     network, dataset = model_with_data(model, data, data_dir)
+    options.tell(dataset)
     if bits is not None:
         network = round_weights(network, bits)
     artifacts = export(

@@ -88,6 +88,7 @@ def inspect_command(
     # Data that are not looked at still tell a function the shape of its input.
     wanted = data if probed or model.reference.path is None else None
     network, dataset = model_with_data(model, wanted, data_dir, task=task)
+    options.tell(dataset)
     groups, work = channel_groups(network), count_macs(network)
     table, zeros = group_table(groups), sparsity(network)
     by, cuts = ACCURACY, None

@@ -16,6 +16,7 @@ from tfprune.quiet import start_keras
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tfprune.data import Dataset
     from tfprune.pipeline.spec import DataSpec
     from tfprune.tasks import TaskSpec
 
@@ -91,12 +92,12 @@ def measure_command(
     limit_threads(threads)
     start_keras()
     from tfprune.measure import measure_files
-    from tfprune.pipeline.inputs import load_data
     from tfprune.training.progress import counted
 
+    dataset = _dataset(data, data_dir, files[0])
     table = measure_files(
         files,
-        load_data(data, data_dir, usual_size=_image_size(files)).test,
+        dataset.test,
         task=task,
         baseline=baseline,
         rounds=rounds,
@@ -120,17 +121,25 @@ def measure_command(
         click.echo(f"\nlayers of {name}:\n\n{render(shown)}", nl=False)
 
 
-def _image_size(files: tuple[Path, ...]) -> tuple[int, int] | None:
-    """The height and width of the images that the first file takes; None if it takes others."""
+def _dataset(data: DataSpec, data_dir: str | None, file: Path) -> Dataset:
+    """The data; images that vary in size get the size that a file takes."""
+    from tfprune.errors import OpenSizeError
     from tfprune.formats import load
+    from tfprune.measure.first_run import first_runs
+    from tfprune.pipeline.inputs import load_data
 
-    shapes = [each.shape for each in load(files[0]).inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:3]:
-        return None
-    height, width = shapes[0][1:3]
-    assert height is not None
-    assert width is not None
-    return height, width
+    try:
+        dataset = load_data(data, data_dir)
+    except OpenSizeError:
+        # What crashes does so in a process of its own.
+        first_runs([file])
+        inputs = load(file).inputs
+        shape = inputs[0].shape
+        if len(inputs) != 1 or len(shape) != 4 or shape[1] is None or shape[2] is None:
+            raise
+        dataset = load_data(data, data_dir, usual_size=(shape[1], shape[2]))
+    options.tell(dataset)
+    return dataset
 
 
 def _layers(path: Path) -> pd.DataFrame:

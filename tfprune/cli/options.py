@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from tfprune.data import Dataset
     from tfprune.pipeline.spec import DataSpec, ModelSpec
     from tfprune.report.run import Run
     from tfprune.tasks import TaskSpec
@@ -378,6 +379,12 @@ model_option = click.option(
     help="An option of a net by name, or an argument of the function of FILE.py:FUNCTION; "
     "repeatable.",
 )
+
+
+def tell(dataset: Dataset | None) -> None:
+    """Says on stderr what the data are: how they are split, resized, and what is left out."""
+    if dataset is not None:
+        click.echo(dataset.note, err=True)
 
 
 def print_missing(runs: Iterable[Run]) -> None:

@@ -82,6 +82,7 @@ def slim_command(
     from tfprune.pipeline.execution import model_with_data
 
     original, dataset = model_with_data(model, data, data_dir, task=task)
+    options.tell(dataset)
     context = Context(dataset, 0, Path())
     if plan_file is not None:
         groups = filters.channel_groups(original)

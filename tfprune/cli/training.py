@@ -167,4 +167,5 @@ def _further(
 
     start, dataset = model_with_data(model, data, data_dir, seed, task)
     assert dataset is not None  # data are required
+    options.tell(dataset)
     _fitted(specified, start, dataset, task, output, seed, as_json)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfprune.data.caching import remembered
 from tfprune.data.splits import RandomAccess, Tree, leaves, mapped
-from tfprune.errors import UsageError, one_line
+from tfprune.errors import OpenSizeError, UsageError, one_line
 from tfprune.files import document_hash
 from tfprune.quiet import quiet
 
@@ -205,7 +205,7 @@ def common_size(name: str, shapes: np.ndarray, request: Request) -> tuple[int, i
         (8, 9)
 
     Raises:
-        UsageError: they differ, and no size was asked for.
+        OpenSizeError: they differ, and no size was asked for.
     """
     if request.image_size:
         return request.image_size
@@ -215,7 +215,7 @@ def common_size(name: str, shapes: np.ndarray, request: Request) -> tuple[int, i
     if request.usual_size:
         return request.usual_size
     least, most = shapes[:, :2].min(axis=0), shapes[:, :2].max(axis=0)
-    raise UsageError(
+    raise OpenSizeError(
         f"the images of {name} vary in size, from {least[0]}x{least[1]} to {most[0]}x{most[1]}: "
         "give image_size, such as (64, 64)"
     )

@@ -330,9 +330,11 @@ class _AtInference(keras.Model):
         if not self._classifies:
             y_pred = keras.tree.map_structure(lambda each: ops.cast(each, "float32"), y_pred)
             return super().compute_loss(x, y, y_pred, sample_weight, training)
+        # A single output may stand in a dict or a list.
+        (outputs,) = keras.tree.flatten(y_pred)
         return ops.mean(
             keras.losses.sparse_categorical_crossentropy(
-                y, ops.cast(y_pred, "float32"), from_logits=not ends_in_softmax(self.inner)
+                y, ops.cast(outputs, "float32"), from_logits=not ends_in_softmax(self.inner)
             )
         )
 

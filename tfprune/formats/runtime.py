@@ -148,6 +148,17 @@ class Runtime(abc.ABC):
     threads: int = 0
     delegate: str = "none"
 
+    def activation(self, output: str) -> str | None:
+        """What an output ends in, as far as the file tells.
+
+        Args:
+            output: Its name.
+
+        Returns:
+            `"sigmoid"`, `"softmax"` or `"none"`; None where the file does not tell.
+        """
+        return None
+
     @property
     def input_shape(self) -> tuple[int | None, ...]:
         """Shape of one image, without the batch; None where any size fits."""

@@ -124,6 +124,12 @@ class TFLiteRuntime(Runtime):
         """Counted in the file's operators."""
         return self._read(TFLiteFile.macs)
 
+    def activation(self, output: str) -> str | None:
+        """Seen in the file's operators."""
+        number = int(self._outputs[output]["index"])
+        found: str | None = self._read(lambda file: file.activation(number))
+        return found
+
     def _read(self, ask: Callable[[TFLiteFile], Any]) -> Any:
         try:
             return ask(TFLiteFile(self._content))

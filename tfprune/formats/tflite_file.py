@@ -41,6 +41,13 @@ _KERNELS = {
     _CODES.FULLY_CONNECTED: (1, "output"),
     _CODES.TRANSPOSE_CONV: (1, "input"),
 }
+# What an output ends in, by its last operator.
+_ACTIVATIONS = {_CODES.LOGISTIC: "sigmoid", _CODES.SOFTMAX: "softmax"}
+_LINEAR = {
+    _CODES.CONV_2D: schema.Conv2DOptions,
+    _CODES.FULLY_CONNECTED: schema.FullyConnectedOptions,
+}
+_SAME_VALUES = {_CODES.QUANTIZE, _CODES.DEQUANTIZE, _CODES.RESHAPE}
 # They repeat what other subgraphs or their own steps do, and how often is not known.
 _UNKNOWN = {
     _CODES.WHILE,
@@ -120,8 +127,9 @@ class TFLiteFile:
         graph = self._model.Subgraphs(0)
         total = 0
         for i in range(graph.InputsLength()):
-            signature = graph.Tensors(graph.Inputs(i)).ShapeSignatureAsNumpy()
-            if np.any(np.asarray(signature)[1:] == -1):
+            tensor = graph.Tensors(graph.Inputs(i))
+            # Without a signature every size is fixed.
+            if tensor.ShapeSignatureLength() and (tensor.ShapeSignatureAsNumpy()[1:] == -1).any():
                 return None
         for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
             number = operator_code(self._model, operator)
@@ -130,6 +138,36 @@ class TFLiteFile:
             if number in _KERNELS:
                 total += _macs(graph, operator, number)
         return total
+
+    def activation(self, number: int) -> str | None:
+        """What a computed tensor ends in; see `Runtime.activation`.
+
+        Args:
+            number: Of the tensor.
+        """
+        if self._model.SubgraphsLength() != 1:
+            return None
+        graph = self._model.Subgraphs(0)
+        makers = {
+            int(place): operator
+            for operator in (graph.Operators(i) for i in range(graph.OperatorsLength()))
+            for place in operator.OutputsAsNumpy()
+        }
+        while (operator := makers.pop(number, None)) is not None:
+            code = operator_code(self._model, operator)
+            if code in _ACTIVATIONS:
+                return _ACTIVATIONS[code]
+            if code in _LINEAR:
+                options = _LINEAR[code]()
+                options.Init(operator.BuiltinOptions().Bytes, operator.BuiltinOptions().Pos)
+                fused = options.FusedActivationFunction() != schema.ActivationFunctionType.NONE
+                return None if fused else "none"
+            source = int(operator.Inputs(0))
+            same = _shape(graph.Tensors(source))[-1:] == _shape(graph.Tensors(number))[-1:]
+            if code not in _SAME_VALUES or not same:
+                return None
+            number = source
+        return None
 
     def activation_bytes(self) -> int:
         """Bytes of all tensors that are computed, one image's part; none of them reuses memory."""

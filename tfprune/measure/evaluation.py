@@ -333,12 +333,14 @@ def _whole(counts: np.ndarray) -> tuple[int, ...]:
 
 
 def task_of(runtime: Runtime, spec: TaskSpec | None, examples: Split | Examples) -> Task:
-    """The task of a model or a file; a file tells nothing but names and shapes."""
+    """The task of a model or a file; a file tells little more than names and shapes."""
     model = getattr(runtime, "model", None)
     if isinstance(model, keras.Model):
         ends = dataclasses.replace(ends_of(model), where=runtime.name)
         return resolve(ends, spec, compiled_with(model), examples)
-    outputs = tuple(Output(each.name, each.shape[1:]) for each in runtime.outputs)
+    outputs = tuple(
+        Output(each.name, each.shape[1:], runtime.activation(each.name)) for each in runtime.outputs
+    )
     structure = 0 if len(outputs) == 1 else list(range(len(outputs)))
     inputs = tuple(each.name for each in runtime.inputs)
     return resolve(Ends(runtime.name, inputs, outputs, structure), spec, None, examples)

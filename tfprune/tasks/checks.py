@@ -75,7 +75,8 @@ def target_values(
     if len(heads) == 1 and (labels := split.labels) is not None:
         return [labels]
     tree = getattr(split, "targets", None)
-    if tree is None:
+    # Masks stay in their files.
+    if tree is None or not all(isinstance(leaf, np.ndarray) for leaf in leaves(tree)):
         if len(split.element_spec) < 2:
             raise UsageError(f"{where} has no targets: give data with what the model should answer")
         tree = some_of(split).targets

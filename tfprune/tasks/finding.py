@@ -240,8 +240,8 @@ def _recognised(output: Output, target: Target | None, where: str, data_name: st
         if (ones == 1).all():
             return "classification"
         raise UsageError(
-            f"{data_name} has targets with several ones, and {where} does not end in sigmoids: "
-            'give a task, such as kind = "multi-label"'
+            f"{data_name} has targets with several ones, and {where} is not known to end in "
+            'sigmoids: give a task, such as kind = "multi-label"'
         )
     numbers = "integers" if target.whole else "floats"
     raise UsageError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfprune.data.sources.base import Opened, Source
-from tfprune.errors import TfpruneError, UsageError, did_you_mean
+from tfprune.errors import OpenSizeError, TfpruneError, UsageError, did_you_mean
 from tfprune.files import document_hash
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class TensorflowDatasets(Source):
         if size is None and features.open_size:
             size = self.request.usual_size
         if size is None and (open_size := features.open_size):
-            raise UsageError(
+            raise OpenSizeError(
                 f"the {open_size} of {self.name} vary in size: give image_size, such as (64, 64)"
             )
         most = self.request.wanted(split, len(features.classes))
