@@ -589,7 +589,7 @@ def learned(by: Figure = ACCURACY) -> tuple[Figure, ...]:
             f"val. {title}",
             number,
             "history",
-            f"validation {by.noun} at the end of training",
+            f"validation {by.noun} of the weights that the training left",
             better,
         ),
     )

@@ -5,6 +5,7 @@ It needs no Keras. A file is imported once in a process, whoever asks for it.
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import importlib.util
@@ -198,6 +199,49 @@ def importable(module: str) -> str:
 def imported_files() -> dict[str, str]:
     """The absolute paths of the files that were imported, by the names of their modules."""
     return {}
+
+
+def sources(file: Path) -> dict[str, Path]:
+    """A Python file, and those beside it that it imports; nothing is run.
+
+    Example:
+        ```python
+        sources(Path("my_model.py"))  # {"my_layers.py": ..., "my_model.py": ...}
+        ```
+
+    Returns:
+        The files by their names relative to the folder of the first one, in order. What is
+        installed elsewhere, or imported by a name that is computed, is not among them.
+    """
+    root = file.resolve().parent
+    found: set[Path] = set()
+    waiting = [file.resolve()]
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, OSError):
+            continue
+        for node in ast.walk(tree):
+            names = []
+            base = root
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                if node.level:
+                    base = path.parents[min(node.level, len(path.parents)) - 1]
+                module = node.module or ""
+                names = [module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)]
+            for name in filter(None, names):
+                parts = name.split(".")
+                for depth in range(1, len(parts) + 1):
+                    place = base.joinpath(*parts[:depth])
+                    waiting += [place.with_name(f"{place.name}.py"), place / "__init__.py"]
+    beside = sorted(path for path in found if path.is_relative_to(root))
+    return {path.relative_to(root).as_posix(): path for path in beside}
 
 
 def _import(name: str) -> ModuleType:

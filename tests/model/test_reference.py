@@ -95,6 +95,26 @@ def test_a_function_is_known_by_its_content_its_name_and_its_options(tmp_path: P
     assert find_model(f"{tmp_path}/copy.py:build").identity() == found[-1]
 
 
+def test_what_the_file_of_a_function_imports_beside_it_is_a_part_of_it(tmp_path: Path) -> None:
+    file, beside = tmp_path / "net_with_parts.py", tmp_path / "parts_of_net.py"
+    file.write_text("import math\nfrom parts_of_net import SIZE\ndef build(width=1): ...")
+    found = []
+    for content in ("SIZE = 1", "SIZE = 2"):
+        beside.write_text(content)
+        found.append(find_model(f"{file}:build").identity())
+    assert found[0] != found[1]
+    assert list(found[0]["imports"]) == ["parts_of_net.py"]
+
+
+def test_a_net_with_weights_in_a_file_is_known_by_their_content(tmp_path: Path) -> None:
+    weights = tmp_path / "own.weights.h5"
+    found = []
+    for content in (b"1", b"2"):
+        weights.write_bytes(content)
+        found.append(find_model("vgg16", {"weights": str(weights)}).identity())
+    assert found[0] != found[1]
+
+
 def test_a_net_is_known_as_it_always_was() -> None:
     # Runs that are finished stay finished.
     options = {"width": 4, "blocks": [1, 1]}

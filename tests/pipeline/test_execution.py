@@ -1,4 +1,4 @@
-"""A task does what its step says, with the images that it says."""
+"""A job does what its step says, with the images that it says."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_calibration_sees_as_many_training_images_as_the_step_says(
 
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     monkeypatch.setattr(execution, "export", export)
-    monkeypatch.setattr(Executor, "_model", lambda self, task: model)
-    delivery = next(task for task in plan(pipeline, tmp_path, "x") if task.kind == "delivery")
+    monkeypatch.setattr(Executor, "_model", lambda self, job: model)
+    delivery = next(job for job in plan(pipeline, tmp_path, "x") if job.kind == "delivery")
     Executor(pipeline, tmp_path, digits, "commit").do(delivery, None, None, tmp_path)
     ((formats, found),) = seen.items()
     assert formats == tuple(pipeline.delivered("it")[1])

@@ -18,18 +18,18 @@ from tfprune.vocabulary import FORMATS
 
 
 @pytest.fixture
-def tasks(tiny_pipeline, tmp_path):
+def jobs(tiny_pipeline, tmp_path):
     return plan(tiny_pipeline, tmp_path, "images")
 
 
-def test_a_probe_is_scaled_by_epochs_and_by_the_macs_that_are_kept(tiny_pipeline, tmp_path, tasks):
+def test_a_probe_is_scaled_by_epochs_and_by_the_macs_that_are_kept(tiny_pipeline, tmp_path, jobs):
     known = Forecast(tiny_pipeline, tmp_path, Probe(10.0, 1000))
-    seconds = {task.describe(tiny_pipeline): known.seconds(task) for task in tasks}
+    seconds = {job.describe(tiny_pipeline): known.seconds(job) for job in jobs}
     assert seconds["dense, seed 0: dense (train)"] == 20
     assert seconds["both, seed 0: learn (learn)"] == 10
     # Two epochs at half of the MACs.
     assert seconds["both, seed 0: sparse (prune)"] == 10
-    dense, delivery = tasks[:2]
+    dense, delivery = jobs[:2]
     assert known.bytes(dense) > 4000
     assert known.bytes(delivery) > (4 + 4 + 4 + 1) * 1000
 
@@ -49,18 +49,18 @@ def test_what_was_recorded_says_more_than_a_probe(tiny_pipeline, tiny_run):
 def test_a_finished_task_takes_nothing(tiny_pipeline, tiny_run):
     record = read_run(tiny_run).record
     known = Forecast(tiny_pipeline, tiny_run)
-    for task in plan(tiny_pipeline, tiny_run, record["data_sha256"]):
-        assert task.finished
-        assert known.seconds(task) == known.bytes(task) == 0
+    for job in plan(tiny_pipeline, tiny_run, record["data_sha256"]):
+        assert job.finished
+        assert known.seconds(job) == known.bytes(job) == 0
 
 
-def test_epochs_that_are_done_count_no_more_and_are_told(tiny_pipeline, tmp_path, tasks):
-    scratch = partial(tasks[0].folder, tasks[0].identity) / SCRATCH
+def test_epochs_that_are_done_count_no_more_and_are_told(tiny_pipeline, tmp_path, jobs):
+    scratch = partial(jobs[0].folder, jobs[0].identity) / SCRATCH
     scratch.mkdir(parents=True)
     np.savez(scratch / "training.npz", **{"history/epoch": np.array([1])})
     known = Forecast(tiny_pipeline, tmp_path, Probe(10.0, 1000))
-    assert known.seconds(tasks[0]) == 10
-    assert known.table(tasks).state[0] == "goes on after epoch 1"
+    assert known.seconds(jobs[0]) == 10
+    assert known.table(jobs).state[0] == "goes on after epoch 1"
 
 
 def test_a_damaged_record_makes_no_forecast_fail(tiny_pipeline, tiny_run, tmp_path):
@@ -73,8 +73,8 @@ def test_a_damaged_record_makes_no_forecast_fail(tiny_pipeline, tiny_run, tmp_pa
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_has_a_forecast(tiny_pipeline, tmp_path, form):
     pipeline = tiny_pipeline.model_copy(update={"formats": (form,)})
-    tasks = plan(pipeline, tmp_path, "images")
-    table = Forecast(pipeline, tmp_path, Probe(10.0, 100_000)).table(tasks)
+    jobs = plan(pipeline, tmp_path, "images")
+    table = Forecast(pipeline, tmp_path, Probe(10.0, 100_000)).table(jobs)
     delivered = table[table["kind"] == "delivery"]
     assert (delivered["bytes"] > 100_000 / 2).all()
     assert (delivered["seconds"] > 0).all()
@@ -123,8 +123,8 @@ def test_what_an_earlier_step_keeps_makes_the_later_ones_shorter(tmp_path):
         }
     )
     known = Forecast(pipeline, tmp_path, Probe(10.0, 1000))
-    trainings = [task for task in plan(pipeline, tmp_path, "x") if task.name in ("dense", "more")]
-    assert [known.seconds(task) for task in trainings] == [10.0, 5.0, 2.5]
+    trainings = [job for job in plan(pipeline, tmp_path, "x") if job.name in ("dense", "more")]
+    assert [known.seconds(job) for job in trainings] == [10.0, 5.0, 2.5]
 
 
 def test_a_retraining_that_begins_late_takes_the_epochs_that_are_left(tmp_path):

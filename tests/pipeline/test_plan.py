@@ -1,4 +1,4 @@
-"""A task's key holds all that its result depends on, and a plan grows with what it plans."""
+"""A job's key holds all that its result depends on, and a plan grows with what it plans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfprune.pipeline import Pipeline, load_pipeline
 from tfprune.pipeline import plan as planning
 from tfprune.pipeline.forecast import Forecast, Probe
 from tfprune.pipeline.inputs import RunData
-from tfprune.pipeline.plan import Task, plan
+from tfprune.pipeline.plan import Job, plan
 from tfprune.pipeline.spec import DataSpec
 from tfprune.pipeline.steps.filters import SlimStep
 
@@ -69,7 +69,7 @@ def _pipeline(**changes: Any) -> Pipeline:
 
 
 def _keys(pipeline: Pipeline, images: str = "images") -> dict[str, str]:
-    return {task.name: task.identity for task in plan(pipeline, Path("x"), images)}
+    return {job.name: job.identity for job in plan(pipeline, Path("x"), images)}
 
 
 class TestKeys:
@@ -94,7 +94,16 @@ class TestKeys:
         before, after = _keys(_pipeline()), _keys(_pipeline(**changes))
         assert {name for name in before if before[name] != after[name]} == changed
 
-    def test_other_images_give_other_keys_for_every_task(self):
+    def test_what_the_files_of_a_task_import_changes_its_keys(self, tmp_path):
+        (tmp_path / "own_loss.py").write_text("from loss_parts import far\n")
+        keys = []
+        for content in ("def far(y, z): return y - z", "def far(y, z): return z - y"):
+            (tmp_path / "loss_parts.py").write_text(content)
+            task = {"kind": "classification", "loss": f"{tmp_path}/own_loss.py:far"}
+            keys.append(_keys(_pipeline(task=task)))
+        assert not set(keys[0].values()) & set(keys[1].values())
+
+    def test_other_images_give_other_keys_for_every_job(self):
         one, other = _keys(_pipeline(), "one"), _keys(_pipeline(), "other")
         assert not set(one.values()) & set(other.values())
 
@@ -149,7 +158,7 @@ class TestKeys:
 
 
 class TestChains:
-    def _tasks(self, tmp_path: Path, times: int) -> list[Task]:
+    def _jobs(self, tmp_path: Path, times: int) -> list[Job]:
         file = tmp_path / "p.toml"
         file.write_text(ROUNDS)
         return plan(
@@ -157,24 +166,24 @@ class TestChains:
         )
 
     def test_rounds_share_their_steps_and_each_knows_its_chain(self, tmp_path):
-        tasks = self._tasks(tmp_path, 3)
+        jobs = self._jobs(tmp_path, 3)
         chains = {
-            task.variant: [step.name for step in task.before]
-            for task in tasks
-            if task.kind == "delivery"
+            job.variant: [step.name for step in job.before]
+            for job in jobs
+            if job.kind == "delivery"
         }
         assert chains == {
             "dense": ["dense"],
             **{f"ticket-{n}": ["dense", *["cut", "again"] * n] for n in (1, 2, 3)},
         }
-        steps = [task for task in tasks if task.kind == "step"]
+        steps = [job for job in jobs if job.kind == "step"]
         assert len(steps) == 1 + 2 * 3
-        assert len({task.identity for task in tasks}) == len(tasks)
-        # Every task comes after all that it needs.
+        assert len({job.identity for job in jobs}) == len(jobs)
+        # Every job comes after all that it needs.
         done: set[str] = set()
-        for task in tasks:
-            assert {each.identity for each in task.before} <= done
-            done.add(task.identity)
+        for job in jobs:
+            assert {each.identity for each in job.before} <= done
+            done.add(job.identity)
 
     def test_written_out_they_are_the_same_tasks(self, tmp_path):
         file = tmp_path / "p.toml"
@@ -184,13 +193,13 @@ class TestChains:
         again = Pipeline.model_validate(raw)
         assert again.variants == pipeline.variants
         one, other = (plan(each, tmp_path, "images") for each in (pipeline, again))
-        assert [task.identity for task in one] == [task.identity for task in other]
+        assert [job.identity for job in one] == [job.identity for job in other]
 
     def test_just_one_variant_is_told_by_its_own_name(self, tmp_path):
         pipeline = load_pipeline(self._file(tmp_path))
-        tasks = plan(pipeline, tmp_path, "images", only=["ticket-2"])
-        assert {task.variant for task in tasks if task.kind != "latency"} == {"ticket-2"}
-        assert len(tasks) == 5 + 1 + 1
+        jobs = plan(pipeline, tmp_path, "images", only=["ticket-2"])
+        assert {job.variant for job in jobs if job.kind != "latency"} == {"ticket-2"}
+        assert len(jobs) == 5 + 1 + 1
 
     def _file(self, tmp_path: Path) -> Path:
         file = tmp_path / "p.toml"
@@ -200,12 +209,12 @@ class TestChains:
     def test_thousands_of_rounds_take_memory_by_the_round(self, tmp_path):
         """Ten times the rounds take ten times the memory; by the square it were a hundred."""
         peaks = {}
-        self._tasks(tmp_path, 3)
+        self._jobs(tmp_path, 3)
         for times in (300, 3000):
             tracemalloc.start()
-            tasks = self._tasks(tmp_path, times)
+            jobs = self._jobs(tmp_path, times)
             pipeline = load_pipeline(self._file(tmp_path), [f"rounds.ticket.times={times}"])
-            table = Forecast(pipeline, tmp_path / "run", Probe(1.0, 1000)).table(tasks)
+            table = Forecast(pipeline, tmp_path / "run", Probe(1.0, 1000)).table(jobs)
             peaks[times] = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert len(table) == 3 * times + 3

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfprune.files import sha256
+from tfprune.files import RECORD, read_json, sha256, write_json
 
 LAYERS = {"conv1": 144, "conv2": 2304, "logits": 320}
 FILES = {
@@ -168,6 +168,12 @@ def _sparsity(path: Path, kept: float, density: float) -> None:
         sums = [sums[0] + there, sums[1] + zeros]
     rows.append(f"total,,{sums[0]},{sums[1]},{sums[1] / sums[0]}")
     path.write_text("\n".join(rows) + "\n")
+
+
+def stop_early(directory: Path, step: str, *, best_epoch: int, seed: int = 0) -> None:
+    """Changes the record of a step to that of a training whose best epoch was not the last."""
+    (path,) = directory.glob(f"steps/{step}-{seed:012x}/{RECORD}")
+    write_json(path, {**read_json(path), "best_epoch": best_epoch})
 
 
 def _history(step: str, seed: int) -> Mapping[str, list[float]] | None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.report.fake import SESSION, fake_run
+from tests.report.fake import SESSION, fake_run, stop_early
 from tfprune.cli import main
 from tfprune.errors import TfpruneError
 from tfprune.files import read_json, write_json
@@ -298,6 +298,11 @@ class TestDamage:
         del record["history"]["loss"][-1]
         write_json(path, record)
         with pytest.raises(TfpruneError, match="columns of different lengths"):
+            read_run(run)
+
+    def test_a_best_epoch_that_was_not_trained(self, run):
+        stop_early(run, "dense", best_epoch=9)
+        with pytest.raises(TfpruneError, match="best_epoch = 9 is not in the history"):
             read_run(run)
 
     def test_a_path_out_of_its_folder_is_not_followed(self, run):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.report.fake import fake_run
+from tests.report.fake import fake_run, stop_early
 from tfprune.report import read_run, tickets, tickets_over_seeds, tickets_with_units, write_report
 
 CHAINS = {
@@ -98,6 +98,13 @@ def test_the_epoch_is_the_one_the_history_names(tmp_path):
 
     table = tickets(read_run(fake_lottery(tmp_path, history=rewound)))
     assert set(table["early_stop_epoch"]) == {BEST[step] + 2 for step in BEST}
+
+
+def test_after_an_early_stopping_the_value_is_that_of_the_best_epoch(tmp_path):
+    stop_early(fake_lottery(tmp_path), "retrain-2", best_epoch=2)
+    rows = tickets(read_run(tmp_path)).set_index(["method", "level", "seed"])["val_accuracy"]
+    assert rows["ticket", 2, 0] == history("retrain-2", 0)["val_accuracy"][1]
+    assert rows["ticket", 2, 1] == history("retrain-2", 1)["val_accuracy"][-1]
 
 
 def test_a_run_without_rounds_has_no_rows_and_no_files(tmp_path):

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from tests.report.fake import fake_run, stop_early
 from tfprune.errors import TfpruneError
+from tfprune.files import RECORD, read_json, write_json
 from tfprune.report import read_run
 from tfprune.report.tracking import log_to_mlflow
 
@@ -42,6 +44,22 @@ def test_every_variant_is_a_run_with_its_curves_figures_and_files(tiny_run, uri)
     ]
     assert sorted(point.step for point in curve) == [1, 2, 3, 4, 5]
     assert "model.tflite" in {each.path for each in client.list_artifacts(ids[2])}
+
+
+def test_after_an_early_stopping_the_best_epoch_is_the_value_of_the_run(tmp_path, uri):
+    from mlflow import MlflowClient
+
+    directory = fake_run(tmp_path / "run", {"it": ["dense"]})
+    stop_early(directory, "dense", best_epoch=2)
+    record = directory / "it/seed-0" / RECORD
+    write_json(record, {**read_json(record), "identity": "0123456789ab"})
+    run = read_run(directory)
+    (identity,) = log_to_mlflow(run, uri)
+    client = MlflowClient(tracking_uri=uri)
+    history = run.deliveries[0].steps[0].record["history"]["val_accuracy"]
+    assert client.get_run(identity).data.metrics["val_accuracy"] == history[1]
+    curve = client.get_metric_history(identity, "val_accuracy")
+    assert [point.value for point in curve if point.step < 4] == history[:3]
 
 
 def test_what_was_logged_is_not_logged_again(tiny_run, uri):

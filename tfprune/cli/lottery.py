@@ -15,6 +15,7 @@ from tfprune.training import Training
 
 if TYPE_CHECKING:
     from tfprune.pipeline.spec import DataSpec
+    from tfprune.tasks import TaskSpec
 
 
 def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -30,6 +31,7 @@ def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.argument("model", metavar="MODEL")
 @options.data(required=True, why="what to train on, and to test tickets with")
 @options.model_option
+@options.task
 @click.option(
     "--limit",
     type=options.COUNT,
@@ -91,6 +93,7 @@ def lottery_command(
     data: DataSpec,
     data_dir: str | None,
     option: dict[str, Any],
+    task: TaskSpec | None,
     limit: int | None,
     rounds: int,
     rewind: str,
@@ -125,6 +128,7 @@ def lottery_command(
         one_shot=one_shot,
         controls=controls,
         seeds=seeds,
+        task=task,
     )
     directory = run(
         study,

@@ -96,7 +96,7 @@ def measure_command(
 
     table = measure_files(
         files,
-        load_data(data, data_dir).test,
+        load_data(data, data_dir, usual_size=_image_size(files)).test,
         task=task,
         baseline=baseline,
         rounds=rounds,
@@ -118,6 +118,19 @@ def measure_command(
             share=each["share"].map("{:.1%}".format), macs=each["macs"].map("{:,}".format)
         )
         click.echo(f"\nlayers of {name}:\n\n{render(shown)}", nl=False)
+
+
+def _image_size(files: tuple[Path, ...]) -> tuple[int, int] | None:
+    """The height and width of the images that the first file takes; None if it takes others."""
+    from tfprune.formats import load
+
+    shapes = [each.shape for each in load(files[0]).inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:3]:
+        return None
+    height, width = shapes[0][1:3]
+    assert height is not None
+    assert width is not None
+    return height, width
 
 
 def _layers(path: Path) -> pd.DataFrame:

@@ -44,6 +44,7 @@ def _fitted(
     from tfprune.artifacts.examples import COMPARED_IMAGES
     from tfprune.model.loading import load as load_model
     from tfprune.pipeline.steps import Context
+    from tfprune.report.run import Step
     from tfprune.tasks import find_task
 
     task = find_task(model, spec, dataset)
@@ -69,9 +70,8 @@ def _fitted(
         click.echo(json.dumps({"output": str(output), **record}, indent=2))
         return
     history = record["history"]
-    last = history["epoch"].index(record["best_epoch"]) if "best_epoch" in record else -1
     by = task.figure
-    value = by.text(history[f"val_{by.name}"][last])
+    value = by.text(history[f"val_{by.name}"][Step(output, record).left_row])
     click.echo(f"{options.shown(output)}: validation {by.noun} {value}")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from tfprune import zoo
 from tfprune.errors import UsageError
 from tfprune.files import MODEL_FILES, existing, existing_file, sha256
-from tfprune.functions import FileFunction, file_function, is_file_function
+from tfprune.functions import FileFunction, file_function, is_file_function, sources
 
 # Of one example, without the batch: that of the only input, or those of some by their names.
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
@@ -54,14 +54,14 @@ class ModelReference:
             existing_file(self.function.file)
         elif self.path is not None:
             existing(self.path)
-        elif (weights := self.options.get("weights", "random")) not in ("imagenet", "random"):
+        elif (weights := self._weights_file) is not None:
             existing_file(weights)
 
     def identity(self) -> dict[str, Any]:
         """What the model depends on, for the hash of a result.
 
-        Of a function it is the content of its file, and the options; what the file imports and
-        reads is not in it.
+        Of a function it is the content of its file and of the files beside it that it imports, and
+        the options; what it reads is not in it.
 
         Raises:
             TfpruneError: a file does not exist.
@@ -71,8 +71,37 @@ class ModelReference:
         if self.function is not None:
             content = sha256(existing_file(self.function.file))
             name = self.function.function
-            return {"function": name, "sha256": content, "options": dict(self.options)}
-        return {"name": self.name, "options": dict(self.options)}
+            return {
+                "function": name,
+                "sha256": content,
+                "options": dict(self.options),
+                **imports(self.function.file),
+            }
+        known: dict[str, Any] = {"name": self.name, "options": dict(self.options)}
+        weights = self._weights_file
+        return known if weights is None else {**known, "sha256": sha256(weights)}
+
+    @property
+    def _weights_file(self) -> str | None:
+        """The file with the weights of a net of `keras.applications`."""
+        weights = self.options.get("weights", "random")
+        return None if weights in ("imagenet", "random") else weights
+
+
+def imports(file: Path) -> dict[str, Any]:
+    """The files beside a user's file that it imports, for the hash of a result.
+
+    Example:
+        ```python
+        imports(Path("my_model.py"))  # {"imports": {"my_layers.py": "9f86d0818..."}}
+        ```
+
+    Returns:
+        Their SHA-256 by their names; nothing at all if it imports none.
+    """
+    own = file.resolve()
+    found = {name: sha256(path) for name, path in sources(file).items() if path != own}
+    return {"imports": found} if found else {}
 
 
 def find_model(

@@ -1,4 +1,4 @@
-"""Does the tasks of a run, and times a few steps for a forecast. Importing it loads TensorFlow."""
+"""Does the jobs of a run, and times a few steps for a forecast. Importing it loads TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import keras
 from tfprune import data, figures, tasks, training, zoo
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.artifacts.examples import COMPARED_IMAGES
-from tfprune.errors import TfpruneError
+from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, write_text
 from tfprune.formats import load
 from tfprune.measure import evaluate, parameters, sparsity, time_files
@@ -26,9 +26,10 @@ from tfprune.model.loading import load as load_model
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Probe
 from tfprune.pipeline.inputs import load_data
-from tfprune.pipeline.plan import Task
+from tfprune.pipeline.plan import Job
 from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import Context
+from tfprune.pipeline.steps.base import save
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
 from tfprune.report import render
 from tfprune.report.records import DeliveryRecord, read_record
@@ -188,7 +189,7 @@ def probe(pipeline: Pipeline, dataset: data.Dataset) -> Probe:
 
 @dataclass(frozen=True)
 class Executor:
-    """Does the tasks of one run.
+    """Does the jobs of one run.
 
     Attributes:
         pipeline: what is run.
@@ -208,74 +209,91 @@ class Executor:
             # The files of finished steps may hold layers that the function's file defines.
             import_layers(str(function.file))
 
+    def check_budget(self) -> None:
+        """Checks that the budget limits figures that the run will have, where its model tells them.
+
+        Raises:
+            UsageError: it does not.
+        """
+        budget = self.pipeline.budget
+        if budget is None or self.pipeline.figure is not None:
+            return
+        first = self._start or build_model(
+            self.pipeline.model, self.dataset, self.pipeline.seeds[0]
+        )
+        try:
+            budget.of(self._find_task(first).figure)
+        except UsageError as error:
+            raise UsageError(f"budget.{error}") from None
+
     def do(
         self,
-        task: Task,
+        job: Job,
         label: str | None,
         after: Callable[[float], float] | None,
         folder: Path,
     ) -> dict[str, Any]:
-        """Does one task.
+        """Does one job.
 
         Args:
-            task: what to do; all before it is done.
+            job: what to do; all before it is done.
             label: for progress bars; None for silence.
-            after: seconds of work after this task, from the seconds an epoch takes.
+            after: seconds of work after this job, from the seconds an epoch takes.
             folder: where its result goes, with what an earlier attempt left.
 
         Returns:
             What to record.
         """
         begun = time.perf_counter()
-        match task.kind:
+        match job.kind:
             case "step":
-                record = self._step(task, folder, label, after)
+                record = self._step(job, folder, label, after)
             case "delivery":
-                record = self._deliver(task, folder)
+                record = self._deliver(job, folder)
             case "latency":
-                record = self._time(task)
+                record = self._time(job)
         return {**record, "seconds": time.perf_counter() - begun, "commit": self.commit}
 
     def _step(
         self,
-        task: Task,
+        job: Job,
         folder: Path,
         label: str | None,
         after: Callable[[float], float] | None,
     ) -> dict[str, Any]:
-        model = self._model(task)
+        model = self._model(job)
         context = Context(
             self.dataset,
-            task.seed,
+            job.seed,
             folder,
             label,
             after,
-            partial(self._origin, task),
-            partial(self._earlier, task),
+            partial(self._origin, job),
+            partial(self._earlier, job),
             self._find_task,
         )
-        step = self.pipeline.steps[task.name]
+        step = self.pipeline.steps[job.name]
         model, record = step.perform(model, context)
-        export(model, folder, ["keras"])
+        save(model, folder)
         counted = parameters(model)
         return {
-            "step": task.name,
+            "step": job.name,
             "specification": step.model_dump(mode="json"),
             "set": sorted(step.model_dump(exclude_defaults=True)),
-            "seed": task.seed,
-            "before": task.before[-1].folder.name if task.before else None,
+            "seed": job.seed,
+            "before": job.before[-1].folder.name if job.before else None,
             "macs": counting.count_macs(model).whole_macs,
             "parameters": counted.total,
             "nonzero_parameters": counted.nonzero,
             **record,
         }
 
-    def _model(self, task: Task) -> keras.Model:
-        """The model as the task before leaves it."""
-        if task.before:
-            model = _read_model(task.before[-1].folder / "model.keras")
+    def _model(self, job: Job) -> keras.Model:
+        """The model as the job before leaves it."""
+        if job.before:
+            model = _read_model(job.before[-1].folder / "model.keras")
         else:
-            model = build_model(self.pipeline.model, self.dataset, task.seed)
+            model = build_model(self.pipeline.model, self.dataset, job.seed)
         if self.pipeline.task is not None:
             compile_for(model, self._find_task(model))
         return model
@@ -292,18 +310,18 @@ class Executor:
             return None
         return build_model(self.pipeline.model, self.dataset, self.pipeline.seeds[0])
 
-    def _earlier(self, task: Task, step: str) -> keras.Model:
-        folder = next(each.folder for each in task.before if each.name == step)
+    def _earlier(self, job: Job, step: str) -> keras.Model:
+        folder = next(each.folder for each in job.before if each.name == step)
         return _read_model(folder / "model.keras")
 
-    def _origin(self, task: Task, epoch: int, seed: int) -> keras.Model:
+    def _origin(self, job: Job, epoch: int, seed: int) -> keras.Model:
         if epoch:
-            return _read_model(kept_model(task.before[0].folder, epoch))
+            return _read_model(kept_model(job.before[0].folder, epoch))
         return build_model(self.pipeline.model, self.dataset, seed)
 
-    def _deliver(self, task: Task, folder: Path) -> dict[str, Any]:
-        _, formats, images = self.pipeline.delivered(task.name)
-        model = self._model(task)
+    def _deliver(self, job: Job, folder: Path) -> dict[str, Any]:
+        _, formats, images = self.pipeline.delivered(job.name)
+        model = self._model(job)
         artifacts = export(
             model,
             folder,
@@ -319,9 +337,9 @@ class Executor:
             write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
         write_text(folder / "sparsity.csv", render(sparsity(model), "csv"))
         return {
-            "variant": task.name,
-            "seed": task.seed,
-            "steps": [each.folder.name for each in task.before],
+            "variant": job.name,
+            "seed": job.seed,
+            "steps": [each.folder.name for each in job.before],
             "macs": counting.count_macs(model).whole_macs,
             **({} if by == figures.ACCURACY else {"task": figures.to_record(by)}),
             "artifacts": [
@@ -330,10 +348,10 @@ class Executor:
             ],
         }
 
-    def _time(self, task: Task) -> dict[str, Any]:
+    def _time(self, job: Job) -> dict[str, Any]:
         """Times all artifacts of a seed: see `tfprune.measure.time_files`."""
         measured: dict[str, dict[str, float]] = {}
-        for delivery in task.before:
+        for delivery in job.before:
             record = read_record(delivery.folder / RECORD, DeliveryRecord)
             by = figures.from_record(record.get("task"))
             for each in record["artifacts"]:

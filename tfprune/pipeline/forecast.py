@@ -13,7 +13,7 @@ import pandas as pd
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
 from tfprune.formats import FORMATS
-from tfprune.pipeline.plan import Task
+from tfprune.pipeline.plan import Job
 from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.steps import SCRATCH
 from tfprune.pipeline.store import partial
@@ -42,7 +42,7 @@ class Probe:
 
 
 class Forecast:
-    """Forecasts the tasks of a run.
+    """Forecasts the jobs of a run.
 
     What was recorded by the same step of another seed or another setting says most; next comes the
     speed of any training of the run, or of the probe, scaled by the share of MACs that is kept.
@@ -81,80 +81,80 @@ class Forecast:
         """Whether neither records nor a probe say how fast this machine trains the model."""
         return self.seconds_per_epoch is None
 
-    def seconds(self, task: Task, seconds_per_epoch: float | None = None) -> float:
-        """Seconds that a task will take, 0 for one that is finished.
+    def seconds(self, job: Job, seconds_per_epoch: float | None = None) -> float:
+        """Seconds that a job will take, 0 for one that is finished.
 
         Args:
-            task: what to forecast.
+            job: what to forecast.
             seconds_per_epoch: of the whole model, where nothing was recorded.
         """
-        if task.finished:
+        if job.finished:
             return 0.0
         speed = self.seconds_per_epoch or seconds_per_epoch or 0.0
-        if task.kind != "step":
+        if job.kind != "step":
             artifacts = sum(
                 len(self._pipeline.delivered(each.name)[1])
-                for each in ([task] if task.kind == "delivery" else task.before)
+                for each in ([job] if job.kind == "delivery" else job.before)
             )
-            return self._others.get(task.kind, _ARTIFACT_SECONDS * artifacts)
-        record = self._steps.get(task.name)
-        epochs = self._epochs(task)
+            return self._others.get(job.kind, _ARTIFACT_SECONDS * artifacts)
+        record = self._steps.get(job.name)
+        epochs = self._epochs(job)
         if not epochs:
             return float(record["seconds"]) if record else _LOOKS * speed
         if record and "seconds_per_epoch" in record:
             return float(record["seconds_per_epoch"]) * epochs
-        return speed * epochs * self._share(task)
+        return speed * epochs * self._share(job)
 
-    def bytes(self, task: Task) -> int:
-        """Bytes of disk that a task's result will take, 0 for one that is finished."""
-        if task.finished or task.kind == "latency":
+    def bytes(self, job: Job) -> int:
+        """Bytes of disk that a job's result will take, 0 for one that is finished."""
+        if job.finished or job.kind == "latency":
             return 0
-        if task.kind == "step":
-            record = self._steps.get(task.name)
+        if job.kind == "step":
+            record = self._steps.get(job.name)
             parameters = record["parameters"] if record else self._parameters or 0
             return int(parameters * FORMATS["keras"].parameter_bytes + 2 * _STRUCTURE)
-        formats = self._pipeline.delivered(task.name)[1]
+        formats = self._pipeline.delivered(job.name)[1]
         count = self._parameters or 0
         return sum(count * FORMATS[each].parameter_bytes + _STRUCTURE for each in formats)
 
-    def table(self, tasks: Iterable[Task]) -> pd.DataFrame:
+    def table(self, jobs: Iterable[Job]) -> pd.DataFrame:
         """What a run has to do.
 
         Args:
-            tasks: of the run.
+            jobs: of the run.
 
         Returns:
-            One row a task, with columns task, kind, seed, state ("done", "to do", or after which
-            epoch it goes on), seconds and bytes.
+            One row a job, with columns task (the job in words), kind, seed, state ("done", "to do",
+            or after which epoch it goes on), seconds and bytes.
         """
         rows = []
-        for task in tasks:
-            done = 0 if task.finished else _done(task)
+        for job in jobs:
+            done = 0 if job.finished else _done(job)
             rows.append(
                 {
-                    "task": task.describe(self._pipeline),
-                    "kind": task.kind,
-                    "seed": task.seed,
+                    "task": job.describe(self._pipeline),
+                    "kind": job.kind,
+                    "seed": job.seed,
                     "state": "done"
-                    if task.finished
+                    if job.finished
                     else f"goes on after epoch {done}"
                     if done
                     else "to do",
-                    "seconds": self.seconds(task),
-                    "bytes": self.bytes(task),
+                    "seconds": self.seconds(job),
+                    "bytes": self.bytes(job),
                 }
             )
         return pd.DataFrame(rows)
 
-    def _epochs(self, task: Task) -> int:
+    def _epochs(self, job: Job) -> int:
         """Epochs that are left to train; 0 for a step that does not train."""
-        epochs = self._pipeline.steps[task.name].epochs_to_train
-        return max(1, epochs - _done(task)) if epochs else 0
+        epochs = self._pipeline.steps[job.name].epochs_to_train
+        return max(1, epochs - _done(job)) if epochs else 0
 
-    def _share(self, task: Task) -> float:
+    def _share(self, job: Job) -> float:
         """The share of the model's MACs that earlier steps of the chain keep, about."""
         passed = []
-        step = task.after
+        step = job.after
         while step is not None and step.identity not in self._shares:
             passed.append(step)
             step = step.after
@@ -165,9 +165,9 @@ class Forecast:
         return share
 
 
-def _done(task: Task) -> int:
+def _done(job: Job) -> int:
     """Epochs that a training which was stopped has behind it."""
-    return epochs_done(partial(task.folder, task.identity) / SCRATCH)
+    return epochs_done(partial(job.folder, job.identity) / SCRATCH)
 
 
 def _records(paths: Iterable[Path], kind: type[Record]) -> Iterable[dict[str, Any]]:

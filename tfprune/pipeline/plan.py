@@ -1,4 +1,4 @@
-"""What a run has to do: its tasks in order, each known by a hash before it is done.
+"""What a run has to do: its jobs in order, each known by a hash before it is done.
 
 Nothing here loads a model, an image or TensorFlow.
 """
@@ -12,21 +12,22 @@ from typing import Any, Literal
 
 from tfprune.files import document_hash, sha256
 from tfprune.formats import FORMATS
+from tfprune.model.reference import imports
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import finished
 
-# Change whenever a task would give another result for the same specification: the first for all
-# tasks, the others for deliveries and latencies. Each kind of step has a revision of its own.
+# Change whenever a job would give another result for the same specification: the first for all
+# jobs, the others for deliveries and latencies. Each kind of step has a revision of its own.
 _REVISION = 2
 _DELIVERY_REVISION = 2
 _LATENCY_REVISION = 1
 
 
 @dataclass(frozen=True)
-class Task:
-    """One thing to do, once.
+class Job:
+    """One thing to do, once; a task (`tfprune.tasks`) is what a model is trained for.
 
     Attributes:
         kind: "step" changes a model, "delivery" exports and measures a variant, "latency" times
@@ -47,15 +48,15 @@ class Task:
     folder: Path
     identity: str
     # Chains are told by their last link: written out, those of many rounds would be quadratic.
-    after: Task | None = field(default=None, repr=False, compare=False)
-    timed: tuple[Task, ...] = field(default=(), repr=False, compare=False)
+    after: Job | None = field(default=None, repr=False, compare=False)
+    timed: tuple[Job, ...] = field(default=(), repr=False, compare=False)
 
     @property
-    def before(self) -> tuple[Task, ...]:
-        """The tasks whose results it works on; those of a step are its chain, in order."""
+    def before(self) -> tuple[Job, ...]:
+        """The jobs whose results it works on; those of a step are its chain, in order."""
         return self.timed or tuple(self._backwards())[::-1]
 
-    def _backwards(self) -> Iterator[Task]:
+    def _backwards(self) -> Iterator[Job]:
         step = self.after
         while step is not None:
             yield step
@@ -67,7 +68,7 @@ class Task:
         return finished(self.folder, self.identity)
 
     def describe(self, pipeline: Pipeline) -> str:
-        """The task in a few words."""
+        """The job in a few words."""
         if self.kind == "latency":
             return f"seed {self.seed}: latency of all artifacts, in turn"
         what = "export and measure"
@@ -83,8 +84,8 @@ def plan(
     *,
     seeds: Sequence[int] | None = None,
     only: Sequence[str] = (),
-) -> list[Task]:
-    """The tasks of a run, finished or not.
+) -> list[Job]:
+    """The jobs of a run, finished or not.
 
     Args:
         pipeline: what to run.
@@ -94,12 +95,12 @@ def plan(
         only: just these variants; empty for all.
 
     Returns:
-        The tasks in the order to do them; what variants share comes once.
+        The jobs in the order to do them; what variants share comes once.
 
     Raises:
         TfpruneError: the file that the pipeline's model is in does not exist.
     """
-    tasks: dict[tuple[Path, str], Task] = {}
+    jobs: dict[tuple[Path, str], Job] = {}
     model, trained_for = pipeline.model.identity(), _task_identity(pipeline)
     for seed in seeds or pipeline.seeds:
         start = document_hash(
@@ -121,12 +122,12 @@ def plan(
                 if delivery.finished:
                     deliveries.append(delivery)
                 continue
-            for task in _missing(tasks, delivery):
-                tasks[task.folder, task.identity] = replace(task, variant=variant)
+            for job in _missing(jobs, delivery):
+                jobs[job.folder, job.identity] = replace(job, variant=variant)
             deliveries.append(delivery)
         timing = _latency(directory, seed, deliveries)
-        tasks[timing.folder, timing.identity] = timing
-    return list(tasks.values())
+        jobs[timing.folder, timing.identity] = timing
+    return list(jobs.values())
 
 
 def _task_identity(pipeline: Pipeline) -> dict[str, Any]:
@@ -134,13 +135,19 @@ def _task_identity(pipeline: Pipeline) -> dict[str, Any]:
     if pipeline.task is None:
         return {}
     table = pipeline.task.model_dump(mode="json", exclude_defaults=True)
-    return {"task": table, "files": {str(file): sha256(file) for file in pipeline.task.files()}}
+    files = pipeline.task.files()
+    beside = {str(file): found for file in files if (found := imports(file))}
+    return {
+        "task": table,
+        "files": {str(file): sha256(file) for file in files},
+        **({"beside": beside} if beside else {}),
+    }
 
 
-def _missing(tasks: Mapping[tuple[Path, str], Task], delivery: Task) -> list[Task]:
-    """A delivery and those steps before it that are not tasks yet, in the order to do them."""
+def _missing(jobs: Mapping[tuple[Path, str], Job], delivery: Job) -> list[Job]:
+    """A delivery and those steps before it that are not jobs yet, in the order to do them."""
     found = [delivery]
-    while (step := found[-1].after) is not None and (step.folder, step.identity) not in tasks:
+    while (step := found[-1].after) is not None and (step.folder, step.identity) not in jobs:
         found.append(step)
     return found[::-1]
 
@@ -160,9 +167,9 @@ class _Steps:
         self._directory = directory
         self._seed = seed
         self._start = start
-        self._made: dict[tuple[str, str], Task] = {}
+        self._made: dict[tuple[str, str], Job] = {}
         # Where a chain is after so many rounds, so that the next one goes on from there.
-        self._rounds: dict[tuple[Any, ...], Task | None] = {}
+        self._rounds: dict[tuple[Any, ...], Job | None] = {}
         # Without defaults: a release that adds an option does not undo what was done before.
         self._said = {
             name: step.model_dump(mode="json", exclude_defaults=True)
@@ -170,7 +177,7 @@ class _Steps:
             for name, step in pipeline.steps.items()
         }
 
-    def along(self, chain: Chain, variant: str) -> Task | None:
+    def along(self, chain: Chain, variant: str) -> Job | None:
         """The last step of a chain; None for one without steps."""
         begun = 0
         last = self._all(None, chain.start, variant)
@@ -183,17 +190,17 @@ class _Steps:
             self._rounds[chain.start, chain.repeat, times] = last
         return self._all(last, chain.end, variant)
 
-    def _all(self, last: Task | None, names: Iterable[str], variant: str) -> Task | None:
+    def _all(self, last: Job | None, names: Iterable[str], variant: str) -> Job | None:
         for name in names:
             last = self._after(last, name, variant)
         return last
 
-    def _after(self, last: Task | None, name: str, variant: str) -> Task:
+    def _after(self, last: Job | None, name: str, variant: str) -> Job:
         before = self._start if last is None else last.identity
         if (before, name) not in self._made:
             identity = document_hash({"after": before, "step": self._said[name]})
             folder = self._directory / "steps" / f"{name}-{identity}"
-            self._made[before, name] = Task(
+            self._made[before, name] = Job(
                 "step", name, variant, self._seed, folder, identity, last
             )
         return self._made[before, name]
@@ -201,7 +208,7 @@ class _Steps:
 
 def _delivery(
     pipeline: Pipeline, directory: Path, variant: str, seed: int, start: str, steps: _Steps
-) -> Task:
+) -> Job:
     """The delivery of a variant, after the last of its steps."""
     chain, formats, images = pipeline.delivered(variant)
     last = steps.along(chain, variant)
@@ -216,15 +223,15 @@ def _delivery(
         }
     )
     folder = directory / variant / f"seed-{seed}"
-    return Task("delivery", variant, variant, seed, folder, identity, last)
+    return Job("delivery", variant, variant, seed, folder, identity, last)
 
 
-def _latency(directory: Path, seed: int, deliveries: Iterable[Task]) -> Task:
+def _latency(directory: Path, seed: int, deliveries: Iterable[Job]) -> Job:
     deliveries = tuple(deliveries)
-    timed = [[task.name, task.identity] for task in deliveries]
+    timed = [[job.name, job.identity] for job in deliveries]
     identity = document_hash({"revision": _LATENCY_REVISION, "timed": timed})
     folder = directory / "latency" / f"seed-{seed}"
-    return Task("latency", "latency", "", seed, folder, identity, timed=deliveries)
+    return Job("latency", "latency", "", seed, folder, identity, timed=deliveries)
 
 
 def _relevant(*packages: str) -> dict[str, str]:

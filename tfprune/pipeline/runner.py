@@ -1,4 +1,4 @@
-"""Runs a pipeline: every task once, and the report at the end."""
+"""Runs a pipeline: every job once, and the report at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfprune.files import write_json
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Forecast
 from tfprune.pipeline.inputs import RunData, budget_mistakes, check_requirements
-from tfprune.pipeline.plan import Task, plan
+from tfprune.pipeline.plan import Job, plan
 from tfprune.pipeline.spec import Pipeline, checked_seeds
 from tfprune.pipeline.store import Store
 from tfprune.quiet import start_keras
@@ -62,8 +62,8 @@ def run(
     store = Store(directory, say)
     images = RunData(pipeline.data, data_dir, directory)
     with store.session() as session:
-        tasks = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
-        missing = [task for task in tasks if not task.finished]
+        jobs = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
+        missing = [job for job in jobs if not job.finished]
         about = {
             "name": pipeline.name,
             "pipeline": pipeline.model_dump(mode="json", exclude={"training", "rounds", "sweep"}),
@@ -108,19 +108,19 @@ def forecast(
     seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
     images = RunData(pipeline.data, data_dir, directory)
-    tasks = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
+    jobs = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
     known = Forecast(pipeline, directory)
-    if known.knows_nothing and not all(task.finished for task in tasks):
+    if known.knows_nothing and not all(job.finished for job in jobs):
         say("nothing is recorded yet: timing a few steps of the model")
         start_keras()
         from tfprune.pipeline.execution import probe
 
         known = Forecast(pipeline, directory, probe(pipeline, images.dataset))
-    return known.table(tasks)
+    return known.table(jobs)
 
 
 def _do(
-    missing: list[Task],
+    missing: list[Job],
     pipeline: Pipeline,
     store: Store,
     images: RunData,
@@ -133,18 +133,19 @@ def _do(
     from tfprune.pipeline.execution import Executor
 
     executor = Executor(pipeline, store.directory, dataset, commit)
-    for place, task in enumerate(missing):
-        title = f"[{place + 1}/{len(missing)}] {task.describe(pipeline)}"
+    executor.check_budget()
+    for place, job in enumerate(missing):
+        title = f"[{place + 1}/{len(missing)}] {job.describe(pipeline)}"
         say(title)
         known = Forecast(pipeline, store.directory)
         later = missing[place + 1 :]
         label = title if progress else None
-        make = partial(executor.do, task, label, partial(_after, known, later))
-        store.finish(task.folder, task.identity, make)
+        make = partial(executor.do, job, label, partial(_after, known, later))
+        store.finish(job.folder, job.identity, make)
 
 
-def _after(known: Forecast, later: list[Task], seconds_per_epoch: float) -> float:
-    return sum(known.seconds(task, seconds_per_epoch) for task in later)
+def _after(known: Forecast, later: list[Job], seconds_per_epoch: float) -> float:
+    return sum(known.seconds(job, seconds_per_epoch) for job in later)
 
 
 @contextmanager

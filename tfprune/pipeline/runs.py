@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
-from tfprune.pipeline.plan import Task, plan
+from tfprune.pipeline.plan import Job, plan
 from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import Store, partial
 from tfprune.report.records import ResumableRun, RunRecord, read_record
@@ -104,21 +104,21 @@ def _row(directory: Path) -> _Row:
     }
     going = row["state"] == "running"
     try:
-        tasks = _tasks(directory, record)
+        jobs = _jobs(directory, record)
     except TfpruneError as error:
         return {**row, "state": "running" if going else "unknown", "note": str(error)}
     try:
-        done = sum(task.finished for task in tasks)
+        done = sum(job.finished for job in jobs)
     except TfpruneError as error:
-        return {**row, "tasks": len(tasks), "note": str(error)}
-    state = "finished" if done == len(tasks) else "stopped"
-    return {**row, "done": done, "tasks": len(tasks), "state": "running" if going else state}
+        return {**row, "tasks": len(jobs), "note": str(error)}
+    state = "finished" if done == len(jobs) else "stopped"
+    return {**row, "done": done, "tasks": len(jobs), "state": "running" if going else state}
 
 
 def collect(directory: Path, *, delete: bool) -> list[Garbage]:
     """Finds, and deletes, what nothing in a run refers to.
 
-    Delivered variants are results and stay, with the steps they were made by; so do the tasks of
+    Delivered variants are results and stay, with the steps they were made by; so do the jobs of
     the pipeline as it was last run, finished or begun. Other steps, what was begun for other
     settings, and left-over temporary files go.
 
@@ -150,8 +150,8 @@ def collect(directory: Path, *, delete: bool) -> list[Garbage]:
 def _unreferred(directory: Path) -> Iterator[Path]:
     record = read_record(directory / RUN, RunRecord)
     kept = set()
-    for task in _tasks(directory, record):
-        kept |= {task.folder, partial(task.folder, task.identity)}
+    for job in _jobs(directory, record):
+        kept |= {job.folder, partial(job.folder, job.identity)}
     for folder, delivered in deliveries(directory):
         kept.add(folder)
         kept |= {directory / "steps" / name for name in delivered["steps"]}
@@ -161,8 +161,8 @@ def _unreferred(directory: Path) -> Iterator[Path]:
     yield from sorted(path for path in there if there.isdisjoint(path.parents))
 
 
-def _tasks(directory: Path, record: dict[str, Any]) -> list[Task]:
-    """The tasks of a run as it was last started."""
+def _jobs(directory: Path, record: dict[str, Any]) -> list[Job]:
+    """The jobs of a run as it was last started."""
     try:
         pipeline = Pipeline.model_validate(record["pipeline"])
     except ValidationError as error:

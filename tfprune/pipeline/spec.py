@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from tfprune import zoo
 from tfprune.data.sources.base import CACHE_MIB, Cache, Unreadable
 from tfprune.errors import UsageError, did_you_mean
+from tfprune.figures import Figure
 from tfprune.model.reference import ModelReference, find_model
 from tfprune.pipeline.expansion import (
     MOST_ROUNDS,
@@ -246,20 +247,21 @@ class Pipeline(Table):
         """
         if self.budget is not None:
             try:
-                self._check_figures(self.budget)
+                if self.figure is not None:
+                    self.budget.of(self.figure)
             except UsageError as error:
                 raise ValueError(f"budget.{error}") from None
             for said in mistakes(self.budget, dict.fromkeys(self.variants, tuple(FORMATS))):
                 raise ValueError(f"budget: {said}")
         return self
 
-    def _check_figures(self, budget: Budget) -> None:
-        """Checks that a budget limits figures that the run will have, as far as that is known."""
-        task = self.task or TaskSpec()
-        by = task.compared()
+    @property
+    def figure(self) -> Figure | None:
+        """What the run is compared by; None where only its model can tell."""
+        if self.task is not None:
+            return self.task.compared()
         # What a model of the user's own is compiled for is known when it is loaded.
-        if by is not None and (self.task is not None or _is_net(self.model)):
-            budget.of(by)
+        return TaskSpec().compared() if _is_net(self.model) else None
 
     def _mistake(self, names: list[str]) -> str | None:
         """What is wrong with the order of a chain."""

@@ -27,6 +27,7 @@ def lottery_study(
     one_shot: bool = False,
     controls: bool = False,
     seeds: Sequence[int] = (0,),
+    task: Any = None,
 ) -> Pipeline:
     """The pipeline that draws lottery tickets, level by level, beside the dense net.
 
@@ -44,6 +45,7 @@ def lottery_study(
         one_shot: prunes once, to the density that all rounds would reach.
         controls: adds tickets with weights drawn anew, and those with masks drawn as well.
         seeds: of the runs.
+        task: the table `[task]`, or None.
 
     Returns:
         A pipeline with the variants dense, ticket-K, and reinit-K and random-K.
@@ -84,6 +86,8 @@ def lottery_study(
         "variants": {"dense": ["dense"]},
         "rounds": variants,
     }
+    if task is not None:
+        raw["task"] = task
     try:
         return Pipeline.model_validate(raw)
     except ValidationError as error:

@@ -124,6 +124,8 @@ class StepRecord(Record):
     epochs: Count = 0
     seconds_per_epoch: Amount = 0.0
     history: dict[str, list[Value]] | None = None
+    # The epoch whose weights the step left; absent where that is the last one.
+    best_epoch: Count | None = None
     removed: dict[str, Count] | None = None
     validation_accuracy: dict[str, Share | None] | None = None
 
@@ -132,6 +134,13 @@ class StepRecord(Record):
         lengths = {name: len(values) for name, values in (self.history or {}).items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"history has columns of different lengths, {lengths}")
+        return self
+
+    @model_validator(mode="after")
+    def _best_epoch_was_trained(self) -> StepRecord:
+        epochs = (self.history or {}).get("epoch", [])
+        if self.best_epoch is not None and self.best_epoch not in epochs:
+            raise ValueError(f"best_epoch = {self.best_epoch} is not in the history")
         return self
 
     @model_validator(mode="after")

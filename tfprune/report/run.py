@@ -34,9 +34,10 @@ class Step:
     Attributes:
         folder: where it lies, `RUN/steps/NAME-HASH`.
         record: step, specification, seed, before, seconds, commit, macs,
-            parameters, nonzero_parameters; a step that trains adds epochs, seconds_per_epoch and
-            history (lists, one entry an epoch), one that removes channels adds removed,
-            dead_units, inexact and validation_FIGURE, such as validation_accuracy.
+            parameters, nonzero_parameters; a step that trains adds epochs, seconds_per_epoch,
+            history (lists, one entry an epoch) and, with early stopping, best_epoch; one that
+            removes channels adds removed, dead_units, inexact and validation_FIGURE, such as
+            validation_accuracy.
     """
 
     folder: Path
@@ -59,6 +60,16 @@ class Step:
             for key, value in self.specification.items()
             if key != "kind" and (not is_empty(value) if known is None else key in known)
         )
+
+    @property
+    def left_row(self) -> int:
+        """The row of its history whose weights it left: the best epoch's after early stopping.
+
+        It may be counted from the end: without early stopping it is the last one, -1.
+        """
+        best = self.record.get("best_epoch")
+        epochs = (self.record.get("history") or {}).get("epoch", [])
+        return epochs.index(best) if best in epochs else -1
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,9 @@ def tickets(run: Run) -> pd.DataFrame:
         run's task, such as accuracy (of the artifact on the test set), early_stop_epoch (the epoch
         of the last training with the lowest validation loss, as Frankle & Carbin 2019 measure speed
         of learning; it was not stopped there), early_stop_val_accuracy (after that epoch) and
-        val_accuracy (at the end of training), with the figure's own name in them. NaN where it was
-        not recorded. No rows where nothing prunes at once.
+        val_accuracy (of the weights that the training left: at its end, or after the best epoch of
+        an early stopping), with the figure's own name in them. NaN where it was not recorded. No
+        rows where nothing prunes at once.
     """
     # What an earlier version of the pipeline left belongs to another lottery.
     known = run.record["pipeline"]["variants"]
@@ -198,14 +199,14 @@ def _densities(layers: pd.DataFrame) -> dict[Any, float]:
 
 def _early_stop(delivery: Delivery, by: Figure) -> dict[str, float]:
     """The figures of the last training, from its history."""
-    histories = [step.record.get("history") for step in delivery.steps]
-    history: dict[str, Any] = next(filter(None, reversed(histories)), {})
+    trained = next((step for step in reversed(delivery.steps) if step.record.get("history")), None)
+    history: dict[str, Any] = {} if trained is None else trained.record["history"]
     losses = np.asarray(history.get("val_loss", []), float)
     values = np.asarray(history.get(f"val_{by.name}", []), float)
     epoch, then, last = (row.name for row in figures.learned(by))
     learned = dict.fromkeys((epoch, then, last), float("nan"))
-    if len(values):
-        learned[last] = float(values[-1])
+    if trained is not None and len(values):
+        learned[last] = float(values[trained.left_row])
     if np.isfinite(losses).any():
         best = int(np.nanargmin(losses))
         epochs = history.get("epoch", range(1, len(losses) + 1))

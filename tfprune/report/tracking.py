@@ -9,7 +9,7 @@ from tfprune import figures
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
 from tfprune.report.records import Identified, read_record
-from tfprune.report.run import Delivery, Run
+from tfprune.report.run import Delivery, Run, Step
 from tfprune.report.tables import artifact_figures
 
 _IDENTITY = "tfprune.identity"
@@ -23,11 +23,12 @@ def log_to_mlflow(run: Run, uri: str | None = None, experiment: str | None = Non
     Example:
         >>> log_to_mlflow(read_run(Path("saved_models/digits")), "sqlite:///mlflow.db")
 
-    Parameters are those of the chain's steps; metrics are the training curves, with the chain's
-    epochs end to end as steps, and the compared figures under their names in
-    `tfprune.figures`: "FORMAT/NAME" for those of one artifact, NAME for those of the variant. A tag
-    names the figure of the task, and which way it is better. The folder of the variant is logged
-    as artifacts. What was logged before is not logged again.
+    Parameters are those of the chain's steps. Metrics are the training curves, with the chain's
+    epochs end to end as steps, and the compared figures under their names in `tfprune.figures`:
+    "FORMAT/NAME" for those of one artifact, NAME for those of the variant. Where the last training
+    was stopped early, the values of its best epoch, whose weights it left, come once more at its
+    end. A tag names the figure of the task, and which way it is better. The folder of the variant
+    is logged as artifacts. What was logged before is not logged again.
 
     Args:
         run: what `read_run` read.
@@ -85,6 +86,10 @@ def _log(client: Any, experiment: str, run: Run, delivery: Delivery) -> str | No
     metrics = [
         Metric(name, value, created.start_time, step) for name, value, step in _curve(delivery)
     ]
+    # Of two values of one step, MLflow shows the later as that of the run.
+    metrics += [
+        Metric(name, value, created.start_time + 1, step) for name, value, step in _left(delivery)
+    ]
     metrics += [
         Metric(name, value, created.start_time, 0) for name, value in _figures(run, delivery)
     ]
@@ -117,13 +122,26 @@ def _curve(delivery: Delivery) -> Iterator[tuple[str, float, int]]:
     before = 0
     for step in delivery.steps:
         history = step.record.get("history") or {}
-        epochs = step.record.get("epochs", 0)
-        for name, values in history.items():
-            if name != "epoch":
-                for place, value in enumerate(values):
-                    if value is not None:
-                        yield name, float(value), before + place + 1
-        before += epochs
+        for place in range(max(map(len, history.values()), default=0)):
+            for name, value in _row(step, place):
+                yield name, value, before + place + 1
+        before += step.record.get("epochs", 0)
+
+
+def _left(delivery: Delivery) -> Iterator[tuple[str, float, int]]:
+    """The figures of the epoch whose weights the last training left, if it is not the last."""
+    epochs = sum(step.record.get("epochs", 0) for step in delivery.steps)
+    trained = [step for step in delivery.steps if step.record.get("history")]
+    if trained and trained[-1].left_row not in (-1, trained[-1].record.get("epochs", 0) - 1):
+        for name, value in _row(trained[-1], trained[-1].left_row):
+            yield name, value, epochs
+
+
+def _row(step: Step, place: int) -> Iterator[tuple[str, float]]:
+    """The figures of one epoch of a training, from 0."""
+    for name, values in (step.record.get("history") or {}).items():
+        if name != "epoch" and place < len(values) and values[place] is not None:
+            yield name, float(values[place])
 
 
 def _figures(run: Run, delivery: Delivery) -> Iterator[tuple[str, float]]:

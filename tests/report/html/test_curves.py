@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.report.fake import CHAINS, fake_run
+from tests.report.fake import CHAINS, fake_run, stop_early
 from tfprune.report import read_run
 from tfprune.report.html.curves import Chain, Stretch, chain, curves, shared_axes
 
@@ -75,3 +75,14 @@ def test_a_training_that_broke_down_is_still_drawn(tmp_path):
     broken = {"loss": [float("nan"), 0.0], "accuracy": [0.1, float("nan")]}
     this = _chain(tmp_path, ["dense"], history=lambda step, seed: broken)
     assert "not validated" in curves(this, shared_axes([this]), "it")
+
+
+def test_after_an_early_stopping_the_value_is_that_of_the_best_epoch(tmp_path):
+    directory = fake_run(tmp_path, {"it": ["dense"]}, seeds=(0, 1))
+    stop_early(directory, "dense", best_epoch=2, seed=1)
+    this = chain(read_run(directory).deliveries)
+    assert this.left == (4, 2)
+    # 0.85 after the last epoch of the first seed, 0.76 after the second epoch of the other.
+    assert "validation accuracy 80.5% after the best epoch" in curves(
+        this, shared_axes([this]), "it"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,14 @@ from tfprune.data.sources.base import Opened, Source
 from tfprune.data.splits import TEST_SHARE
 from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
 from tfprune.files import document_hash, sha256
-from tfprune.functions import FileFunction, call, file_function, imported, is_file_function
+from tfprune.functions import (
+    FileFunction,
+    call,
+    file_function,
+    imported,
+    is_file_function,
+    sources,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -101,9 +107,8 @@ class PythonFunction(Source):
     @property
     def _static(self) -> list[Any]:
         """What is known without calling the function."""
-        files = sorted(_sources(self._reference.file))
-        root = self._reference.file.resolve().parent
-        named = [[file.relative_to(root).as_posix(), sha256(file)] for file in files]
+        files = sources(self._reference.file)
+        named = [[name, sha256(file)] for name, file in files.items()]
         return [named, self._reference.function, dict(self.request.options)]
 
     def signature(self) -> str | None:
@@ -705,35 +710,3 @@ def _from_generator(again: Callable[[], Iterator[_Trees]]) -> tf.data.Dataset:
         for tree in next(batches())
     )
     return tf.data.Dataset.from_generator(batches, output_signature=signature)
-
-
-def _sources(file: Path) -> set[Path]:
-    """A Python file, and those beside it that it imports; nothing is run."""
-    root = file.resolve().parent
-    found: set[Path] = set()
-    waiting = [file.resolve()]
-    while waiting:
-        path = waiting.pop()
-        if path in found or not path.is_file():
-            continue
-        found.add(path)
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError, OSError):
-            continue
-        for node in ast.walk(tree):
-            names = []
-            base = root
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                if node.level:
-                    base = path.parents[min(node.level, len(path.parents)) - 1]
-                module = node.module or ""
-                names = [module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)]
-            for name in filter(None, names):
-                parts = name.split(".")
-                for depth in range(1, len(parts) + 1):
-                    place = base.joinpath(*parts[:depth])
-                    waiting += [place.with_name(f"{place.name}.py"), place / "__init__.py"]
-    return {path for path in found if path.is_relative_to(root)}

@@ -109,6 +109,25 @@ class Context:
         return {f"validation_{figure}": values}
 
 
+def save(model: keras.Model, folder: Path, name: str = "model") -> None:
+    """Writes the Keras file of a model within a run.
+
+    A run knows its task: what the file cannot keep of it is compiled again when the file is read,
+    so a warning would only repeat itself.
+
+    Args:
+        model: as a step leaves it.
+        folder: of the file.
+        name: the stem of the file.
+    """
+    from tfprune.artifacts import export
+    from tfprune.formats.source import finished
+    from tfprune.model.compiled import kept_by_file
+
+    _, lost = kept_by_file(model)
+    export(finished(model) if lost else model, folder, ["keras"], name=name)
+
+
 Result = tuple["keras.Model", dict[str, Any]]
 
 

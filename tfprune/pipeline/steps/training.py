@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tfprune.errors import did_you_mean
-from tfprune.pipeline.steps.base import SCRATCH, Context, Result, Step
+from tfprune.pipeline.steps.base import SCRATCH, Context, Result, Step, save
 from tfprune.training import Training
 
 if TYPE_CHECKING:
@@ -60,6 +60,13 @@ class TrainStep(TrainingStep):
         tuple[Annotated[int, Field(ge=1)], ...],
         Field(description="epochs whose weights are kept, for a later step to rewind to"),
     ] = ()
+    trainable: Annotated[
+        Literal["all", "head"] | None,
+        Field(
+            description="which layers train from here on: all, or the head, the last one with "
+            "weights; as the model has it if not given"
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _kept_are_trained(self) -> TrainStep:
@@ -75,11 +82,27 @@ class TrainStep(TrainingStep):
 
     def perform(self, model: keras.Model, context: Context) -> Result:
         """Trains, and keeps the weights of some epochs."""
+        _set_trainable(model, self.trainable)
         return fit(self, model, context, [_keep(self, context)] if self.keep else [])
 
     def describe(self) -> str:
         """Tells the training."""
-        return describe_training(self)
+        said = describe_training(self)
+        if self.trainable is None:
+            return said
+        return f"{said}, {'all layers' if self.trainable == 'all' else 'the head alone'}"
+
+
+def _set_trainable(model: keras.Model, which: str | None) -> None:
+    """Freezes all but the head, or sets all layers free."""
+    if which is None:
+        return
+    # It reaches the layers of nested models.
+    model.trainable = True
+    if which == "head":
+        with_weights = [layer for layer in model.layers if layer.weights]
+        for layer in with_weights[:-1]:
+            layer.trainable = False
 
 
 class RetrainStep(TrainingStep):
@@ -248,13 +271,11 @@ def _keep(step: TrainStep, context: Context) -> keras.callbacks.Callback:
     """A callback that keeps the model as it is after some epochs."""
     import keras
 
-    from tfprune.artifacts import export
-
     class Keep(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             if epoch + 1 in step.keep:
                 path = kept_model(context.folder, epoch + 1)
                 # It may be a copy that trains, on several devices.
-                export(self.model, path.parent, ["keras"], name=path.stem)
+                save(self.model, path.parent, path.stem)
 
     return Keep()

@@ -59,6 +59,8 @@ class Chain:
             step did not record one.
         removals: `at` and the figure on validation data right after channels were removed, a row
             each.
+        left: `at` of the epoch whose weights the last training left, a seed each; the last one
+            without early stopping, 0 without a training.
         by: what it is compared by.
     """
 
@@ -66,6 +68,7 @@ class Chain:
     stretches: tuple[Stretch, ...]
     histories: tuple[pd.DataFrame, ...]
     removals: tuple[tuple[int, float], ...]
+    left: tuple[int, ...]
     by: Figure = ACCURACY
 
     @property
@@ -84,6 +87,7 @@ def chain(deliveries: Sequence[Delivery], by: Figure = ACCURACY) -> Chain:
     stretches: list[Stretch] = []
     parts: list[list[pd.DataFrame]] = [[] for _ in deliveries]
     removals: list[tuple[int, float]] = []
+    left = [0] * len(deliveries)
     begin = 0
     # A step begins where the longest of all seeds' steps before it ends.
     for steps in zip_longest(*(delivery.steps for delivery in deliveries)):
@@ -94,6 +98,8 @@ def chain(deliveries: Sequence[Delivery], by: Figure = ACCURACY) -> Chain:
             longest = max(longest, len(frame))
             frame.insert(0, "at", np.arange(begin + 1, begin + 1 + len(frame)))
             parts[seed].append(frame)
+            if len(frame):
+                left[seed] = int(frame["at"].iloc[step.left_row])
             after = (step.record.get(VALIDATION + by.name) or {}).get("removed")
             if after is not None and math.isfinite(after):
                 removals.append((begin, float(after)))
@@ -104,6 +110,7 @@ def chain(deliveries: Sequence[Delivery], by: Figure = ACCURACY) -> Chain:
         tuple(stretches),
         tuple(_joined(frames, metrics(by)) for frames in parts),
         tuple(removals),
+        tuple(left),
         by,
     )
 
@@ -235,11 +242,21 @@ def curves(chain: Chain, shared: SharedAxes, salt: str) -> str:
 
 def _title(chain: Chain) -> str:
     by = chain.by
-    ends = [history[f"val_{by.name}"].iloc[-1] for history in chain.histories if len(history)]
+    ends = [
+        history.loc[history["at"] == at, f"val_{by.name}"].item()
+        for history, at in zip(chain.histories, chain.left, strict=True)
+        if len(history)
+    ]
     mean = float(np.mean(ends))
     digits = 1 if by.is_share else None
+    stopped = any(
+        at < history["at"].iloc[-1]
+        for history, at in zip(chain.histories, chain.left, strict=True)
+        if len(history)
+    )
     ending = (
-        f"validation {by.noun} {by.number.text(mean, digits)} at the end"
+        f"validation {by.noun} {by.number.text(mean, digits)} "
+        f"{'after the best epoch' if stopped else 'at the end'}"
         if np.isfinite(mean)
         else "not validated"
     )
