@@ -22,6 +22,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from markdown_it import MarkdownIt
+from PIL import Image
 
 import tfprune
 from tests.test_workflows import _accepted, _commands
@@ -193,6 +194,10 @@ def place(tiny_run, tmp_path, monkeypatch):
     for name in ("cifar10", "digits"):
         shutil.copytree(tiny_run, tmp_path / "saved_models" / name)
     (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+    for number in range(60):
+        photo = tmp_path / "my_photos" / ("cats", "dogs")[number % 2] / f"{number}.jpg"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30 + number % 3, 24), (4 * number,) * 3).save(photo)
     (tmp_path / "b.toml").write_text('[[rules]]\nartifact = "keras"\naccuracy = { min = 0.0 }\n')
     # Epochs as the documents say, on few images.
     monkeypatch.setattr(data, "load", functools.partial(data.load, limit=64))

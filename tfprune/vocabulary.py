@@ -47,6 +47,14 @@ FORMATS: dict[FormatName, str] = {
     "onnx": "ONNX in float32",
 }
 
+DeviceName: TypeAlias = Literal["server", "phone", "microcontroller"]
+DEVICES: dict[DeviceName, tuple[FormatName, ...]] = {
+    "server": ("keras", "savedmodel", "tflite"),
+    "phone": ("keras", "tflite", "tflite-float16", "tflite-int8"),
+    "microcontroller": ("keras", "tflite", "tflite-int8", "c-array"),
+}
+"""The kinds of devices that a new pipeline can be made for, with the formats that it delivers."""
+
 Quantization: TypeAlias = Literal["float16", "dynamic", "int8", "int16x8"]
 QUANTIZATIONS: dict[Quantization, FormatName] = {
     "float16": "tflite-float16",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,18 @@ def test_the_directory_is_the_users_unless_it_is_named(place, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     monkeypatch.setattr("sys.platform", "linux")
     assert cache_directory() == Path("/somewhere/tfprune")
+
+
+def test_a_user_without_a_home_has_a_cache_too(monkeypatch):
+    monkeypatch.delenv("TFPRUNE_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert cache_directory() == Path(tempfile.gettempdir()) / "tfprune"
 
 
 def test_a_result_is_computed_once_for_each_key():

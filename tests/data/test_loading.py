@@ -127,6 +127,8 @@ def test_what_is_larger_than_the_cache_is_streamed_with_the_same_examples(make_s
         np.testing.assert_array_equal(labels, also)
     assert len(streamed.train) + len(streamed.validation) == 40
     assert "its first examples" in streamed.note
+    with pytest.raises(UsageError, match=r"squares needs .* as a cache and cache_mib=0\.001"):
+        data.load("squares", directory, cache_mib=1e-3, cache="disk")
 
 
 def test_a_set_without_test_images_is_refused(make_set):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune import UsageError, data
+from tfprune.data.splits import first
 
 
 def stream(split: data.Split, batch_size: int, **options) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -220,3 +221,16 @@ def test_statistics_are_those_of_the_pixels():
     assert mean.dtype == std.dtype == np.float32
     np.testing.assert_allclose(mean, images.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(std, images.std((0, 1, 2)), rtol=1e-6)
+
+
+def test_what_can_be_read_as_a_whole_only_has_no_first_examples():
+    class Whole(data.Split):
+        def __len__(self):
+            return 3
+
+        ordered = shuffled = sample = None
+
+    whole = Whole()
+    assert first(whole, 3) is whole
+    with pytest.raises(UsageError, match="neither in any order nor in parts"):
+        first(whole, 2)

@@ -1,6 +1,6 @@
 """Every example of data, a model and a task of one's own: from training to a judged report, small.
 
-Each is run with the command line, as a user runs it, on few examples and for one epoch.
+Each is run with the command line, as a user runs it, on few examples and for few epochs.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Example:
     settings: tuple[str, ...]
     formats: tuple[str, ...] = TFLITE
     only: tuple[str, ...] = ()
+    epochs: int = 1
 
 
 EXAMPLES = [
@@ -68,9 +69,11 @@ EXAMPLES = [
         "two_ends",
         "digit_accuracy",
         "higher",
-        ("data.limit=150", "model.options.width=4"),
+        ("data.limit=300", "model.options.width=8"),
         (*TFLITE, "savedmodel"),
         only=("dense", "filters-50"),
+        # After one, the classes are so close that rounding to int8 changes them.
+        epochs=12,
     ),
     Example(
         "transfer_photos",
@@ -129,7 +132,11 @@ def test_an_example_goes_all_the_way(example, tmp_path, monkeypatch):
     settings = [
         *example.settings,
         f"formats={json.dumps(formats)}",
-        *(f"steps.{name}.epochs=1" for name, step in raw["steps"].items() if "epochs" in step),
+        *(
+            f"steps.{name}.epochs={example.epochs}"
+            for name, step in raw["steps"].items()
+            if "epochs" in step
+        ),
     ]
     output = _tfprune(
         "run",
@@ -157,10 +164,8 @@ def test_an_example_goes_all_the_way(example, tmp_path, monkeypatch):
         listed = json.loads((directory / variant / "seed-0" / "artifacts.json").read_text())
         for artifact in listed["artifacts"]:
             assert (directory / variant / "seed-0" / artifact["path"]).exists()
-            # The share of equal classes, or, where one epoch leaves classes close, how far the
-            # outputs are off.
-            off = min(artifact["off"], artifact["largest_difference"])
-            assert artifact["agreement"] >= 0.9 or off <= 0.1, artifact
+            # The share of equal classes, or how far numbers are off.
+            assert artifact["agreement"] >= 0.9 or artifact["off"] <= 0.1, artifact
 
     report = _tfprune("report", str(directory)).strip()
     page = Path(report).read_text()

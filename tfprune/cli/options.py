@@ -205,7 +205,8 @@ def data(required: bool, why: str) -> Decorator:
             "data_image_size",
             callback=_image_size,
             metavar="HxW",
-            help="Resize images to this height and width. [default: what the model takes]",
+            help="Resize images to this height and width. [default: their own; "
+            "what the model takes, where they vary]",
         ),
         click.option(
             "--cache",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfprune.cli import options
+from tfprune.tasks.spec import KINDS as TASKS
+from tfprune.vocabulary import DEVICES, DeviceName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,17 +167,58 @@ def schema() -> None:
 
 @pipeline_command.command("new")
 @click.argument("file", type=_FILE)
-@click.option("--data", "data_name", default="digits", show_default=True, metavar="NAME")
-@click.option("--model", default="vgg", show_default=True, metavar="NAME")
-def new(file: Path, data_name: str, model: str) -> None:
+@click.option(
+    "--data",
+    "data_name",
+    metavar="NAME|FOLDER|FILE",
+    help="What to train on; see `tfprune train`. [default: digits]",
+)
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="A net of the zoo or keras.applications, FILE.py:FUNCTION, or a file. [default: vgg]",
+)
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="What the model is trained for. [default: as it is compiled, else a classification]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(list(DEVICES)),
+    help="What it is made for, which chooses the formats. [default: the formats of README]",
+)
+def new(
+    file: Path,
+    data_name: str | None,
+    model: str | None,
+    task: str | None,
+    device: DeviceName | None,
+) -> None:
     """Write FILE, a pipeline to begin with: dense, weight pruning, filter pruning.
 
-    FILE may not exist yet.
+    FILE may not exist yet. In a terminal, what is not given is asked for.
     """
     from tfprune.pipeline import new_pipeline
 
-    path = new_pipeline(file, data=data_name, model=model)
+    if _asks():
+        if data_name is None:
+            data_name = click.prompt("data: a name, a folder, a file", default="digits")
+        if model is None:
+            model = click.prompt("model: a net, FILE.py:FUNCTION, a file", default="vgg")
+        if task is None:
+            task = click.prompt("task", default="classification", type=click.Choice(TASKS))
+        if device is None:
+            device = click.prompt("device", default="server", type=click.Choice(list(DEVICES)))
+    path = new_pipeline(
+        file, data=data_name or "digits", model=model or "vgg", task=task, device=device
+    )
     click.echo(f"{path}: run it with `tfprune run {path}`")
+
+
+def _asks() -> bool:
+    """Whether a person is there to be asked."""
+    return sys.stdin.isatty()
 
 
 _runs_in = click.option(

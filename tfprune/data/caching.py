@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfprune.data.memory_maps import MappedArrays, filled
-from tfprune.data.splits import Arrays, RandomAccess, Split, Stream, leaves
+from tfprune.data.splits import Arrays, Split, first, leaves
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import document_hash, partial_folder, sweep
 
@@ -44,7 +45,11 @@ def cache_directory() -> Path:
         base = Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local")
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return base.expanduser() / "tfprune"
+    try:
+        return base.expanduser() / "tfprune"
+    # A user of a container may have no home.
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "tfprune"
 
 
 def remembered(
@@ -119,7 +124,7 @@ def cached(
     if request.cache is None:
         return splits
     needed = {
-        split: _first(found, request.wanted(split, classes))
+        split: first(found, request.wanted(split, classes))
         for split, found in splits.items()
         if not isinstance(found, Arrays)
         and not (request.cache == "disk" and isinstance(found, MappedArrays))
@@ -142,14 +147,6 @@ def cached(
         else:
             done[split] = _on_disk(found, document_hash([key, split, len(found)]), name)
     return done
-
-
-def _first(split: Split, count: int | None) -> Split:
-    if count is None or count >= len(split):
-        return split
-    if isinstance(split, RandomAccess):
-        return split.select(np.arange(count))
-    return split.part(0, count) if isinstance(split, Stream) else split
 
 
 def _on_disk(split: Split, key: str, name: str) -> MappedArrays:

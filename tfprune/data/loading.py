@@ -11,7 +11,16 @@ import numpy as np
 
 from tfprune.data.sources import find_source
 from tfprune.data.sources.base import CACHE_MIB, Cache, Request, Unreadable
-from tfprune.data.splits import TEST_SHARE, Dataset, RandomAccess, Split, Stream, leaves
+from tfprune.data.splits import (
+    TEST_SHARE,
+    Dataset,
+    RandomAccess,
+    Split,
+    Stream,
+    first,
+    leaves,
+    unreadable_in_parts,
+)
 from tfprune.errors import UsageError
 from tfprune.files import document_hash
 
@@ -97,13 +106,13 @@ def load(
         parts["train"], parts["test"] = _hold_out(parts["train"], TEST_SHARE, _TEST_SEED, "test")
         notes.append(f"{TEST_SHARE:.3g} of the train split are the test split")
     # All that stratification needs, as long as the limit is what there is at most.
-    parts["train"] = _first(parts["train"], request.wanted("train", len(opened.classes)))
+    parts["train"] = first(parts["train"], request.wanted("train", len(opened.classes)))
     held_out = "validation" not in parts
     if held_out:
         parts["train"], parts["validation"] = _hold_out(
             parts["train"], validation, seed, "validation"
         )
-    train, kept, test = (_first(parts[split], limit) for split in ("train", "validation", "test"))
+    train, kept, test = (first(parts[split], limit) for split in ("train", "validation", "test"))
     unit = "images" if _are_images(train) else "examples"
     chosen = f" ({validation:.3g} of the train split, {_how(train, seed)})" if held_out else ""
     note = (
@@ -146,17 +155,6 @@ def _are_images(split: Split) -> bool:
     return len(specs) == 1 and len(specs[0].shape) == 3 and specs[0].dtype == "uint8"
 
 
-def _first(split: Split, count: int | None) -> Split:
-    """The first examples of a split."""
-    if count is None or count >= len(split):
-        return split
-    if isinstance(split, RandomAccess):
-        return split.select(np.arange(count))
-    if isinstance(split, Stream):
-        return split.part(0, count)
-    raise TypeError(f"{type(split).__name__} can be read neither in any order nor in parts")
-
-
 def _hold_out(split: Split, share: float, seed: int, what: str) -> tuple[Split, Split]:
     """Divides a split into a rest and a share, stratified if there are classes."""
     from sklearn.model_selection import train_test_split
@@ -166,7 +164,7 @@ def _hold_out(split: Split, share: float, seed: int, what: str) -> tuple[Split, 
         count = max(1, round(len(split) * share))
         return split.part(count, len(split) - count), split.part(0, count)
     if not isinstance(split, RandomAccess):
-        raise TypeError(f"{type(split).__name__} can be read neither in any order nor in parts")
+        raise unreadable_in_parts(split)
     try:
         kept, held_out = train_test_split(
             np.arange(len(split)), test_size=share, stratify=split.labels, random_state=seed

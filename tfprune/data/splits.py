@@ -424,6 +424,38 @@ class Stream(Split):
         return _in_memory(some.batch(max(1, count)))
 
 
+def first(split: Split, count: int | None) -> Split:
+    """The first examples of a split, as a split.
+
+    Example:
+        ```python
+        len(first(data.load("digits").train, 100))  # 100
+        ```
+
+    Args:
+        split: a `RandomAccess` split or a `Stream`.
+        count: how many at most; None for all.
+
+    Raises:
+        UsageError: the split is of another kind, and has more.
+    """
+    if count is None or count >= len(split):
+        return split
+    if isinstance(split, RandomAccess):
+        return split.select(np.arange(count))
+    if isinstance(split, Stream):
+        return split.part(0, count)
+    raise unreadable_in_parts(split)
+
+
+def unreadable_in_parts(split: Split) -> UsageError:
+    """The error of a split that can be read as a whole only."""
+    return UsageError(
+        f"{type(split).__name__} can be read neither in any order nor in parts: give train, "
+        "validation and test splits without a limit, or a RandomAccess split"
+    )
+
+
 def _in_memory(batches: tf.data.Dataset) -> Examples:
     """Batches joined in memory."""
     parts = list(batches.as_numpy_iterator())

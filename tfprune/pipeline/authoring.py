@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
-from tfprune.errors import UsageError
+from pydantic import ValidationError
+
+from tfprune.errors import UsageError, did_you_mean
 from tfprune.files import write_text
 from tfprune.model.reference import find_model
 from tfprune.pipeline.inputs import check_data
-from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
+from tfprune.pipeline.spec import ALL_FORMATS, DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import KINDS
 from tfprune.pipeline.steps.training import TrainingStep
+from tfprune.tasks.spec import KINDS as TASKS
+from tfprune.validation import describe_error
+from tfprune.vocabulary import DEVICES, DeviceName
 
 _TEMPLATE = """\
-# {data}: a dense {model}, weight pruning, filter pruning.
-name = "{name}"
+# A dense model, weight pruning, filter pruning.
+name = {name}
 seeds = [0]
-formats = ["keras", "savedmodel", "tflite", "tflite-int8"]
+formats = {formats}
 
+# Of tensorflow-datasets, digits, a folder of images, a file of arrays, or FILE.py:FUNCTION.
 [data]
-name = "{data}"     # of tensorflow-datasets, or digits, which is built in
+name = {data}
 validation = 0.1    # share held out of the train split; all choices look at it alone
 
+# Of the zoo, of keras.applications, a .keras file, or FILE.py:FUNCTION.
 [model]
-name = "{model}"    # of the zoo, of keras.applications, a .keras file, or FILE.py:FUNCTION
-
+name = {model}
+{task}
 # What all steps that train have in common; a step's own keys win.
 [training]
-batch_size = 128
-weight_decay = 1e-3
+batch_size = {batch}
+optimizer = "{optimizer}"
+weight_decay = {decay:g}
 
 [steps.dense]
 kind = "train"
@@ -72,20 +82,35 @@ filters-50 = ["dense", "lasso", "slim", "finetune"]
 """
 
 
-def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Path:
+def new_pipeline(
+    file: Path,
+    *,
+    data: str = "digits",
+    model: str = "vgg",
+    task: str | None = None,
+    device: DeviceName | None = None,
+) -> Path:
     """Writes a pipeline file that runs as it is.
+
+    Example:
+        ```python
+        new_pipeline(Path("photos.toml"), data="my_photos", model="resnet20", device="phone")
+        ```
 
     Args:
         file: where; its stem becomes the name of the run.
-        data: a data set.
-        model: a model.
+        data: a data set; see `tfprune.data.load`.
+        model: a model; see `tfprune.load`.
+        task: one of the kinds of `tfprune.tasks.TaskSpec`; None for what the model is compiled for,
+            or a classification.
+        device: what the model is made for, which chooses the formats; None for the usual four.
 
     Returns:
         The path.
 
     Raises:
-        UsageError: the file exists, its name does not end in .toml, or the model or the data
-            set is unknown.
+        UsageError: the file exists, its name does not end in .toml or cannot be that of a run, or
+            the model, the data set, the task or the device is unknown.
         TfpruneError: it cannot be written.
     """
     if file.suffix != ".toml":
@@ -95,15 +120,36 @@ def new_pipeline(file: Path, *, data: str = "digits", model: str = "vgg") -> Pat
     find_model(model)
     check_data(DataSpec(name=data))
     spec = ModelSpec(name=model)
-    rate = 0.02 if spec.reference.pretrained else 0.05
+    if task is not None and task not in TASKS:
+        raise UsageError(f"task {task!r} is unknown: {did_you_mean(task, TASKS)}")
+    if device is not None and device not in DEVICES:
+        raise UsageError(f"device {device!r} is unknown: {did_you_mean(device, DEVICES)}")
+    plain = spec.reference.function is None and spec.reference.path is None
+    # The nets of papers are made for momentum and a high rate; of others nothing is known.
+    classifies = plain and task in (None, "classification")
+    rate = (0.02 if spec.reference.pretrained else 0.05) if classifies else 1e-3
     text = _TEMPLATE.format(
-        data=DataSpec(name=data).name,
-        model=spec.name,
-        name=file.stem,
+        data=_quoted(DataSpec(name=data).name),
+        model=_quoted(spec.name),
+        name=_quoted(file.stem),
+        formats=_quoted(list(DEVICES[device] if device else ALL_FORMATS)),
+        task=f"\n[task]\nkind = {_quoted(task)}\n" if task else "",
+        batch=128 if classifies else 32,
+        optimizer="sgd" if classifies else "adam",
+        decay=1e-3 if classifies else 0,
         rate=rate,
         half=rate / 2,
     )
+    try:
+        Pipeline.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise UsageError(f"{file}: {describe_error(error, Pipeline)}") from error
     return write_text(file, text)
+
+
+def _quoted(value: Any) -> str:
+    """A text or a list of texts in TOML, whose strings are those of JSON."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def json_schema() -> dict[str, Any]:

@@ -66,7 +66,7 @@ def run(
         missing = [job for job in jobs if not job.finished]
         about = {
             "name": pipeline.name,
-            "pipeline": pipeline.model_dump(mode="json", exclude={"training", "rounds", "sweep"}),
+            "pipeline": _recorded_pipeline(pipeline),
             "seeds": list(seeds or pipeline.seeds),
             "data": images.note,
             "data_sha256": images.sha256,
@@ -83,6 +83,14 @@ def run(
             _note(store, about, lambda sessions: None)
     write_report(directory)
     return directory
+
+
+def _recorded_pipeline(pipeline: Pipeline) -> dict[str, Any]:
+    """A pipeline as a run's record keeps it, its budget without what it does not limit."""
+    table = pipeline.model_dump(mode="json", exclude={"training", "rounds", "sweep"})
+    if pipeline.budget is not None:
+        table["budget"] = pipeline.budget.model_dump(mode="json", exclude_none=True)
+    return table
 
 
 def forecast(

@@ -56,7 +56,7 @@ _LARGEST_OF_BUDGET = 10**18
 _DEEPEST = 32
 _LONGEST = 4096
 _SHOWN = 60
-_ALL_FORMATS: tuple[FormatName, ...] = ("keras", "savedmodel", "tflite", "tflite-int8")
+ALL_FORMATS: tuple[FormatName, ...] = ("keras", "savedmodel", "tflite", "tflite-int8")
 
 
 _Size = Annotated[int, Field(ge=1, le=_LARGEST)]
@@ -182,7 +182,7 @@ class Pipeline(Table):
         {}, description="lists of values by step and parameter, each a variant"
     )
     formats: Annotated[tuple[FormatName, ...], Field(min_length=1), AfterValidator(distinct)] = (
-        _ALL_FORMATS
+        ALL_FORMATS
     )
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0, le=_LARGEST_SEED)], ...],

@@ -121,6 +121,8 @@ class TensorflowDatasets(Source):
             )
         import tensorflow_datasets as tfds
 
+        from tfprune.data.caching import cached
+
         origin = f"{builder.info.full_name} of tensorflow_datasets {tfds.__version__}"
         if test == "validation":
             origin += ", which has no test split: its validation split serves as test"
@@ -128,6 +130,8 @@ class TensorflowDatasets(Source):
         if {"test", "validation"} <= set(splits):
             names["validation"] = "validation"
         read = {name: self._read(builder, stored, name, features) for name, stored in names.items()}
+        # What is a stream is larger than any cache may be: it is refused, and not left uncached.
+        read = cached(read, self.request, None, self.name)
         return Opened(origin, features.classes, read)
 
     def _prepared(self) -> Any:
