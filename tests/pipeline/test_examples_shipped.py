@@ -106,13 +106,16 @@ def _tfprune(*arguments: str, code: int = 0) -> str:
     return result.stdout
 
 
+SLOW = ("transfer_photos", "segmentation", "keywords")
+
+
 # So few examples make a step, and its ramp a cut, which is said.
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "example",
     [
-        # Its net is deep: a minute, which `make slow` takes.
-        pytest.param(each, marks=pytest.mark.slow if each.name == "transfer_photos" else ())
+        # Half a minute or more each, which `make slow` takes.
+        pytest.param(each, marks=pytest.mark.slow if each.name in SLOW else ())
         for each in EXAMPLES
     ],
     ids=lambda example: example.name,
