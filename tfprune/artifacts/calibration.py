@@ -16,10 +16,10 @@ import numpy as np
 
 from tfprune.artifacts.agreement import sigmoid_outputs
 from tfprune.artifacts.examples import LEAST_EXAMPLES, compared
+from tfprune.data.splits import spread
 from tfprune.formats import Feeds
 from tfprune.formats.keras_file import KerasRuntime
 from tfprune.formats.signature import flattened
-from tfprune.formats.source import spread
 from tfprune.measure.agreement import MOST_COMMON, agreement
 from tfprune.model.graph import named_layers
 
@@ -113,7 +113,7 @@ def _statistics(model: keras.Model, data: Feeds) -> Iterator[str | None]:
     with _recorded(model, lambda layer, x: seen.append((layer, x))):
         flat = flattened(model)
         size = model.inputs[0].shape[0]
-        few = {name: spread(images, size or _FORWARD) for name, images in data.items()}
+        few = {name: images[spread(len(images), size or _FORWARD)] for name, images in data.items()}
         if all(len(images) >= (size or 1) for images in few.values()):
             flat(
                 [

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from tfprune.data.adapting import SAMPLE, Data, examples
+from tfprune.data.splits import spread
 from tfprune.errors import UsageError
 from tfprune.formats import Feeds, Tensor
 from tfprune.formats.runtime import random_feeds
 from tfprune.formats.signature import id_inputs, tensor_names
-from tfprune.formats.source import spread
 
 COMPARED_IMAGES = 256
 # With fewer, none can be spared from calibration.
@@ -78,7 +78,7 @@ def compared(model: keras.Model, feeds: Feeds) -> Feeds:
     """Those that an artifact is compared on: at most `COMPARED_IMAGES`, evenly spread."""
     each = sum(math.prod(size or 1 for size in y.shape[1:]) for y in model.outputs)
     most = max(_FEWEST, min(COMPARED_IMAGES, _COMPARED_OUTPUTS // max(each, 1)))
-    return {name: spread(images, most) for name, images in feeds.items()}
+    return {name: images[spread(len(images), most)] for name, images in feeds.items()}
 
 
 def random_pixels(model: keras.Model, inputs: tuple[Tensor, ...]) -> Feeds:

@@ -11,7 +11,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.data.splits import Dataset, Examples, Split, Tree, by_name, leaves, mapped
+from tfprune.data.splits import (
+    Dataset,
+    Examples,
+    Split,
+    Tree,
+    by_name,
+    leaves,
+    mapped,
+    spread,
+)
 from tfprune.errors import UsageError
 
 Data: TypeAlias = Any
@@ -110,13 +119,6 @@ def fitted(some: Examples, model: keras.Model, what: str = "data") -> Examples:
         for leaf in leaves(tree) if tree is not None else ():
             _check_numbers(leaf, what, f"in its {role}")
     return Examples(named, some.targets, some.weights)
-
-
-def spread(count: int, most: int | None) -> np.ndarray | slice:
-    """The places of at most `most` of `count` examples, evenly spread."""
-    if most is None or count <= most:
-        return slice(None)
-    return np.linspace(0, count - 1, most).round().astype(np.int64)
 
 
 class _Reader:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfprune.data.memory_maps import MappedArrays, filled
-from tfprune.data.splits import Arrays, Split, first, leaves
+from tfprune.data.memory_maps import MappedArrays
+from tfprune.data.splits import Arrays, Split, filled, first, leaves
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import document_hash, partial_folder, sweep
 

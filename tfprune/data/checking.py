@@ -12,8 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tfprune.data.caching import remembered
-from tfprune.data.memory_maps import filled
-from tfprune.data.splits import TEST_SHARE, Examples, Tree, leaves, mapped
+from tfprune.data.splits import TEST_SHARE, Examples, Tree, filled, leaves, mapped
 from tfprune.errors import UsageError, shorten
 from tfprune.validation import describe_error
 

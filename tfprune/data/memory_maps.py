@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfprune.data.splits import Arrays, RandomAccess, Tree, leaves, mapped
+from tfprune.data.splits import Arrays, RandomAccess, Tree, filled, leaves, mapped
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -99,14 +98,3 @@ def held(given: tuple[Tree, ...]) -> RandomAccess:
     if any(isinstance(leaf, np.memmap) for leaf in parts):
         return MappedArrays(given)
     return Arrays(*given)
-
-
-def filled(spec: tuple[Tree, ...], values: Iterator[tf.Tensor | np.ndarray]) -> tuple[Tree, ...]:
-    """Trees like those of a spec, of other leaves.
-
-    Example:
-        ```python
-        filled(({"left": 0, "right": 0}, 0), iter([x, z, y]))  # ({"left": x, "right": z}, y)
-        ```
-    """
-    return tuple(mapped(lambda _: next(values), tree) for tree in spec)

@@ -7,7 +7,7 @@ of arrays, or a dict of arrays by name. The first axis of every array counts the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,33 @@ def mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
     if isinstance(tree, tuple | list):
         return tuple(mapped(function, value) for value in tree)
     return function(tree)
+
+
+def filled(spec: tuple[Tree, ...], values: Iterator[Any]) -> tuple[Tree, ...]:
+    """Trees like those of a spec, of other leaves.
+
+    Example:
+        ```python
+        filled(({"left": 0, "right": 0}, 0), iter([x, z, y]))  # ({"left": x, "right": z}, y)
+        ```
+    """
+    return tuple(mapped(lambda _: next(values), tree) for tree in spec)
+
+
+def spread(count: int, most: int | None) -> np.ndarray | slice:
+    """The places of at most `most` of `count` examples, evenly spread.
+
+    Example:
+        >>> spread(10, 4).tolist()
+        [0, 3, 6, 9]
+
+    Args:
+        count: how many examples there are.
+        most: how many are wanted; None for all.
+    """
+    if most is None or count <= most:
+        return slice(None)
+    return np.linspace(0, count - 1, most).round().astype(np.int64)
 
 
 def by_name(tree: Tree, names: Sequence[str], what: str = "inputs") -> dict[str, Any]:
@@ -224,9 +251,8 @@ class RandomAccess(Split):
 
     def sample(self, count: int) -> Examples:
         """Evenly spread examples."""
-        count = min(count, len(self))
-        rows = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
-        return _in_memory(self.select(rows).ordered(max(1, count)))
+        rows = np.arange(len(self))[spread(len(self), count)]
+        return _in_memory(self.select(rows).ordered(max(1, len(rows))))
 
 
 class Arrays(RandomAccess):
@@ -287,15 +313,16 @@ class Arrays(RandomAccess):
 
     def sample(self, count: int) -> Examples:
         """Evenly spread examples."""
-        count = min(count, len(self))
-        return self.examples[np.linspace(0, len(self) - 1, count).round().astype(np.int64)]
+        return self.examples[np.arange(len(self))[spread(len(self), count)]]
 
     def read(self, rows: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         """Batches of the examples with these numbers, gathered at once."""
         import tensorflow as tf
 
         if self._mapped:
-            return rows.batch(batch_size).map(self._copied)
+            from tfprune.data.memory_maps import MappedArrays
+
+            return MappedArrays(self.examples.given).read(rows, batch_size)
         trees = self._tensors
         return rows.batch(batch_size).map(
             lambda numbers: tuple(mapped(lambda leaf: tf.gather(leaf, numbers), t) for t in trees),
@@ -317,23 +344,6 @@ class Arrays(RandomAccess):
         # outlive the function that is traced while they are made.
         with tf.init_scope(), tf.device("CPU"):
             return tuple(mapped(tf.constant, tree) for tree in self.examples.given)
-
-    def _copied(self, numbers: tf.Tensor) -> tuple[Tree, ...]:
-        import tensorflow as tf
-
-        parts = [leaf for tree in self.examples.given for leaf in leaves(tree)]
-        specs = [leaf for tree in self.element_spec for leaf in leaves(tree)]
-        read = tf.numpy_function(
-            lambda rows: [np.ascontiguousarray(part[rows]) for part in parts],
-            [numbers],
-            [spec.dtype for spec in specs],
-            stateful=False,
-        )
-        tensors = iter(
-            tf.ensure_shape(tensor, [None, *spec.shape])
-            for tensor, spec in zip(read, specs, strict=True)
-        )
-        return tuple(mapped(lambda _: next(tensors), tree) for tree in self.element_spec)
 
 
 class Stream(Split):
@@ -413,15 +423,15 @@ class Stream(Split):
         """Evenly spread examples; the stream is read once."""
         import tensorflow as tf
 
-        count = min(count, self._count)
-        wanted = tf.constant(np.linspace(0, self._count - 1, count).round().astype(np.int64))
+        rows = np.arange(self._count)[spread(self._count, count)]
+        wanted = tf.constant(rows, tf.int64)
         some = (
             self._epoch(0, 0)
             .enumerate()
             .filter(lambda number, *_: tf.reduce_any(tf.equal(number, wanted)))
             .map(lambda _, element: element)
         )
-        return _in_memory(some.batch(max(1, count)))
+        return _in_memory(some.batch(max(1, len(rows))))
 
 
 def first(split: Split, count: int | None) -> Split:
@@ -463,7 +473,7 @@ def _in_memory(batches: tf.data.Dataset) -> Examples:
         *([leaf for tree in part for leaf in leaves(tree)] for part in parts), strict=True
     )
     arrays = iter([np.concatenate(column) for column in columns])
-    return Examples(*(mapped(lambda _: next(arrays), tree) for tree in parts[0]))
+    return Examples(*filled(parts[0], arrays))
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,13 +62,6 @@ class Source:
         return path
 
 
-def spread(images: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of the images, evenly spread over all of them."""
-    if len(images) <= most:
-        return images
-    return images[np.linspace(0, len(images) - 1, most).round().astype(int)]
-
-
 def _compiled(model: keras.Model, settings: Settings | None) -> keras.Model:
     """A copy with losses and metrics; the model itself where there are none."""
     if settings is None:

@@ -17,11 +17,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
+from tfprune.data.splits import spread
 from tfprune.errors import TfpruneError
 from tfprune.formats.runtime import Feeds
 from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
-from tfprune.formats.source import Ends, Source, spread
+from tfprune.formats.source import Ends, Source
 from tfprune.formats.tflite_file import with_order
 from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.quiet import quiet
@@ -187,7 +188,9 @@ def convert(
 
 
 def _examples(feeds: Feeds, batch: int) -> Callable[[], Iterator[Feeds]]:
-    fewer = {name: spread(images, CALIBRATION_IMAGES) for name, images in feeds.items()}
+    fewer = {
+        name: images[spread(len(images), CALIBRATION_IMAGES)] for name, images in feeds.items()
+    }
     count = min(len(images) for images in fewer.values())
 
     def examples() -> Iterator[Feeds]:

@@ -37,9 +37,14 @@ class ModelReference:
     function: FileFunction | None = None
 
     @property
+    def is_net(self) -> bool:
+        """Whether it is a net of the zoo or of keras.applications, by its name."""
+        return self.path is None and self.function is None
+
+    @property
     def pretrained(self) -> bool:
         """Whether the model may be worth something before it is trained."""
-        if self.path is not None or self.function is not None:
+        if not self.is_net:
             return True
         of_keras = self.name in zoo.APPLICATIONS
         return of_keras and self.options.get("weights", "imagenet") != "random"

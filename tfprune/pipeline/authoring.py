@@ -124,9 +124,8 @@ def new_pipeline(
         raise UsageError(f"task {task!r} is unknown: {did_you_mean(task, TASKS)}")
     if device is not None and device not in DEVICES:
         raise UsageError(f"device {device!r} is unknown: {did_you_mean(device, DEVICES)}")
-    plain = spec.reference.function is None and spec.reference.path is None
     # The nets of papers are made for momentum and a high rate; of others nothing is known.
-    classifies = plain and task in (None, "classification")
+    classifies = spec.reference.is_net and task in (None, "classification")
     rate = (0.02 if spec.reference.pretrained else 0.05) if classifies else 1e-3
     text = _TEMPLATE.format(
         data=_quoted(DataSpec(name=data).name),

@@ -305,8 +305,7 @@ class Executor:
     @cached_property
     def _start(self) -> keras.Model | None:
         """The first model, where it is a user's: what it is compiled for holds for all others."""
-        reference = self.pipeline.model.reference
-        if reference.path is None and reference.function is None:
+        if self.pipeline.model.reference.is_net:
             return None
         return build_model(self.pipeline.model, self.dataset, self.pipeline.seeds[0])
 

@@ -134,11 +134,6 @@ class RoundsSpec(Table):
     times: Annotated[int, Field(ge=1, le=MOST_ROUNDS)]
 
 
-def _is_net(model: ModelSpec) -> bool:
-    """Whether a model is one of the zoo, which is compiled for nothing yet."""
-    return model.reference.path is None and model.reference.function is None
-
-
 def _optional(field: FieldInfo) -> Any:
     """The type of a field, or nothing."""
     optional: Any = field.annotation | None  # type: ignore[operator]
@@ -261,7 +256,7 @@ class Pipeline(Table):
         if self.task is not None:
             return self.task.compared()
         # What a model of the user's own is compiled for is known when it is loaded.
-        return TaskSpec().compared() if _is_net(self.model) else None
+        return TaskSpec().compared() if self.model.reference.is_net else None
 
     def _mistake(self, names: list[str]) -> str | None:
         """What is wrong with the order of a chain."""

@@ -674,8 +674,7 @@ def _epochs(
     """The examples of a stream, with the dtypes of a spec."""
     import tensorflow as tf
 
-    from tfprune.data.memory_maps import filled
-    from tfprune.data.splits import leaves
+    from tfprune.data.splits import filled, leaves
 
     wanted = [leaf for tree in spec for leaf in leaves(tree)]
 
