@@ -213,7 +213,7 @@ class TestTaylor:
             (
                 (4, 6, 6, 2),
                 np.zeros(4),
-                "which is not compiled, is not known (the data has targets of shape ()",
+                "which is not compiled, is not known (the data has targets that are whole ",
             ),
             ((0, 6, 6, 2), np.zeros(0, int), "has no examples: give at least one"),
             ((4, 6, 6, 2), np.full(4, 2), "labels 2..2 do not fit the 2 classes of "),
