@@ -25,9 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-reliability", action="store_true", help="write its table again")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    if session.config.getoption("--write-reliability"):
-        lines = reliability.table(session.items)
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Before the slow ones are left out, which count too.
+    config.stash[reliability.COLLECTED] = list(items)
+    if config.getoption("--write-reliability"):
+        lines = reliability.table(items)
         reliability.DOCUMENT.write_text(reliability.written(lines), encoding="utf-8")
 
 

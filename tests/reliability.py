@@ -21,6 +21,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "reliability.md"
 OUTCOMES = ("right", "refused", "warned")
+# All tests of a session, those that it leaves out among them.
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
 _BEGIN, _END = "<!-- table: made by `make reliability` -->", "<!-- end of the table -->"
 
 

@@ -8,7 +8,7 @@ from tests import reliability
 
 
 def test_the_table_is_that_of_the_tests(request: pytest.FixtureRequest) -> None:
-    items = request.session.items
+    items = request.config.stash[reliability.COLLECTED]
     if not reliability.is_whole(items):
         pytest.skip("only some test modules were collected: run all of them")
     found = reliability.DOCUMENT.read_text(encoding="utf-8")

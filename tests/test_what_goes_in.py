@@ -450,8 +450,14 @@ def test_each_row_of_the_table_has_a_test():
     assert [f"{what}: {written}" for what, written, _ in table] == list(CASES)
 
 
+# Its net is deep.
+SLOW = ("model: `mobilenetv2`, `resnet50`, …",)
+
+
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize("row", CASES)
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=pytest.mark.slow if row in SLOW else ()) for row in CASES]
+)
 def test_what_the_table_says_goes_in(row):
     CASES[row].goes_through()
 

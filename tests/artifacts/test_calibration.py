@@ -58,6 +58,7 @@ def nets() -> dict[tuple[str, str], keras.Model]:
     return {each: trained(*each) for each in [*heads, ("norm", "number"), ("batch norm", "number")]}
 
 
+@pytest.mark.slow
 @pytest.mark.reliability("data that calibrate a file", "right")
 def test_data_of_the_training_raise_no_doubt(nets: dict[tuple[str, str], keras.Model]) -> None:
     for net in nets.values():

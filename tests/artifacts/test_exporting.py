@@ -248,6 +248,7 @@ def test_two_exports_are_byte_identical(
     assert [a.sha256 for a in again] == [a.sha256 for a in exported]
 
 
+@pytest.mark.slow
 def test_another_process_exports_the_same_bytes(
     paths: dict[str, Path], exported: list[Artifact], formats: list[str], tmp_path: Path
 ) -> None:

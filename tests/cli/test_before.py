@@ -409,6 +409,7 @@ def test_any_name_of_a_file_will_do(files, places, name):
 # Custom layers
 
 
+@pytest.mark.slow
 def test_import_brings_layers_to_every_command(places, monkeypatch):
     (places / "my_own_layers.py").write_text(
         "import keras\n\nclass Tripled(keras.layers.Layer):\n"

@@ -89,6 +89,7 @@ def test_the_controls_begin_with_weights_of_their_own(out):
     assert abs(np.corrcoef(values[0][alive], values[1][alive])[0, 1]) < 0.5
 
 
+@pytest.mark.slow
 def test_more_rounds_go_on_from_those_that_are_done(second, out):
     assert "ticket-1, seed 0" not in second.stderr
     assert "ticket-2, seed 0" in second.stderr
@@ -98,6 +99,7 @@ def test_more_rounds_go_on_from_those_that_are_done(second, out):
         assert not np.any(other & ~one)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("second")
 def test_as_json_it_is_the_table_and_nothing_is_done_again(out):
     result = _run(*ARGUMENTS, "--rounds", 2, "-o", out, "--json")

@@ -41,6 +41,7 @@ def test_a_model_without_loops_gives_the_same(kind: str) -> None:
     np.testing.assert_allclose(flat(STEPS), model(STEPS), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.reliability("recurrent layers for devices", "right")
 def test_recurrent_layers_take_one_example_at_a_time(tmp_path: Path) -> None:
     model = net(LAYERS["both ways"]())

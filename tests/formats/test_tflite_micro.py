@@ -50,6 +50,7 @@ def test_tflite_micro_plans_the_same_and_needs_no_more(
     check_against_tflite_micro(export_paths[name].read_bytes(), capfd)
 
 
+@pytest.mark.slow
 def test_the_plan_of_many_equal_buffers_is_theirs_too(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def dense(path: Path, size: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets an earlier peak")
 def test_memory_grows_with_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     small, large = (dense(tmp_path / f"{size}.tflite", size) for size in (64, 2048))

@@ -106,7 +106,7 @@ def _tfprune(*arguments: str, code: int = 0) -> str:
     return result.stdout
 
 
-SLOW = ("transfer_photos", "segmentation", "keywords")
+SLOW = ("transfer_photos", "segmentation", "keywords", "two_ends", "photos")
 
 
 # So few examples make a step, and its ramp a cut, which is said.

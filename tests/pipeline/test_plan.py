@@ -206,6 +206,7 @@ class TestChains:
         file.write_text(ROUNDS)
         return file
 
+    @pytest.mark.slow
     def test_thousands_of_rounds_take_memory_by_the_round(self, tmp_path):
         """Ten times the rounds take ten times the memory; by the square it were a hundred."""
         peaks = {}

@@ -223,6 +223,7 @@ def test_sessions_are_recorded_and_a_rerun_that_does_nothing_is_none(tiny_run, t
     assert len(session["commit"]) >= 12
 
 
+@pytest.mark.slow
 def test_a_killed_session_has_no_end_and_the_next_one_is_noted_beside_it(
     tiny_pipeline, tmp_path, monkeypatch
 ):
@@ -248,6 +249,7 @@ def _chained(tiny_pipeline, **tables):
     return Pipeline.model_validate(raw)
 
 
+@pytest.mark.slow
 def test_a_lottery_is_a_chain_whose_masks_nest_and_whose_weights_are_the_early_ones(
     tiny_pipeline, tmp_path
 ):
@@ -305,6 +307,7 @@ def test_a_lottery_is_a_chain_whose_masks_nest_and_whose_weights_are_the_early_o
     assert len(list((directory / "steps").iterdir())) == 8
 
 
+@pytest.mark.slow
 def test_a_structure_is_learnt_taught_cut_and_trained_from_scratch(tiny_pipeline, tmp_path):
     train = {"epochs": 2, "batch_size": 32, "learning_rate": 0.05}
     learn = {"kind": "learn", "macs": 0.5, "frequency": 4, **train}
@@ -345,6 +348,7 @@ def test_a_structure_is_learnt_taught_cut_and_trained_from_scratch(tiny_pipeline
             assert not np.array_equal(mine, theirs)
 
 
+@pytest.mark.slow
 def test_a_chain_may_end_in_what_it_is_exported_as(tiny_pipeline, tmp_path):
     pipeline = _chained(
         tiny_pipeline,

@@ -32,8 +32,13 @@ def test_shipped_pipelines_are_valid_and_named_after_their_file(path):
     assert load_pipeline(path).name == path.stem
 
 
-# Their nets are deep: a minute each, which `make slow` takes.
-DEEP = (
+# Their nets are deep or their variants many: a quarter of a minute or more each, which `make slow`
+# takes.
+LONG = (
+    "cifar10",
+    "cifar10_stack",
+    "lottery_conv2",
+    "rewinding_conv2",
     "filters_resnet20",
     "filters_vgg",
     "mobilenetv2_transfer",
@@ -47,7 +52,7 @@ DEEP = (
 @pytest.mark.filterwarnings("ignore:.*has classes that the train split lacks:UserWarning")
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem in DEEP else ()) for path in NAMED],
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NAMED],
     ids=lambda path: path.stem,
 )
 def test_shipped_pipelines_run(path, tmp_path):

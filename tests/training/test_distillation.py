@@ -50,6 +50,7 @@ def test_the_loss_is_the_labels_and_the_teachers(softmax: bool) -> None:
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_with_weight_1_a_student_learns_only_from_the_teacher() -> None:
     """The labels are the opposite of those of the teacher."""
     teacher = compiled(classifier(1))

@@ -103,6 +103,7 @@ def results() -> dict:
     return found
 
 
+@pytest.mark.slow
 def test_two_devices_learn_as_one_does(results: dict) -> None:
     """From the targets and from a teacher."""
     for column in ("loss", "val_loss"):
@@ -111,27 +112,32 @@ def test_two_devices_learn_as_one_does(results: dict) -> None:
         np.testing.assert_allclose(mine, other, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pruned", "resumed"])
 def test_masked_weights_stay_zero(results: dict, name: str) -> None:
     """In float16 and with early stopping, too."""
     assert results[name]["zeros"] == 0.75
 
 
+@pytest.mark.slow
 def test_channels_are_learnt(results: dict) -> None:
     assert results["learnt"]["dead"] == 0.5
     kernel = np.array(results["learnt"]["weights"][0])
     assert (~kernel.any(axis=0)).sum() == 8
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bits(results: dict) -> None:
     """With dropout, a loss scale and early stopping."""
     assert results["resumed"] == results["pruned"]
 
 
+@pytest.mark.slow
 def test_the_model_is_on_one_device_again(results: dict) -> None:
     assert {result["devices"] for name, result in results.items() if name != "error"} == {1}
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused(results: dict) -> None:
     assert results["error"] == (
         "the last batch of the train split has 1 example, and distribution = "

@@ -132,6 +132,7 @@ def test_a_schedule_that_does_not_arrive_is_said() -> None:
     batch=st.integers(0, 3),
     pruned_in_16_bits=st.booleans(),
 )
+@pytest.mark.slow
 def test_killed_in_any_epoch_and_run_again_gives_the_same_bits(
     tmp_path_factory: pytest.TempPathFactory, epoch: int, batch: int, pruned_in_16_bits: bool
 ) -> None:

@@ -352,6 +352,7 @@ def test_dropout_and_the_slots_of_adam_resume(digits, tmp_path):
     max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(kill_epoch=st.integers(0, 2), batch=st.integers(0, 2), streamed=st.booleans())
+@pytest.mark.slow
 def test_other_data_and_tasks_resume_wherever_they_are_killed(
     tmp_path_factory, kill_epoch, batch, streamed
 ):
@@ -425,6 +426,7 @@ def test_a_finished_training_is_not_done_twice(digits, tmp_path):
     assert_same_state(second, first)
 
 
+@pytest.mark.slow
 def test_a_backup_is_one_file_that_is_whole_or_absent(digits, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError("no space left")

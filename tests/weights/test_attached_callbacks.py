@@ -55,6 +55,7 @@ MODEL: list[keras.Model] = []
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True))
+@pytest.mark.slow
 def test_zeros_are_where_masks_are_dead_and_figures_are_those_of_the_model(
     compiled, data, tmp_path, names
 ):
@@ -124,6 +125,7 @@ def test_weights_put_back_get_the_masks_and_it_is_said(compiled, data, first):
     assert pruner.sparsity == 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.reliability("callbacks in any order beside the masks", "right")
 def test_a_validation_looks_at_a_sparse_net_though_averages_are_swapped_in(compiled, data):
     shares = []

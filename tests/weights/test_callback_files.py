@@ -104,6 +104,7 @@ def test_a_killed_and_resumed_run_equals_one_that_was_not(
         assert pruner.sparsity == pytest.approx(0.9, abs=4 / 72)
 
 
+@pytest.mark.slow
 def test_files_written_in_training_are_sparse_and_carry_nothing_of_tfprune(
     compiled, data, tmp_path
 ):

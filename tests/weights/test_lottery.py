@@ -191,6 +191,7 @@ def test_the_random_control_has_the_density_of_each_layer_and_nests(make_model):
         before = control.masks
 
 
+@pytest.mark.slow
 def test_controls_do_not_change_the_tickets(make_model, fitted):
     plain = list(tickets(make_model(), fitted, Lottery(1, 0.5)))
     lottery = Lottery(1, 0.5, controls=["reinit", "random"])

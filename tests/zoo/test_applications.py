@@ -180,6 +180,7 @@ def test_imagenet_weights_are_the_default_and_the_logits_are_new(published):
     assert np.abs(kernel).max() > 0 == np.abs(bias).max()
 
 
+@pytest.mark.slow
 def test_efficientnet_reads_the_published_file_like_imagenet(published):
     net = keras_net("EfficientNetB0")
     # What the published file holds: the deviation in place of the variance.
@@ -253,6 +254,7 @@ def test_dropout_comes_before_the_logits_only_where_asked_for(plain):
     np.testing.assert_array_equal(*kernels)
 
 
+@pytest.mark.slow
 def test_a_model_loads_without_tfprune(plain, tmp_path):
     pixels = images(2, *SHAPE)
     np.save(tmp_path / "pixels.npy", pixels)
@@ -276,6 +278,7 @@ assert "tfprune" not in sys.modules
         np.testing.assert_allclose(given, model(pixels), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_slim_one_has_fewer_weights_and_becomes_tflite(plain, tmp_path):
     slim = tfprune.slim(plain, filters=0.5)
     assert slim.count_params() < 0.5 * plain.count_params()

@@ -140,6 +140,7 @@ half = ["dense", "half"]
 """
 
 
+@pytest.mark.slow
 def test_a_kind_is_added_by_one_file(tmp_path):
     """The schema, the check, the forecast, the run and the report know it from its class alone."""
     (tmp_path / "halve.py").write_text(HALVE)
