@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Source = Literal[
-    "artifact", "file", "variant", "latency", "training", "history", "measure", "channels"
+    "artifact",
+    "file",
+    "variant",
+    "latency",
+    "training",
+    "history",
+    "measure",
+    "channels",
+    "device",
 ]
 Direction = Literal["higher", "lower"]
 
@@ -151,7 +159,8 @@ class Figure:
             the same record, where it repeats what the "file" itself shows; the record of the
             "variant", whose artifacts share it; the "latency" record of the seed; the "training"
             of the whole chain of steps. Elsewhere: the "history" of a training, for the levels of
-            a lottery; `tfprune measure` ("measure"); the groups of "channels" of a model.
+            a lottery; `tfprune measure` ("measure"); the groups of "channels" of a model; what a
+        "device" tells.
         meaning: what it is, in one plain phrase.
         better: which way is better; None for a figure that is not judged.
         key: its key in the record of its source, where that is not `name`.
@@ -458,6 +467,47 @@ FIGURES = (
         "lower",
     ),
     *BASELINE_RATIOS,
+    Figure(
+        "device_ms",
+        "time",
+        Number(" ms", 3, flags=""),
+        "device",
+        "time of one example on the device, milliseconds; a median where it is timed",
+        "lower",
+    ),
+    Figure("cycles", "cycles", Number(), "device", "clock cycles of one example", "lower"),
+    Figure(
+        "sram_bytes",
+        "SRAM",
+        _KIB,
+        "device",
+        "on-chip memory for activations, at its peak",
+        "lower",
+    ),
+    Figure(
+        "flash_bytes",
+        "flash",
+        _KIB,
+        "device",
+        "storage that the model takes on the device, as the device stores it",
+        "lower",
+    ),
+    Figure(
+        "arena_bytes",
+        "arena",
+        _KIB,
+        "device",
+        "memory that TFLite Micro takes to run the model",
+        "lower",
+    ),
+    Figure(
+        "npu_share",
+        "on the NPU",
+        _SHARE,
+        "device",
+        "share of the operators that the NPU runs itself",
+        "higher",
+    ),
     Figure("macs_share", "MACs", _SHARE, "channels", "share of the model's", of="macs"),
     Figure("params_share", "params", _SHARE, "channels", "share of the model's", of="parameters"),
 )

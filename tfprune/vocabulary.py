@@ -47,13 +47,25 @@ FORMATS: dict[FormatName, str] = {
     "onnx": "ONNX in float32",
 }
 
-DeviceName: TypeAlias = Literal["server", "phone", "microcontroller"]
-DEVICES: dict[DeviceName, tuple[FormatName, ...]] = {
+DeliveryName: TypeAlias = Literal["server", "phone", "microcontroller"]
+DELIVERIES: dict[DeliveryName, tuple[FormatName, ...]] = {
     "server": ("keras", "savedmodel", "tflite"),
     "phone": ("keras", "tflite", "tflite-float16", "tflite-int8"),
     "microcontroller": ("keras", "tflite", "tflite-int8", "c-array"),
 }
-"""The kinds of devices that a new pipeline can be made for, with the formats that it delivers."""
+"""What a new pipeline can be made for, with the formats that it delivers."""
+
+DEVICES: dict[str, str] = {
+    "cpu": "this computer",
+    "ethos-u55-N": "an NPU of Arm with N = 32, 64, 128 or 256 MACs a cycle, estimated by Vela",
+    "ethos-u65-N": "an NPU of Arm with N = 256 or 512, estimated by Vela",
+    "ethos-u85-N": "an NPU of Arm with N = 128, 256, 512, 1024 or 2048, estimated by Vela",
+    "wasm": "WebAssembly in a browser",
+    "tflm": "TFLite Micro, the interpreter of microcontrollers",
+    "android": "a phone that adb reaches",
+    "command": "any device, by a command of yours that measures a file",
+}
+"""The devices that figures are measured for, or estimated where the sentence says so."""
 
 Quantization: TypeAlias = Literal["float16", "dynamic", "int8", "int16x8"]
 QUANTIZATIONS: dict[Quantization, FormatName] = {

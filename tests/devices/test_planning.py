@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 import tfprune
 from tfprune import devices
-from tfprune.devices import cpu
-from tfprune.devices.cpu import Measured
+from tfprune.devices import timing
 from tfprune.devices.operators import operator_calls
 from tfprune.devices.planning import measured_value, plan_removals
 from tfprune.devices.search import Removals
+from tfprune.devices.timing import Measured
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, Target, rebuild
 
@@ -162,7 +162,7 @@ def test_open_sizes_have_no_latency() -> None:
 
 
 def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_SECONDS", 0.5)
+    monkeypatch.setattr(timing, "_SECONDS", 0.5)
     # The model is large enough that its steps exceed the constant time of the runtime.
     model = chain(size=24, filters=(16, 48))
     messages: list[str] = []

@@ -11,7 +11,7 @@ import pytest
 from tfprune.errors import UsageError
 from tfprune.pipeline import json_schema, load_pipeline, new_pipeline
 from tfprune.tasks.spec import KINDS as TASKS
-from tfprune.vocabulary import DEVICES
+from tfprune.vocabulary import DELIVERIES
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 
@@ -88,9 +88,9 @@ def test_a_mistake_is_marked(old, new):
     assert _mistakes(tomllib.loads(text.replace(old, new, 1))) != []
 
 
-@pytest.mark.parametrize("device", [None, *DEVICES])
+@pytest.mark.parametrize("made_for", [None, *DELIVERIES])
 @pytest.mark.parametrize("task", [None, *TASKS])
-def test_a_new_pipeline_is_valid_for_each_task_and_device(task, device, tmp_path):
+def test_a_new_pipeline_is_valid_for_each_task_and_device(task, made_for, tmp_path):
     folder = tmp_path / 'my "best" photos'
     (folder / "cats").mkdir(parents=True)
     (folder / "dogs").mkdir()
@@ -98,11 +98,11 @@ def test_a_new_pipeline_is_valid_for_each_task_and_device(task, device, tmp_path
         for number in range(40):
             (folder / name / f"{number}.png").touch()
     path = tmp_path / "mine.toml"
-    made = new_pipeline(path, data=str(folder), model="resnet20", task=task, device=device)
+    made = new_pipeline(path, data=str(folder), model="resnet20", task=task, made_for=made_for)
     pipeline = load_pipeline(made)
     assert pipeline.data.name == str(folder)
     assert (pipeline.task.kind if pipeline.task else None) == task
-    assert device is None or pipeline.formats == DEVICES[device]
+    assert made_for is None or pipeline.formats == DELIVERIES[made_for]
 
 
 def test_a_terminal_is_asked_for_what_is_not_given(tmp_path, monkeypatch):
@@ -112,7 +112,7 @@ def test_a_terminal_is_asked_for_what_is_not_given(tmp_path, monkeypatch):
 
     path = tmp_path / "mine.toml"
     # A script is never asked.
-    done = CliRunner().invoke(main, ["pipeline", "new", str(path), "--device", "phone"])
+    done = CliRunner().invoke(main, ["pipeline", "new", str(path), "--made-for", "phone"])
     assert done.exit_code == 0, done.output
     assert load_pipeline(path).model.name == "vgg"
     path.unlink()
@@ -124,10 +124,10 @@ def test_a_terminal_is_asked_for_what_is_not_given(tmp_path, monkeypatch):
     )
     assert asked.exit_code == 0, asked.output
     pipeline = load_pipeline(path)
-    assert (pipeline.model.name, pipeline.formats) == ("conv2", DEVICES["microcontroller"])
+    assert (pipeline.model.name, pipeline.formats) == ("conv2", DELIVERIES["microcontroller"])
 
 
-@pytest.mark.parametrize("options", [{"task": "regresion"}, {"device": "fone"}])
+@pytest.mark.parametrize("options", [{"task": "regresion"}, {"made_for": "fone"}])
 def test_an_unknown_task_or_device_is_one_line(options, tmp_path):
     with pytest.raises(UsageError, match="did you mean"):
         new_pipeline(tmp_path / "mine.toml", **options)

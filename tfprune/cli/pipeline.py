@@ -13,7 +13,7 @@ import click
 
 from tfprune.cli import options
 from tfprune.tasks.spec import KINDS as TASKS
-from tfprune.vocabulary import DEVICES, DeviceName
+from tfprune.vocabulary import DELIVERIES, DeliveryName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,8 +184,8 @@ def schema() -> None:
     help="What the model is trained for. [default: as it is compiled, else a classification]",
 )
 @click.option(
-    "--device",
-    type=click.Choice(list(DEVICES)),
+    "--made-for",
+    type=click.Choice(list(DELIVERIES)),
     help="What it is made for, which chooses the formats. [default: the formats of README]",
 )
 def new(
@@ -193,7 +193,7 @@ def new(
     data_name: str | None,
     model: str | None,
     task: str | None,
-    device: DeviceName | None,
+    made_for: DeliveryName | None,
 ) -> None:
     """Write FILE, a pipeline to begin with: dense, weight pruning, filter pruning.
 
@@ -208,10 +208,12 @@ def new(
             model = click.prompt("model: a net, FILE.py:FUNCTION, a file", default="vgg")
         if task is None:
             task = click.prompt("task", default="classification", type=click.Choice(TASKS))
-        if device is None:
-            device = click.prompt("device", default="server", type=click.Choice(list(DEVICES)))
+        if made_for is None:
+            made_for = click.prompt(
+                "made for", default="server", type=click.Choice(list(DELIVERIES))
+            )
     path = new_pipeline(
-        file, data=data_name or "digits", model=model or "vgg", task=task, device=device
+        file, data=data_name or "digits", model=model or "vgg", task=task, made_for=made_for
     )
     click.echo(f"{path}: run it with `tfprune run {path}`")
 

@@ -1,6 +1,11 @@
-"""Plans removals by what a device measures: milliseconds of TFLite, or bytes of a file."""
+"""Where models run: what is measured or estimated there, and removals that are planned for it.
 
-from tfprune.devices.cpu import DEVICE_FORMATS, Measured
-from tfprune.devices.planning import MeasuredPlan, plan
+Importing it loads neither Keras nor TensorFlow: `__init__.pyi` lists the public names, and each
+loads its module at first use.
+"""
 
-__all__ = ["DEVICE_FORMATS", "Measured", "MeasuredPlan", "plan"]
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

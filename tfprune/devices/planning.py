@@ -10,8 +10,8 @@ import numpy as np
 
 from tfprune.data.adapting import Data
 from tfprune.devices.cost import PredictedBytes, PredictedTime
-from tfprune.devices.cpu import Measured, Profiler
 from tfprune.devices.search import OutOfReachError, PlanCosts, Removals, search, total_loss
+from tfprune.devices.timing import Measured, Profiler
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
 from tfprune.filters.importance import Importance, scores

@@ -18,7 +18,7 @@ from tfprune.pipeline.steps import KINDS
 from tfprune.pipeline.steps.training import TrainingStep
 from tfprune.tasks.spec import KINDS as TASKS
 from tfprune.validation import describe_error
-from tfprune.vocabulary import DEVICES, DeviceName
+from tfprune.vocabulary import DELIVERIES, DeliveryName
 
 _TEMPLATE = """\
 # A dense model, weight pruning, filter pruning.
@@ -88,13 +88,13 @@ def new_pipeline(
     data: str = "digits",
     model: str = "vgg",
     task: str | None = None,
-    device: DeviceName | None = None,
+    made_for: DeliveryName | None = None,
 ) -> Path:
     """Writes a pipeline file that runs as it is.
 
     Example:
         ```python
-        new_pipeline(Path("photos.toml"), data="my_photos", model="resnet20", device="phone")
+        new_pipeline(Path("photos.toml"), data="my_photos", model="resnet20", made_for="phone")
         ```
 
     Args:
@@ -103,14 +103,14 @@ def new_pipeline(
         model: a model; see `tfprune.load`.
         task: one of the kinds of `tfprune.tasks.TaskSpec`; None for what the model is compiled for,
             or a classification.
-        device: what the model is made for, which chooses the formats; None for the usual four.
+        made_for: what the model is made for, which chooses the formats; None for the usual four.
 
     Returns:
         The path.
 
     Raises:
         UsageError: the file exists, its name does not end in .toml or cannot be that of a run, or
-            the model, the data set, the task or the device is unknown.
+            the model, the data set, the task or what it is made for is unknown.
         TfpruneError: it cannot be written.
     """
     if file.suffix != ".toml":
@@ -122,8 +122,8 @@ def new_pipeline(
     spec = ModelSpec(name=model)
     if task is not None and task not in TASKS:
         raise UsageError(f"task {task!r} is unknown: {did_you_mean(task, TASKS)}")
-    if device is not None and device not in DEVICES:
-        raise UsageError(f"device {device!r} is unknown: {did_you_mean(device, DEVICES)}")
+    if made_for is not None and made_for not in DELIVERIES:
+        raise UsageError(f"made_for {made_for!r} is unknown: {did_you_mean(made_for, DELIVERIES)}")
     # The nets of papers are made for momentum and a high rate; of others nothing is known.
     classifies = spec.reference.is_net and task in (None, "classification")
     rate = (0.02 if spec.reference.pretrained else 0.05) if classifies else 1e-3
@@ -131,7 +131,7 @@ def new_pipeline(
         data=_quoted(DataSpec(name=data).name),
         model=_quoted(spec.name),
         name=_quoted(file.stem),
-        formats=_quoted(list(DEVICES[device] if device else ALL_FORMATS)),
+        formats=_quoted(list(DELIVERIES[made_for] if made_for else ALL_FORMATS)),
         task=f"\n[task]\nkind = {_quoted(task)}\n" if task else "",
         batch=128 if classifies else 32,
         optimizer="sgd" if classifies else "adam",

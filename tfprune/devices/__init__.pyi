@@ -1,0 +1,9 @@
+# The public names, each beside the module it lives in: `__init__.py` loads it at first use.
+from .base import Device as Device
+from .base import Measurement as Measurement
+from .measuring import measure_on as measure_on
+from .planning import MeasuredPlan as MeasuredPlan
+from .planning import plan as plan
+from .registry import find_device as find_device
+from .timing import DEVICE_FORMATS as DEVICE_FORMATS
+from .timing import Measured as Measured

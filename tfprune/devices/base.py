@@ -1,0 +1,107 @@
+"""What every device shares. Importing it loads neither Keras nor TensorFlow."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from tfprune.vocabulary import FormatName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a device tells of one file.
+
+    Example:
+        ```python
+        Measurement({"device_ms": 1.7, "cycles": 850_000})
+        Measurement({}, refusal="its batch is open: export it with batch 1")
+        ```
+
+    Attributes:
+        figures: values by the names of rows of `tfprune.figures` with the source `"device"`, or, of
+            the device `command`, by the names that the command gives.
+        refusal: why the file does not run there and what to do, in one line; empty where it runs.
+        notes: what a reader must know beside the figures, one sentence each.
+        layers: one row for each operator, with a column `layer` and columns of figures; None where
+            the device cannot tell.
+    """
+
+    figures: Mapping[str, float]
+    refusal: str = ""
+    notes: tuple[str, ...] = ()
+    layers: pd.DataFrame | None = None
+
+
+class Device(BaseModel, ABC):
+    """A place where models run, and what can be measured of it; a subclass is a kind of device.
+
+    The fields of a subclass are its options: keys of `[[devices]]` in a pipeline, and
+    `--device-option KEY=VALUE` on the command line. `tfprune.devices.find_device` imports the
+    modules of all kinds, so a module imports what is heavy within its functions.
+
+    Example:
+        ```python
+        device = find_device("cpu", threads=2)
+        device.check()
+        (found,) = device.measure([Path("net.tflite")])
+        found.figures["device_ms"]
+        ```
+
+    Attributes:
+        key: its key in `tfprune.vocabulary.DEVICES`, which says what it is.
+        formats: the formats that it runs, the best first.
+        told: the names of the figures that it tells; empty where the user's command names them.
+        estimated: whether the figures come from a compiler or a model of the device, and not from a
+            run: then every table says "estimated".
+        name: as the user wrote it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    key: ClassVar[str]
+    formats: ClassVar[tuple[FormatName, ...]]
+    told: ClassVar[tuple[str, ...]]
+    estimated: ClassVar[bool] = False
+
+    name: str
+
+    @classmethod
+    def takes(cls, name: str) -> bool:
+        """Whether a name is one of this kind."""
+        return name == cls.key
+
+    @abstractmethod
+    def check(self) -> None:
+        """Checks that everything that it needs is installed, before any work.
+
+        Raises:
+            UsageError: something is missing; the message says how to install it.
+        """
+
+    @abstractmethod
+    def measure(self, files: Sequence[Path]) -> list[Measurement]:
+        """Measures files, in turn where they are timed.
+
+        Args:
+            files: artifacts of any format; what each is tells its content.
+
+        Returns:
+            One for each file, in the same order. A file that the device cannot run has a refusal
+            and no figures; that is no error.
+
+        Raises:
+            TfpruneError: the device itself fails.
+        """
+
+    def settings(self) -> dict[str, str]:
+        """What the figures depend on beside the file, such as versions, the clock and threads."""
+        return {}

@@ -1,0 +1,53 @@
+"""The kinds of devices, and how a name is found among them. To add one, write its module here."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from pydantic import ValidationError
+
+from tfprune.devices.base import Device
+from tfprune.errors import UsageError, did_you_mean
+from tfprune.validation import describe_error
+from tfprune.vocabulary import DEVICES
+
+# Modules of this package, each with one subclass of `Device`.
+MODULES = ("cpu", "command")
+
+
+def kinds() -> tuple[type[Device], ...]:
+    """The classes of all kinds, in the order of `MODULES`."""
+    found = []
+    for name in MODULES:
+        module = importlib.import_module(f"tfprune.devices.{name}")
+        found += [
+            each
+            for each in vars(module).values()
+            if isinstance(each, type) and issubclass(each, Device) and each is not Device
+        ]
+    return tuple(found)
+
+
+def find_device(name: str, **options: Any) -> Device:
+    """The device of a name.
+
+    Example:
+        ```python
+        find_device("cpu", threads=4)
+        ```
+
+    Args:
+        name: a key of `tfprune.vocabulary.DEVICES`, with its number where the key has an N.
+        **options: of this kind of device.
+
+    Raises:
+        UsageError: the name or an option is unknown, or a value is out of range.
+    """
+    for kind in kinds():
+        if kind.takes(name):
+            try:
+                return kind.model_validate({"name": name, **options})
+            except ValidationError as error:
+                raise UsageError(f"device {name}: {describe_error(error, kind)}") from error
+    raise UsageError(f"device {name!r} is unknown: {did_you_mean(name, DEVICES)}")
