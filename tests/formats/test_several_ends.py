@@ -241,3 +241,13 @@ def test_a_microcontrollers_file_has_the_sizes_that_are_given(tmp_path: Path) ->
     (artifact,) = export(net, tmp_path, ["c-array-float"], input_shape=(9, 7, 3))
     assert load(artifact.path).input_shape == (9, 7, 3)
     assert net.input_shape == (None, None, None, 3)
+
+
+def test_two_inputs_may_make_one_output(tmp_path: Path, export_formats: list[str]) -> None:
+    left, right = keras.Input((4,), name="left"), keras.Input((2,), name="by")
+    net = keras.Model([left, right], layers.Dense(2)(layers.Concatenate()([left, right])))
+    rng = np.random.default_rng(0)
+    data = {"left": rng.normal(size=(80, 4)), "by": rng.normal(size=(80, 2))}
+    chosen = ("savedmodel", "tflite", "tflite-int8", "onnx")
+    artifacts = export(net, tmp_path, [name for name in chosen if name in export_formats], data)
+    assert min(each.agreement for each in artifacts) > 0.99

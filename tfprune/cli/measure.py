@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tfprune.data import Dataset
+    from tfprune.devices import Device
     from tfprune.pipeline.spec import DataSpec
     from tfprune.tasks import TaskSpec
 
 
 @click.command("measure")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@options.data(required=True, why="its test images are what accuracy is measured on")
+@options.data(
+    required=False,
+    why="its test images are what accuracy is measured on; only with --device it may be left out",
+)
+@options.devices("also measure, or estimate, on this device")
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
@@ -44,8 +49,9 @@ if TYPE_CHECKING:
 @options.as_json
 def measure_command(
     files: tuple[Path, ...],
-    data: DataSpec,
+    data: DataSpec | None,
     data_dir: str | None,
+    devices: list[Device],
     task: TaskSpec | None,
     baseline: Path | None,
     rounds: int,
@@ -83,14 +89,22 @@ def measure_command(
                            figure NAME that is not a share
       per_class, class_images   with --per-class
       layers               with --layers
+      devices              with --device: a list with device, estimated, figures, refusal, notes,
+                           settings, and layers with --layers
     """  # noqa: D301 - click wants the character itself.
+    if data is None:
+        if not devices:
+            raise click.UsageError("give --data to measure accuracy, or --device, or both")
+        _only_on_devices(files, devices, layers, as_json)
+        return
     networks = [path for path in files if path.suffix in MODEL_FILES]
-    if layers and not networks:
+    if layers and not networks and not devices:
         raise click.UsageError("--layers shows the layers of .keras and .h5 files: give one")
     from tfprune.formats.runtime import limit_threads
 
     limit_threads(threads)
     start_keras()
+    from tfprune.devices import measure_on
     from tfprune.measure import measure_files
     from tfprune.training.progress import counted
 
@@ -106,8 +120,9 @@ def measure_command(
     )
     by = table.attrs["figure"]
     tables = {str(path): _layers(path) for path in networks} if layers else {}
+    found = measure_on(list(table["artifact"]), devices, layers=layers) if devices else None
     if as_json:
-        click.echo(_json(table, tables, per_class))
+        click.echo(_json(table, tables, per_class, found))
         return
     from tfprune.report import render
 
@@ -122,6 +137,51 @@ def measure_command(
             share=each["share"].map("{:.1%}".format), macs=each["macs"].map("{:,}".format)
         )
         click.echo(f"\nlayers of {name}:\n\n{render(shown)}", nl=False)
+    if found is not None:
+        click.echo()
+        _print_devices(found)
+
+
+def _only_on_devices(
+    files: tuple[Path, ...], devices: list[Device], layers: bool, as_json: bool
+) -> None:
+    """What devices tell of files without data."""
+    start_keras()
+    from tfprune.devices import measure_on
+
+    found = measure_on(files, devices, layers=layers)
+    if as_json:
+        names = dict.fromkeys(map(str, files))
+        entries = [{"artifact": name, "devices": _entries(found, name)} for name in names]
+        click.echo(json.dumps(entries, indent=2))
+    else:
+        _print_devices(found)
+
+
+def _print_devices(found: pd.DataFrame) -> None:
+    """One table of the figures; refusals and notes below it, and tables of layers."""
+    from tfprune.devices.measuring import shown
+    from tfprune.report import render
+
+    click.echo(render(shown(found)), nl=False)
+    rows = found.to_dict("records")
+    for row in rows:
+        where = f"{row['artifact']} on {row['device']}"
+        if row["refusal"]:
+            click.echo(f"{where}: cannot be measured: {row['refusal']}")
+        for note in row["notes"]:
+            click.echo(f"{where}: {note}")
+    for row in rows:
+        if row.get("layers") is not None:
+            title = f"layers of {row['artifact']} on {row['device']}"
+            click.echo(f"\n{title}:\n\n{render(row['layers'])}", nl=False)
+
+
+def _entries(found: pd.DataFrame, artifact: str) -> list[dict[str, Any]]:
+    """What devices tell of one file, for JSON."""
+    from tfprune.devices.measuring import entries
+
+    return [row for row in entries(found) if row.pop("artifact") == artifact]
 
 
 def _dataset(data: DataSpec, data_dir: str | None, file: Path) -> Dataset:
@@ -152,9 +212,16 @@ def _layers(path: Path) -> pd.DataFrame:
     return layer_table(load_model(path))
 
 
-def _json(table: pd.DataFrame, layers: dict[str, pd.DataFrame], per_class: bool) -> str:
+def _json(
+    table: pd.DataFrame,
+    layers: dict[str, pd.DataFrame],
+    per_class: bool,
+    found: pd.DataFrame | None,
+) -> str:
     rows = table.to_dict("records")
     for row in rows:
+        if found is not None:
+            row["devices"] = _entries(found, row["artifact"])
         if not per_class:
             del row["per_class"], row["class_images"]
         if row["artifact"] in layers:

@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from tfprune.data import Dataset
+    from tfprune.devices import Device
     from tfprune.pipeline.spec import DataSpec, ModelSpec
     from tfprune.report.run import Run
     from tfprune.tasks import TaskSpec
@@ -247,6 +248,72 @@ task = click.option(
     "regression, or a TOML file with the keys of a pipeline's [task]. [default: as the model is "
     "compiled, else a classification]",
 )
+
+
+def devices(why: str) -> Decorator:
+    """`--device` and its options; the command gets a list of `Device` as `devices`.
+
+    What a device needs is checked before the command begins.
+
+    Args:
+        why: what the command does with them, for the help.
+    """
+    from tfprune.vocabulary import DEVICES, explained
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_devices(
+            *args: Any, device_names: tuple[str, ...], device_options: dict[str, Any], **given: Any
+        ) -> Any:
+            return command(*args, devices=_devices(device_names, device_options), **given)
+
+        return with_devices
+
+    return stacked(
+        click.option(
+            "--device",
+            "device_names",
+            multiple=True,
+            metavar="NAME",
+            help=f"{why[:1].upper()}{why[1:]}: {explained(DEVICES)}; repeatable.",
+        ),
+        click.option(
+            "--device-option",
+            "device_options",
+            multiple=True,
+            callback=assignments,
+            metavar="KEY=VALUE",
+            help="An option of those devices that take it, such as threads=4; repeatable.",
+        ),
+        decorate,
+    )
+
+
+def _devices(names: Iterable[str], options: dict[str, Any]) -> list[Device]:
+    """The devices of a command line, each with those options that its kind has."""
+    from tfprune.devices import find_device
+    from tfprune.devices.registry import find_kind
+    from tfprune.errors import UsageError, did_you_mean
+
+    found, unused = [], dict(options)
+    kinds = {name: find_kind(name) for name in dict.fromkeys(names)}
+    for name, kind in kinds.items():
+        fitting = {key: value for key, value in options.items() if key in kind.options()}
+        for key in fitting:
+            unused.pop(key, None)
+        found.append(find_device(name, **fitting))
+    if unused:
+        if not kinds:
+            raise click.UsageError("--device-option is for a device: give --device")
+        known = dict.fromkeys(key for kind in kinds.values() for key in kind.options())
+        key = next(iter(unused))
+        raise UsageError(
+            f"--device-option {key} is unknown to {', '.join(kinds)}: {did_you_mean(key, known)}"
+        )
+    for device in found:
+        device.check()
+    return found
+
 
 _DATA_FIELDS = ("options", "image_size", "cache", "cache_mib", "unreadable")
 

@@ -79,6 +79,11 @@ class Device(BaseModel, ABC):
         """Whether a name is one of this kind."""
         return name == cls.key
 
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """The names of its options."""
+        return tuple(name for name in cls.model_fields if name != "name")
+
     @abstractmethod
     def check(self) -> None:
         """Checks that everything that it needs is installed, before any work.

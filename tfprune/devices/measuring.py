@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfprune.devices.base import Device
+from tfprune.figures import Figure, Number, figure
 from tfprune.files import existing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("artifact", "device", "estimated", "refusal", "notes", "settings")
-"""The columns that are not figures."""
+_COLUMNS = ("artifact", "device", "estimated", "refusal", "notes", "settings", "layers")
 
 
 def measure_on(
@@ -65,3 +65,52 @@ def measure_on(
             }
             rows.append({**row, **({"layers": found.layers} if layers else {}), **found.figures})
     return pd.DataFrame(rows)
+
+
+def figures_of(table: pd.DataFrame) -> list[str]:
+    """The names of the figures of a table that `measure_on` made."""
+    return [str(name) for name in table if name not in _COLUMNS]
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `measure_on` for people: headings and units, and what is an estimate.
+
+    Args:
+        table: what `measure_on` returned.
+
+    Returns:
+        Text columns: artifact, device, one for each figure; empty where a device does not tell it.
+    """
+    import pandas as pd
+
+    columns: dict[str, list[str]] = {
+        "artifact": list(table["artifact"]),
+        "device": [
+            f"{name}, estimated" if estimated else name
+            for name, estimated in zip(table["device"], table["estimated"], strict=True)
+        ],
+    }
+    for name in figures_of(table):
+        row = find_figure(name)
+        columns[row.column_heading] = [row.text(value) for value in table[name]]
+    return pd.DataFrame(columns)
+
+
+def entries(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `measure_on` as plain values: the figures that are known under `figures`."""
+    found = []
+    for row in table.to_dict("records"):
+        known = {name: row[name] for name in figures_of(table) if row[name] == row[name]}
+        entry = {name: row[name] for name in _COLUMNS if name in row and name != "layers"}
+        if row.get("layers") is not None:
+            entry["layers"] = row["layers"].to_dict("records")
+        found.append({**entry, "figures": known})
+    return found
+
+
+def find_figure(name: str) -> Figure:
+    """The row of a figure that a device tells; a plain one for a name that only a command knows."""
+    try:
+        return figure(name)
+    except KeyError:
+        return Figure(name, name, Number(digits=None), "device", "as the command tells it")

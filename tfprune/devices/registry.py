@@ -13,7 +13,7 @@ from tfprune.validation import describe_error
 from tfprune.vocabulary import DEVICES
 
 # Modules of this package, each with one subclass of `Device`.
-MODULES = ("cpu", "command")
+MODULES = ("cpu", "android", "command")
 
 
 def kinds() -> tuple[type[Device], ...]:
@@ -29,6 +29,18 @@ def kinds() -> tuple[type[Device], ...]:
     return tuple(found)
 
 
+def find_kind(name: str) -> type[Device]:
+    """The kind of device that a name is of.
+
+    Raises:
+        UsageError: it is of none.
+    """
+    for kind in kinds():
+        if kind.takes(name):
+            return kind
+    raise UsageError(f"device {name!r} is unknown: {did_you_mean(name, DEVICES)}")
+
+
 def find_device(name: str, **options: Any) -> Device:
     """The device of a name.
 
@@ -38,16 +50,14 @@ def find_device(name: str, **options: Any) -> Device:
         ```
 
     Args:
-        name: a key of `tfprune.vocabulary.DEVICES`, with its number where the key has an N.
+        name: a key of `tfprune.vocabulary.DEVICES`, with a number where the key has an N.
         **options: of this kind of device.
 
     Raises:
         UsageError: the name or an option is unknown, or a value is out of range.
     """
-    for kind in kinds():
-        if kind.takes(name):
-            try:
-                return kind.model_validate({"name": name, **options})
-            except ValidationError as error:
-                raise UsageError(f"device {name}: {describe_error(error, kind)}") from error
-    raise UsageError(f"device {name!r} is unknown: {did_you_mean(name, DEVICES)}")
+    kind = find_kind(name)
+    try:
+        return kind.model_validate({"name": name, **options})
+    except ValidationError as error:
+        raise UsageError(f"device {name}: {describe_error(error, kind)}") from error

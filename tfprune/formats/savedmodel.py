@@ -46,6 +46,8 @@ class _Served(tf.Module):
     """
 
     def __init__(self, model: keras.Model, batch: int | None = None) -> None:
+        import keras
+
         from tfprune.formats.signature import flattened, tensor_names
 
         super().__init__()
@@ -64,7 +66,9 @@ class _Served(tf.Module):
         flat = model if single else flattened(model, plain_name(model.name))
 
         def serve_several(*images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return dict(zip(outputs, flat(list(images), training=False), strict=True))
+            # A list of one output comes as that output alone.
+            made = keras.tree.flatten(flat(list(images), training=False))
+            return dict(zip(outputs, made, strict=True))
 
         call = serve if flat is model else serve_several
         self.serve = tf.function(call, input_signature=specs)
