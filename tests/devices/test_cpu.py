@@ -19,7 +19,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     one = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(2, 3)])
     folder = tmp_path_factory.mktemp("files")
     tfprune.export(two, folder, ["tflite"], name="two")
-    tfprune.export(one, folder, ["tflite", "c-array"], np.zeros((60, 6, 6, 1)), name="one")
+    tfprune.export(one, folder, ["tflite", "c-array"], np.random.rand(60, 6, 6, 1), name="one")
     return {path.name: path for path in folder.iterdir()}
 
 
