@@ -16,6 +16,7 @@ import keras
 from tfprune import data, figures, tasks, training, zoo
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.artifacts.examples import COMPARED_IMAGES
+from tfprune.devices.measuring import entries, measure_on
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, write_text
 from tfprune.formats import load
@@ -252,6 +253,8 @@ class Executor:
                 record = self._deliver(job, folder)
             case "latency":
                 record = self._time(job)
+            case "device":
+                record = self._measure_on(job)
         return {**record, "seconds": time.perf_counter() - begun, "commit": self.commit}
 
     def _step(
@@ -362,6 +365,26 @@ class Executor:
         # All that a seed delivers is in its place by now.
         write_run_manifest(self.directory, measured)
         return {"latency": table.to_dict("records"), "machine": provenance.machine()}
+
+    def _measure_on(self, job: Job) -> dict[str, Any]:
+        """Measures the artifacts of a seed on a device, those in the formats that it runs."""
+        (spec,) = [each for each in self.pipeline.devices if each.title == job.name]
+        device = spec.find()
+        rows = []
+        for delivery in job.before:
+            record = read_record(delivery.folder / RECORD, DeliveryRecord)
+            for each in record["artifacts"]:
+                if each["format"] in device.formats:
+                    rows.append((delivery.name, each["format"], delivery.folder / each["path"]))
+        found = measure_on([path for *_, path in rows], [device])
+        measured = [
+            {"variant": variant, "format": form, **entry}
+            for (variant, form, _), entry in zip(rows, entries(found), strict=True)
+        ]
+        for (*_, path), entry in zip(rows, measured, strict=True):
+            entry["artifact"] = path.relative_to(self.directory).as_posix()
+            entry["device"] = job.name
+        return {"measured": measured, "seed": job.seed, "machine": provenance.machine()}
 
 
 def _read_model(path: Path) -> keras.Model:

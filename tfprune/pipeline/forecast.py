@@ -60,10 +60,17 @@ class Forecast:
         self._steps: dict[str, dict[str, Any]] = {}
         for record in _records(directory.glob(f"steps/*/{RECORD}"), FinishedStep):
             self._steps[record["step"]] = record
-        deliveries = list(_records(directory.glob(f"*/seed-*/{RECORD}"), Finished))
+        places = (f"*/seed-*/{RECORD}", f"devices/*/seed-*/{RECORD}")
+        deliveries = [
+            record for place in places for record in _records(directory.glob(place), Finished)
+        ]
         self._others = {
             kind: statistics.median([record["seconds"] for record in deliveries if mark in record])
-            for kind, mark in (("delivery", "artifacts"), ("latency", "latency"))
+            for kind, mark in (
+                ("delivery", "artifacts"),
+                ("latency", "latency"),
+                ("device", "measured"),
+            )
             if any(mark in record for record in deliveries)
         }
         whole = [
@@ -107,7 +114,7 @@ class Forecast:
 
     def bytes(self, job: Job) -> int:
         """Bytes of disk that a job's result will take, 0 for one that is finished."""
-        if job.finished or job.kind == "latency":
+        if job.finished or job.kind in ("latency", "device"):
             return 0
         if job.kind == "step":
             record = self._steps.get(job.name)

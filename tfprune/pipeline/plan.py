@@ -15,7 +15,7 @@ from tfprune.formats import FORMATS
 from tfprune.model.reference import imports
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
-from tfprune.pipeline.spec import Pipeline
+from tfprune.pipeline.spec import DeviceSpec, Pipeline
 from tfprune.pipeline.store import finished
 
 # Change whenever a job would give another result for the same specification: the first for all
@@ -23,6 +23,7 @@ from tfprune.pipeline.store import finished
 _REVISION = 2
 _DELIVERY_REVISION = 2
 _LATENCY_REVISION = 1
+_DEVICE_REVISION = 1
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,17 @@ class Job:
 
     Attributes:
         kind: "step" changes a model, "delivery" exports and measures a variant, "latency" times
-            all artifacts of a seed.
-        name: of the step or the variant.
-        variant: the first variant that needs it; empty for "latency".
+            all artifacts of a seed, "device" measures those that run there on a device.
+        name: of the step, the variant or the device.
+        variant: the first variant that needs it; empty for "latency" and "device".
         seed: of the run.
         folder: where its result goes.
         identity: the hash of all that its result depends on.
         after: the step whose model it works on; None where it starts from the pipeline's model.
-        timed: of "latency", the deliveries whose artifacts are timed.
+        timed: of "latency" and "device", the deliveries whose artifacts are measured.
     """
 
-    kind: Literal["step", "delivery", "latency"]
+    kind: Literal["step", "delivery", "latency", "device"]
     name: str
     variant: str
     seed: int
@@ -71,6 +72,8 @@ class Job:
         """The job in a few words."""
         if self.kind == "latency":
             return f"seed {self.seed}: latency of all artifacts, in turn"
+        if self.kind == "device":
+            return f"seed {self.seed}: all artifacts on {self.name}"
         what = "export and measure"
         if self.kind == "step":
             what = f"{self.name} ({pipeline.steps[self.name].kind})"
@@ -127,6 +130,9 @@ def plan(
             deliveries.append(delivery)
         timing = _latency(directory, seed, deliveries)
         jobs[timing.folder, timing.identity] = timing
+        for device in pipeline.devices:
+            job = _on_device(directory, device, seed, deliveries)
+            jobs[job.folder, job.identity] = job
     return list(jobs.values())
 
 
@@ -232,6 +238,20 @@ def _latency(directory: Path, seed: int, deliveries: Iterable[Job]) -> Job:
     identity = document_hash({"revision": _LATENCY_REVISION, "timed": timed})
     folder = directory / "latency" / f"seed-{seed}"
     return Job("latency", "latency", "", seed, folder, identity, timed=deliveries)
+
+
+def _on_device(directory: Path, device: DeviceSpec, seed: int, deliveries: Iterable[Job]) -> Job:
+    deliveries = tuple(deliveries)
+    identity = document_hash(
+        {
+            "revision": _DEVICE_REVISION,
+            # Without defaults, as for steps; another label is another folder.
+            "device": device.model_dump(mode="json", exclude_defaults=True),
+            "measured": [[job.name, job.identity] for job in deliveries],
+        }
+    )
+    folder = directory / "devices" / device.title / f"seed-{seed}"
+    return Job("device", device.title, "", seed, folder, identity, timed=deliveries)
 
 
 def _relevant(*packages: str) -> dict[str, str]:

@@ -140,6 +140,11 @@ def _do(
     start_keras()
     from tfprune.pipeline.execution import Executor
 
+    # What a device needs is missed before the first training, and not after the last.
+    for name in dict.fromkeys(job.name for job in missing if job.kind == "device"):
+        for spec in pipeline.devices:
+            if spec.title == name:
+                spec.find().check()
     executor = Executor(pipeline, store.directory, dataset, commit)
     executor.check_budget()
     for place, job in enumerate(missing):

@@ -6,11 +6,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from tfprune import zoo
 from tfprune.data.sources.base import CACHE_MIB, Cache, Unreadable
+from tfprune.devices import Device, find_device
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import Figure
 from tfprune.model.reference import ModelReference, find_model
@@ -34,7 +42,7 @@ from tfprune.report.budgets import Budget, mistakes
 from tfprune.tasks import TaskSpec
 from tfprune.training import Training
 from tfprune.validation import describe_error, read_toml
-from tfprune.vocabulary import FORMATS, FormatName
+from tfprune.vocabulary import DEVICES, FORMATS, FormatName, explained
 
 if TYPE_CHECKING:
     AnyStep = Step
@@ -45,7 +53,7 @@ else:
 # A file system takes names of 255 bytes, and hashes and suffixes come on top of these.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 # What stands beside the variants in a run's folder.
-_TAKEN = {"steps", "latency"}
+_TAKEN = {"steps", "latency", "devices"}
 _TAKEN_SUFFIXES = {".json", ".csv", ".md", ".html", ".svg"}
 # Random generators take seeds of 32 bits.
 _LARGEST_SEED = 2**32 - 1
@@ -125,6 +133,34 @@ class ModelSpec(Table):
         return {**self.reference.identity(), **shape}
 
 
+class DeviceSpec(Table):
+    """A device that artifacts are measured on; its other keys are options of the device."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(description=explained(DEVICES))]
+    label: Annotated[
+        Name | None, Field(description="what tables call it; the name if not given")
+    ] = None
+
+    @model_validator(mode="after")
+    def _known(self) -> DeviceSpec:
+        try:
+            self.find()
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def find(self) -> Device:
+        """The device."""
+        return find_device(self.name, **(self.model_extra or {}))
+
+    @property
+    def title(self) -> str:
+        """What tables, folders and budgets call it."""
+        return self.label or self.name
+
+
 class RoundsSpec(Table):
     """Variants NAME-1 to NAME-times: the k-th does `start`, k times `repeat`, then `end`."""
 
@@ -179,6 +215,10 @@ class Pipeline(Table):
     formats: Annotated[tuple[FormatName, ...], Field(min_length=1), AfterValidator(distinct)] = (
         ALL_FORMATS
     )
+    devices: Annotated[
+        tuple[DeviceSpec, ...],
+        Field(description="where every artifact that runs there is measured too"),
+    ] = ()
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0, le=_LARGEST_SEED)], ...],
         Field(min_length=1),
@@ -231,6 +271,22 @@ class Pipeline(Table):
                     )
             if said := self._mistake(list(chain.short())):
                 raise ValueError(f"variants.{variant} {said}")
+        return self
+
+    @model_validator(mode="after")
+    def _devices_differ(self) -> Pipeline:
+        titles = [device.title for device in self.devices]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"devices has {title!r} twice: give each a label of its own")
+        delivered = {form for variant in self.variants for form in self.delivered(variant)[1]}
+        for device in self.devices:
+            runs = device.find().formats
+            if not delivered & set(runs):
+                raise ValueError(
+                    f"devices: {device.title} runs {', '.join(runs)}, and no variant is delivered "
+                    f"so: add {runs[0]!r} to formats"
+                )
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tfprune.files import write_text
+from tfprune.report.devices import device_notes, device_summary, device_table
 from tfprune.report.html.comparison import example_counts, headline_format
 from tfprune.report.html.description import key_values, provenance
 from tfprune.report.html.page import page
@@ -52,6 +53,9 @@ def write_report(run: Path) -> Path:
     write_text(run / "comparison.csv", render(table, "csv"))
     write_text(run / "comparison.json", render(table, "json"))
     write_text(run / "layers.csv", render(layers, "csv"))
+    on_devices = device_table(read)
+    if len(on_devices):
+        write_text(run / "devices.csv", render(on_devices, "csv"))
     levels = tickets(read)
     if len(levels):
         write_text(run / "tickets.csv", render(levels, "csv"))
@@ -106,6 +110,7 @@ def markdown_report(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
             "parameters." + _interval(run, table),
             "",
             render(over_seeds(table, by), "markdown", by),
+            *_on_devices(run),
             "## Sparsity per layer",
             "",
             render(per_layer(layers), "markdown"),
@@ -123,6 +128,20 @@ def markdown_report(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
             "",
         ]
     )
+
+
+def _on_devices(run: Run) -> list[str]:
+    """The figures of devices, where a run has some."""
+    table = device_table(run)
+    if table.empty:
+        return []
+    notes = [f"- {escape_markdown(line)}" for line in device_notes(run)]
+    said = [
+        "Means over seeds; in brackets the share of the first variant's in the same format on the "
+        "same device." + (" An estimate is that of a compiler." if table["estimated"].any() else "")
+    ]
+    shown = render(device_summary(table), "markdown")
+    return ["## On devices", "", *said, "", shown, *notes, *([""] if notes else [])]
 
 
 def _interval(run: Run, table: pd.DataFrame) -> str:

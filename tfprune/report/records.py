@@ -174,6 +174,27 @@ class LatencyRecord(Record):
     latency: list[Timed]
 
 
+class MeasuredOnDevice(Record):
+    """What a device told of one artifact."""
+
+    variant: str
+    format: str
+    artifact: str
+    device: str
+    estimated: bool
+    refusal: str
+    notes: list[str] = []
+    settings: dict[str, str] = {}
+    figures: dict[str, Amount]
+
+
+class DeviceMeasurements(Record):
+    """What a device told of the artifacts of a seed."""
+
+    seed: Count
+    measured: list[MeasuredOnDevice]
+
+
 class _Model(Record):
     name: str = ""
     options: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tfprune.files import RECORD
 from tfprune.pipeline.steps import is_empty, read_step
 from tfprune.report.records import (
     DeliveryRecord,
+    DeviceMeasurements,
     LatencyRecord,
     RunRecord,
     StepRecord,
@@ -23,6 +24,7 @@ from tfprune.report.records import (
 RUN = "run.json"
 # Beside the variants of a run.
 LATENCY = "latency"
+DEVICES = "devices"
 # Of more missing variants only the number is given.
 _NOTED = 8
 
@@ -130,6 +132,8 @@ class Run:
             seeds, begun, and ended, None where it goes on or was killed.
         deliveries: what is finished, in the order of the pipeline's variants, then of seeds.
         latency: the timing of each artifact, by its path relative to `directory`.
+        on_devices: what devices told of artifacts, in the order of the pipeline's devices, then of
+            seeds; keys as in `tfprune.report.records.MeasuredOnDevice`, with the seed.
         apart: what was measured by another figure than the first of `deliveries`, and cannot stand
             beside it.
     """
@@ -139,6 +143,7 @@ class Run:
     deliveries: tuple[Delivery, ...]
     latency: dict[str, dict[str, Any]]
     apart: tuple[Delivery, ...] = ()
+    on_devices: tuple[dict[str, Any], ...] = ()
 
     @property
     def figure(self) -> Figure:
@@ -314,7 +319,21 @@ def read_run(directory: Path) -> Run:
             for row in read_record(path, LatencyRecord)["latency"]
         },
         tuple(each for each, same in zip(read, alike, strict=True) if not same),
+        tuple(_told_by_devices(directory, record, {each.folder for each in read})),
     )
+
+
+def _told_by_devices(
+    directory: Path, record: Mapping[str, Any], delivered: Collection[Path]
+) -> Iterator[dict[str, Any]]:
+    """What the devices of a pipeline told of what is delivered."""
+    for device in record["pipeline"].get("devices", []):
+        title = device.get("label") or device["name"]
+        for path in sorted(directory.glob(f"{DEVICES}/{title}/seed-*/{RECORD}")):
+            found = read_record(path, DeviceMeasurements)
+            for row in found["measured"]:
+                if (directory / row["artifact"]).parent in delivered:
+                    yield {**row, "seed": found["seed"]}
 
 
 def _not_a_run(directory: Path) -> str:

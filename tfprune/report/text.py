@@ -29,7 +29,18 @@ _WITHIN_A_WORD = re.compile(r"(?<=[A-Za-z0-9])\\_(?=[A-Za-z0-9])")
 # A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@")
 # Columns of names; all others hold numbers, and stand at the right.
-_NAMES = {"run", "variant", "artifact", "layer", "weight", "layers", "task", "state", "method"}
+_NAMES = {
+    "run",
+    "variant",
+    "artifact",
+    "layer",
+    "weight",
+    "layers",
+    "task",
+    "state",
+    "method",
+    "device",
+}
 
 
 def printable(text: str) -> str:

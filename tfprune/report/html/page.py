@@ -13,6 +13,7 @@ from tfprune.files import RECORD
 from tfprune.pipeline.steps import describe
 from tfprune.report.budgets import judge, judged_table, recorded_budget
 from tfprune.report.budgets.verdict import count_line, missing_lines
+from tfprune.report.devices import section as devices
 from tfprune.report.html import comparison, curves, layers, tradeoff
 from tfprune.report.html.description import (
     describe_removal,
@@ -68,6 +69,7 @@ def page(run: Run, table: pd.DataFrame, sparsity: pd.DataFrame) -> str:
         groups=comparison.groups(run, summary),
         seeds=int(summary.seeds.max()),
         plots=tradeoff.section(summary, run.figure),
+        devices=devices(run),
         tickets=levels(run),
         layers=layers.section(sparsity),
         training=curves.section(list(by_variant.values()), run.figure),
