@@ -513,6 +513,9 @@ FIGURES = (
 )
 
 
+# What devices tell, too.
+_SHARED = ("memory_bytes",)
+
 # Of a name: it is a key of records, a column of tables and a metric of MLflow.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 # What else stands in a row of a table, in the record of an artifact, or in a history.
@@ -710,6 +713,11 @@ def compared(by: Figure = ACCURACY) -> tuple[Figure, ...]:
     sources = ("artifact", "file", "variant", "latency", "training")
     rows = dict.fromkeys((by, loss(by), *FIGURES))
     return tuple(each for each in rows if each.source in sources)
+
+
+def on_devices() -> tuple[Figure, ...]:
+    """The figures that devices tell, and a budget can limit where it names a device."""
+    return tuple(each for each in FIGURES if each.source == "device" or each.name in _SHARED)
 
 
 def judged(by: Figure = ACCURACY) -> tuple[Figure, ...]:

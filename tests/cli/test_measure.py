@@ -164,3 +164,31 @@ def test_layers_are_those_of_keras_files(files: dict[str, Path], tmp_path: Path)
     result = _measure(unknown)
     assert result.exit_code == 2
     assert f"{unknown} is not an artifact" in result.stderr
+
+
+def test_devices_need_no_data(files: dict[str, Path]) -> None:
+    command = ["measure", str(files["tflite"]), "--device", "cpu", "--device-option", "rounds=2"]
+    (entry,) = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    (told,) = entry["devices"]
+    assert (told["device"], told["estimated"], told["settings"]["rounds"]) == ("cpu", False, "2")
+    assert told["figures"]["device_ms"] > 0
+    table = CliRunner().invoke(main, command).stdout.splitlines()
+    assert table[0].split() == ["artifact", "device", "time", "memory"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give --data to measure accuracy, or --device, or both"),
+        (["--device", "cpux"], "device 'cpux' is unknown: did you mean 'cpu'?"),
+        (["--device-option", "a=1"], "--device-option is for a device: give --device"),
+        (
+            ["--device", "cpu", "--device-option", "thread=1"],
+            "--device-option thread is unknown to cpu: did you mean 'threads'?",
+        ),
+    ],
+)
+def test_a_wrong_device_is_one_line(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["measure", "net.tflite", *arguments])
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == f"Error: {said}"

@@ -18,8 +18,9 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     two = keras.Model([a, b], keras.layers.Dense(2)(keras.layers.Concatenate()([a, b])))
     one = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(2, 3)])
     folder = tmp_path_factory.mktemp("files")
+    data = np.random.default_rng(0).uniform(size=(60, 6, 6, 1))
     tfprune.export(two, folder, ["tflite"], name="two")
-    tfprune.export(one, folder, ["tflite", "c-array"], np.random.rand(60, 6, 6, 1), name="one")
+    tfprune.export(one, folder, ["tflite", "c-array"], data, name="one")
     return {path.name: path for path in folder.iterdir()}
 
 

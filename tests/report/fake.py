@@ -80,11 +80,13 @@ def fake_run(
     data: str = "digits: 100 train, 20 validation, 200 test images",
     figure: Callable[[int, int], float] = accuracy,
     history: Callable[[str, int], Mapping[str, list[float]] | None] | None = None,
+    devices: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Writes a run whose figures follow from the place of a variant and the seed.
 
     Variants whose chain has a step "slim" have half of everything, those with a step "sparse" a
-    fifth of their weights; steps are those of `SPECIFICATIONS`, or any of another name.
+    fifth of their weights; steps are those of `SPECIFICATIONS`, or any of another name. Devices are
+    tables of a pipeline with the key `told`, from (variant, format, seed) to what each tells.
     """
     history = history or _history
     for seed in seeds:
@@ -131,6 +133,24 @@ def fake_run(
                     "artifacts": artifacts,
                 },
             )
+        for device in devices:
+            title = device.get("label", device["name"])
+            measured = [
+                {
+                    "variant": variant,
+                    "format": form,
+                    "artifact": f"{variant}/seed-{seed}/{FILES[form]}",
+                    "device": title,
+                    "estimated": False,
+                    "refusal": "",
+                    "figures": {},
+                    **device["told"](variant, form, seed),
+                }
+                for variant in chains
+                for form in (own_formats or {}).get(variant, formats)
+            ]
+            place = directory / "devices" / title / f"seed-{seed}"
+            _record(place, {"seed": seed, "measured": measured})
         if latency:
             _record(directory / "latency" / f"seed-{seed}", {"latency": timed})
     known = {step: SPECIFICATIONS.get(step, {"kind": step}) for c in chains.values() for step in c}
@@ -144,6 +164,10 @@ def fake_run(
                     "model": {"name": "vgg", "options": {"width": 4}},
                     "steps": known,
                     "variants": {key: list(chain) for key, chain in chains.items()},
+                    "devices": [
+                        {key: value for key, value in device.items() if key != "told"}
+                        for device in devices
+                    ],
                 },
                 "seeds": list(seeds),
                 "data": data,

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from tfprune.devices.base import Device, Measurement
 from tfprune.errors import TfpruneError, one_line
-from tfprune.figures import FIGURES, check_name
+from tfprune.figures import check_name, on_devices
 from tfprune.vocabulary import FORMATS, FormatName
 
 _PLACE = "{file}"
@@ -109,7 +109,7 @@ def _read(text: str, shown: str) -> dict[str, float]:
     values = found if isinstance(found, dict) else {"device_ms": found}
     if not values:
         raise TfpruneError(f"device command: {shown} prints no figure: {expected}")
-    known = {each.name for each in FIGURES if each.source == "device"} | {"memory_bytes"}
+    known = {each.name for each in on_devices()}
     for name, value in values.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value):

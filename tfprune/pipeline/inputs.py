@@ -60,7 +60,9 @@ def budget_mistakes(pipeline: Pipeline) -> list[str]:
     if pipeline.budget is None:
         return []
     planned = {variant: pipeline.delivered(variant)[1] for variant in pipeline.variants}
-    return [f"budget: {said}" for said in mistakes(pipeline.budget, planned)]
+    return [
+        f"budget: {said}" for said in mistakes(pipeline.budget, planned, pipeline.device_titles)
+    ]
 
 
 def check_budget(pipeline: Pipeline) -> None:

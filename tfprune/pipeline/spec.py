@@ -275,7 +275,7 @@ class Pipeline(Table):
 
     @model_validator(mode="after")
     def _devices_differ(self) -> Pipeline:
-        titles = [device.title for device in self.devices]
+        titles = self.device_titles
         for title in titles:
             if titles.count(title) > 1:
                 raise ValueError(f"devices has {title!r} twice: give each a label of its own")
@@ -302,9 +302,15 @@ class Pipeline(Table):
                     self.budget.of(self.figure)
             except UsageError as error:
                 raise ValueError(f"budget.{error}") from None
-            for said in mistakes(self.budget, dict.fromkeys(self.variants, tuple(FORMATS))):
+            formats = dict.fromkeys(self.variants, tuple(FORMATS))
+            for said in mistakes(self.budget, formats, self.device_titles):
                 raise ValueError(f"budget: {said}")
         return self
+
+    @property
+    def device_titles(self) -> list[str]:
+        """What tables and budgets call the devices."""
+        return [device.title for device in self.devices]
 
     @property
     def figure(self) -> Figure | None:

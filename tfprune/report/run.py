@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfprune.devices.registry import find_kind
 from tfprune.errors import TfpruneError
 from tfprune.figures import ACCURACY, Figure, from_record
 from tfprune.files import RECORD
@@ -144,6 +145,13 @@ class Run:
     latency: dict[str, dict[str, Any]]
     apart: tuple[Delivery, ...] = ()
     on_devices: tuple[dict[str, Any], ...] = ()
+
+    def devices(self) -> dict[str, tuple[str, ...]]:
+        """The formats that each device of the pipeline runs, by what tables call the device."""
+        return {
+            device_title(device): find_kind(device["name"]).formats
+            for device in self.record["pipeline"].get("devices", [])
+        }
 
     @property
     def figure(self) -> Figure:
@@ -323,12 +331,17 @@ def read_run(directory: Path) -> Run:
     )
 
 
+def device_title(device: Mapping[str, Any]) -> str:
+    """What tables, folders and budgets call a device of a recorded pipeline."""
+    return str(device.get("label") or device["name"])
+
+
 def _told_by_devices(
     directory: Path, record: Mapping[str, Any], delivered: Collection[Path]
 ) -> Iterator[dict[str, Any]]:
     """What the devices of a pipeline told of what is delivered."""
     for device in record["pipeline"].get("devices", []):
-        title = device.get("label") or device["name"]
+        title = device_title(device)
         for path in sorted(directory.glob(f"{DEVICES}/{title}/seed-*/{RECORD}")):
             found = read_record(path, DeviceMeasurements)
             for row in found["measured"]:

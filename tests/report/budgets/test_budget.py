@@ -12,6 +12,7 @@ from tfprune.report.budgets.budget import Budget, load_budget, recorded_budget
 from tfprune.report.run import Run
 
 ALL = "accuracy, loss, parameters, nonzero, sparsity, macs, bytes, bytes_gzip, latency_ms"
+TOLD = "memory_bytes, device_ms, cycles, sram_bytes, flash_bytes, arena_bytes, npu_share"
 
 
 def _load(text: str, folder: Path) -> Budget:
@@ -198,9 +199,9 @@ def test_a_run_keeps_the_budget_of_its_pipeline(tmp_path):
 
 def test_a_recorded_budget_that_is_not_understood_says_where_it_is():
     with pytest.raises(UsageError) as caught:
-        recorded_budget(_run({"budget": {"rules": [{"joules": {"max": 1}}]}}))
+        recorded_budget(_run({"budget": {"rules": [{"zzzz": {"max": 1}}]}}))
     file = Path("saved_models", "digits", "run.json")
     assert str(caught.value) == (
-        f"{file}: pipeline.budget.rules#1.joules is unknown: choose one of variant, artifact, "
-        f"against, seeds, {ALL}"
+        f"{file}: pipeline.budget.rules#1.zzzz is unknown: choose one of variant, artifact, "
+        f"against, device, seeds, {ALL}, {TOLD}"
     )

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from tfprune.errors import UsageError, did_you_mean
-from tfprune.figures import ACCURACY, Direction, Figure, judged
+from tfprune.figures import ACCURACY, Direction, Figure, judged, on_devices
 from tfprune.report.run import RUN, Run
 from tfprune.validation import describe_error, read_toml
 
@@ -178,11 +178,13 @@ class _Rule(_Table):
     variant: Glob = "*"
     artifact: Glob = "*"
     against: Name | None = None
+    device: Name | None = None
     seeds: Literal["mean", "worst"] = "mean"
 
     def limits(self) -> Iterator[tuple[str, str, float]]:
         """Figure, limit and value of every limit, in the order of the figures."""
-        tables = {row.name: getattr(self, row.name, None) for row in judged(self.compared_by)}
+        rows = (*judged(self.compared_by), *on_devices())
+        tables = {row.name: getattr(self, row.name, None) for row in rows}
         for name, table in {**tables, **(self.model_extra or {})}.items():
             if table is not None:
                 yield from ((name, limit, value) for limit, value in table.given())
@@ -193,6 +195,15 @@ class _Rule(_Table):
         if not names:
             known = ", ".join(figure.name for figure in judged(self.compared_by))
             raise ValueError(f"sets no limit: give one of {known}")
+        told = {figure.name for figure in on_devices()}
+        limited = [name for name, _, _ in self.limits() if name in told]
+        if limited and self.device is None:
+            raise ValueError(f"limits {limited[0]}, which a device tells: say device = NAME")
+        if self.device is not None and not limited:
+            raise ValueError(
+                f"device = {self.device!r}, but nothing that a device tells is limited: give one "
+                f"of {', '.join(figure.name for figure in on_devices())}"
+            )
         if self.against is None:
             return self
         if not set(names) & set(RELATIVE):
@@ -228,9 +239,11 @@ def _rule(base: type[_Rule], by: Figure, limits: Mapping[str, type[_Limits]]) ->
                 "`max_ratio`) compare\n        with: the same artifact of this variant of the "
                 "same run. If not given, the same\n        artifact of the same variant of the "
                 "baseline.",
+                "device": "the name or label of a device of the pipeline, which tells the figures "
+                "from\n        `device_ms` on.",
                 "seeds": "whether the mean over seeds is judged, or each seed, of which the worst "
                 "counts.",
-                **{figure.name: f"{figure.meaning}." for figure in judged(by)},
+                **{figure.name: f"{figure.meaning}." for figure in (*judged(by), *on_devices())},
             },
         ),
         **fields,
@@ -246,7 +259,8 @@ else:
     Rule = _rule(
         _OpenRule,
         ACCURACY,
-        {row.name: _limits_of(row, ACCURACY) for row in judged()} | {"loss": AnyLimits},
+        {row.name: _limits_of(row, ACCURACY) for row in (*judged(), *on_devices())}
+        | {"loss": AnyLimits},
     )
 
 
@@ -287,7 +301,8 @@ class Budget(_Table):
 @cache
 def _budget_of(by: Figure) -> type[Budget]:
     """The budgets of runs that are compared by a figure."""
-    rule = _rule(_Rule, by, {row.name: _limits_of(row, by) for row in judged(by)})
+    rows = (*judged(by), *on_devices())
+    rule = _rule(_Rule, by, {row.name: _limits_of(row, by) for row in rows})
     rules: Any = tuple[rule, ...]  # type: ignore[valid-type]
     return create_model("Budget", __base__=Budget, __module__=__name__, rules=(rules, ...))
 

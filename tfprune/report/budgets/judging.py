@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,10 +13,10 @@ import pandas as pd
 
 from tfprune import figures
 from tfprune.errors import did_you_mean
-from tfprune.figures import ACCURACY, Figure
+from tfprune.figures import ACCURACY, Figure, on_devices
 from tfprune.report.budgets.budget import RELATIVE, Budget, Rule
 from tfprune.report.budgets.verdict import Outcome, Verdict, is_floor
-from tfprune.report.run import LATENCY, Run
+from tfprune.report.run import DEVICES, LATENCY, Run
 from tfprune.report.tables import planned
 
 # Rounding of a sum or product must not break a limit that is met exactly.
@@ -45,7 +45,31 @@ def judged_table(run: Run) -> pd.DataFrame:
     """
     table = planned(run)
     variants = list(run.record["pipeline"]["variants"])
-    return table[table["variant"].isin(variants)].reset_index(drop=True)
+    table = table[table["variant"].isin(variants)].reset_index(drop=True)
+    for title, formats in run.devices().items():
+        told = {
+            (row["variant"], row["format"], row["seed"]): row["figures"]
+            for row in run.on_devices
+            if row["device"] == title
+        }
+        places = list(zip(table["variant"], table["artifact"], table["seed"], strict=True))
+        for figure in on_devices():
+            # What does not run there has no figure to miss; what is planned and missing has.
+            values = [
+                told.get(place, {}).get(figure.name, math.nan)
+                if place[1] in formats or not place[1]
+                else None
+                for place in places
+            ]
+            table[_column(figure.name, title)] = pd.Series(values, dtype=object)
+    return table
+
+
+def _column(figure: str, device: str | None) -> str:
+    """The column of `judged_table` for a figure; those of devices hold None for other formats."""
+    if device is None or figure not in {each.name for each in on_devices()}:
+        return figure
+    return f"{device}: {figure}"
 
 
 def judge(
@@ -93,6 +117,8 @@ class _Figures:
     """A table's figures by variant, artifact and seed."""
 
     def __init__(self, table: pd.DataFrame) -> None:
+        mark = _column(on_devices()[0].name, "")
+        self.devices = [str(name).removesuffix(mark) for name in table if str(name).endswith(mark)]
         self._rows: dict[str, dict[str, dict[int, dict[Any, Any]]]] = {}
         for row in table.to_dict("records"):
             artifacts = self._rows.setdefault(row["variant"], {})
@@ -101,6 +127,11 @@ class _Figures:
     def planned(self) -> dict[str, list[str]]:
         """The artifacts of each variant, finished or missing."""
         return {variant: list(artifacts) for variant, artifacts in self._rows.items()}
+
+    def runs_on(self, variant: str, artifact: str, column: str) -> bool:
+        """Whether an artifact is in a format that the device of a column runs."""
+        rows = self._rows.get(variant, {}).get(artifact, {}).values()
+        return any(row.get(column, math.nan) is not None for row in rows)
 
     def of(self, variant: str, artifact: str, figure: str) -> _Seeds:
         """A figure by seed, in the order of seeds; NaN where it is missing."""
@@ -127,6 +158,16 @@ class _Case:
     def row(self) -> Figure:
         return figures.figure(self.figure, self.rule.compared_by)
 
+    @property
+    def device(self) -> str | None:
+        """The device that tells the figure; None for a figure of the file."""
+        return self.rule.device if self.column != self.figure else None
+
+    @property
+    def column(self) -> str:
+        """The column of `judged_table` that is judged."""
+        return _column(self.figure, self.rule.device)
+
     def verdict(self, outcome: Outcome, **known: Any) -> Verdict:
         return Verdict(
             rule=self.number,
@@ -137,6 +178,7 @@ class _Case:
             given=self.given,
             against=self.rule.against if self.limit in RELATIVE else None,
             outcome=outcome,
+            device=self.device,
             by=self.rule.compared_by,
             **known,
         )
@@ -153,7 +195,17 @@ def _cases(number: int, rule: Rule, here: _Figures) -> Iterator[_Case]:
                 if not alone:
                     continue
                 why = _alone(rule)
-            yield _Case(number, rule, variant, artifact, figure, limit, given, why)
+            case = _Case(number, rule, variant, artifact, figure, limit, given, why)
+            if case.device is not None and not why:
+                if case.device not in here.devices:
+                    case = replace(case, reason=_no_device(case.device, here.devices))
+                elif not here.runs_on(variant, artifact, case.column):
+                    # A glob of formats is for those that the device runs.
+                    if any(here.runs_on(*target[:2], case.column) for target in targets):
+                        continue
+                    said = f"{case.device} does not run {artifact}: name another artifact"
+                    case = replace(case, reason=said)
+            yield case
 
 
 def _targets(rule: Rule, planned: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, str]]:
@@ -183,12 +235,15 @@ def _targets(rule: Rule, planned: Mapping[str, Sequence[str]]) -> Iterator[tuple
             yield variant, rule.artifact, f"{variant} has no artifact {rule.artifact!r}: {hint}"
 
 
-def mistakes(budget: Budget, planned: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def mistakes(
+    budget: Budget, planned: Mapping[str, Sequence[str]], devices: Sequence[str] = ()
+) -> Iterator[str]:
     """The mistakes of a budget that can be seen before anything is run: names that match nothing.
 
     Args:
         budget: the rules.
         planned: the formats that each variant is delivered in.
+        devices: the names or labels of the pipeline's devices.
 
     Returns:
         One line a mistake.
@@ -196,6 +251,8 @@ def mistakes(budget: Budget, planned: Mapping[str, Sequence[str]]) -> Iterator[s
     for number, rule in enumerate(budget.rules, start=1):
         targets = list(_targets(rule, planned))
         reasons = [reason for *_, reason in targets if reason]
+        if rule.device is not None and rule.device not in devices:
+            reasons.append(_no_device(rule.device, devices))
         if rule.against is not None and rule.against not in planned:
             reasons.append(_no_reference(rule.against, planned))
         elif rule.against is not None and not reasons:
@@ -212,6 +269,12 @@ def mistakes(budget: Budget, planned: Mapping[str, Sequence[str]]) -> Iterator[s
 
 def _no_reference(against: str, variants: Iterable[str]) -> str:
     return f"against = {against!r} is not a variant of the run: {did_you_mean(against, variants)}"
+
+
+def _no_device(device: str, devices: Sequence[str]) -> str:
+    if not devices:
+        return f"device = {device!r}, and the pipeline has no [[devices]]: add it there"
+    return f"device = {device!r} is not a device of the run: {did_you_mean(device, devices)}"
 
 
 def _not_exported(against: str, artifact: str) -> str:
@@ -232,8 +295,8 @@ def _judged(case: _Case, here: _Figures, before: _Figures | None) -> Verdict:
     try:
         if case.reason:
             raise _MissingError(case.reason)
-        values = here.of(case.variant, case.artifact, case.figure)
-        _require_all(case, values, case.variant, "run the pipeline to its end")
+        values = here.of(case.variant, case.artifact, case.column)
+        _require_all(case, values, case.variant, _advice(case))
         others = _reference(case, here, before) if case.limit in RELATIVE else None
         pairs = _pairs(case, values, others)
         _require_ratios(case, pairs)
@@ -259,6 +322,12 @@ def _judged(case: _Case, here: _Figures, before: _Figures | None) -> Verdict:
     )
 
 
+def _advice(case: _Case) -> str:
+    if case.device is None:
+        return "run the pipeline to its end"
+    return f"see what devices.csv says of {case.device}, or run the pipeline to its end"
+
+
 def _require_all(case: _Case, values: _Seeds, owner: str, advice: str) -> None:
     lacking = [str(seed) for seed, value in values.items() if not math.isfinite(value)]
     if lacking:
@@ -274,17 +343,17 @@ def _reference(case: _Case, here: _Figures, before: _Figures | None) -> _Seeds:
     if against is not None:
         if against not in here.planned():
             raise _MissingError(_no_reference(against, here.planned()))
-        values = here.of(against, artifact, case.figure)
+        values = here.of(against, artifact, case.column)
         if not values:
             raise _MissingError(_not_exported(against, artifact))
-        _require_all(case, values, against, "run the pipeline to its end")
+        _require_all(case, values, against, _advice(case))
         return values
     if before is None:
         raise _MissingError(
             f"{case.row.title} of {case.variant} {artifact} has nothing to be "
             'compared with: give a baseline, or say against = "VARIANT" in the rule'
         )
-    values = before.of(case.variant, artifact, case.figure)
+    values = before.of(case.variant, artifact, case.column)
     if not values:
         raise _MissingError(
             f"the baseline has no {artifact} of {case.variant}: give one that has it, "
@@ -338,6 +407,9 @@ def _margin(case: _Case, value: float, reference: float) -> tuple[float, float]:
 
 def _source(case: _Case, seeds: list[int]) -> str:
     """The record that a figure is read from; a glob where it is a mean of several."""
-    timed = case.row.source == "latency"
-    folder = LATENCY if timed else case.variant
+    folder = case.variant
+    if case.device is not None:
+        folder = f"{DEVICES}/{case.device}"
+    elif case.row.source == "latency":
+        folder = LATENCY
     return f"{folder}/seed-{seeds[0] if len(seeds) == 1 else '*'}/record.json"

@@ -58,6 +58,7 @@ class Verdict:
         source: the file of the run that the figure is read from, relative to the run.
         reason: what is missing and what to do; empty unless something is.
         by: what the run is compared by.
+        device: which device tells the figure; None for a figure of the file.
     """
 
     rule: int
@@ -78,6 +79,7 @@ class Verdict:
     source: str = ""
     reason: str = ""
     by: Figure = ACCURACY
+    device: str | None = None
 
     @property
     def row(self) -> Figure:
@@ -86,8 +88,8 @@ class Verdict:
 
     @property
     def title(self) -> str:
-        """What people call the figure."""
-        return self.row.title
+        """What people call the figure, with the device that tells it."""
+        return f"{self.row.title} on {self.device}" if self.device else self.row.title
 
     @property
     def value_text(self) -> str:

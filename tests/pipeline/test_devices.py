@@ -1,0 +1,94 @@
+"""A run measures what it delivers on the devices of its pipeline, each seed and device once."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tfprune.cli import main
+from tfprune.errors import UsageError
+from tfprune.files import read_json
+from tfprune.pipeline import Pipeline
+from tfprune.pipeline.runner import run
+
+BENCH = shlex.join(
+    [sys.executable, "-c", "import os, sys; print(os.path.getsize(sys.argv[1]))", "{file}"]
+)
+BOARD = {"name": "command", "label": "board", "command": BENCH}
+
+
+def pipeline(*devices: dict[str, Any], **other: Any) -> Pipeline:
+    return Pipeline.model_validate(
+        {
+            "name": "measured",
+            "data": {"name": "digits", "limit": 40},
+            "model": {"name": "conv2", "options": {"width": 2}},
+            "formats": ["keras"],
+            "steps": {"dense": {"kind": "train", "epochs": 1}},
+            "variants": {"dense": ["dense"]},
+            "devices": list(devices),
+            **other,
+        }
+    )
+
+
+def test_a_device_is_measured_once_and_a_new_one_later(tmp_path: Path) -> None:
+    directory = run(pipeline(BOARD), out=tmp_path)
+    record = directory / "devices" / "board" / "seed-0" / "record.json"
+    (row,) = read_json(record)["measured"]
+    file = directory / row["artifact"]
+    assert row["figures"] == {"device_ms": file.stat().st_size}
+    assert (row["variant"], row["format"], row["device"]) == ("dense", "keras", "board")
+    before = record.read_bytes()
+    said: list[str] = []
+    run(pipeline(BOARD, {**BOARD, "label": "other"}), out=tmp_path, say=said.append)
+    assert [line for line in said if line.startswith("[")] == [
+        "[1/1] seed 0: all artifacts on other"
+    ]
+    assert record.read_bytes() == before
+    run(pipeline({**BOARD, "timeout": 9}), out=tmp_path)
+    assert record.read_bytes() != before
+
+
+def test_what_a_device_needs_is_missed_before_the_first_training(tmp_path: Path) -> None:
+    missing = {"name": "command", "command": "no-such-bench {file}"}
+    with pytest.raises(UsageError, match="the program 'no-such-bench' is not found"):
+        run(pipeline(missing), out=tmp_path)
+    assert not list(tmp_path.glob("measured/steps/*"))
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        ([{"name": "cpux"}], "device 'cpux' is unknown: did you mean 'cpu'"),
+        ([{"name": "cpu", "thread": 2}], "thread is unknown: did you mean 'threads'"),
+        ([BOARD, {"name": "cpu", "label": "board"}], "devices has 'board' twice"),
+        ([{"name": "cpu", "label": "a/b"}], "label"),
+        (
+            [{"name": "android", "benchmark_model": "bench"}],
+            "no variant is delivered so: add 'tflite' to formats",
+        ),
+    ],
+)
+def test_a_wrong_device_is_one_line(devices: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        pipeline(*devices)
+
+
+def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "measured.toml"
+    file.write_text(
+        'name = "measured"\n[data]\nname = "digits"\n[model]\nname = "vgg"\n'
+        '[[devices]]\nname = "cpu"\nthread = 2\n'
+        '[steps.dense]\nkind = "train"\nepochs = 1\n[variants]\ndense = ["dense"]\n'
+    )
+    result = CliRunner().invoke(main, ["pipeline", "check", str(file)])
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == (
+        f"Error: {file}: devices#1: device cpu: thread is unknown: did you mean 'threads'?"
+    )
