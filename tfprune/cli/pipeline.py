@@ -71,6 +71,7 @@ def run_command(
     from tfprune.pipeline import load_pipeline
     from tfprune.pipeline.runner import forecast, run
     from tfprune.report import over_seeds, planned, read_run, render
+    from tfprune.report.devices import device_summary, device_table
 
     spec = load_pipeline(pipeline, settings)
 
@@ -92,6 +93,9 @@ def run_command(
         click.echo(render(table, "json"), nl=False)
         return
     click.echo(render(over_seeds(table, this.figure), by=this.figure), nl=False)
+    told = device_table(this)
+    if len(told):
+        click.echo(f"\n{render(device_summary(told))}", nl=False)
     click.echo(f"\nreport: {directory / 'report.html'}")
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfprune.figures import from_record
 from tfprune.report.budgets.budget import Budget
 from tfprune.report.budgets.judging import judge, judged_table
 from tfprune.report.budgets.verdict import Verdict
@@ -397,6 +398,17 @@ class TestWhatIsJudged:
             'run it with the same seeds, or say seeds = "mean" in the rule'
         )
         assert _only(rule, table, _table(_row())).outcome == "kept"
+
+
+def test_how_much_worse_is_added_where_lower_is_better():
+    """Of an error, 0.2 above a reference of 3 is 3.2."""
+    by = from_record({"name": "mae", "unit": "mm", "better": "lower"})
+    rows = [_row(variant, mae=value) for variant, value in (("dense", 3.0), ("slim", 3.15))]
+    budget = Budget.model_validate(
+        {"rules": [{"variant": "slim", "against": "dense", "mae": {"max_drop": 0.2}}]}
+    )
+    (verdict,) = judge(budget, _table(*rows), by=by)
+    assert (verdict.outcome, verdict.bound) == ("kept", pytest.approx(3.2))
 
 
 class TestARun:

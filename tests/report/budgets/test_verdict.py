@@ -1,12 +1,14 @@
-"""JUnit XML that says of every verdict what CI servers show."""
+"""What is said of verdicts: JUnit XML for CI servers, and the one line of the exit."""
 
 from __future__ import annotations
 
 from xml.etree import ElementTree
 
+import pytest
 from junitparser import JUnitXml
 
-from tfprune.report.budgets.verdict import Verdict, junit_xml
+from tfprune.errors import TfpruneError, UsageError
+from tfprune.report.budgets.verdict import Verdict, junit_xml, require_kept
 
 KEPT = Verdict(
     rule=1,
@@ -105,3 +107,25 @@ def test_what_xml_cannot_hold_is_replaced():
     (suite,) = ElementTree.fromstring(text)
     assert suite.attrib["name"] == "budget of a?b?<c>"
     text.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "error", "said"),
+    [
+        ([KEPT, BROKEN], TfpruneError, f"digits: 1 limit is broken: {BROKEN.sentence}"),
+        (
+            [MISSING, BROKEN, BROKEN],
+            TfpruneError,
+            f"digits: 2 limits are broken: {BROKEN.sentence} (and 1 more)",
+        ),
+        ([MISSING], UsageError, f"digits: 1 limit is not to be judged: {MISSING.sentence}"),
+    ],
+)
+def test_the_exit_counts_limits_and_names_the_first(verdicts, error, said):
+    with pytest.raises(error) as caught:
+        require_kept("digits", verdicts)
+    assert str(caught.value) == said
+
+
+def test_what_is_kept_raises_nothing():
+    require_kept("digits", [KEPT])
