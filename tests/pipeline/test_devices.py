@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.report.fake import fake_run
 from tfprune.cli import main
+from tfprune.devices import find_device
 from tfprune.errors import UsageError
 from tfprune.files import read_json
 from tfprune.pipeline import Pipeline
+from tfprune.pipeline.on_devices import measure_run
 from tfprune.pipeline.runner import run
+from tfprune.report import read_run
+from tfprune.report.devices import device_table
 
 BENCH = shlex.join(
     [sys.executable, "-c", "import os, sys; print(os.path.getsize(sys.argv[1]))", "{file}"]
@@ -60,6 +65,32 @@ def test_what_a_device_needs_is_missed_before_the_first_training(tmp_path: Path)
     with pytest.raises(UsageError, match="the program 'no-such-bench' is not found"):
         run(pipeline(missing), out=tmp_path)
     assert not list(tmp_path.glob("measured/steps/*"))
+
+
+def test_a_finished_run_is_measured_on_a_new_device(tmp_path: Path) -> None:
+    directory = fake_run(tmp_path / "fake", seeds=(0, 1))
+    device = find_device("command", command=BENCH)
+    measure_run(directory, [device])
+    table = device_table(read_run(directory))
+    size = (directory / "slim" / "seed-1" / "model.tflite").stat().st_size
+    place = (table["variant"] == "slim") & (table["seed"] == 1) & (table["artifact"] == "tflite")
+    assert table[place]["device_ms"].tolist() == [size]
+    records = {path: path.read_bytes() for path in directory.glob("devices/**/record.json")}
+    measure_run(directory, [device])
+    assert records == {path: path.read_bytes() for path in records} and len(records) == 2
+    # Another option is another measurement, in the place of the old one.
+    measure_run(directory, [find_device("command", command=BENCH, timeout=9)])
+    assert records != {path: path.read_bytes() for path in records}
+    assert set(device_table(read_run(directory))["device"]) == {"command"}
+
+
+def test_a_device_of_the_pipeline_is_not_measured_otherwise(tmp_path: Path) -> None:
+    told = {"name": "cpu", "threads": 2, "told": lambda *_: {"figures": {"device_ms": 2.0}}}
+    directory = fake_run(tmp_path / "fake", devices=[told])
+    with pytest.raises(UsageError, match="a device 'cpu' with other options: change them there"):
+        measure_run(directory, [find_device("cpu")])
+    measure_run(directory, [find_device("cpu", threads=2)])
+    assert device_table(read_run(directory))["device_ms"].unique().tolist() == [2.0]
 
 
 @pytest.mark.parametrize(

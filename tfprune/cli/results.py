@@ -13,6 +13,7 @@ import click
 from tfprune.cli import options
 
 if TYPE_CHECKING:
+    from tfprune.devices import Device
     from tfprune.figures import Figure
     from tfprune.report.budgets.budget import Budget
     from tfprune.report.budgets.verdict import Verdict
@@ -89,7 +90,8 @@ def _common_figure(runs: Sequence[Run]) -> Figure:
     metavar="URI",
     help="Also log the run to MLflow: a server, or sqlite:///mlflow.db. Needs tfprune[mlflow].",
 )
-def report_command(run: Path, tracking: str | None) -> None:
+@options.devices("first measure the run's artifacts on this device")
+def report_command(run: Path, tracking: str | None, devices: list[Device]) -> None:
     """Write the report of RUN, a directory such as saved_models/digits, anew.
 
     report.html is one file that needs no network; report.md, comparison.csv, comparison.json and
@@ -97,6 +99,7 @@ def report_command(run: Path, tracking: str | None) -> None:
     """
     from tfprune.report import read_run, write_report
 
+    _measure(run, devices)
     click.echo(write_report(run))
     this = read_run(run)
     options.print_missing([this])
@@ -136,6 +139,7 @@ def report_command(run: Path, tracking: str | None) -> None:
     help="Where the Markdown summary goes; RUN/budget.md if not given. It is also appended to "
     f"the file that {_STEP_SUMMARY} names.",
 )
+@options.devices("first measure the run's artifacts on this device, which rules name")
 @options.as_json
 def check_command(
     run: Path,
@@ -143,6 +147,7 @@ def check_command(
     baseline: Path | None,
     junit: Path | None,
     summary: Path | None,
+    devices: list[Device],
     as_json: bool,
 ) -> None:
     """Judge RUN, a directory such as saved_models/digits, by a budget.
@@ -156,6 +161,7 @@ def check_command(
     from tfprune.report.budgets import judge, judged_table, verdict
     from tfprune.report.run import read_run
 
+    _measure(run, devices)
     this = read_run(run)
     budget, source = _budget(this, budget_file)
     before = read_run(baseline) if baseline else None
@@ -179,6 +185,18 @@ def check_command(
         click.echo(f"written: {path}", err=True)
     _append(markdown)
     verdict.require_kept(name, verdicts)
+
+
+def _measure(run: Path, devices: Sequence[Device]) -> None:
+    """Measures a run on devices that its pipeline does not name."""
+    if not devices:
+        return
+    from tfprune.quiet import start_keras
+
+    start_keras()
+    from tfprune.pipeline.on_devices import measure_run
+
+    measure_run(run, devices)
 
 
 def _budget(run: Run, file: Path | None) -> tuple[Budget, str]:

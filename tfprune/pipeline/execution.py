@@ -16,7 +16,6 @@ import keras
 from tfprune import data, figures, tasks, training, zoo
 from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.artifacts.examples import COMPARED_IMAGES
-from tfprune.devices.measuring import entries, measure_on
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, write_text
 from tfprune.formats import load
@@ -27,6 +26,7 @@ from tfprune.model.loading import load as load_model
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Probe
 from tfprune.pipeline.inputs import load_data
+from tfprune.pipeline.on_devices import told_by
 from tfprune.pipeline.plan import Job
 from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import Context
@@ -369,22 +369,10 @@ class Executor:
     def _measure_on(self, job: Job) -> dict[str, Any]:
         """Measures the artifacts of a seed on a device, those in the formats that it runs."""
         (spec,) = [each for each in self.pipeline.devices if each.title == job.name]
-        device = spec.find()
-        rows = []
-        for delivery in job.before:
-            record = read_record(delivery.folder / RECORD, DeliveryRecord)
-            for each in record["artifacts"]:
-                if each["format"] in device.formats:
-                    rows.append((delivery.name, each["format"], delivery.folder / each["path"]))
-        found = measure_on([path for *_, path in rows], [device])
-        measured = [
-            {"variant": variant, "format": form, **entry}
-            for (variant, form, _), entry in zip(rows, entries(found), strict=True)
+        delivered = [
+            (each.folder, read_record(each.folder / RECORD, DeliveryRecord)) for each in job.before
         ]
-        for (*_, path), entry in zip(rows, measured, strict=True):
-            entry["artifact"] = path.relative_to(self.directory).as_posix()
-            entry["device"] = job.name
-        return {"measured": measured, "seed": job.seed, "machine": provenance.machine()}
+        return told_by(spec.find(), job.name, self.directory, delivered, job.seed)
 
 
 def _read_model(path: Path) -> keras.Model:

@@ -13,17 +13,18 @@ from typing import Any, Literal
 from tfprune.files import document_hash, sha256
 from tfprune.formats import FORMATS
 from tfprune.model.reference import imports
+from tfprune.pipeline import on_devices
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DeviceSpec, Pipeline
 from tfprune.pipeline.store import finished
 
 # Change whenever a job would give another result for the same specification: the first for all
-# jobs, the others for deliveries and latencies. Each kind of step has a revision of its own.
+# jobs, the others for deliveries and latencies. Each kind of step has a revision of its own,
+# and so have measurements on devices.
 _REVISION = 2
 _DELIVERY_REVISION = 2
 _LATENCY_REVISION = 1
-_DEVICE_REVISION = 1
 
 
 @dataclass(frozen=True)
@@ -242,14 +243,7 @@ def _latency(directory: Path, seed: int, deliveries: Iterable[Job]) -> Job:
 
 def _on_device(directory: Path, device: DeviceSpec, seed: int, deliveries: Iterable[Job]) -> Job:
     deliveries = tuple(deliveries)
-    identity = document_hash(
-        {
-            "revision": _DEVICE_REVISION,
-            # Without defaults, as for steps; another label is another folder.
-            "device": device.model_dump(mode="json", exclude_defaults=True),
-            "measured": [[job.name, job.identity] for job in deliveries],
-        }
-    )
+    identity = on_devices.identity(device, ([job.name, job.identity] for job in deliveries))
     folder = directory / "devices" / device.title / f"seed-{seed}"
     return Job("device", device.title, "", seed, folder, identity, timed=deliveries)
 

@@ -192,9 +192,12 @@ def _note(
     """Writes the record of the run anew; its sessions are kept, and changed in place."""
     with store.lock("run", "waiting for another run to write its record"):
         path = store.directory / RUN
-        sessions = read_record(path, RunRecord)["sessions"] if path.is_file() else []
+        before = read_record(path, RunRecord) if path.is_file() else {}
+        sessions = before.get("sessions", [])
         change(sessions)
-        write_json(path, {**about, "sessions": sessions})
+        # Devices that were asked for later stay.
+        later = {key: before[key] for key in ("devices",) if key in before}
+        write_json(path, {**about, **later, "sessions": sessions})
 
 
 def _same(path: Path, about: dict[str, Any]) -> bool:

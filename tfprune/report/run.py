@@ -147,10 +147,10 @@ class Run:
     on_devices: tuple[dict[str, Any], ...] = ()
 
     def devices(self) -> dict[str, tuple[str, ...]]:
-        """The formats that each device of the pipeline runs, by what tables call the device."""
+        """The formats that each device of the run takes, by what tables call the device."""
         return {
             device_title(device): find_kind(device["name"]).formats
-            for device in self.record["pipeline"].get("devices", [])
+            for device in _devices(self.record)
         }
 
     @property
@@ -331,6 +331,14 @@ def read_run(directory: Path) -> Run:
     )
 
 
+def _devices(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The devices of the pipeline, then those that were asked for later."""
+    own = record["pipeline"].get("devices", [])
+    titles = {device_title(device) for device in own}
+    later = [each for each in record.get("devices", []) if device_title(each) not in titles]
+    return [*own, *later]
+
+
 def device_title(device: Mapping[str, Any]) -> str:
     """What tables, folders and budgets call a device of a recorded pipeline."""
     return str(device.get("label") or device["name"])
@@ -339,8 +347,8 @@ def device_title(device: Mapping[str, Any]) -> str:
 def _told_by_devices(
     directory: Path, record: Mapping[str, Any], delivered: Collection[Path]
 ) -> Iterator[dict[str, Any]]:
-    """What the devices of a pipeline told of what is delivered."""
-    for device in record["pipeline"].get("devices", []):
+    """What the devices of a run told of what is delivered."""
+    for device in _devices(record):
         title = device_title(device)
         for path in sorted(directory.glob(f"{DEVICES}/{title}/seed-*/{RECORD}")):
             found = read_record(path, DeviceMeasurements)
