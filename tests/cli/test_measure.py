@@ -181,6 +181,15 @@ def test_devices_need_no_data(files: dict[str, Path]) -> None:
     [
         ([], "give --data to measure accuracy, or --device, or both"),
         (["--device", "cpux"], "device 'cpux' is unknown: did you mean 'cpu'?"),
+        (
+            ["--device", "cpu", "--device-option", "threads=1", "--device-option", "threads=2"],
+            "Invalid value for '--device-option': threads is given twice",
+        ),
+        (
+            ["--device", "cpu", "--device-option", "threads=many"],
+            "device cpu: threads = 'many': Input should be a valid integer, unable to parse string "
+            "as an integer",
+        ),
         (["--device-option", "a=1"], "--device-option is for a device: give --device"),
         (
             ["--device", "cpu", "--device-option", "thread=1"],

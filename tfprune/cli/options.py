@@ -281,7 +281,7 @@ def devices(why: str) -> Decorator:
             "--device-option",
             "device_options",
             multiple=True,
-            callback=assignments,
+            callback=_texts_or_assignments,
             metavar="KEY=VALUE",
             help="An option of those devices that take it, such as threads=4; repeatable.",
         ),
@@ -358,6 +358,26 @@ def assignments(
             raise click.BadParameter(
                 f"{value[:60]!r} is not of the form width=16, blocks=[1, 2] or weights='random'"
             ) from None
+        for key in read:
+            if key in found:
+                raise click.BadParameter(f"{key} is given twice")
+        found |= read
+    return found
+
+
+def _texts_or_assignments(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Any]:
+    """Reads `threads=4`, and a text without the quotes of TOML: `command=ssh pi ./bench {file}`."""
+    found: dict[str, Any] = {}
+    for value in values:
+        try:
+            read = assignments(ctx, param, (value,))
+        except click.BadParameter:
+            key, equals, text = value.partition("=")
+            if not equals or not key.strip().isidentifier() or text.strip()[:1] in tuple("'\"[{"):
+                raise
+            read = {key.strip(): text.strip()}
         for key in read:
             if key in found:
                 raise click.BadParameter(f"{key} is given twice")
