@@ -44,6 +44,13 @@ if TYPE_CHECKING:
 )
 @click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
 @click.option("--layers", is_flag=True, help="Also print MACs and parameters of .keras files.")
+@click.option(
+    "--node-data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write sparsity, channels removed since --baseline, and the figures of --device for each "
+    "operator of .tflite files, for Model Explorer.",
+)
 @options.task
 @options.imports
 @options.as_json
@@ -58,6 +65,7 @@ def measure_command(
     threads: int | None,
     per_class: bool,
     layers: bool,
+    node_data: Path | None,
     as_json: bool,
 ) -> None:
     """Measure FILES, artifacts of any format: accuracy, MACs, size, latency and memory.
@@ -95,7 +103,8 @@ def measure_command(
     if data is None:
         if not devices:
             raise click.UsageError("give --data to measure accuracy, or --device, or both")
-        _only_on_devices(files, devices, layers, as_json)
+        told = _only_on_devices(files, devices, layers, node_data is not None, as_json)
+        _write_nodes(node_data, files, baseline, told)
         return
     networks = [path for path in files if path.suffix in MODEL_FILES]
     if layers and not networks and not devices:
@@ -120,7 +129,11 @@ def measure_command(
     )
     by = table.attrs["figure"]
     tables = {str(path): _layers(path) for path in networks} if layers else {}
-    found = measure_on(list(table["artifact"]), devices, layers=layers) if devices else None
+    wanted = layers or node_data is not None
+    found = measure_on(list(table["artifact"]), devices, layers=wanted) if devices else None
+    _write_nodes(node_data, files, baseline, found)
+    if found is not None and not layers:
+        found = found.drop(columns="layers", errors="ignore")
     if as_json:
         click.echo(_json(table, tables, per_class, found))
         return
@@ -143,19 +156,40 @@ def measure_command(
 
 
 def _only_on_devices(
-    files: tuple[Path, ...], devices: list[Device], layers: bool, as_json: bool
-) -> None:
+    files: tuple[Path, ...], devices: list[Device], layers: bool, nodes: bool, as_json: bool
+) -> pd.DataFrame:
     """What devices tell of files without data."""
     start_keras()
     from tfprune.devices import measure_on
 
-    found = measure_on(files, devices, layers=layers)
+    found = measure_on(files, devices, layers=layers or nodes)
+    shown = found if layers else found.drop(columns="layers", errors="ignore")
     if as_json:
         names = dict.fromkeys(map(str, files))
-        entries = [{"artifact": name, "devices": _entries(found, name)} for name in names]
+        entries = [{"artifact": name, "devices": _entries(shown, name)} for name in names]
         click.echo(json.dumps(entries, indent=2))
     else:
-        _print_devices(found)
+        _print_devices(shown)
+    return found
+
+
+def _write_nodes(
+    folder: Path | None, files: tuple[Path, ...], baseline: Path | None, found: pd.DataFrame | None
+) -> None:
+    """Writes the figures of operators, and says where."""
+    if folder is None:
+        return
+    from tfprune.report.node_data import write_node_data
+
+    rows = [] if found is None else found.to_dict("records")
+    for file in dict.fromkeys(files):
+        layers = {
+            row["device"]: row["layers"]
+            for row in rows
+            if row["artifact"] == str(file) and row.get("layers") is not None
+        }
+        for path in write_node_data(file, folder, baseline=baseline, layers=layers):
+            click.echo(f"written: {path}", err=True)
 
 
 def _print_devices(found: pd.DataFrame) -> None:

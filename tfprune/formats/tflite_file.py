@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -66,6 +67,23 @@ _UNKNOWN = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """An operator, as a graph shows it.
+
+    Attributes:
+        name: Of the first tensor that it makes, by which viewers of graphs know it.
+        channels: Of this tensor: its last size.
+        weights: How many constants it reads that are floats or quantized.
+        nonzero: How many of them are not zero.
+    """
+
+    name: str
+    channels: int
+    weights: int
+    nonzero: int
+
+
 class TFLiteFile:
     """A TFLite flatbuffer that the interpreter has verified.
 
@@ -84,14 +102,11 @@ class TFLiteFile:
         """
         seen = set()
         for tensor in self._tensors():
-            buffer = self._model.Buffers(tensor.Buffer())
-            dtype = _FLOATS.get(tensor.Type()) or (
-                _quantized(tensor) and _INTEGERS.get(tensor.Type())
-            )
-            if not dtype or tensor.Buffer() in seen or not buffer.DataLength():
+            if tensor.Buffer() in seen:
                 continue
-            seen.add(tensor.Buffer())
-            yield _weights(tensor, buffer.DataAsNumpy(), dtype)
+            if (weights := self._constant(tensor)) is not None:
+                seen.add(tensor.Buffer())
+                yield weights
 
     def format(self) -> str:
         """The name of the export format that the tensors show."""
@@ -168,6 +183,30 @@ class TFLiteFile:
                 return None
             number = source
         return None
+
+    def nodes(self) -> list[Node]:
+        """Every operator of the main graph, in order, with the constants that it reads."""
+        graph = self._model.Subgraphs(0)
+        found = []
+        for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
+            made = graph.Tensors(int(operator.Outputs(0)))
+            size = living = 0
+            for place in operator.InputsAsNumpy() if operator.InputsLength() else ():
+                # An input that is left out is numbered -1.
+                weights = None if place < 0 else self._constant(graph.Tensors(int(place)))
+                if weights is not None:
+                    size, living = size + weights.size, living + len(weights.living)
+            name = made.Name().decode(errors="replace")
+            found.append(Node(name, (_shape(made) or [1])[-1], size, living))
+        return found
+
+    def _constant(self, tensor: Any) -> StoredWeights | None:
+        """The weights in a tensor; None for what is computed, and for plain integers."""
+        buffer = self._model.Buffers(tensor.Buffer())
+        dtype = _FLOATS.get(tensor.Type()) or (_quantized(tensor) and _INTEGERS.get(tensor.Type()))
+        if not dtype or not buffer.DataLength():
+            return None
+        return _weights(tensor, buffer.DataAsNumpy(), dtype)
 
     def activation_bytes(self) -> int:
         """Bytes of all tensors that are computed, one image's part; none of them reuses memory."""
