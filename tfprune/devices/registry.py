@@ -13,7 +13,7 @@ from tfprune.validation import describe_error
 from tfprune.vocabulary import DEVICES
 
 # Modules of this package, each with one subclass of `Device`.
-MODULES = ("cpu", "android", "command")
+MODULES = ("cpu", "tflm", "android", "command")
 
 
 def kinds() -> tuple[type[Device], ...]:

@@ -1,0 +1,207 @@
+"""TFLite Micro's own interpreter: what a microcontroller would need, and that the file runs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfprune.devices.base import Device, Measurement
+from tfprune.errors import TfpruneError, UsageError, one_line
+from tfprune.vocabulary import FormatName
+
+_TIMEOUT_SECONDS = 300.0
+# More than any microcontroller has; memory that is not written costs nothing here.
+_MOST_ARENA_BYTES = 1 << 28
+_EXAMPLES = 4
+# From here on outputs of floats are not the same computation in another order.
+_SAME = 1e-3
+_TOTAL = re.compile(r"Arena allocation total (\d+)")
+_NOT_FOUND = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
+
+
+class Tflm(Device):
+    """TFLite Micro, compiled for this computer, in a process of its own.
+
+    The arena is what its interpreter allocates here, where pointers have 64 bits: a microcontroller
+    needs somewhat less, and more where its optimized kernels take scratch memory. Flash is the
+    flatbuffer, without the code of the interpreter. Its time on this computer says nothing.
+    """
+
+    key: ClassVar[str] = "tflm"
+    formats: ClassVar[tuple[FormatName, ...]] = (
+        "c-array",
+        "tflite-int8",
+        "tflite-int16x8",
+        "c-array-float",
+        "tflite",
+    )
+    told: ClassVar[tuple[str, ...]] = ("arena_bytes", "flash_bytes")
+
+    def check(self) -> None:
+        """The package is there.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if importlib.util.find_spec("tflite_micro") is None:
+            raise UsageError("device tflm needs tflite_micro: pip install 'tfprune[tflm]'")
+
+    def measure(self, files: Sequence[Path]) -> list[Measurement]:
+        """Runs each file, and compares what it gives with LiteRT."""
+        from tfprune.formats.sandbox import Sandbox
+
+        with contextlib.closing(Sandbox()) as sandbox:
+            return [self._measured(path, sandbox) for path in files]
+
+    def _measured(self, path: Path, sandbox: Any) -> Measurement:
+        from tfprune.formats.sandbox import call_on_file
+
+        try:
+            content = _content(path)
+            found = call_on_file(sandbox, _run, path, content, timeout=_TIMEOUT_SECONDS)
+        except TfpruneError as error:
+            return Measurement({}, refusal=str(error))
+        notes = []
+        if found["off"] > (1 if found["integers"] else _SAME):
+            unit = "steps of its integers" if found["integers"] else "of the outputs' range"
+            notes.append(f"its outputs differ from LiteRT's by up to {found['off']:.3g} {unit}")
+        return Measurement(
+            {"arena_bytes": found["arena_bytes"], "flash_bytes": len(content)}, notes=tuple(notes)
+        )
+
+    def settings(self) -> dict[str, str]:
+        """The version."""
+        import importlib.metadata
+
+        return {"tflite_micro": importlib.metadata.version("tflite_micro"), "pointers": "64 bits"}
+
+
+def _content(path: Path) -> bytes:
+    """The flatbuffer in a `.tflite` file or a C array.
+
+    Raises:
+        TfpruneError: it is another kind of file.
+    """
+    from tfprune.formats import c_array
+
+    if path.suffix == ".cc":
+        return c_array.read(path)
+    if path.suffix == ".tflite":
+        return path.read_bytes()
+    raise TfpruneError(
+        f"{path.name} is neither a .tflite file nor a C array: export it as tflite-int8 or c-array"
+    )
+
+
+# -- what happens in a process of its own -------------------------------------------------------
+
+
+def _run(path: Path, content: bytes) -> dict[str, Any]:
+    """The arena that TFLite Micro takes, and how far its outputs are off those of LiteRT."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        phone = Interpreter(model_content=content)
+        for details in phone.get_input_details():
+            phone.resize_tensor_input(details["index"], [1, *details["shape"][1:]])
+        phone.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise TfpruneError(
+            f"{path} cannot be run by LiteRT ({one_line(error)}): export it again"
+        ) from error
+    if any(-1 in each["shape_signature"][1:] for each in phone.get_input_details()):
+        raise TfpruneError(
+            f"{path} takes inputs of any size, and TFLite Micro does not: export it with an "
+            "input shape"
+        )
+    with _stderr() as said:
+        try:
+            device = _micro(content)
+            off = max(_difference(phone, device, seed) for seed in range(_EXAMPLES))
+            device.print_allocations()
+        except (RuntimeError, ValueError) as error:
+            raise TfpruneError(_refusal(path, said(), error)) from error
+        total = _TOTAL.search(said())
+    if total is None:
+        raise TfpruneError(
+            f"{path}: TFLite Micro does not say how large its arena is: give another version of "
+            "tflite_micro"
+        )
+    return {
+        "arena_bytes": int(total[1]),
+        "off": off,
+        "integers": np.dtype(phone.get_output_details()[0]["dtype"]).kind in "iu",
+    }
+
+
+def _micro(content: bytes) -> Any:
+    from tflite_micro.python.tflite_micro import runtime
+
+    return runtime.Interpreter.from_bytes(content, arena_size=_MOST_ARENA_BYTES)
+
+
+def _refusal(path: Path, said: str, error: Exception) -> str:
+    missing = _NOT_FOUND.search(said)
+    if missing:
+        return (
+            f"{path}: TFLite Micro has no kernel for {missing[1]}: replace the layers that use it"
+        )
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = " ".join(lines[0].split())[:200] if lines else one_line(error)
+    return f"{path} does not run in TFLite Micro ({reason}): replace what it cannot run"
+
+
+def _difference(phone: Any, device: Any, seed: int) -> float:
+    """How far outputs are apart: in steps of integers, or as a share of the range of floats."""
+    rng = np.random.default_rng(seed)
+    for place, details in enumerate(phone.get_input_details()):
+        x = _example(details, rng)
+        phone.set_tensor(details["index"], x)
+        device.set_input(x, place)
+    phone.invoke()
+    device.invoke()
+    off = 0.0
+    for place, details in enumerate(phone.get_output_details()):
+        here, there = phone.get_tensor(details["index"]), device.get_output(place)
+        distance = float(np.abs(here.astype(float) - there.astype(float)).max(initial=0.0))
+        if here.dtype.kind == "f":
+            distance /= max(float(np.abs(here).max(initial=0.0)), 1e-6)
+        off = max(off, distance)
+    return off
+
+
+def _example(details: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """Any integers of a quantized input; zeros for row numbers of a table; else pixels."""
+    dtype, shape = np.dtype(details["dtype"]), details["shape"]
+    if dtype.kind not in "iu":
+        return rng.uniform(0, 255, shape).astype(dtype)
+    if not details["quantization"][0]:
+        return np.zeros(shape, dtype)
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+
+
+@contextlib.contextmanager
+def _stderr() -> Iterator[Any]:
+    """Catches what C++ prints; gives a function that reads it."""
+    with tempfile.TemporaryFile() as file:
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def said() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
