@@ -30,6 +30,8 @@ FormatName: TypeAlias = Literal[
     "tflite-sparse",
     "c-array",
     "c-array-float",
+    "tflite-lut",
+    "c-array-lut",
     "onnx",
 ]
 FORMATS: dict[FormatName, str] = {
@@ -44,6 +46,8 @@ FORMATS: dict[FormatName, str] = {
     "tflite-sparse": "TFLite in float32 that stores no zeros",
     "c-array": "the int8 TFLite file as a C array, for microcontrollers",
     "c-array-float": "the float32 TFLite file as a C array, for microcontrollers",
+    "tflite-lut": "int8 TFLite whose weights are looked up in tables, for TFLite Micro",
+    "c-array-lut": "the same as a C array, for microcontrollers",
     "onnx": "ONNX in float32",
 }
 

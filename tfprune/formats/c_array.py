@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfprune.errors import TfpruneError
 from tfprune.formats.runtime import Memory, Runtime
-from tfprune.formats.tflite import TFLiteRuntime
+from tfprune.formats.tflite import run_by
 from tfprune.formats.tflite_file import end_names
 from tfprune.formats.tflite_micro import memory
 
@@ -83,7 +83,10 @@ def read(path: Path) -> bytes:
 
 def open_file(path: Path, threads: int) -> Runtime:
     """Opens the TFLite file that a `.cc` holds."""
-    runtime = TFLiteRuntime(path, read(path), threads)
+    runtime = run_by(path, read(path), threads)
+    if runtime.format == "tflite-lut":
+        runtime.format = "c-array-lut"
+        return runtime
     of_integers = runtime.format in ("tflite-int8", "tflite-int16x8")
     runtime.format = "c-array" if of_integers else "c-array-float"
     return runtime

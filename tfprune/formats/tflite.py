@@ -66,7 +66,22 @@ def dequantize(q: np.ndarray, details: dict[str, Any]) -> np.ndarray:
 
 def open_file(path: Path, threads: int) -> Runtime:
     """Opens a `.tflite` file."""
-    return TFLiteRuntime(path, path.read_bytes(), threads)
+    return run_by(path, path.read_bytes(), threads)
+
+
+def run_by(path: Path, content: bytes, threads: int) -> Runtime:
+    """The runtime of a TFLite file: LiteRT's, or TFLite Micro's where its weights are in tables.
+
+    Args:
+        path: See `TFLiteRuntime`.
+        content: See `TFLiteRuntime`.
+        threads: See `TFLiteRuntime`.
+    """
+    # It builds on this module.
+    from tfprune.formats import lut
+
+    coded = lut.is_compressed(content)
+    return lut.MicroRuntime(path, content) if coded else TFLiteRuntime(path, content, threads)
 
 
 class TFLiteRuntime(Runtime):
@@ -105,7 +120,7 @@ class TFLiteRuntime(Runtime):
             raise TfpruneError(f"{path} takes a single number: give a model that takes images")
         # A file that promises one batch size only may mix images when resized: keep to it.
         self.inputs, self.outputs = (
-            tuple(_tensor(name, details) for name, details in end.items())
+            tuple(tensor_of(name, details) for name, details in end.items())
             for end in (self._inputs, self._outputs)
         )
         # The first single-image call takes it: a second one would double the memory.
@@ -264,7 +279,13 @@ def _ends(interpreter: Interpreter) -> tuple[dict[str, Any], dict[str, Any]]:
     return inputs, outputs
 
 
-def _tensor(name: str, details: dict[str, Any]) -> Tensor:
+def tensor_of(name: str, details: dict[str, Any]) -> Tensor:
+    """An input or output, as the interpreter describes it.
+
+    Args:
+        name: In the signature.
+        details: One entry of the interpreter's `get_input_details()`.
+    """
     scale, zero_point = details["quantization"]
     plain = described(name, details["shape_signature"], np.dtype(details["dtype"]).name)
     if not scale:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,10 @@ class Node:
     nonzero: int
 
 
+# What TFLite Micro calls the operator that writes compressed weights out.
+DECODE = "TFLM_DECODE"
+
+
 class TFLiteFile:
     """A TFLite flatbuffer that the interpreter has verified.
 
@@ -94,13 +98,16 @@ class TFLiteFile:
     def __init__(self, content: bytes) -> None:
         self._model = schema.Model.GetRootAs(content, 0)
 
-    def constants(self) -> Iterator[StoredWeights]:
+    def constants(self, without: Collection[int] = ()) -> Iterator[StoredWeights]:
         """Stored floats and quantized integers, a buffer that several tensors share once.
 
         Shapes and other plain integers are left out. A quantized value stands for zero where it
         equals its zero point.
+
+        Args:
+            without: Numbers of buffers that are left out.
         """
-        seen = set()
+        seen = set(without)
         for tensor in self._tensors():
             if tensor.Buffer() in seen:
                 continue
@@ -148,6 +155,8 @@ class TFLiteFile:
                 return None
         for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
             number = operator_code(self._model, operator)
+            if custom_code(self._model.OperatorCodes(operator.OpcodeIndex())) == DECODE:
+                continue
             if number in _UNKNOWN:
                 return None
             if number in _KERNELS:
@@ -265,6 +274,16 @@ def with_order(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) ->
             # A view of the bytes.
             places[:] = wanted
     return bytes(changed)
+
+
+def custom_code(code: Any) -> str:
+    """What an operator that is not builtin is called; empty for a builtin one.
+
+    Args:
+        code: One of the flatbuffer's operator codes.
+    """
+    name = code.CustomCode()
+    return name.decode(errors="replace") if name else ""
 
 
 def operator_code(model: Any, operator: Any) -> int:

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfprune.errors import TfpruneError
 from tfprune.formats.runtime import Memory
-from tfprune.formats.tflite_file import ITEM_BYTES, operator_code
+from tfprune.formats.tflite_file import DECODE, ITEM_BYTES, custom_code, operator_code
 
 # TFLite Micro aligns every buffer so.
 _ALIGNMENT = 16
@@ -27,7 +27,7 @@ _FILTER_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRA
 _LISTED = """
 Abs Add AddN ArgMax ArgMin AssignVariable AveragePool2D BatchMatMul BatchToSpaceNd
 BroadcastArgs BroadcastTo CallOnce Cast Ceil Concatenation Conv2D Cos CumSum DepthToSpace
-DepthwiseConv2D Dequantize Div Elu EmbeddingLookup Equal Exp ExpandDims Fill Floor FloorDiv
+Decode DepthwiseConv2D Dequantize Div Elu EmbeddingLookup Equal Exp ExpandDims Fill Floor FloorDiv
 FloorMod FullyConnected Gather GatherNd Greater GreaterEqual HardSwish If L2Normalization
 L2Pool2D LeakyRelu Less LessEqual Log LogSoftmax LogicalAnd LogicalNot LogicalOr Logistic
 MaxPool2D Maximum Mean Minimum MirrorPad Mul Neg NotEqual Pack Pad PadV2 Prelu Quantize
@@ -163,6 +163,8 @@ def _check_types(graph: Any, operator: Any, name: str) -> None:
 
 
 def _name(model: Any, operator: Any) -> str:
+    if custom_code(model.OperatorCodes(operator.OpcodeIndex())) == DECODE:
+        return "DECODE"
     number = operator_code(model, operator)
     return _NAMES.get(number, f"operator {number}")
 
