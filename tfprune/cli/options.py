@@ -347,42 +347,47 @@ def assignments(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, Any]:
     """Reads `width=16`, each as it would stand in a pipeline file."""
-    import tomllib
-
-    found: dict[str, Any] = {}
-    for value in values:
-        try:
-            read = tomllib.loads(value)
-        # Brackets in brackets, thousands deep, end in the latter.
-        except (tomllib.TOMLDecodeError, RecursionError):
-            raise click.BadParameter(
-                f"{value[:60]!r} is not of the form width=16, blocks=[1, 2] or weights='random'"
-            ) from None
-        for key in read:
-            if key in found:
-                raise click.BadParameter(f"{key} is given twice")
-        found |= read
-    return found
+    return _merged(map(_assignment, values))
 
 
 def _texts_or_assignments(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, Any]:
     """Reads `threads=4`, and a text without the quotes of TOML: `command=ssh pi ./bench {file}`."""
+    return _merged(map(_text_or_assignment, values))
+
+
+def _merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for value in values:
-        try:
-            read = assignments(ctx, param, (value,))
-        except click.BadParameter:
-            key, equals, text = value.partition("=")
-            if not equals or not key.strip().isidentifier() or text.strip()[:1] in tuple("'\"[{"):
-                raise
-            read = {key.strip(): text.strip()}
-        for key in read:
+    for part in parts:
+        for key in part:
             if key in found:
                 raise click.BadParameter(f"{key} is given twice")
-        found |= read
+        found |= part
     return found
+
+
+def _assignment(value: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(value)
+    # Brackets in brackets, thousands deep, end in the latter.
+    except (tomllib.TOMLDecodeError, RecursionError):
+        raise click.BadParameter(
+            f"{value[:60]!r} is not of the form width=16, blocks=[1, 2] or weights='random'"
+        ) from None
+
+
+def _text_or_assignment(value: str) -> dict[str, Any]:
+    try:
+        return _assignment(value)
+    except click.BadParameter:
+        key, equals, text = (part.strip() for part in value.partition("="))
+        # What begins like TOML was meant as such.
+        if not equals or not key.isidentifier() or text[:1] in tuple("'\"[{"):
+            raise
+        return {key: text}
 
 
 def _input_shape(

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from tfprune.devices.base import Device, Measurement
 from tfprune.errors import TfpruneError, UsageError, one_line
-from tfprune.vocabulary import FormatName
+from tfprune.vocabulary import FORMATS, FormatName
 
 # Where every user may write and run programs.
 _FOLDER = PurePosixPath("/data/local/tmp/tfprune")
@@ -36,13 +36,9 @@ class Android(Device):
     """
 
     key: ClassVar[str] = "android"
-    formats: ClassVar[tuple[FormatName, ...]] = (
-        "tflite",
-        "tflite-float16",
-        "tflite-dynamic",
-        "tflite-int8",
-        "tflite-int16x8",
-        "tflite-sparse",
+    # LiteRT does not run weights in tables.
+    formats: ClassVar[tuple[FormatName, ...]] = tuple(
+        name for name in FORMATS if name.startswith("tflite") and name != "tflite-lut"
     )
     told: ClassVar[tuple[str, ...]] = ("device_ms", "memory_bytes")
 

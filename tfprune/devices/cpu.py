@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from tfprune.devices.base import Device, Measurement
 from tfprune.errors import TfpruneError
 from tfprune.vocabulary import FORMATS, FormatName
+
+if TYPE_CHECKING:
+    from tfprune.formats.runtime import Tensor
 
 
 class Cpu(Device):
@@ -36,11 +39,12 @@ class Cpu(Device):
 
     def measure(self, files: Sequence[Path]) -> list[Measurement]:
         """Runs each file once in a process of its own, then times those that run, in turn."""
+        from tfprune.formats import load
         from tfprune.measure import first_run, time_files
 
         found: dict[Path, Measurement] = {}
         # Files are timed together where one example fits all of them.
-        groups: dict[Any, list[Path]] = {}
+        groups: dict[Any, tuple[Any, list[Path]]] = {}
         for path in dict.fromkeys(files):
             try:
                 run = first_run(path, threads=self.threads)
@@ -48,11 +52,13 @@ class Cpu(Device):
                 found[path] = Measurement({}, refusal=str(error))
                 continue
             found[path] = Measurement({"memory_bytes": run.memory_bytes})
-            groups.setdefault(_fitting(path), []).append(path)
-        for paths in groups.values():
+            inputs = load(path).inputs
+            _, together = groups.setdefault(_fitting(inputs), (_example(inputs), []))
+            together.append(path)
+        for example, paths in groups.values():
             times = time_files(
                 {str(path): path for path in paths},
-                _example(paths[0]),
+                example,
                 threads=self.threads,
                 rounds=self.rounds,
             )
@@ -65,20 +71,16 @@ class Cpu(Device):
         return {"threads": str(self.threads), "rounds": str(self.rounds)}
 
 
-def _fitting(path: Path) -> tuple[Any, ...]:
+def _fitting(inputs: Sequence[Tensor]) -> tuple[Any, ...]:
     """What files have in common that take the same example."""
-    from tfprune.formats import load
-
-    inputs = load(path).inputs
     if len(inputs) == 1:
         return inputs[0].shape[1:]
     return tuple(sorted((each.name, each.shape[1:]) for each in inputs))
 
 
-def _example(path: Path) -> Any:
+def _example(inputs: Sequence[Tensor]) -> Any:
     """Zeros, which are row numbers of any table; how long a net takes depends on no value."""
-    from tfprune.formats import load
     from tfprune.formats.runtime import zero_feeds
 
-    values = {name: x[0] for name, x in zero_feeds(load(path).inputs, 1, str(path)).items()}
+    values = {name: x[0] for name, x in zero_feeds(inputs, 1).items()}
     return values if len(values) > 1 else next(iter(values.values()))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COLUMNS = ("artifact", "device", "estimated", "refusal", "notes", "settings", "layers")
+# Of a run, where the artifact is a format.
+_OF_A_RUN = ("variant", "seed")
 
 
 def measure_on(
@@ -68,8 +70,13 @@ def measure_on(
 
 
 def figures_of(table: pd.DataFrame) -> list[str]:
-    """The names of the figures of a table that `measure_on` made."""
-    return [str(name) for name in table if name not in _COLUMNS]
+    """The names of the figures of a table that `measure_on` or `device_table` made."""
+    return [str(name) for name in table if name not in _COLUMNS + _OF_A_RUN]
+
+
+def device_heading(name: str, estimated: bool) -> str:
+    """What tables for people call a device: whether its figures are estimates is a part of it."""
+    return f"{name}, estimated" if estimated else name
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +93,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     columns: dict[str, list[str]] = {
         "artifact": list(table["artifact"]),
         "device": [
-            f"{name}, estimated" if estimated else name
+            device_heading(name, estimated)
             for name, estimated in zip(table["device"], table["estimated"], strict=True)
         ],
     }

@@ -18,8 +18,6 @@ from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.vocabulary import FormatName
 
 _TIMEOUT_SECONDS = 300.0
-# More than any microcontroller has; memory that is not written costs nothing here.
-_MOST_ARENA_BYTES = 1 << 28
 _EXAMPLES = 4
 # From here on outputs of floats are not the same computation in another order.
 _SAME = 1e-3
@@ -109,13 +107,14 @@ def _content(path: Path) -> bytes:
 def _run(path: Path, content: bytes) -> dict[str, Any]:
     """The arena that TFLite Micro takes, and how far its outputs are off those of LiteRT."""
     from tfprune.formats.lut import is_compressed
+    from tfprune.formats.tflite_micro import interpreter
 
     # LiteRT does not run these; their export compared them with the int8 file. It verifies the
     # others, which TFLite Micro does not.
     phone = None if is_compressed(content) else _verified(path, content)
     with _stderr() as said:
         try:
-            device = _micro(content)
+            device = interpreter(content)
             if phone is None:
                 off = 0.0
             else:
@@ -150,12 +149,6 @@ def _verified(path: Path, content: bytes) -> Any:
     return phone
 
 
-def _micro(content: bytes) -> Any:
-    from tflite_micro.python.tflite_micro import runtime
-
-    return runtime.Interpreter.from_bytes(content, arena_size=_MOST_ARENA_BYTES)
-
-
 def _refusal(path: Path, said: str, error: Exception) -> str:
     missing = _NOT_FOUND.search(said)
     if missing:
@@ -169,9 +162,12 @@ def _refusal(path: Path, said: str, error: Exception) -> str:
 
 def _difference(phone: Any, device: Any, seed: int) -> float:
     """How far outputs are apart: in steps of integers, or as a share of the range of floats."""
+    from tfprune.formats.tflite_micro import any_input
+
     rng = np.random.default_rng(seed)
     for place, details in enumerate(phone.get_input_details()):
-        x = _example(details, rng)
+        quantized = bool(details["quantization"][0])
+        x = any_input(details["dtype"], details["shape"], quantized, rng)
         phone.set_tensor(details["index"], x)
         device.set_input(x, place)
     phone.invoke()
@@ -184,17 +180,6 @@ def _difference(phone: Any, device: Any, seed: int) -> float:
             distance /= max(float(np.abs(here).max(initial=0.0)), 1e-6)
         off = max(off, distance)
     return off
-
-
-def _example(details: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
-    """Any integers of a quantized input; zeros for row numbers of a table; else pixels."""
-    dtype, shape = np.dtype(details["dtype"]), details["shape"]
-    if dtype.kind not in "iu":
-        return rng.uniform(0, 255, shape).astype(dtype)
-    if not details["quantization"][0]:
-        return np.zeros(shape, dtype)
-    limits = np.iinfo(dtype)
-    return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
 
 
 @contextlib.contextmanager

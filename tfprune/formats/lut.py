@@ -23,6 +23,7 @@ from tfprune.formats.runtime import Feeds, Runtime, StoredWeights
 from tfprune.formats.sandbox import shared
 from tfprune.formats.tflite import dequantize, quantize, tensor_of
 from tfprune.formats.tflite_file import DECODE, TFLiteFile, custom_code, end_names
+from tfprune.formats.tflite_micro import any_input, interpreter
 
 if TYPE_CHECKING:
     from tfprune.formats.source import Source
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _MOST_BITS = 7
 # Of a compressed tensor, beside its indices and tables: headers, a tensor and an operator.
 _OVERHEAD = 128
-_ARENA_BYTES = 1 << 28
 _TIMEOUT_SECONDS = 600.0
 # Inputs on which both files must give the same bits.
 _EXAMPLES = 8
@@ -146,24 +146,16 @@ def _check_same_bits(plain: bytes, coded: bytes) -> None:
     Raises:
         TfpruneError: An output differs, or one does not run.
     """
-    from tflite_micro.python.tflite_micro import runtime
-
-    both = [runtime.Interpreter.from_bytes(x, arena_size=_ARENA_BYTES) for x in (plain, coded)]
-    model = schema.Model.GetRootAs(plain, 0)
-    graph = model.Subgraphs(0)
+    both = [interpreter(each) for each in (plain, coded)]
+    graph = schema.Model.GetRootAs(plain, 0).Subgraphs(0)
     rng = np.random.default_rng(0)
     for _ in range(_EXAMPLES):
         for place in range(graph.InputsLength()):
             told = both[0].get_input_details(place)
-            dtype = np.dtype(told["dtype"])
-            # Row numbers of a table are zeros; the rest may be any integers.
-            free = dtype.kind in "iu" and len(told["quantization_parameters"]["scales"])
-            most = np.iinfo(dtype).max if free else 0
-            x = rng.integers(-most - 1 if most else 0, most, told["shape"], endpoint=True)
-            if dtype.kind == "f":
-                x = rng.uniform(0, 255, told["shape"])
+            quantized = len(told["quantization_parameters"]["scales"]) > 0
+            x = any_input(told["dtype"], told["shape"], quantized, rng)
             for each in both:
-                each.set_input(x.astype(dtype), place)
+                each.set_input(x, place)
         for each in both:
             each.invoke()
         for place in range(graph.OutputsLength()):
@@ -222,7 +214,7 @@ class MicroRuntime(Runtime):
 
         model = schema.Model.GetRootAs(self._content, 0)
         graph = model.Subgraphs(0)
-        kept = self._fresh(InterpreterConfig.kPreserveAllTensors)
+        kept = self._fresh(intrepreter_config=InterpreterConfig.kPreserveAllTensors)
         for place, details in enumerate(self._inputs.values()):
             kept.set_input(np.zeros(details["shape"], details["dtype"]), place)
         kept.invoke()
@@ -285,12 +277,9 @@ class MicroRuntime(Runtime):
             found.append(end)
         return found[0], found[1]
 
-    def _fresh(self, *config: Any) -> Any:
-        from tflite_micro.python.tflite_micro import runtime
-
-        options = {"intrepreter_config": config[0]} if config else {}
+    def _fresh(self, **options: Any) -> Any:
         try:
-            return runtime.Interpreter.from_bytes(self._content, arena_size=_ARENA_BYTES, **options)
+            return interpreter(self._content, **options)
         except (RuntimeError, ValueError) as error:
             raise self._failure(error) from error
 

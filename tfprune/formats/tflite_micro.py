@@ -21,6 +21,8 @@ _BYTES_A_TENSOR = 24
 _BYTES_AN_OPERATOR = 160
 _BYTES_A_FILTER = 8
 _BYTES_FIXED = 2048
+# More than any microcontroller has; memory that is not written costs nothing here.
+_MOST_ARENA_BYTES = 1 << 28
 _FILTER_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 
 # What `MicroMutableOpResolver` has an Add method for, by the method's name.
@@ -113,6 +115,42 @@ def memory(content: bytes) -> Memory:
         operators=tuple(operators),
         resolver=tuple(f"resolver.Add{_method(name)}();" for name in operators),
     )
+
+
+def interpreter(content: bytes, **options: Any) -> Any:
+    """TFLite Micro's interpreter, in this process: call it in a sandbox, since it may abort.
+
+    Args:
+        content: A valid `.tflite` file.
+        **options: Of its `Interpreter.from_bytes`.
+
+    Raises:
+        RuntimeError: It does not run the file.
+        ValueError: Likewise.
+    """
+    from tflite_micro.python.tflite_micro import runtime
+
+    return runtime.Interpreter.from_bytes(content, arena_size=_MOST_ARENA_BYTES, **options)
+
+
+def any_input(
+    dtype: Any, shape: Sequence[int], quantized: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Any integers of a quantized input; zeros for row numbers of a table; else pixels.
+
+    Args:
+        dtype: Of the input.
+        shape: Of the input, with the batch.
+        quantized: Whether its integers stand for real values.
+        rng: Draws them.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iu":
+        return rng.uniform(0, 255, shape).astype(dtype)
+    if not quantized:
+        return np.zeros(shape, dtype)
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
 
 
 def planned(buffers: Sequence[Buffer]) -> list[int]:

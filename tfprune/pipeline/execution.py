@@ -368,11 +368,12 @@ class Executor:
 
     def _measure_on(self, job: Job) -> dict[str, Any]:
         """Measures the artifacts of a seed on a device, those in the formats that it runs."""
-        (spec,) = [each for each in self.pipeline.devices if each.title == job.name]
         delivered = [
             (each.folder, read_record(each.folder / RECORD, DeliveryRecord)) for each in job.before
         ]
-        return told_by(spec.find(), job.name, self.directory, delivered, job.seed)
+        return told_by(
+            self.pipeline.device(job.name), job.name, self.directory, delivered, job.seed
+        )
 
 
 def _read_model(path: Path) -> keras.Model:

@@ -18,6 +18,7 @@ from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DeviceSpec, Pipeline
 from tfprune.pipeline.store import finished
+from tfprune.report.run import DEVICES
 
 # Change whenever a job would give another result for the same specification: the first for all
 # jobs, the others for deliveries and latencies. Each kind of step has a revision of its own,
@@ -244,7 +245,7 @@ def _latency(directory: Path, seed: int, deliveries: Iterable[Job]) -> Job:
 def _on_device(directory: Path, device: DeviceSpec, seed: int, deliveries: Iterable[Job]) -> Job:
     deliveries = tuple(deliveries)
     identity = on_devices.identity(device, ([job.name, job.identity] for job in deliveries))
-    folder = directory / "devices" / device.title / f"seed-{seed}"
+    folder = directory / DEVICES / device.title / f"seed-{seed}"
     return Job("device", device.title, "", seed, folder, identity, timed=deliveries)
 
 

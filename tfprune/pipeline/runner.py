@@ -142,9 +142,7 @@ def _do(
 
     # What a device needs is missed before the first training, and not after the last.
     for name in dict.fromkeys(job.name for job in missing if job.kind == "device"):
-        for spec in pipeline.devices:
-            if spec.title == name:
-                spec.find().check()
+        pipeline.device(name).check()
     executor = Executor(pipeline, store.directory, dataset, commit)
     executor.check_budget()
     for place, job in enumerate(missing):
@@ -196,7 +194,7 @@ def _note(
         sessions = before.get("sessions", [])
         change(sessions)
         # Devices that were asked for later stay.
-        later = {key: before[key] for key in ("devices",) if key in before}
+        later = {"devices": before["devices"]} if "devices" in before else {}
         write_json(path, {**about, **later, "sessions": sessions})
 
 

@@ -307,6 +307,14 @@ class Pipeline(Table):
                 raise ValueError(f"budget: {said}")
         return self
 
+    def device(self, title: str) -> Device:
+        """The device that tables call so.
+
+        Args:
+            title: one of `device_titles`.
+        """
+        return next(each for each in self.devices if each.title == title).find()
+
     @property
     def device_titles(self) -> list[str]:
         """What tables and budgets call the devices."""

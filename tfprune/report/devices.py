@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tfprune.devices.measuring import find_figure
+from tfprune.devices.measuring import device_heading, figures_of, find_figure
 from tfprune.report.run import Run
 
 _PLACE = ["variant", "artifact", "device"]
@@ -44,11 +44,6 @@ def device_table(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def figures_told(table: pd.DataFrame) -> list[str]:
-    """The names of the figures of a `device_table`."""
-    return [str(name) for name in table if name not in (*_PLACE, "seed", "estimated", "refusal")]
-
-
 def device_summary(table: pd.DataFrame) -> pd.DataFrame:
     """A `device_table` for people: means over seeds, each with its share of the first variant's.
 
@@ -60,7 +55,7 @@ def device_summary(table: pd.DataFrame) -> pd.DataFrame:
         such as "10,520 (49%)": the share of the first variant's in the same format on the same
         device.
     """
-    names = figures_told(table)
+    names = figures_of(table)
     groups = dict(list(table.groupby(_PLACE, sort=False)))
     first = table["variant"].iloc[0]
     rows = []
@@ -69,7 +64,7 @@ def device_summary(table: pd.DataFrame) -> pd.DataFrame:
         row = {
             "variant": variant,
             "artifact": artifact,
-            "device": f"{device}, estimated" if group["estimated"].any() else device,
+            "device": device_heading(str(device), bool(group["estimated"].any())),
         }
         for name in names:
             whole = None if base is None else base[name].mean()
@@ -113,7 +108,7 @@ def section(run: Run) -> dict[str, Any] | None:
     if table.empty:
         return None
     summary = device_summary(table)
-    names = figures_told(table)
+    names = figures_of(table)
     meanings = [find_figure(name).meaning for name in names]
     return {
         "columns": list(zip(summary.columns, [""] * len(_PLACE) + meanings, strict=True)),
