@@ -9,6 +9,7 @@ from tfprune.errors import TfpruneError
 from tfprune.pipeline import Pipeline, execution
 from tfprune.pipeline.execution import Executor, _read_model
 from tfprune.pipeline.plan import plan
+from tfprune.pipeline.steps.training import kept_model
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,22 @@ def test_a_model_that_an_earlier_step_left_and_that_is_gone_or_damaged(tmp_path)
     path.write_bytes(b"PK")
     with pytest.raises(TfpruneError, match=r"model\.keras is damaged .*: delete its folder"):
         _read_model(path)
+
+
+def test_the_origin_of_a_chain_is_new_or_what_its_first_training_kept(tmp_path, monkeypatch):
+    """Epoch 0 is the initialisation of a seed; later ones lie in the folder of the first step."""
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "it",
+            "data": {"name": "digits"},
+            "model": {"name": "vgg"},
+            "steps": {name: {"kind": "train", "epochs": 2} for name in ("dense", "more")},
+            "variants": {"it": ["dense", "more"]},
+        }
+    )
+    first, second, *_ = plan(pipeline, tmp_path, "x")
+    monkeypatch.setattr(execution, "build_model", lambda spec, dataset, seed: ("new", seed))
+    monkeypatch.setattr(execution, "_read_model", lambda path: path)
+    executor = Executor(pipeline, tmp_path, None, "commit")
+    assert executor._origin(second, 0, 7) == ("new", 7)
+    assert executor._origin(second, 1, 7) == kept_model(first.folder, 1)
