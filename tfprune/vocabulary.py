@@ -61,15 +61,11 @@ DELIVERIES: dict[DeliveryName, tuple[FormatName, ...]] = {
 
 DEVICES: dict[str, str] = {
     "cpu": "this computer",
-    "ethos-u55-N": "an NPU of Arm with N = 32, 64, 128 or 256 MACs a cycle, estimated by Vela",
-    "ethos-u65-N": "an NPU of Arm with N = 256 or 512, estimated by Vela",
-    "ethos-u85-N": "an NPU of Arm with N = 128, 256, 512, 1024 or 2048, estimated by Vela",
-    "wasm": "WebAssembly in a browser",
     "tflm": "TFLite Micro, the interpreter of microcontrollers",
     "android": "a phone that adb reaches",
     "command": "any device, by a command of yours that measures a file",
 }
-"""The devices that figures are measured for, or estimated where the sentence says so."""
+"""The devices that figures are measured on."""
 
 Quantization: TypeAlias = Literal["float16", "dynamic", "int8", "int16x8"]
 QUANTIZATIONS: dict[Quantization, FormatName] = {

@@ -26,7 +26,7 @@ def measure_on(
 
     Example:
         ```python
-        measure_on(["net.int8.tflite"], [find_device("ethos-u55-128")])
+        measure_on(["net.int8.tflite"], [find_device("cpu", threads=2)])
         ```
 
     Args:
