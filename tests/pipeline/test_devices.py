@@ -14,7 +14,7 @@ from tests.report.fake import fake_run
 from tfprune.cli import main
 from tfprune.devices import find_device
 from tfprune.errors import UsageError
-from tfprune.files import read_json
+from tfprune.files import read_json, sha256, write_json
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.on_devices import measure_run
 from tfprune.pipeline.runner import run
@@ -82,6 +82,26 @@ def test_a_finished_run_is_measured_on_a_new_device(tmp_path: Path) -> None:
     measure_run(directory, [find_device("command", command=BENCH, timeout=9)])
     assert records != {path: path.read_bytes() for path in records}
     assert set(device_table(read_run(directory))["device"]) == {"command"}
+
+
+def test_figures_of_a_file_that_was_made_anew_are_not_shown(tmp_path: Path) -> None:
+    directory = fake_run(tmp_path / "fake")
+    measure_run(directory, [find_device("command", command=BENCH)])
+    folder = directory / "slim" / "seed-0"
+    (folder / "model.tflite").write_text("another training")
+    record = read_json(folder / "record.json")
+    for artifact in record["artifacts"]:
+        artifact["sha256"] = sha256(folder / artifact["path"])
+    write_json(folder / "record.json", record)
+
+    def shown() -> set[tuple[str, str]]:
+        table = device_table(read_run(directory))
+        return set(zip(table["variant"], table["artifact"], strict=True))
+
+    assert ("slim", "tflite") not in shown()
+    assert ("slim", "keras") in shown()
+    measure_run(directory, [find_device("command", command=BENCH)])
+    assert ("slim", "tflite") in shown()
 
 
 def test_a_device_of_the_pipeline_is_not_measured_otherwise(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def fake_run(
                     "variant": variant,
                     "format": form,
                     "artifact": f"{variant}/seed-{seed}/{FILES[form]}",
+                    "sha256": sha256(directory / variant / f"seed-{seed}" / FILES[form]),
                     "device": title,
                     "estimated": False,
                     "refusal": "",

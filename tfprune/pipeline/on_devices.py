@@ -54,7 +54,7 @@ def told_by(
         TfpruneError: the device fails, or a file is missing.
     """
     rows = [
-        (record["variant"], each["format"], folder / each["path"])
+        (record["variant"], each["format"], each["sha256"], folder / each["path"])
         for folder, record in deliveries
         for each in record["artifacts"]
         if each["format"] in device.formats
@@ -65,10 +65,11 @@ def told_by(
             **entry,
             "variant": variant,
             "format": form,
+            "sha256": sha256,
             "artifact": path.relative_to(directory).as_posix(),
             "device": title,
         }
-        for (variant, form, path), entry in zip(rows, told, strict=True)
+        for (variant, form, sha256, path), entry in zip(rows, told, strict=True)
     ]
     return {"measured": measured, "seed": seed, "machine": provenance.machine()}
 

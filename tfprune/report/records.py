@@ -180,6 +180,7 @@ class MeasuredOnDevice(Record):
     variant: str
     format: str
     artifact: str
+    sha256: str
     device: str
     estimated: bool
     refusal: str

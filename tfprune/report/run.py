@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -327,7 +327,7 @@ def read_run(directory: Path) -> Run:
             for row in read_record(path, LatencyRecord)["latency"]
         },
         tuple(each for each, same in zip(read, alike, strict=True) if not same),
-        tuple(_told_by_devices(directory, record, {each.folder for each in read})),
+        tuple(_told_by_devices(directory, record, read)),
     )
 
 
@@ -345,15 +345,20 @@ def device_title(device: Mapping[str, Any]) -> str:
 
 
 def _told_by_devices(
-    directory: Path, record: Mapping[str, Any], delivered: Collection[Path]
+    directory: Path, record: Mapping[str, Any], delivered: Iterable[Delivery]
 ) -> Iterator[dict[str, Any]]:
-    """What the devices of a run told of what is delivered."""
+    """What the devices of a run told of the files that are delivered, and of none before them."""
+    files = {
+        (delivery.folder / artifact["path"], artifact["sha256"])
+        for delivery in delivered
+        for artifact in delivery.record["artifacts"]
+    }
     for device in _devices(record):
         title = device_title(device)
         for path in sorted(directory.glob(f"{DEVICES}/{title}/seed-*/{RECORD}")):
             found = read_record(path, DeviceMeasurements)
             for row in found["measured"]:
-                if (directory / row["artifact"]).parent in delivered:
+                if (directory / row["artifact"], row["sha256"]) in files:
                     yield {**row, "seed": found["seed"]}
 
 
