@@ -190,6 +190,10 @@ def test_devices_need_no_data(files: dict[str, Path]) -> None:
             "device cpu: threads = 'many': Input should be a valid integer, unable to parse string "
             "as an integer",
         ),
+        # What only the accuracy has a use for would be left out without a word.
+        (["--device", "cpu", "--per-class"], "--per-class is for data: give --data"),
+        (["--device", "cpu", "--rounds", "9"], "--rounds is for data: give --data"),
+        (["--device", "cpu", "--baseline", "a.tflite"], "--baseline is for data: give --data"),
         (["--device-option", "a=1"], "--device-option is for a device: give --device"),
         (
             ["--device", "cpu", "--device-option", "thread=1"],
@@ -201,3 +205,37 @@ def test_a_wrong_device_is_one_line(arguments: list[str], said: str) -> None:
     result = CliRunner().invoke(main, ["measure", "net.tflite", *arguments])
     assert result.exit_code == 2
     assert result.output.splitlines()[-1] == f"Error: {said}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["net.keras"], "node data are for .tflite files, and none is given: give one"),
+        (
+            ["a/net.tflite", "b/net.tflite"],
+            "two files are called net.tflite, and their node data would be too: give them one at a "
+            "time, with a folder for each",
+        ),
+        (
+            ["net.tflite", "--baseline", "net.keras"],
+            "net.keras is not a .tflite file: node data are for those only",
+        ),
+    ],
+)
+def test_node_data_that_cannot_be_written_are_refused_before_work(
+    arguments: list[str], said: str
+) -> None:
+    command = ["measure", *arguments, "--device", "cpu", "--node-data", "nodes"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == f"Error: {said}"
+
+
+def test_node_data_are_written_for_the_files_that_have_some(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    names = [files["keras"], files["tflite"], "--node-data", tmp_path / "nodes"]
+    command = ["measure", *names, "--device", "cpu", "--device-option", "rounds=2"]
+    result = CliRunner().invoke(main, list(map(str, command)))
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "nodes").iterdir()] == ["model.sparsity.json"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from tfprune import figures
 from tfprune.cli import options
@@ -100,9 +101,14 @@ def measure_command(
       devices              with --device: a list with device, estimated, figures, refusal, notes,
                            settings, and layers with --layers
     """  # noqa: D301 - click wants the character itself.
+    if node_data is not None:
+        from tfprune.report.node_data import check_files
+
+        check_files(files, baseline)
     if data is None:
         if not devices:
             raise click.UsageError("give --data to measure accuracy, or --device, or both")
+        _check_unused(baseline is not None and node_data is None)
         told = _only_on_devices(files, devices, layers, node_data is not None, as_json)
         _write_nodes(node_data, files, baseline, told)
         return
@@ -155,6 +161,22 @@ def measure_command(
         _print_devices(found)
 
 
+def _check_unused(baseline: bool) -> None:
+    """Refuses options that only the figures of data have a use for.
+
+    Args:
+        baseline: whether a baseline is given that nothing is compared with.
+    """
+    given = click.get_current_context().get_parameter_source
+    asked = [
+        name
+        for name in ("rounds", "threads", "per_class", "task")
+        if given(name) == ParameterSource.COMMANDLINE
+    ]
+    for name in [*(["baseline"] if baseline else []), *asked]:
+        raise click.UsageError(f"--{name.replace('_', '-')} is for data: give --data")
+
+
 def _only_on_devices(
     files: tuple[Path, ...], devices: list[Device], layers: bool, nodes: bool, as_json: bool
 ) -> pd.DataFrame:
@@ -179,10 +201,10 @@ def _write_nodes(
     """Writes the figures of operators, and says where."""
     if folder is None:
         return
-    from tfprune.report.node_data import write_node_data
+    from tfprune.report.node_data import tflite_files, write_node_data
 
     rows = [] if found is None else found.to_dict("records")
-    for file in dict.fromkeys(files):
+    for file in tflite_files(files):
         layers = {
             row["device"]: row["layers"]
             for row in rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,44 @@ from tfprune.errors import UsageError
 from tfprune.files import write_json
 from tfprune.formats.tflite_file import Node, TFLiteFile
 
+_SUFFIX = ".tflite"
 # From little to much, as Model Explorer takes stops of a gradient.
 _GRADIENT = [{"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#f4a259"}]
+
+
+def tflite_files(files: Sequence[Path]) -> list[Path]:
+    """Those files that node data can be written for, each once."""
+    return [file for file in dict.fromkeys(files) if file.suffix == _SUFFIX]
+
+
+def check_files(files: Sequence[Path], baseline: Path | None = None) -> None:
+    """Checks files by their names, before anything is measured.
+
+    Args:
+        files: of any format; node data are written for the `.tflite` files among them.
+        baseline: see `write_node_data`.
+
+    Raises:
+        UsageError: none is a `.tflite` file, two would be written to the same place, or the
+            baseline is another kind of file.
+    """
+    wanted = tflite_files(files)
+    if not wanted:
+        raise UsageError("node data are for .tflite files, and none is given: give one")
+    if baseline is not None:
+        _check_suffix(baseline)
+    stems = [file.stem for file in wanted]
+    for file in wanted:
+        if stems.count(file.stem) > 1:
+            raise UsageError(
+                f"two files are called {file.name}, and their node data would be too: give them "
+                "one at a time, with a folder for each"
+            )
+
+
+def _check_suffix(file: Path) -> None:
+    if file.suffix != _SUFFIX:
+        raise UsageError(f"{file} is not a .tflite file: node data are for those only")
 
 
 def write_node_data(
@@ -86,8 +122,7 @@ def _document(figure: str, values: Mapping[str, float]) -> dict[str, Any]:
 def _nodes(file: Path) -> list[Node]:
     from tfprune.formats import load
 
-    if file.suffix != ".tflite":
-        raise UsageError(f"{file} is not a .tflite file: node data are for those only")
+    _check_suffix(file)
     # The interpreter verifies what is read next.
     load(file)
     return TFLiteFile(file.read_bytes()).nodes()
