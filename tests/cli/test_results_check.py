@@ -200,6 +200,7 @@ class TestKept:
             "margin": 8_192.0,
             "source": "weights-80/seed-0/record.json",
             "reason": "",
+            "device": None,
             "told": "rule #2: weights-80 tflite: gzip 12.0 KiB, at most 0.5 times dense = "
             "20.0 KiB is asked (weights-80/seed-0/record.json)",
         }

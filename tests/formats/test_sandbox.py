@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -82,3 +83,12 @@ def test_this_process_ends_at_once_and_its_child_with_it() -> None:
 
 def test_a_name_has_one_sandbox() -> None:
     assert shared("a") is shared("a") is not shared("b")
+
+
+def test_a_relative_path_is_the_same_file_after_this_process_changed_its_directory(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in ("first", "second"):
+        (tmp_path / each).mkdir()
+        monkeypatch.chdir(tmp_path / each)
+        assert sandbox.run(os.getcwd, what="this", timeout=60) == str(tmp_path / each)

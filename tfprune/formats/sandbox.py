@@ -65,7 +65,7 @@ class Sandbox:
         Returns:
             Its future, for `answer`.
         """
-        call = (_call, _paths(), _imports(), dict(FILE_TYPES), function, *arguments)
+        call = (_call, os.getcwd(), _paths(), _imports(), dict(FILE_TYPES), function, *arguments)
         future: Future[T]
         try:
             self._pool = self._pool or self._started()
@@ -276,13 +276,15 @@ def _leave_with(parent: int) -> None:
 
 
 def _call(
+    directory: str,
     paths: list[str],
     imports: str,
     file_types: dict[str, FileType],
     function: Callable[..., T],
     *arguments: Any,
 ) -> T:
-    """Calls a function where modules and kinds of files are found as in the parent."""
+    """Calls a function where files, modules and kinds of files are found as in the parent."""
+    os.chdir(directory)
     sys.path[:] = dict.fromkeys([*sys.path, *paths])
     # A module may be younger than this process.
     importlib.invalidate_caches()
