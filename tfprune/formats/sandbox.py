@@ -65,7 +65,7 @@ class Sandbox:
         Returns:
             Its future, for `answer`.
         """
-        call = (_call, os.getcwd(), _paths(), _imports(), dict(FILE_TYPES), function, *arguments)
+        call = (_call, Path.cwd(), _paths(), _imports(), dict(FILE_TYPES), function, *arguments)
         future: Future[T]
         try:
             self._pool = self._pool or self._started()
@@ -276,7 +276,7 @@ def _leave_with(parent: int) -> None:
 
 
 def _call(
-    directory: str,
+    directory: Path,
     paths: list[str],
     imports: str,
     file_types: dict[str, FileType],
