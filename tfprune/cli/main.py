@@ -23,6 +23,7 @@ _COMMANDS = {
     "compare": ("results", "Compare the artifacts of runs in one table."),
     "report": ("results", "Write the report of a run: HTML, Markdown, CSV and JSON."),
     "check": ("results", "Judge a run by its budget: exit 1 where a limit is broken."),
+    "search": ("search", "Search for the cheapest artifact inside a budget."),
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
     "learn": ("training", "Train a model until whole filters are zero."),

@@ -60,7 +60,7 @@ def run(
     """
     seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
-    _writable(directory)
+    check_writable_run(directory)
     store = Store(directory, say)
     images = RunData(pipeline.data, data_dir, directory)
     with store.session() as session:
@@ -289,8 +289,12 @@ def _asked(
     return checked_seeds(seeds) if seeds else None
 
 
-def _writable(directory: Path) -> None:
-    """Fails before hours of training instead of after."""
+def check_writable_run(directory: Path) -> None:
+    """Makes the folder of a run, or fails before hours of training instead of after.
+
+    Raises:
+        TfpruneError: it cannot be written.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".writable"
