@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from tfprune.errors import TfpruneError
+from tfprune.errors import TfpruneError, UsageError
 from tfprune.figures import Figure, from_record
 from tfprune.files import RECORD, document_hash, write_json, write_text
 from tfprune.pipeline import provenance
@@ -355,8 +355,27 @@ class _Trials:
         )
         return [job for job in jobs if job.kind in ("step", "delivery") and not job.finished]
 
-    def _make(self, trials: Mapping[str, tuple[Choice, int]]) -> None:
-        """Trains and exports trials, as far as they are not there."""
+    def _make(self, trials: Mapping[str, tuple[Choice, int]]) -> dict[str, str]:
+        """Trains and exports trials, as far as they are not there.
+
+        Returns:
+            Why some of them cannot be made, such as a share of the MACs that is out of reach.
+        """
+        try:
+            self._made(trials)
+            return {}
+        except UsageError:
+            pass
+        # One by one, so that each is told apart; what is made already is not made again.
+        refused: dict[str, str] = {}
+        for name, each in trials.items():
+            try:
+                self._made({name: each})
+            except UsageError as error:
+                refused[name] = str(error)
+        return refused
+
+    def _made(self, trials: Mapping[str, tuple[Choice, int]]) -> None:
         if missing := self._missing(trials):
             do_jobs(
                 missing,
@@ -376,7 +395,7 @@ class _Trials:
 
     def begin(self) -> None:
         """Makes the dense model, which all trials start from and are compared with."""
-        self._make({})
+        self._made({})
         folder, record = self._delivered(DENSE)
         self.figure = from_record(record.get("task"))
         by_format = {each["format"]: each for each in record["artifacts"]}
@@ -391,9 +410,15 @@ class _Trials:
     def _judge(self, asked: Sequence[tuple[Choice, int]]) -> list[Tried]:
         """Makes trials up to a rung and judges them on validation data."""
         names = [variant_name(self._what, *each) for each in asked]
-        self._make(dict(zip(names, asked, strict=True)))
+        refused = self._make(dict(zip(names, asked, strict=True)))
         found = []
         for name, (choice, rung) in zip(names, asked, strict=True):
+            if name in refused:
+                nothing = float("nan")
+                found.append(
+                    Tried(choice, rung, 0, name, nothing, nothing, nothing, {}, refused[name])
+                )
+                continue
             _, record = self._delivered(name)
             (artifact,) = record["artifacts"]
             value = float(artifact[self.figure.record_key])
@@ -431,10 +456,13 @@ class _Trials:
         They are measured in one call with the dense model's file, because a clock that is shared
         with others drifts: costs of two calls are only comparable as shares of the dense model's.
         """
-        if not self._what.is_measured or not tried:
+        if not self._what.is_measured:
+            return list(tried)
+        running = [each for each in tried if not each.refusal]
+        if not running:
             return list(tried)
         files = [self._base_file]
-        for each in tried:
+        for each in running:
             folder, record = self._delivered(each.variant)
             files.append(
                 (folder / record["artifacts"][0]["path"], record["artifacts"][0]["sha256"])
@@ -468,15 +496,17 @@ class _Trials:
                 f"{device.title} tells no {name} of the dense model, only {known}: minimize one "
                 "of these"
             )
-        return [
-            replace(
+        asked = {
+            each.variant: replace(
                 each,
                 costs={**each.costs, **own["figures"]},
                 ratio=self._ratio(own["figures"], base["figures"]),
-                refusal=each.refusal or own["refusal"],
+                refusal=own["refusal"],
             )
-            for each, own in zip(tried, told[1:], strict=True)
-        ]
+            for each, own in zip(running, told[1:], strict=True)
+        }
+        # Two trials of a bracket may be the same one.
+        return [asked.get(each.variant, each) for each in tried]
 
     # -- the search -----------------------------------------------------------------------------
 
@@ -489,7 +519,10 @@ class _Trials:
         plain = [Choice(form, bits=bits) for form in what.formats for bits in what.bits]
         dense = self._looked_at(plain)
         keeping = [each for each in dense if each.keeps(what.max_drop)]
-        best = min(keeping or dense, key=lambda each: each.ratio).choice
+        running = [each for each in dense if not each.refusal]
+        if not running:
+            raise TfpruneError(f"{what.device.title} runs no file: {dense[0].refusal}")
+        best = min(keeping or running, key=lambda each: each.ratio).choice
         low, high = space.keep
         removals = [
             replace(
@@ -502,6 +535,7 @@ class _Trials:
             for part in range(_LOOKS)
         ]
         looked = self._looked_at([each for each in removals if each.changes])
+        looked = [each for each in looked if not each.refusal]
         self._first = [each.choice for each in ranked(looked)]
         if looked:
             least = min(looked, key=lambda each: each.ratio)

@@ -205,7 +205,7 @@ class Search(Table):
         """The multiples that layers shrink to: runtimes compute channels in tiles."""
         if self.space.round_to is not None:
             return self.space.round_to
-        return (8,) if self.is_measured else (1,)
+        return (8, 1) if self.is_measured else (1,)
 
     @property
     def segments(self) -> tuple[int, ...]:
