@@ -30,6 +30,7 @@ from tfprune import data, devices, filters
 from tfprune.cli import main
 from tfprune.pipeline import Pipeline
 from tfprune.report import load_budget
+from tfprune.searching import load_search
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -41,6 +42,7 @@ DOCUMENTS = sorted(
 PARSED = {
     "tfprune lottery": "it trains 63 nets; tests/cli/test_lottery.py runs a small one",
     "tfprune slim dense.keras --latency": "it times nets; tests/cli/test_slim.py runs one",
+    "tfprune search": "it trains nets; tests/searching and tests/cli/test_search.py run small ones",
     "tfprune export": "it starts another Python; tests/cli/test_cli.py runs it",
     "tfprune inspect dense.keras --sensitivity": "it cuts often; tests/cli/test_cli.py runs it",
     "tfprune measure": "it times files; tests/cli/test_measure.py runs it",
@@ -108,6 +110,9 @@ class Place:
         if "rules" in tomllib.loads(text):
             Path("budget.toml").write_text(text)
             load_budget(Path("budget.toml"))
+        elif "minimize" in tomllib.loads(text):
+            Path("search.toml").write_text(text)
+            load_search(Path("search.toml"))
         else:
             Pipeline.model_validate(tomllib.loads(text))
             Path("mine.toml").write_text(text)

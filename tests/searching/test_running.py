@@ -46,6 +46,13 @@ def test_it_ends_with_the_cheapest_file_inside_the_budget(found):
     assert set(record["fronts"]) >= {"macs", "bytes", "bytes_gzip", "parameters"}
 
 
+def test_the_result_says_what_the_winner_loses_on_test_data(found):
+    table = found.test.set_index(["variant", "artifact"]).accuracy
+    lost = 100 * (table["dense", "keras"] - table["winner", "tflite"])
+    assert found.test_drop == pytest.approx(lost)
+    assert "on test data it" in found.said
+
+
 def test_the_file_that_is_chosen_is_the_one_that_was_judged(found):
     tried = found.directory / "trials" / found.winner.variant / "seed-0" / "model.tflite"
     assert sha256(found.files[0]) == sha256(tried)
@@ -101,6 +108,7 @@ def test_a_killed_search_goes_on_to_the_same_end(found, tmp_path, monkeypatch):
     assert sha256(again.files[0]) == sha256(found.files[0])
 
 
+@pytest.mark.slow
 def test_a_share_that_is_out_of_reach_is_told_and_ends_no_search(tmp_path):
     said: list[str] = []
     space = {"keep": [0.01, 0.01], "formats": ["tflite"], "targets": ["macs"]}
@@ -111,7 +119,7 @@ def test_a_share_that_is_out_of_reach_is_told_and_ends_no_search(tmp_path):
 
 
 def test_a_dense_training_that_takes_too_long_is_refused_before_it_begins(tmp_path):
-    with pytest.raises(TfpruneError, match="there are 0.001 minutes") as caught:
+    with pytest.raises(TfpruneError, match=r"there are 0\.001 minutes") as caught:
         search(small(minutes=0.001, epochs=1000), out=tmp_path)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("model*"))

@@ -61,7 +61,8 @@ class Found:
         baseline: the figure of the dense model on validation data.
         tried: what was tried, at each rung.
         winner: the cheapest trial that keeps the budget; the dense model where no other does.
-        is_met: whether the winner is cheaper than the dense model, and cheap enough.
+        is_met: whether the winner is cheaper than the dense model, and cheap enough; judged on
+            validation data, as all else.
         said: the result in one line; where the budget is not met, how near what came.
         test: the files of the dense model and of the winner on test data, as
             `tfprune.report.comparison` has them.
@@ -78,6 +79,13 @@ class Found:
     said: str
     test: pd.DataFrame
     pipeline: Path
+
+    @property
+    def test_drop(self) -> float:
+        """How much worse the winner is than the dense model on test data, which decided nothing."""
+        table = self.test.set_index(["variant", "artifact"])[self.figure.name]
+        winner = float(table.loc[WINNER].iloc[0])
+        return _drop(self.figure, winner, float(table.loc[DENSE, "keras"]))
 
     @property
     def files(self) -> list[Path]:
@@ -214,6 +222,10 @@ def search(
         comparison(read_run(directory)),
         path,
     )
+    on_test = f"on test data it {_loss(found.figure, found.test_drop)}"
+    if found.test_drop > what.max_drop >= best.drop:
+        on_test += ", more than allowed: what was chosen on few examples looks better on these"
+    found = replace(found, said=f"{said}; {on_test}")
     write_json(directory / RESULT, _recorded(found))
     return found
 
@@ -227,8 +239,15 @@ def _heading(what: Search, best: Tried) -> str:
 
 def _loss(figure: Figure, drop: float) -> str:
     """A drop in words, such as "loses 0.40 points"."""
+    if not drop:
+        return "loses nothing"
     unit = " points" if figure.is_share else figure.number.unit
     return f"loses {drop:.2f}{unit}" if drop > 0 else f"gains {-drop:.2f}{unit}"
+
+
+def _drop(figure: Figure, value: float, base: float) -> float:
+    """How much worse a value is than another one; of shares in points."""
+    return figure.change(figure.gain(base), figure.gain(value))
 
 
 def _verdict(what: Search, figure: Figure, tried: Sequence[Tried], best: Tried) -> tuple[bool, str]:
@@ -260,6 +279,7 @@ def _recorded(found: Found) -> dict[str, Any]:
         "figure": found.figure.name,
         "baseline": found.baseline,
         "winner": found.winner.to_dict(),
+        "test_drop": found.test_drop,
         "is_met": found.is_met,
         "said": found.said,
         "fronts": {cost: [each.variant for each in found.front(cost)] for cost in found.costs},
@@ -422,7 +442,6 @@ class _Trials:
             _, record = self._delivered(name)
             (artifact,) = record["artifacts"]
             value = float(artifact[self.figure.record_key])
-            gain = self.figure.gain
             epochs = sum(self._what.segments[:rung]) if choice.changes else 0
             costs = _counted(record, artifact)
             ratio = self._ratio(costs, self._base_costs)
@@ -436,7 +455,7 @@ class _Trials:
                     epochs,
                     name,
                     value,
-                    -self.figure.change(gain(value), gain(self.baseline)),
+                    _drop(self.figure, value, self.baseline),
                     ratio,
                     costs,
                     refusal,
