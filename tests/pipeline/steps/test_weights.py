@@ -6,35 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from tfprune.pipeline.steps import Context, weights
+from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.weights import PruneOnceStep, PruneStep
 from tfprune.weights import prunable
 
-TRAIN = {"epochs": 4, "batch_size": 20, "learning_rate": 0.05}
-
-
-def _model() -> keras.Model:
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Flatten(),
-            keras.layers.Dense(8, activation="relu", name="one"),
-            keras.layers.Dense(10, name="two"),
-        ]
-    )
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """What the trainings of steps are given, in place of doing them: (model, callbacks)."""
-    found = []
-
-    def fitted(step, model, context, callbacks, first_epoch=0):
-        found.append((model, callbacks))
-        return model, {}
-
-    monkeypatch.setattr(weights, "fit", fitted)
-    return found
+from .conftest import TRAIN, tiny_net
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0.0, 0.5), (0.25, 0.5), (0.5, 1.0)])
@@ -45,7 +21,7 @@ def test_a_ramp_is_the_part_of_the_training_that_was_asked_for(
     step = PruneStep(
         kind="prune", sparsity=0.6, initial=0.1, begin=begin, end=end, frequency=frequency, **TRAIN
     )
-    step.perform(_model(), Context(digits, 0, tmp_path))
+    step.perform(tiny_net(), Context(digits, 0, tmp_path))
     ((_, (pruner,)),) = trained
     total = 4 * -(-len(digits.train) // 20)
     schedule = pruner.schedule
@@ -63,13 +39,13 @@ def _kernels(model: keras.Model) -> dict[str, np.ndarray]:
 def test_pruning_at_once_takes_what_the_library_takes(digits, tmp_path):
     context = Context(digits, 0, tmp_path)
     step = PruneOnceStep(kind="prune-once", share=0.5, pattern="2:4", exclude=("two",))
-    pruned, record = step.perform(_model(), context)
+    pruned, record = step.perform(tiny_net(), context)
     one, two = _kernels(pruned).values()
     assert (np.count_nonzero(one.reshape(-1, 4, 8), axis=1) == 2).all()
     assert np.count_nonzero(two) == two.size
     assert set(record["validation_accuracy"]) == {"before", "pruned"}
     step = PruneOnceStep(kind="prune-once", share=0.5, pattern="1x8", layers={"t*": 0.1})
-    one, two = _kernels(step.perform(_model(), context)[0]).values()
+    one, two = _kernels(step.perform(tiny_net(), context)[0]).values()
     assert set(np.count_nonzero(one, axis=1)) == {0, 8}
     assert np.count_nonzero(two) == pytest.approx(0.9 * two.size, abs=8)
 
@@ -85,7 +61,7 @@ def test_pruning_while_training_takes_what_the_library_takes(digits, tmp_path, t
         min_kept=3,
         **TRAIN,
     )
-    step.perform(_model(), Context(digits, 7, tmp_path))
+    step.perform(tiny_net(), Context(digits, 7, tmp_path))
     ((_, (pruner,)),) = trained
     assert pruner.include == ("one",)
     assert pruner.exclude is None
