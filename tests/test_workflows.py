@@ -111,8 +111,8 @@ def test_the_example_starts_by_hand_only_and_keeps_what_it_made():
         assert action in used
 
 
-def test_the_readme_shows_the_example_as_it_is_shipped():
-    section = (ROOT / "README.md").read_text().split("## In CI\n")[1].split("\n## ")[0]
+def test_the_guide_shows_the_example_as_it_is_shipped():
+    section = (ROOT / "docs" / "ci.md").read_text()
     snippets = dict(re.findall(r"```(toml|yaml)\n(.*?)```", section, re.DOTALL))
     assert snippets["toml"] == BUDGET.read_text()
     assert snippets["yaml"] in EXAMPLE.read_text()
