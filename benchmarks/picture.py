@@ -10,7 +10,7 @@ import matplotlib as mpl
 import pandas as pd
 
 mpl.use("svg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 RESULT = Path("benchmarks/results/cifar10_stack.json")
 PICTURE = Path("docs/images/accuracy-against-size.svg")
@@ -60,7 +60,7 @@ def draw(found: pd.DataFrame, into: Path) -> None:
     for name, row in found.iterrows():
         text, offset, side = STAGES[str(name)]
         axes.annotate(
-            f"{text}: {row['smaller']:.0f}× smaller" if name != "dense" else text,
+            f"{text}: {row['smaller']:.0f}x smaller" if name != "dense" else text,
             (row["bytes"] / 1024, 100 * row["accuracy"]),
             offset,
             textcoords="offset points",
