@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 
-.PHONY: demo test slow fuzz torture reliability check format clean chromium
+.PHONY: demo test slow fuzz torture reliability docs check format clean chromium
 
 demo: $(VENV)/.installed
 	$(BIN)/tfprune run pipelines/digits.toml
@@ -32,6 +33,10 @@ fuzz: $(VENV)/.installed-dev
 reliability: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --collect-only --quiet --write-reliability > /dev/null
 
+# The site, into site/: links, anchors and docstrings are checked. mkdocs reads the sources, it does not run them.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 torture: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/torture.py --output benchmarks/results/torture.json
 
@@ -45,7 +50,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -57,4 +62,8 @@ $(VENV)/.installed: $(VENV)/bin/python setup.cfg pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
