@@ -116,6 +116,9 @@ class Place:
         run[block.language](block.text)
 
     def _python(self, text: str) -> None:
+        # A new process has only these: packages that a test imported are no attributes there.
+        for name in re.findall(r"(?<!import )(?<!from )\btfprune\.(\w+)", text):
+            assert name in tfprune.__all__, f"tfprune.{name} is not there before its import"
         exec(compile(text, "document", "exec"), self.names)
 
     def _toml(self, text: str) -> None:
