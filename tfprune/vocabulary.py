@@ -123,6 +123,20 @@ SELECTIONS: dict[Selection, str] = {
     "random": "weights drawn by chance",
 }
 
+ClusterScope: TypeAlias = Literal["layer", "channel"]
+CLUSTER_SCOPES: dict[ClusterScope, str] = {
+    "layer": "one set of values for each layer",
+    "channel": "one set of values for each output channel",
+}
+
+ClusterStart: TypeAlias = Literal["linear", "density", "k-means++"]
+CLUSTER_STARTS: dict[ClusterStart, str] = {
+    "linear": "evenly spaced from the smallest weight to the largest",
+    "density": "at quantiles of the weights",
+    "k-means++": "drawn with the seed",
+}
+"""Where k-means begins."""
+
 PATTERNS: dict[str, str] = {
     "N:M": "of M consecutive inputs at most N are not zero, such as 2:4",
     "AxB": "blocks of A inputs by B outputs become zero together, such as 1x4",
