@@ -33,6 +33,7 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 def test_each_file_is_known_by_its_format(files: dict[str, Path], form: str) -> None:
     runtime = load(files[form])
     assert runtime.format == form
+    assert runtime.fixed_batch == (1 if form.startswith("tflite") else None)
     assert runtime.input_shape == (8, 8, 3)
 
 
