@@ -380,7 +380,7 @@ FIGURES = (
         "latency",
         Number(" ms", 3, flags=""),
         "latency",
-        "median time of one example, milliseconds",
+        "median time of one example, milliseconds; of a file with a larger batch its share",
         "lower",
         key="median_ms",
     ),
@@ -523,6 +523,7 @@ _TAKEN = (
     {"run", "variant", "seed", "seeds", "artifact", "method", "level", "density", "epoch", "at"}
     | {"format", "path", "sha256", "test_images", "test_examples", "agreement", "metrics"}
     | {"layers", "channels", "kept", "keep", "threads", "delegate", "per_class", "class_images"}
+    | {"batch"}
 )
 
 

@@ -51,6 +51,14 @@ FORMATS: dict[FormatName, str] = {
     "onnx": "ONNX in float32",
 }
 
+AnyBatch: TypeAlias = Literal["dynamic"]
+BATCHES: dict[AnyBatch, str] = {"dynamic": "any number, which is chosen when the file runs"}
+"""The words that a batch of TFLite files can be, beside a number of examples."""
+Batch: TypeAlias = int | AnyBatch
+DEFAULT_BATCH = 1
+"""Devices run one example at a time, and LiteRT.js and compilers take no open batch."""
+LARGEST_BATCH = 1 << 16
+
 DeliveryName: TypeAlias = Literal["server", "phone", "microcontroller"]
 DELIVERIES: dict[DeliveryName, tuple[FormatName, ...]] = {
     "server": ("keras", "savedmodel", "tflite"),

@@ -134,13 +134,11 @@ def _run(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _verified(path: Path, content: bytes) -> Any:
-    """LiteRT's interpreter of a file, for one example."""
+    """LiteRT's interpreter of a file, for the batch that it stores: 1 where it is open."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
         phone = Interpreter(model_content=content)
-        for details in phone.get_input_details():
-            phone.resize_tensor_input(details["index"], [1, *details["shape"][1:]])
         phone.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise TfpruneError(
