@@ -78,8 +78,9 @@ def own_batch(model: keras.Model) -> int | None:
     """The batch size that a model's own inputs fix; None where it takes any.
 
     Example:
-        >>> own_batch(keras.Sequential([keras.Input(batch_shape=(4, 8)), keras.layers.Dense(1)]))
-        4
+        ```python
+        own_batch(keras.Sequential([keras.Input(batch_shape=(4, 8)), keras.layers.Dense(1)]))  # 4
+        ```
 
     Args:
         model: A built Sequential or Functional model.
