@@ -505,7 +505,7 @@ FIGURES = (
         "on the NPU",
         _SHARE,
         "device",
-        "share of the operators that the NPU runs itself",
+        "share of the file's operators that the NPU runs itself",
         "higher",
     ),
     Figure("macs_share", "MACs", _SHARE, "channels", "share of the model's", of="macs"),

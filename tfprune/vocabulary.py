@@ -69,6 +69,9 @@ DELIVERIES: dict[DeliveryName, tuple[FormatName, ...]] = {
 
 DEVICES: dict[str, str] = {
     "cpu": "this computer",
+    "ethos-u55-N": "an NPU of Arm with N = 32, 64, 128 or 256 MACs a cycle, estimated by Vela",
+    "ethos-u65-N": "an NPU of Arm with N = 256 or 512 MACs a cycle, estimated by Vela",
+    "ethos-u85-N": "an NPU of Arm with N = 128 to 2048 MACs a cycle, estimated by Vela",
     "tflm": "TFLite Micro, the interpreter of microcontrollers",
     "android": "a phone that adb reaches",
     "command": "any device, by a command of yours that measures a file",
