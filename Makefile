@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 
-.PHONY: demo test slow fuzz torture reliability check format clean chromium
+.PHONY: demo test test-lowest slow fuzz torture reliability docs notebooks check format clean chromium
 
 demo: $(VENV)/.installed
 	$(BIN)/tfprune run pipelines/digits.toml
@@ -32,6 +33,19 @@ fuzz: $(VENV)/.installed-dev
 reliability: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --collect-only --quiet --write-reliability > /dev/null
 
+# The site, into site/: links, anchors and docstrings are checked. mkdocs reads the sources, it does not run them.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The notebooks of docs/notebooks, in a folder of their own: they write files.
+notebooks: $(VENV)/.installed-notebooks
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp docs/notebooks/*.ipynb build/notebooks
+	cd build/notebooks && ../../$(BIN)/python -m pytest --config-file /dev/null --rootdir . --nbmake --nbmake-timeout 300
+
+# Everything on the oldest versions that are supported, in an environment of its own.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist loadfile
+
 torture: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/torture.py --output benchmarks/results/torture.json
 
@@ -45,7 +59,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -57,4 +71,18 @@ $(VENV)/.installed: $(VENV)/bin/python setup.cfg pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+$(VENV)/.installed-notebooks: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
+	touch $@
+
+$(LOWEST)/.installed: setup.cfg pyproject.toml .ci/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST)/bin/python -m pip install --quiet --constraint .ci/lowest.txt --editable '.[dev]'
 	touch $@

@@ -33,6 +33,7 @@ _COMMANDS = {
     "measure": ("measure", "Measure artifacts: accuracy, MACs, size, latency, memory."),
     "verify": ("artifacts", "Verify exported artifacts: hash, loading, running."),
     "inspect": ("inspect", "Show what of a model can be removed, and what not."),
+    "doctor": ("doctor", "Show versions, extras, devices and data that are here or missing."),
 }
 
 
