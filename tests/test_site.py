@@ -28,6 +28,7 @@ PACKAGES = {
             "formats",
             "measure",
             "pipeline",
+            "quantize",
             "tasks",
             "weights",
         )

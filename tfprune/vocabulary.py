@@ -51,6 +51,14 @@ FORMATS: dict[FormatName, str] = {
     "onnx": "ONNX in float32",
 }
 
+AnyBatch: TypeAlias = Literal["dynamic"]
+BATCHES: dict[AnyBatch, str] = {"dynamic": "any number, which is chosen when the file runs"}
+"""The words that a batch of TFLite files can be, beside a number of examples."""
+Batch: TypeAlias = int | AnyBatch
+DEFAULT_BATCH = 1
+"""Devices run one example at a time, and LiteRT.js and compilers take no open batch."""
+LARGEST_BATCH = 1 << 16
+
 DeliveryName: TypeAlias = Literal["server", "phone", "microcontroller"]
 DELIVERIES: dict[DeliveryName, tuple[FormatName, ...]] = {
     "server": ("keras", "savedmodel", "tflite"),
@@ -61,6 +69,9 @@ DELIVERIES: dict[DeliveryName, tuple[FormatName, ...]] = {
 
 DEVICES: dict[str, str] = {
     "cpu": "this computer",
+    "ethos-u55-N": "an NPU of Arm with N = 32, 64, 128 or 256 MACs a cycle, estimated by Vela",
+    "ethos-u65-N": "an NPU of Arm with N = 256 or 512 MACs a cycle, estimated by Vela",
+    "ethos-u85-N": "an NPU of Arm with N = 128 to 2048 MACs a cycle, estimated by Vela",
     "tflm": "TFLite Micro, the interpreter of microcontrollers",
     "android": "a phone that adb reaches",
     "command": "any device, by a command of yours that measures a file",
@@ -122,6 +133,20 @@ SELECTIONS: dict[Selection, str] = {
     "magnitude": "the smallest weights",
     "random": "weights drawn by chance",
 }
+
+ClusterScope: TypeAlias = Literal["layer", "channel"]
+CLUSTER_SCOPES: dict[ClusterScope, str] = {
+    "layer": "one set of values for each layer",
+    "channel": "one set of values for each output channel",
+}
+
+ClusterStart: TypeAlias = Literal["linear", "density", "k-means++"]
+CLUSTER_STARTS: dict[ClusterStart, str] = {
+    "linear": "evenly spaced from the smallest weight to the largest",
+    "density": "at quantiles of the weights",
+    "k-means++": "drawn with the seed",
+}
+"""Where k-means begins."""
 
 PATTERNS: dict[str, str] = {
     "N:M": "of M consecutive inputs at most N are not zero, such as 2:4",

@@ -67,7 +67,7 @@ class Artifact:
         mean_difference: Mean absolute difference of this output, in its unit.
         off: Largest difference of this output, as a share of the range that it covers.
         correlation: Of this output with the model's; None where one of the two is constant.
-        inputs: What it takes.
+        inputs: What it takes; the first entry of each shape is the batch.
         outputs: What it gives.
         pixels: Range of the pixels that it takes, before they are quantized.
         labels: Name of each class, in the order of the outputs; empty where none were given.
@@ -102,6 +102,11 @@ class Artifact:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     companions: tuple[Companion, ...] = ()
     memory: Memory | None = None
+
+    @property
+    def batch(self) -> int | None:
+        """Examples that it takes at once, as `inputs` say; None for any number."""
+        return self.inputs[0].shape[0] if self.inputs else None
 
     def to_dict(self, directory: Path) -> dict[str, Any]:
         """Plain values for JSON.

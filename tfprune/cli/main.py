@@ -25,6 +25,7 @@ _COMMANDS = {
     "check": ("results", "Judge a run by its budget: exit 1 where a limit is broken."),
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
+    "cluster": ("training", "Give a model's weights few values, and train these."),
     "learn": ("training", "Train a model until whole filters are zero."),
     "lottery": ("lottery", "Draw lottery tickets: train, prune, rewind, again."),
     "slim": ("slim", "Remove channels and rebuild a smaller model."),

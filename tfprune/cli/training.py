@@ -1,4 +1,4 @@
-"""`tfprune train`, `tfprune prune` and `tfprune learn`: steps that train, on a model in a file."""
+"""`tfprune train`, `prune`, `cluster` and `learn`: steps that train, on a model in a file."""
 
 from __future__ import annotations
 
@@ -129,6 +129,23 @@ def prune_command(**given: Any) -> None:
     The sparsity follows tfmot's PolynomialDecay from --begin to --end of the training.
     """
     _further("prune", **given)
+
+
+@click.command("cluster")
+@options.model
+@options.data(required=True, why="what to train on with few values")
+@options.task
+@step_options.training_options("cluster", epochs=5, learning_rate=0.01)
+@options.output
+@options.imports
+@options.as_json
+def cluster_command(**given: Any) -> None:
+    """Give the weights of MODEL, mostly a .keras file, few values, and train these.
+
+    Weights that share a value go on sharing it; zeros stay zero. Archives, and the formats
+    tflite-lut and c-array-lut, store few values in fewer bits.
+    """
+    _further("cluster", **given)
 
 
 @click.command("learn")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tfprune.devices.base import Device, Measurement
+from tfprune.devices.micro import flatbuffer, printed
 from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.vocabulary import FormatName
 
@@ -65,7 +64,7 @@ class Tflm(Device):
         from tfprune.formats.sandbox import call_on_file
 
         try:
-            content = _content(path)
+            content = flatbuffer(path)
             found = call_on_file(sandbox, _run, path, content, timeout=_TIMEOUT_SECONDS)
         except TfpruneError as error:
             return Measurement({}, refusal=str(error))
@@ -84,23 +83,6 @@ class Tflm(Device):
         return {"tflite_micro": importlib.metadata.version("tflite_micro"), "pointers": "64 bits"}
 
 
-def _content(path: Path) -> bytes:
-    """The flatbuffer in a `.tflite` file or a C array.
-
-    Raises:
-        TfpruneError: it is another kind of file.
-    """
-    from tfprune.formats import c_array
-
-    if path.suffix == ".cc":
-        return c_array.read(path)
-    if path.suffix == ".tflite":
-        return path.read_bytes()
-    raise TfpruneError(
-        f"{path.name} is neither a .tflite file nor a C array: export it as tflite-int8 or c-array"
-    )
-
-
 # -- what happens in a process of its own -------------------------------------------------------
 
 
@@ -112,7 +94,7 @@ def _run(path: Path, content: bytes) -> dict[str, Any]:
     # LiteRT does not run these; their export compared them with the int8 file. It verifies the
     # others, which TFLite Micro does not.
     phone = None if is_compressed(content) else _verified(path, content)
-    with _stderr() as said:
+    with printed(2) as said:
         try:
             device = interpreter(content)
             if phone is None:
@@ -134,13 +116,11 @@ def _run(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _verified(path: Path, content: bytes) -> Any:
-    """LiteRT's interpreter of a file, for one example."""
+    """LiteRT's interpreter of a file, for the batch that it stores: 1 where it is open."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
         phone = Interpreter(model_content=content)
-        for details in phone.get_input_details():
-            phone.resize_tensor_input(details["index"], [1, *details["shape"][1:]])
         phone.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise TfpruneError(
@@ -180,21 +160,3 @@ def _difference(phone: Any, device: Any, seed: int) -> float:
             distance /= max(float(np.abs(here).max(initial=0.0)), 1e-6)
         off = max(off, distance)
     return off
-
-
-@contextlib.contextmanager
-def _stderr() -> Iterator[Any]:
-    """Catches what C++ prints; gives a function that reads it."""
-    with tempfile.TemporaryFile() as file:
-        before = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def said() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
-        try:
-            yield said
-        finally:
-            os.dup2(before, 2)
-            os.close(before)

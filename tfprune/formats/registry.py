@@ -190,6 +190,22 @@ FORMATS = {
 }
 
 
+def has_batch(name: str) -> bool:
+    """Whether the files of a format have the batch that is asked for: those that LiteRT runs do.
+
+    Args:
+        name: Of the format.
+    """
+    return FORMATS[name].suffix.endswith(
+        tuple(
+            suffix
+            for each in FILE_TYPES.values()
+            for suffix in each.suffixes
+            if each.library == LITERT
+        )
+    )
+
+
 def check_installed(formats: Iterable[str]) -> None:
     """Checks that the optional packages of some formats are there, before anything is made.
 

@@ -16,6 +16,7 @@ from tfprune.formats.runtime import Feeds
 from tfprune.functions import importable
 from tfprune.model.cloning import config_of, copy, copy_weights, from_config
 from tfprune.model.compiled import Settings
+from tfprune.vocabulary import DEFAULT_BATCH, Batch
 
 Ends = Literal["int8", "float"]
 
@@ -34,6 +35,7 @@ class Source:
             names in the exported files, or None.
         io: Whether integer formats take and give integers, or float32.
         settings: The losses and metrics that the `.keras` file keeps; None for none.
+        batch: Examples that TFLite files take at once; see `fixed_batch`.
     """
 
     model: keras.Model
@@ -42,6 +44,16 @@ class Source:
     representative_data: np.ndarray | Feeds | None
     io: Ends = "int8"
     settings: Settings | None = None
+    batch: Batch = DEFAULT_BATCH
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only batch size that TFLite files take: the model's own, else `batch`.
+
+        None for any.
+        """
+        own = own_batch(self.model)
+        return own or (None if self.batch == "dynamic" else self.batch)
 
     @functools.cached_property
     def saved_model(self) -> Path:
@@ -60,6 +72,29 @@ class Source:
         path = self.scratch / "model.keras"
         write_keras(_compiled(self.model, self.settings), path)
         return path
+
+
+def own_batch(model: keras.Model) -> int | None:
+    """The batch size that a model's own inputs fix; None where it takes any.
+
+    Example:
+        ```python
+        own_batch(keras.Sequential([keras.Input(batch_shape=(4, 8)), keras.layers.Dense(1)]))  # 4
+        ```
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Raises:
+        UsageError: Its inputs have different ones.
+    """
+    found = {x.shape[0] for x in model.inputs} - {None}
+    if len(found) > 1:
+        raise UsageError(
+            f"the inputs of model '{model.name}' have the batches "
+            f"{' and '.join(map(str, sorted(found)))}: give all of them the same one for TFLite"
+        )
+    return next(iter(found), None)
 
 
 def _compiled(model: keras.Model, settings: Settings | None) -> keras.Model:

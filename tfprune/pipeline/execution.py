@@ -19,6 +19,7 @@ from tfprune.artifacts.examples import COMPARED_IMAGES
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, write_text
 from tfprune.formats import load
+from tfprune.formats.registry import has_batch
 from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
 from tfprune.model.loading import import_layers
@@ -37,6 +38,7 @@ from tfprune.report.records import DeliveryRecord, read_record
 from tfprune.tasks import TaskSpec
 from tfprune.training.binding import Binding
 from tfprune.training.precision import mixed_precision
+from tfprune.vocabulary import DEFAULT_BATCH
 
 # Enough rounds for a steady median, little enough to be quick beside the training.
 _LATENCY_ROUNDS = 200
@@ -331,6 +333,8 @@ class Executor:
             representative_data=self.dataset.train.sample(images).inputs,
             # What calibrated a file cannot show what calibration lost.
             comparison_data=self.dataset.validation.sample(COMPARED_IMAGES).inputs,
+            # Of a variant that is delivered in other formats only it says nothing.
+            batch=self.pipeline.batch if any(map(has_batch, formats)) else DEFAULT_BATCH,
         )
         write_manifest(folder, artifacts)
         found = self._find_task(model)

@@ -14,14 +14,14 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.training.schedule import Schedule, final_update, last_update, single_cut_reason
 from tfprune.vocabulary import Scope
-from tfprune.weights.attached import AttachedMasks, MaskingCallback, detach_leftovers
+from tfprune.weights.attached import AttachedMasks, HoldingCallback, detach_leftovers
 from tfprune.weights.masks import Select
 from tfprune.weights.rule import ChangedMask, MaskRule, NestedMasks, listed
 from tfprune.weights.selection import Kernel, Picks, kernels, unfinished, unpruned
 from tfprune.weights.step_counter import StepCounter
 
 
-class PruneWeights(MaskingCallback):
+class PruneWeights(HoldingCallback):
     """Makes the weights of a model sparse while it trains.
 
     A mask sits on each weight as a constraint that the optimizer applies inside its step; this
@@ -101,6 +101,8 @@ class PruneWeights(MaskingCallback):
             layers that the schedule or the scope does not allow.
     """
 
+    _attached: AttachedMasks
+
     def __init__(
         self,
         schedule: Schedule,
@@ -178,7 +180,7 @@ class PruneWeights(MaskingCallback):
     def set_model(self, model: keras.Model) -> None:
         """Sets the model to prune; Keras calls it at the start of `fit`."""
         if model is not self.model:
-            self._detach_masks()
+            self._detach()
         super().set_model(model)
 
     def attach(self) -> None:
@@ -196,7 +198,7 @@ class PruneWeights(MaskingCallback):
 
     def _attach(self) -> None:
         """Puts the masks on in addition to those of others."""
-        self._detach_masks()
+        self._detach()
         chosen = [
             kernel
             for kernel in kernels(self.model, self.include, self.exclude)
@@ -297,7 +299,7 @@ class PruneWeights(MaskingCallback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Attaches the masks, if the model is built."""
-        self._detach_masks()
+        self._detach()
         self._start(NestedMasks(self._rule))
         self._steps = None
         self._surround_callbacks()
@@ -368,14 +370,14 @@ class PruneWeights(MaskingCallback):
         )
         return None
 
-    def _mask_finally(self, other: keras.callbacks.Callback) -> None:
+    def _hold_finally(self, other: keras.callbacks.Callback) -> None:
         """Masks the weights that another callback leaves, and says if it put others back."""
         left = sum(
             int(np.count_nonzero(value[~mask]))
             for value, mask in zip(self._attached.values(), self._nested.masks, strict=False)
         )
         before = self.sparsity
-        super()._mask_finally(other)
+        super()._hold_finally(other)
         if left:
             self._warn(
                 f"{type(other).__name__} put weights in at the end of the training whose sparsity "

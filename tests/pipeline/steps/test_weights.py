@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tfprune.pipeline.steps import Context
-from tfprune.pipeline.steps.weights import PruneOnceStep, PruneStep
-from tfprune.weights import prunable
+from tfprune.pipeline.steps.base import KINDS
+from tfprune.pipeline.steps.training import TrainStep
+from tfprune.pipeline.steps.weights import ClusterStep, PruneOnceStep, PruneStep
+from tfprune.weights import prunable, prune_once
 
 from .conftest import TRAIN, tiny_net
 
@@ -78,3 +80,26 @@ def test_pruning_while_training_takes_what_the_library_takes(digits, tmp_path, t
 def test_what_the_library_would_refuse_is_refused_with_the_table(options, said):
     with pytest.raises(ValueError, match=said):
         PruneStep.model_validate({"kind": "prune", "sparsity": 0.5, "epochs": 1, **options})
+
+
+def test_a_clustered_model_trains_with_its_few_values(digits, tmp_path):
+    sparse = prune_once(tiny_net(), 0.5)
+    before = [np.asarray(variable) == 0 for _, variable in prunable(sparse)]
+    step = ClusterStep(kind="cluster", values=5, **TRAIN | {"epochs": 1})
+    clustered, record = step.perform(sparse, Context(digits, 0, tmp_path))
+    for (_, variable), zeros in zip(prunable(clustered), before, strict=True):
+        values = np.asarray(variable)
+        assert len(np.unique(values)) == 5
+        assert not values[zeros].any()
+    assert set(record["validation_accuracy"]) == {"before", "clustered"}
+    assert record["epochs"] == 1
+
+
+@pytest.mark.parametrize("kind", ["quantize-weights", "cluster"])
+def test_a_training_that_would_undo_few_values_is_refused(kind):
+    before = [("few", KINDS[kind].model_construct(kind=kind))]
+    for step in (TrainStep(kind="train", **TRAIN), PruneStep(kind="prune", sparsity=0.5, **TRAIN)):
+        said = step.mistake("variant", before, False)
+        assert said is not None
+        assert said.startswith(f"trains after a {kind} step")
+    assert ClusterStep(kind="cluster", **TRAIN).mistake("variant", before, False) is None

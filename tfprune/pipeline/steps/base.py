@@ -157,6 +157,7 @@ class Step(Table):
         revision: raise it when a step would give another result for the same specification.
         trains_new: whether a chain on a model that is not trained may begin with it.
         reshapes: whether it changes the shapes of weights.
+        shares_values: whether weights share few values after it, those that shared some before too.
     """
 
     kind: str
@@ -165,6 +166,7 @@ class Step(Table):
     revision: ClassVar[int] = 0
     trains_new: ClassVar[bool] = False
     reshapes: ClassVar[bool] = False
+    shares_values: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:

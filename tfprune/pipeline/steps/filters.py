@@ -136,7 +136,7 @@ class SlimStep(Step):
     machine that does the step; so another machine comes to another plan.
     """
 
-    revision = 2
+    revision = 3
     reshapes = True
 
     kind: Literal["slim"]

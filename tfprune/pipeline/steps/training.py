@@ -44,7 +44,13 @@ class TrainingStep(Training, Step):
         return self.epochs
 
     def mistake(self, name: str, before: Sequence[tuple[str, Step]], from_file: bool) -> str | None:
-        """A teacher is an earlier step of the chain."""
+        """A teacher is an earlier step of the chain, and weights that share values go on so."""
+        for _, step in before:
+            if step.shares_values and not self.shares_values:
+                return (
+                    f"trains after a {step.kind} step, so weights would no longer share their "
+                    "values: train before it"
+                )
         names = [earlier for earlier, _ in before]
         if self.teacher is None or self.teacher in names:
             return None
