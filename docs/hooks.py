@@ -13,9 +13,10 @@ import posixpath
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 RESULTS = "benchmarks/results"
@@ -49,7 +50,22 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         origin = place
         # A report names its page, which is not kept.
         markdown = markdown.replace("[report.html](report.html)", "report.html")
+    if place == "results.md":
+        markdown = f"{markdown}\n{all_results()}"
     return _LINK.sub(lambda found: found[1] + moved(found[2], origin, place) + found[3], markdown)
+
+
+def all_results() -> str:
+    """A section that lists each committed result, the command that made it, and its table."""
+    lines = ["## All results", "", "| result | made by | rows |", "|:--|:--|:--|"]
+    for path in sorted((ROOT / RESULTS).glob("*.json")):
+        told = json.loads(path.read_text())
+        page = path.with_suffix(".md")
+        name = f"[{path.stem}](../{RESULTS}/{(page if page.exists() else path).name})"
+        csvs = isinstance(told.get("rows"), list) or path.with_suffix(".csv").exists()
+        table = f"[{path.stem}.csv](../{RESULTS}/{path.stem}.csv)" if csvs else ""
+        lines.append(f"| {name} | `{told['command'].replace('|', '')}` | {table} |")
+    return "\n".join(lines) + "\n"
 
 
 def moved(link: str, origin: str, place: str) -> str:
@@ -82,4 +98,6 @@ def as_csv(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _file(config: Any, place: str, content: bytes) -> File:
+    from mkdocs.structure.files import File
+
     return File.generated(config, place, content=content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -90,6 +91,51 @@ def test_links_between_files_lead_somewhere(page):
                 re.sub(r"[^\w\s-]", "", each.lower()).strip().replace(" ", "-") for each in headings
             }
             assert anchor in slugs, f"{page} links to {link}"
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    specification = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("link", "origin", "place", "moved"),
+    [
+        ("devices.md", "docs/faq.md", "faq.md", "devices.md"),
+        (
+            "../../benchmarks/results/a.md",
+            "docs/guides/b.md",
+            "guides/b.md",
+            "../benchmarks/results/a.md",
+        ),
+        ("../CONTRIBUTING.md", "docs/faq.md", "faq.md", "CONTRIBUTING.md"),
+        ("docs/data.md", "CONTRIBUTING.md", "CONTRIBUTING.md", "data.md"),
+        (
+            "../.github/workflows/prune-and-check.yml",
+            "docs/ci.md",
+            "ci.md",
+            "files/prune-and-check.yml",
+        ),
+    ],
+)
+def test_links_out_of_docs_lead_to_the_same_file_on_the_site(hooks, link, origin, place, moved):
+    assert hooks.moved(link, origin, place) == moved
+
+
+def test_rows_become_a_table_and_what_is_nested_stays_whole(hooks):
+    written = hooks.as_csv([{"a": 1, "b": [1, 2]}, {"a": "x, y", "c": None}])
+    assert written.splitlines() == ["a,b,c", '1,"[1, 2]",', '"x, y",,']
+
+
+def test_the_page_of_results_lists_each_result_with_its_command(hooks):
+    listed = hooks.all_results()
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        row = next(line for line in listed.splitlines() if line.startswith(f"| [{path.stem}]"))
+        assert "python" in row or "tfprune" in row
 
 
 def test_the_picture_shows_the_committed_result():
