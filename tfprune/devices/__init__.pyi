@@ -4,6 +4,6 @@ from .base import Measurement as Measurement
 from .measuring import measure_on as measure_on
 from .planning import MeasuredPlan as MeasuredPlan
 from .planning import plan as plan
+from .profiling import Measured as Measured
 from .registry import find_device as find_device
 from .timing import DEVICE_FORMATS as DEVICE_FORMATS
-from .timing import Measured as Measured

@@ -62,6 +62,7 @@ class Device(BaseModel, ABC):
         told: the names of the figures that it tells; empty where the user's command names them.
         estimated: whether the figures come from a compiler or a model of the device, and not from a
             run: then every table says "estimated".
+        planned: whether removals can be planned for it, since it tells the same of the same file.
         name: as the user wrote it.
     """
 
@@ -71,6 +72,7 @@ class Device(BaseModel, ABC):
     formats: ClassVar[tuple[FormatName, ...]]
     told: ClassVar[tuple[str, ...]]
     estimated: ClassVar[bool] = False
+    planned: ClassVar[bool] = False
 
     name: str
 
