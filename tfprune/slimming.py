@@ -116,6 +116,7 @@ def plan(
     if target.measured:
         _check_unused(f"the target {target.name}", scope=(scope, "layer"), rounds=(rounds, 1))
         found = devices.find_device(device) if isinstance(device, str) else device
+        devices.check_target(target.name, found)
         if found is not None:
             _check_unused(f"device {found.name}", threads=(threads, 1), format=(format, "tflite"))
         return devices.plan(

@@ -12,7 +12,7 @@ import numpy as np
 from tfprune.devices.base import Device, Measurement
 from tfprune.devices.operators import Operator, operator_file
 from tfprune.devices.profiling import Exports, Measured
-from tfprune.errors import TfpruneError, UsageError
+from tfprune.errors import TfpruneError
 from tfprune.measure import raw_bytes
 
 # NPUs compute channels in steps of so many.
@@ -142,12 +142,3 @@ def _in_steps(operator: Operator) -> Operator:
 
 def _up(channels: int) -> int:
     return channels if channels <= STEP else -(-channels // STEP) * STEP
-
-
-def check_plannable(device: Device) -> None:
-    """Raises a UsageError unless plans can be made for a device."""
-    if not device.planned:
-        raise UsageError(
-            f"device {device.name} cannot be planned for: give one whose compiler estimates "
-            "figures, such as ethos-u55-128, or leave it out to measure this computer"
-        )

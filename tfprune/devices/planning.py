@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ import keras
 import numpy as np
 
 from tfprune.data.adapting import Data
-from tfprune.devices.base import Device
-from tfprune.devices.compiling import CompilingProfiler, check_plannable
+from tfprune.devices.base import PLANNED_FIGURES, Device, check_target
+from tfprune.devices.compiling import STEP, CompilingProfiler
 from tfprune.devices.cost import PredictedBytes, PredictedPeak, PredictedSum
 from tfprune.devices.profiling import Measured, Profiler
 from tfprune.devices.search import Ladder, OutOfReachError, PlanCosts, Removals, search, total_loss
@@ -27,8 +28,8 @@ from tfprune.formats import FORMATS
 # tells the same of the same file.
 _ATTEMPTS = 4
 _COMPILED_ATTEMPTS = 6
-# Plans that a compiler is then asked for, between one that meets a target and one that does not.
-_MOST_REFINEMENTS = 6
+# Plans that a compiler is then asked for, around one that meets the target from far.
+_MOST_REFINEMENTS = 8
 # Searches, of which some find a plan that was measured before, and how near two aims are the same.
 _MOST_SEARCHES = 24
 _SAME_AIM = 1e-3
@@ -36,14 +37,6 @@ _SAME_AIM = 1e-3
 _CLOSE = 0.03
 # A correction aims this share lower than necessary, since the next measurement has noise too.
 _MARGIN = 0.005
-# The figure of a device that a target limits.
-_FIGURES = {
-    "cycles": "cycles",
-    "latency": "device_ms",
-    "milliseconds": "device_ms",
-    "sram": "sram_bytes",
-    "flash": "flash_bytes",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +110,7 @@ def plan(
         Yang et al. 2018, NetAdapt, https://arxiv.org/abs/1804.03230, plans with tables of measured
         layers and checks the whole model.
     """
-    check_target(target, device)
+    check_target(target.name, device)
     groups = ChannelGroups(model)
     ranked = scores(groups, importance, data)
     removals = Removals(groups, ranked, round_to=round_to, minimum=minimum, exclude=exclude)
@@ -128,26 +121,10 @@ def plan(
         return plan_removals(removals, target, profiler)
 
 
-def check_target(target: Target, device: Device | None) -> None:
-    """Raises a UsageError unless a target is one of a device, or with None of this machine."""
-    if device is None:
-        if target.needs_device:
-            raise UsageError(
-                f"{target.name} is what a device tells: give one, such as device='ethos-u55-128'"
-            )
-        return
-    if target.name not in _FIGURES:
-        raise UsageError(
-            f"{target.name} has no meaning for device {device.name}: give one of "
-            f"{', '.join(_FIGURES)}"
-        )
-    check_plannable(device)
-
-
 def measured_value(target: Target, measured: Measured) -> float:
     """The measured figure in the unit of the target: a share, milliseconds or bytes."""
     if measured.device:
-        figure = _FIGURES[target.name]
+        figure = PLANNED_FIGURES[target.name]
         whole = 1.0 if target.name == "milliseconds" else measured.original[figure]
         return measured.slim[figure] / whole
     if target.name == "bytes":
@@ -206,7 +183,7 @@ def plan_for_device(
     nothing = np.zeros(len(removals.ladders), int)
     if measured_value(target, present) <= target.value:
         return _measured_plan(removals, nothing, present)
-    figure = _FIGURES[target.name]
+    figure = PLANNED_FIGURES[target.name]
     whole = present.original[figure]
     cost: PlanCosts
     if figure == "flash_bytes":
@@ -278,7 +255,7 @@ def search_with_corrections(
                 corrected = (low + high) / 2 if math.isfinite(high - low) else aim / ratio
         aim = corrected
     if exact:
-        _refine(ladders, measure, target, tried)
+        _refine(ladders, cost, measure, target, tried)
     met = [
         removed
         for removed, measured in tried.items()
@@ -286,42 +263,63 @@ def search_with_corrections(
     ]
     if not met:
         raise _missed_error(target, tried, tuple(all_removed.tolist()) in tried, exact)
+    if exact:
+        near = (1 - _CLOSE) * target.value
+        met = [plan for plan in met if measured_value(target, tried[plan]) >= near] or met
     best = min(met, key=lambda removed: total_loss(ladders, removed))
     return np.array(best), tried[best]
 
 
 def _refine(
     ladders: Sequence[Ladder],
+    cost: PlanCosts,
     measure: Callable[[np.ndarray], Measured],
     target: Target,
     tried: dict[tuple[int, ...], Measured],
 ) -> None:
-    """Bisects between the best plan that met a target and the nearest that missed it.
+    """Looks around the nearest plan that met a target for one that meets it closely.
 
-    A search moves in steps of many channels, since alone an operator's cost does. A whole model has
-    costs in between, which only the whole file tells. What is measured is added to `tried`.
+    On an NPU a cost falls in steps of many channels, so a search may find no plan between two
+    steps of one group; steps of two groups, one up and one down, lie between. What is measured is
+    added to `tried`, and corrects the predictions that are near it.
     """
-    values = {removed: measured_value(target, measured) for removed, measured in tried.items()}
-    met = {removed: value for removed, value in values.items() if value <= target.value}
-    missed = {removed: value for removed, value in values.items() if value > target.value}
-    if not met or not missed:
-        return
-    inside, outside = max(met, key=met.__getitem__), min(missed, key=missed.__getitem__)
     for _ in range(_MOST_REFINEMENTS):
-        if measured_value(target, tried[inside]) >= (1 - _CLOSE) * target.value:
+        plans = np.array([*tried])
+        values = np.array([measured_value(target, measured) for measured in tried.values()])
+        met = values <= target.value
+        if not met.any() or values[met].max() >= (1 - _CLOSE) * target.value:
             return
-        middle = (np.array(inside) + np.array(outside)) / 2
-        between = tuple(
-            int(ladder.removed[np.abs(ladder.removed - count).argmin()])
-            for ladder, count in zip(ladders, middle, strict=True)
-        )
-        if between in tried:
+        options = _around(ladders, plans[met][values[met].argmax()])
+        options = options[[tuple(option) not in tried for option in options.tolist()]]
+        if not len(options):
             return
-        tried[between] = measure(np.array(between))
-        if measured_value(target, tried[between]) <= target.value:
-            inside = between
+        nearest = np.abs(options[:, None] - plans[None]).sum(axis=2).argmin(axis=1)
+        predicted = values[nearest] * cost(options) / cost(plans)[nearest]
+        close = (predicted >= (1 - _CLOSE) * target.value) & (predicted <= target.value)
+        if close.any():
+            options = options[close]
+            chosen = options[np.argmin([total_loss(ladders, option) for option in options])]
         else:
-            outside = between
+            chosen = options[np.abs(predicted - (1 - _CLOSE / 2) * target.value).argmin()]
+        tried[tuple(chosen.tolist())] = measure(chosen)
+
+
+def _around(ladders: Sequence[Ladder], plan: np.ndarray) -> np.ndarray:
+    """The plans, int (plans, groups), with a step up or down in at most two groups."""
+
+    def stepped(group: int) -> set[int]:
+        rungs = ladders[group].removed
+        # From one multiple of a step to the next ones.
+        size = ladders[group].size - int(plan[group])
+        sizes = (-(-size // STEP) + 1) * STEP, (size - 1) // STEP * STEP
+        return {int(rungs[np.abs(rungs - (ladders[group].size - each)).argmin()]) for each in sizes}
+
+    moves = [(group, removed) for group in range(len(ladders)) for removed in stepped(group)]
+    found = np.repeat(plan[None], len(moves) ** 2, axis=0)
+    for row, pair in zip(found, itertools.product(moves, moves), strict=True):
+        for group, removed in pair:
+            row[group] = removed
+    return np.unique(found, axis=0)
 
 
 def _missed_error(
