@@ -32,7 +32,7 @@ _COMPILED_ATTEMPTS = 6
 _MOST_REFINEMENTS = 8
 # Searches, of which some find a plan that was measured before, and how near two aims are the same.
 _MOST_SEARCHES = 24
-_SAME_AIM = 1e-3
+_SAME_AIM = 1e-2
 # A plan whose value is below the target by at most this share is not corrected.
 _CLOSE = 0.03
 # A correction aims this share lower than necessary, since the next measurement has noise too.
@@ -309,9 +309,10 @@ def _around(ladders: Sequence[Ladder], plan: np.ndarray) -> np.ndarray:
 
     def stepped(group: int) -> set[int]:
         rungs = ladders[group].removed
-        # From one multiple of a step to the next ones.
+        # From one multiple of a step to the next ones; a last step would leave nothing.
         size = ladders[group].size - int(plan[group])
-        sizes = (-(-size // STEP) + 1) * STEP, (size - 1) // STEP * STEP
+        below = (size - 1) // STEP * STEP or size
+        sizes = below, size, (size // STEP + 1) * STEP
         return {int(rungs[np.abs(rungs - (ladders[group].size - each)).argmin()]) for each in sizes}
 
     moves = [(group, removed) for group in range(len(ladders)) for removed in stepped(group)]
