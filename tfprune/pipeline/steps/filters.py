@@ -165,10 +165,9 @@ class SlimStep(Step):
         str | None,
         Field(description=f"whose compiler estimates the target: {_estimating()}"),
     ] = None
-    device_options: Annotated[
-        dict[str, bool | int | float | str],
-        Field(default_factory=dict, description="options of the device"),
-    ]
+    device_options: dict[str, bool | int | float | str] = Field(
+        {}, description="options of the device"
+    )
     threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter that is timed")] = 1
     format: Annotated[MeasuredFormat, Field(description="of the file that is measured")] = "tflite"
     scope: Annotated[
