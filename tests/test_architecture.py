@@ -22,7 +22,7 @@ LAYERS = [
     {"data"},
     {"tasks"},
     {"training"},
-    {"weights", "filters"},
+    {"weights", "filters", "quantize"},
     {"formats"},
     {"measure"},
     {"artifacts"},

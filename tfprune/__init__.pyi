@@ -12,6 +12,7 @@ from .model.activations import register_pointwise as register_pointwise
 from .model.counting import macs as macs
 from .model.loading import load as load
 from .pipeline.lottery import lottery as lottery
+from .quantize import quantize_aware as quantize_aware
 from .slimming import plan as plan
 from .slimming import slim as slim
 from .training.schedule import polynomial_decay as polynomial_decay

@@ -1,0 +1,16 @@
+"""Quantization-aware training: models that compute as their int8 files will."""
+
+from __future__ import annotations
+
+from tfprune.quantize.aware import finished, quantize_aware
+from tfprune.quantize.building import is_quantize_aware
+from tfprune.quantize.layers import FakeQuantize, QuantizedLayer, QuantizedScale
+
+__all__ = [
+    "FakeQuantize",
+    "QuantizedLayer",
+    "QuantizedScale",
+    "finished",
+    "is_quantize_aware",
+    "quantize_aware",
+]
