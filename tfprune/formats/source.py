@@ -86,8 +86,8 @@ def finished(model: keras.Model) -> keras.Model:
     Regularizers and constraints of tfprune do nothing at inference; without them the file opens
     where tfprune is not installed. Those of Keras and of the user stay. Layers that trained in
     mixed precision compute in float32, as their weights are stored: TFLite's builtin operators
-    know no float16. The layers of a quantization-aware model stay: `tfprune.quantize.finished` takes
-    them off.
+    know no float16. A quantization-aware model keeps its layers: `tfprune.quantize.finished` makes
+    the float model.
 
     Args:
         model: A built Sequential or Functional model.

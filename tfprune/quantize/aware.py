@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from tfprune.data.adapting import Data, examples
-from tfprune.data.splits import spread
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.model.cloning import compile_like
 from tfprune.model.graph import Call, functional, named_layers, path_matches

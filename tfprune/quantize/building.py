@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -100,27 +100,61 @@ def rebuilt(model: keras.Model, emit: Callable[[Call, Arguments], Any], name: st
     inputs = keras.tree.map_structure(fresh, graph._inputs_struct)
     run(graph)
     outputs = keras.tree.map_structure(lambda x: known[id(x)], graph._outputs_struct)
-    return copy(keras.Model(inputs, outputs, name=name))
+    return _with_names(keras.Model(inputs, outputs, name=name), graph.output_names)
 
 
 def _make_names_unique(model: keras.Model) -> None:
+    """Puts the name of a nested model before the names in it that are taken."""
+    seen = {id(operation) for operation in functional(model).operations}
     taken = {operation.name for operation in functional(model).operations}
 
     def rename(part: keras.Model, prefix: str) -> None:
         for operation in functional(part).operations:
             if is_graph(operation):
                 rename(operation, f"{prefix}{operation.name}_")
-                continue
-            if prefix and id(operation) not in seen:
-                name = operation.name
-                while name in taken:
-                    name = f"{prefix}{name}" if not name.startswith(prefix) else f"{name}_1"
-                operation.name = name
-                taken.add(name)
-            seen.add(id(operation))
+            elif id(operation) not in seen:
+                seen.add(id(operation))
+                if operation.name in taken:
+                    operation.name = _unused(f"{prefix}{operation.name}", taken)
+                taken.add(operation.name)
 
-    seen: set[int] = {id(operation) for operation in functional(model).operations}
     rename(model, "")
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """A name that is not taken, with a number behind it where it must be."""
+    fresh, count = name, 1
+    while fresh in taken:
+        fresh, count = f"{name}_{count}", count + 1
+    return fresh
+
+
+def _with_names(model: keras.Model, names: Sequence[str]) -> keras.Model:
+    """A copy of a model whose outputs have other names, by which losses and files know them.
+
+    Args:
+        model: a flat functional model; its layers get other names.
+        names: of its outputs, in order. A single output is known by its place.
+    """
+    outputs = keras.tree.flatten(model._outputs_struct)
+    if len(outputs) == 1:
+        return copy(model)
+    operations = {operation.name: operation for operation in functional(model).operations}
+    used = Counter(id(call.operation) for call in calls(model))
+    taken: set[int] = set()
+    for place, name in enumerate(names):
+        operation = outputs[place]._keras_history.operation
+        if id(operation) in taken or used[id(operation)] > 1:
+            # What makes another tensor as well cannot have the name of this one.
+            operation = keras.layers.Identity()
+            outputs[place] = operation(outputs[place])
+        taken.add(id(operation))
+        former = operations.get(name)
+        if former is not None and former is not operation:
+            former.name = _unused(f"{name}_inner", operations)
+        operation.name = name
+    structure = keras.tree.pack_sequence_as(model._outputs_struct, outputs)
+    return copy(keras.Model(model._inputs_struct, structure, name=model.name))
 
 
 # -- ranges -------------------------------------------------------------------------------------
@@ -205,7 +239,7 @@ class Builder:
         # How many sites a range has is known at the end, and its layer needs it at the beginning.
         self._emitted()
         self._counted = self._sites
-        return copy(self._emitted())
+        return _with_names(self._emitted(), functional(self._model).output_names)
 
     # -- what is known of the graph --
 
@@ -278,12 +312,23 @@ class Builder:
         rule = self._of(call)
         if rule.kind == "kernel":
             able = self._functions[id(call.operation)] == "linear"
+            able = able and len(self._fused(call.operation)) > 1
         elif rule.kind == "scaled":
-            able = self._is_folded(call) or has_offset(call.operation)
+            maker = self._maker.get(id(call.inputs[0]))
+            able = (
+                len(self._fused(maker.operation)) > 1
+                if maker is not None and self._takes_in(maker, call)
+                else has_offset(call.operation)
+            )
         else:
             able = rule.kind == "sum"
         following = self._of(reader)
-        return able and following.kind == "activation" and following.function in FUSED[1:]
+        return able and following.kind == "activation" and following.function in ("relu", "relu6")
+
+    def _fused(self, layer: Any) -> tuple[str, ...]:
+        """The activations that are a part of a layer's operator."""
+        # The converter leaves ReLU an operator of its own behind a transposed convolution.
+        return ("linear",) if isinstance(layer, keras.layers.Conv2DTranspose) else FUSED
 
     def _takes_in(self, call: Call, reader: Call) -> bool:
         return self._folded.get(id(call.operation)) is reader.operation
@@ -356,7 +401,7 @@ class Builder:
         if self._goes_on(call):
             return _Value(made)
         function = self._functions.get(id(operation)) or "linear"
-        if function in FUSED:
+        if function in self._fused(operation):
             return self._round(made, id(out), operation)
         inner = self._round(made, ("before", id(out)), operation)
         return self._activated(function, inner, out, operation)
@@ -383,7 +428,7 @@ class Builder:
             if self._of(call).kind == "scaled":
                 made = QuantizedScale(layer, **self._options, **options)
             else:
-                if self._functions[id(layer)] not in FUSED:
+                if self._functions[id(layer)] not in self._fused(layer):
                     layer.activation = keras.activations.linear
                 made = QuantizedLayer(layer, self._folded.get(id(layer)), self._weights, **options)
             self._wrappers[id(layer)] = made
@@ -431,10 +476,6 @@ class Builder:
         return {"name": self._fresh(operation.name, "range"), "dtype": policy}
 
     def _fresh(self, name: str, what: str) -> str:
-        wanted = fresh = f"{name}_{what}"
-        count = 1
-        while fresh in self._names or fresh in self._taken:
-            fresh = f"{wanted}_{count}"
-            count += 1
+        fresh = _unused(f"{name}_{what}", self._names | self._taken)
         self._taken.add(fresh)
         return fresh

@@ -319,10 +319,16 @@ class QuantizedLayer(_Around):
             bias: in place of its bias, or None.
         """
         multiply = next(compute for kinds, compute in _PRODUCTS if isinstance(self.layer, kinds))
+        sizes: Any = ()
+        if isinstance(self.layer, keras.layers.Dense) and len(x.shape) > 2:
+            # TFLite adds the bias within its operator to a matrix only.
+            sizes = ops.shape(x)[1:-1]
+            x = ops.reshape(x, (-1, x.shape[-1]))
         y = multiply(self.layer, x, ops.cast(kernel, x.dtype))
         if bias is not None:
             y = y + ops.cast(bias, x.dtype)
-        return self.layer.activation(y)
+        y = self.layer.activation(y)
+        return ops.reshape(y, (-1, *sizes, y.shape[-1])) if sizes else y
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """That of the inner layer."""
