@@ -49,7 +49,7 @@ def _call_in_file(layer: Any) -> Callable[..., Any] | None:
     if isinstance(layer, FakeQuantize):
         low, high = layer.file_range()
 
-        def to_range(x: Any, site: int = 0, training: bool = False) -> Any:
+        def to_range(x: Any, *_: Any, **__: Any) -> Any:
             return tf.quantization.fake_quant_with_min_max_args(x, low, high)
 
         return to_range

@@ -383,7 +383,10 @@ class Builder:
         read = {id(x): self._read(x, values) for x in call.inputs}
         if rule.kind == "averaged":
             (x,) = read.values()
-            return self._rounded_by(x.range, self._called(call, read), id(out))
+            averaged = isinstance(
+                operation, keras.layers.AveragePooling1D | keras.layers.AveragePooling2D
+            )
+            return self._rounded_by(x.range, self._called(call, read), id(out), averaged=averaged)
         if rule.kind == "joined":
             joint = self._sets.of(id(out))
             read = {
@@ -457,14 +460,18 @@ class Builder:
             )
         return self._rounded_by(self._range_layers[joint], x, key)
 
-    def _rounded_by(self, layer: FakeQuantize | None, x: Any, key: Hashable) -> _Value:
+    def _rounded_by(
+        self, layer: FakeQuantize | None, x: Any, key: Hashable, **options: bool
+    ) -> _Value:
         assert layer is not None
         joint = self._sets.of(key)
         site = self._sites[joint]
         self._sites[joint] += 1
         if self._counted is None:
             return _Value(x, layer)
-        return _Value(layer(x, site=site) if layer.sites > 1 else layer(x), layer)
+        where = {"site": site} if layer.sites > 1 else {}
+        # Keras writes down what a call is given: only what is not the default.
+        return _Value(layer(x, **where, **{key: True for key, on in options.items() if on}), layer)
 
     def _round_fixed(self, x: Any, function: str, operation: Any) -> _Value:
         layer = FakeQuantize(1, fixed=FIXED_RANGES[function], **self._named(operation))

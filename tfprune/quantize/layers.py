@@ -28,6 +28,10 @@ STEPS = 255
 """Steps between the lowest and the highest int8 value."""
 # A range is never empty: TFLite divides by its step.
 _LEAST_STEP = 1e-6
+# What int8 stores for the lowest value is -128.
+_MIDDLE = 128.0
+# A bit more than a half, since float32 is not exact where the integers of the file are.
+_HALF = 0.5 + 1e-4
 # int8 weights are symmetric, and -128 is not used, as TFLite asks for.
 _LARGEST = {"int8": 127.0, "int4": 7.0}
 _PACKAGE = "tfprune"
@@ -63,18 +67,30 @@ def step_and_zero(low: Any, high: Any) -> tuple[Any, Any]:
     return step, ops.clip(ops.round(-low / step), 0, STEPS)
 
 
-def rounded_to_range(x: Any, low: Any, high: Any) -> Any:
+def rounded_to_range(x: Any, low: Any, high: Any, averaged: bool = False) -> Any:
     """Rounds to the 256 values of a range, and clips to it; straight-through.
+
+    A tie goes up, as in most kernels of TFLite.
 
     Args:
         x: float32 tensor.
         low: scalar, 0 or less.
         high: scalar, 0 or more.
+        averaged: whether an average pooling gives x, which has many ties. There TFLite rounds the
+            stored integers away from zero.
     """
-    step, below = step_and_zero(low, high)
-    below = ops.stop_gradient(below)
-    clipped = ops.minimum(ops.maximum(x, -below * step), (STEPS - below) * step)
-    return straight_through(ops.round(clipped / step) * step, clipped)
+    low, high = ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32")
+    step, below = (ops.stop_gradient(each) for each in step_and_zero(low, high))
+    # The ends are those of the file; their gradients are those of the range.
+    lowest = straight_through(-below * step, low)
+    highest = straight_through((STEPS - below) * step, high)
+    clipped = ops.minimum(ops.maximum(x, lowest), highest)
+    steps = clipped / step
+    if averaged:
+        stored = steps + below - _MIDDLE
+        stored = ops.sign(stored) * ops.floor(ops.abs(stored) + _HALF)
+        return straight_through((stored - below + _MIDDLE) * step, clipped)
+    return straight_through(ops.floor(steps + _HALF) * step, clipped)
 
 
 def rounded_weights(w: Any, channel: int, kind: WeightType) -> Any:
@@ -118,6 +134,7 @@ class FakeQuantize(keras.layers.Layer):
     Call arguments:
         x: a tensor of any shape.
         site: which of the calls this is.
+        averaged: see `rounded_to_range`.
 
     Source:
         Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient
@@ -158,15 +175,16 @@ class FakeQuantize(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, x: Any, site: int = 0, training: bool = False) -> Any:
+    def call(self, x: Any, site: int = 0, averaged: bool = False, training: bool = False) -> Any:
         """Observes in training, then rounds; what has no range yet passes as it is."""
         value = ops.cast(x, "float32")
         if self.fixed is not None:
-            return ops.cast(rounded_to_range(value, *self.fixed), x.dtype)
+            return ops.cast(rounded_to_range(value, *self.fixed, averaged), x.dtype)
         if self.observes or (training and self.ranges == "moving"):
             self._observe(value, site)
         seen = ops.convert_to_tensor(self.seen)[site] > 0
-        return ops.cast(ops.where(seen, rounded_to_range(value, *self.extremes()), value), x.dtype)
+        rounded = rounded_to_range(value, *self.extremes(), averaged)
+        return ops.cast(ops.where(seen, rounded, value), x.dtype)
 
     def extremes(self) -> tuple[Any, Any]:
         """The lowest and highest value of all sites; zero is always between them."""
