@@ -65,7 +65,7 @@ def test_zeros_of_a_trained_model_are_zeros_of_its_file(tmp_path: Path) -> None:
     (x,) = examples(model)
     aware = quantize_aware(model, x)
     aware.compile(keras.optimizers.Adam(0.01), "mse")
-    pruner = tfprune.PruneWeights(tfprune.polynomial_decay(0, 0.75, end=4, frequency=1))
+    pruner = tfprune.PruneWeights(tfprune.polynomial_decay(0, 0.75, begin=0, end=4, frequency=1))
     aware.fit(x, np.ones((64, 3)), batch_size=8, callbacks=[pruner], verbose=0)
     runtime = tfprune.formats.load(exported(aware, [x], tmp_path))
     living = {each.size: len(each.living) for each in runtime.weights()}

@@ -154,7 +154,7 @@ def test_zeros_stay_zeros_beside_other_callbacks(first: bool) -> None:
     aware = quantize_aware(model, x)
     # Averages, which Keras puts in at the end, and several steps in one call.
     aware.compile(keras.optimizers.Adam(0.01, use_ema=True), "mse", steps_per_execution=2)
-    pruner = tfprune.PruneWeights(tfprune.polynomial_decay(0, 0.75, end=4, frequency=1))
+    pruner = tfprune.PruneWeights(tfprune.polynomial_decay(0, 0.75, begin=0, end=4, frequency=1))
     saver = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
     callbacks = [pruner, saver] if first else [saver, pruner]
     aware.fit(x, np.ones((64, 3)), batch_size=8, epochs=2, callbacks=callbacks, verbose=0)

@@ -26,6 +26,7 @@ _COMMANDS = {
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
     "learn": ("training", "Train a model until whole filters are zero."),
+    "quantize-aware": ("training", "Train with the rounded numbers of the int8 file."),
     "lottery": ("lottery", "Draw lottery tickets: train, prune, rewind, again."),
     "slim": ("slim", "Remove channels and rebuild a smaller model."),
     "export": ("artifacts", "Export a model: SavedModel, TFLite, C array, ONNX."),
@@ -49,7 +50,7 @@ class _Commands(click.Group):
         if name not in _COMMANDS:
             return None
         module = importlib.import_module(f"tfprune.cli.{_COMMANDS[name][0]}")
-        command: click.Command = getattr(module, f"{name}_command")
+        command: click.Command = getattr(module, f"{name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

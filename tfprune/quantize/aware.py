@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +14,8 @@ from tfprune.errors import UsageError, did_you_mean
 from tfprune.model.cloning import compile_like
 from tfprune.model.graph import Call, functional, named_layers, path_matches
 from tfprune.quantize.building import Arguments, Builder, inlined, is_quantize_aware, rebuilt
-from tfprune.quantize.layers import FakeQuantize, QuantizedLayer, QuantizedScale, Ranges, WeightType
+from tfprune.quantize.layers import FakeQuantize, QuantizedLayer, QuantizedScale
+from tfprune.vocabulary import RANGES, WEIGHT_TYPES, RangeName, WeightTypeName
 
 _EXAMPLES = 512
 _BATCH = 32
@@ -26,8 +27,8 @@ def quantize_aware(
     model: keras.Model,
     data: Data | None = None,
     *,
-    weights: WeightType = "int8",
-    ranges: Ranges = "moving",
+    weights: WeightTypeName = "int8",
+    ranges: RangeName = "moving",
     momentum: float = 0.99,
     exclude: str | Sequence[str] = (),
 ) -> keras.Model:
@@ -79,9 +80,13 @@ def quantize_aware(
         Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient
         Integer-Arithmetic-Only Inference; Krishnamoorthi 2018, arXiv:1806.08342 (frozen BatchNorm).
     """
-    for name, value, known in (("weights", weights, WeightType), ("ranges", ranges, Ranges)):
-        if value not in get_args(known):
-            raise UsageError(f"{name} is {value!r}: choose one of {', '.join(get_args(known))}")
+    tables: dict[str, tuple[str, Collection[str]]] = {
+        "weights": (weights, WEIGHT_TYPES),
+        "ranges": (ranges, RANGES),
+    }
+    for name, (value, known) in tables.items():
+        if value not in known:
+            raise UsageError(f"{name} is {value!r}: choose one of {', '.join(known)}")
     if not 0 <= momentum < 1:
         raise UsageError(f"momentum is {momentum:g}: give 0 or more, and less than 1")
     if ranges == "learnt" and data is None:

@@ -15,8 +15,6 @@ from tfprune.quantize.layers import (
     FakeQuantize,
     QuantizedLayer,
     QuantizedScale,
-    Ranges,
-    WeightType,
     has_offset,
 )
 from tfprune.quantize.rules import (
@@ -26,6 +24,7 @@ from tfprune.quantize.rules import (
     activation_name,
     rule_of,
 )
+from tfprune.vocabulary import RangeName, WeightTypeName
 
 
 def is_quantize_aware(model: Any) -> bool:
@@ -202,14 +201,14 @@ class Builder:
     def __init__(
         self,
         model: keras.Model,
-        weights: WeightType,
-        ranges: Ranges,
+        weights: WeightTypeName,
+        ranges: RangeName,
         momentum: float,
         exclude: Sequence[str] = (),
     ) -> None:
         self.floats: dict[str, str] = {}
         self._model = model
-        self._weights: WeightType = weights
+        self._weights: WeightTypeName = weights
         self._options: dict[str, Any] = {"ranges": ranges, "momentum": momentum}
         self._exclude = exclude
         self._calls = list(calls(model))

@@ -7,7 +7,7 @@ straight-through estimator of Bengio et al. 2013.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,9 +20,7 @@ from tfprune.model.layer_table import (
     TRANSPOSED_CONVOLUTIONS,
     axes_of,
 )
-
-WeightType: TypeAlias = Literal["int8", "int4"]
-Ranges: TypeAlias = Literal["moving", "learnt"]
+from tfprune.vocabulary import RangeName, WeightTypeName
 
 STEPS = 255
 """Steps between the lowest and the highest int8 value."""
@@ -93,7 +91,7 @@ def rounded_to_range(x: Any, low: Any, high: Any, averaged: bool = False) -> Any
     return straight_through(ops.floor(steps + _HALF) * step, clipped)
 
 
-def rounded_weights(w: Any, channel: int, kind: WeightType) -> Any:
+def rounded_weights(w: Any, channel: int, kind: WeightTypeName) -> Any:
     """Rounds a kernel symmetrically, each output channel with a step of its own; straight-through.
 
     The largest weight of a channel is always 127 steps, as the converter of TFLite quantizes.
@@ -145,14 +143,14 @@ class FakeQuantize(keras.layers.Layer):
     def __init__(
         self,
         sites: int = 1,
-        ranges: Ranges = "moving",
+        ranges: RangeName = "moving",
         momentum: float = 0.99,
         fixed: Sequence[float] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.sites = sites
-        self.ranges: Ranges = ranges
+        self.ranges: RangeName = ranges
         self.momentum = momentum
         self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
         self.observes = False
@@ -251,6 +249,11 @@ class _Around(keras.layers.Layer):
     layer: keras.layers.Layer
     batch_norm: keras.layers.BatchNormalization | None = None
 
+    @property
+    def activation(self) -> Any:
+        """What the inner layer applies last, for those who ask what an output is."""
+        return getattr(self.layer, "activation", keras.activations.linear)
+
     def _in_float32(self) -> None:
         """Lets weights be read as they are stored: in 16 bits they would be rounded twice."""
         for variable in self.weights:
@@ -286,13 +289,13 @@ class QuantizedLayer(_Around):
         self,
         layer: keras.layers.Layer,
         batch_norm: keras.layers.BatchNormalization | None = None,
-        weight_type: WeightType = "int8",
+        weight_type: WeightTypeName = "int8",
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.layer = layer
         self.batch_norm = batch_norm
-        self.weight_type: WeightType = weight_type
+        self.weight_type: WeightTypeName = weight_type
 
     def build(self, input_shape: Any) -> None:
         """Builds the inner layers."""
@@ -419,13 +422,13 @@ class QuantizedScale(_Around):
     def __init__(
         self,
         layer: keras.layers.Layer,
-        ranges: Ranges = "moving",
+        ranges: RangeName = "moving",
         momentum: float = 0.99,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.layer = layer
-        self.ranges: Ranges = ranges
+        self.ranges: RangeName = ranges
         self.momentum = momentum
         if has_offset(layer):
             self.product = FakeQuantize(
