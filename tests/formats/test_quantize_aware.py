@@ -14,8 +14,8 @@ import tfprune
 from tests.quantize.nets import NETS, examples
 from tfprune.quantize import FakeQuantize, finished, quantize_aware
 
-# An operator may round a tie the other way, which the next ones carry on. Where no convolution takes
-# in a BatchNorm, one step of its product is several of its sum.
+# An operator may round a tie the other way, which the next ones carry on. Where no convolution
+# takes in a BatchNorm, one step of its product is several of its sum.
 STEPS = {"dense_net": 4.01}
 
 

@@ -1,4 +1,4 @@
-"""`tfprune train`, `prune`, `learn` and `quantize-aware`: steps that train, on a model in a file."""
+"""`tfprune train`, `prune`, `learn`, `quantize-aware`: steps that train, on a model in a file."""
 
 from __future__ import annotations
 

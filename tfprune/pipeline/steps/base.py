@@ -113,8 +113,8 @@ def save(model: keras.Model, folder: Path, name: str = "model") -> None:
     """Writes the Keras file of a model within a run.
 
     A run knows its task: what the file cannot keep of it is compiled again when the file is read,
-    so a warning would only repeat itself. A quantization-aware model keeps its rounding: later steps
-    train it further, and exports take its ranges.
+    so a warning would only repeat itself. A quantization-aware model keeps its rounding: later
+    steps train it further, and exports take its ranges.
 
     Args:
         model: as a step leaves it.
