@@ -2,8 +2,8 @@
 
     python -m benchmarks.quantize_aware --out benchmarks/results/quantize_aware.csv
 
-Each net is trained for a few epochs on scikit-learn's digits, scaled to the size that it takes, made
-quantization-aware and trained on. Then its file and the model answer on all test images.
+Each net is trained for a few epochs on scikit-learn's digits, scaled to the size that it takes,
+made quantization-aware and trained on. Then its file and the model answer on all test images.
 """
 
 from __future__ import annotations

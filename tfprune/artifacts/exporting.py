@@ -31,8 +31,7 @@ from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.model.compiled import Settings, kept_by_file
 from tfprune.model.input_shape import fix_input_shape
 from tfprune.model.reference import InputShape
-from tfprune.quantize import finished as without_rounding
-from tfprune.quantize import is_quantize_aware
+from tfprune.quantize import is_quantize_aware, without_rounding
 
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed
 # precision: the files compute in float32, the model in 16 bits.
@@ -137,7 +136,7 @@ def export(
     if input_shape is not None:
         model = fix_input_shape(model, input_shape)
     aware = finished(model) if is_quantize_aware(model) else None
-    copy = finished(model) if aware is None else finished(without_rounding(aware))
+    copy = finished(without_rounding(model))
     data = None if representative_data is None else by_input(model, representative_data)
     given = None if comparison_data is None else by_input(model, comparison_data, "comparison_data")
     of_aware = [] if aware is None else [each for each in chosen if FORMATS[each].takes_ranges]

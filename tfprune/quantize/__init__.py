@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfprune.quantize.aware import finished, quantize_aware
+from tfprune.quantize.aware import finished, quantize_aware, without_rounding
 from tfprune.quantize.building import is_quantize_aware
 from tfprune.quantize.layers import FakeQuantize, QuantizedLayer, QuantizedScale
 
@@ -13,4 +13,5 @@ __all__ = [
     "finished",
     "is_quantize_aware",
     "quantize_aware",
+    "without_rounding",
 ]

@@ -193,3 +193,12 @@ def finished(model: keras.Model) -> keras.Model:
         return operation(*args, **kwargs)
 
     return rebuilt(inlined(model), emit, model.name)
+
+
+def without_rounding(model: keras.Model) -> keras.Model:
+    """The float model inside a quantization-aware one; any other model as it is.
+
+    Args:
+        model: any model.
+    """
+    return finished(model) if is_quantize_aware(model) else model

@@ -148,7 +148,8 @@ class FakeQuantize(keras.layers.Layer):
         fixed: Sequence[float] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        # What computes in 16 bits around it decides its dtype; it rounds in float32 itself.
+        super().__init__(**{"autocast": False, **options})
         self.sites = sites
         self.ranges: RangeName = ranges
         self.momentum = momentum
@@ -166,6 +167,8 @@ class FakeQuantize(keras.layers.Layer):
                     dtype="float32",
                     # Ranges in 16 bits would not be those of the file.
                     autocast=False,
+                    # Of several devices.
+                    aggregation="mean",
                     trainable=name != "seen" and self.ranges == "learnt",
                     name=name,
                 )
@@ -426,7 +429,8 @@ class QuantizedScale(_Around):
         momentum: float = 0.99,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        # Pixels have more digits than 16 bits hold.
+        super().__init__(**{"autocast": False, **options})
         self.layer = layer
         self.ranges: RangeName = ranges
         self.momentum = momentum
