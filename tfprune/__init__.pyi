@@ -14,6 +14,7 @@ from .model.loading import load as load
 from .pipeline.lottery import lottery as lottery
 from .quantize import KeepClusters as KeepClusters
 from .quantize import cluster as cluster
+from .quantize import quantize_aware as quantize_aware
 from .slimming import plan as plan
 from .slimming import slim as slim
 from .training.schedule import polynomial_decay as polynomial_decay

@@ -155,6 +155,20 @@ CLUSTER_STARTS: dict[ClusterStart, str] = {
 }
 """Where k-means begins."""
 
+WeightTypeName: TypeAlias = Literal["int8", "int4"]
+WEIGHT_TYPES: dict[WeightTypeName, str] = {
+    "int8": "255 values a channel",
+    "int4": "15 values a channel, stored as bytes",
+}
+"""How a quantization-aware model rounds its kernels."""
+
+RangeName: TypeAlias = Literal["moving", "learnt"]
+RANGES: dict[RangeName, str] = {
+    "moving": "averages of the extremes of training batches",
+    "learnt": "trained like weights",
+}
+"""Where a quantization-aware model has the ranges of its activations from."""
+
 PATTERNS: dict[str, str] = {
     "N:M": "of M consecutive inputs at most N are not zero, such as 2:4",
     "AxB": "blocks of A inputs by B outputs become zero together, such as 1x4",

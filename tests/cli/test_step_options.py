@@ -19,6 +19,7 @@ COMMANDS = {
     "train": training.train_command,
     "prune": training.prune_command,
     "learn": training.learn_command,
+    "quantize-aware": training.quantize_aware_command,
     "slim": slim.slim_command,
     "prune-once": lottery.lottery_command,
 }

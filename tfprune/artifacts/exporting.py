@@ -38,6 +38,7 @@ from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.model.compiled import Settings, kept_by_file
 from tfprune.model.input_shape import fix_input_shape
 from tfprune.model.reference import InputShape
+from tfprune.quantize import is_quantize_aware, without_rounding
 from tfprune.vocabulary import BATCHES, DEFAULT_BATCH, LARGEST_BATCH, Batch
 
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed
@@ -88,6 +89,11 @@ def export(
     the model was trained on. Files get their final names, replacing older ones, after all formats
     passed; when one fails nothing has changed. The files carry no optimizer state and no tfprune
     object, and exporting the same weights again gives the same bytes.
+
+    A model of `tfprune.quantize_aware` has its own ranges: its int8 formats (`"tflite-int8"`,
+    `"c-array"`, `"tflite-lut"`, `"c-array-lut"`) need no representative data, and are compared with
+    it. All other formats are those of the float model that `tfprune.quantize.finished` makes of it,
+    and are compared with that one; save the model itself, by `model.save`, to train it further.
 
     A `.keras` file of a model that is compiled for another task than plain classification keeps its
     losses and metrics, so that later commands know the task, if all of them are Keras' own and come
@@ -144,12 +150,14 @@ def export(
     _check_name(name)
     if input_shape is not None:
         model = fix_input_shape(model, input_shape)
-    copy = finished(model)
+    aware = finished(model) if is_quantize_aware(model) else None
+    copy = finished(without_rounding(model))
     if any(has_batch(each) for each in chosen):
         _tell_batch(copy, batch)
     data = None if representative_data is None else by_input(model, representative_data)
     given = None if comparison_data is None else by_input(model, comparison_data, "comparison_data")
-    calibrated = [each for each in chosen if FORMATS[each].calibrated]
+    of_aware = [] if aware is None else [each for each in chosen if FORMATS[each].takes_ranges]
+    calibrated = [each for each in chosen if FORMATS[each].calibrated and each not in of_aware]
     for each in calibrated:
         if data is None:
             raise UsageError(
@@ -163,7 +171,10 @@ def export(
     named = _labels(model, labels)
     settings = _kept(model) if "keras" in chosen else kept_by_file(model)[0]
     calibration, compared_on, examples = _divided(data, given, bool(calibrated))
-    wanted = _Wanted(model, compared_on, examples)
+    exact = _Wanted(model if aware is None else copy, compared_on, examples)
+    wanted = dict.fromkeys(chosen, exact)
+    if of_aware:
+        wanted.update(dict.fromkeys(of_aware, _Wanted(model, compared_on, examples)))
     if calibrated and data is not None:
         for doubt in doubts(copy, data, given):
             warnings.warn(f"export: {doubt}", stacklevel=2)
@@ -178,8 +189,8 @@ def export(
         sweep(directory)
         with partial_folder(directory) as partial:
             (scratch := partial / "scratch").mkdir()
-            source = Source(copy, name, scratch, calibration, io, settings, batch)
-            artifacts = [_write(source, each, partial, wanted) for each in chosen]
+            source = Source(copy, name, scratch, calibration, io, settings, batch, aware)
+            artifacts = [_write(source, each, partial, wanted[each]) for each in chosen]
             model_sha256 = sha256(source.keras_file)
             if named:
                 lines = "".join(f"{label}\n" for label in named)

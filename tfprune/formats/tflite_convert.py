@@ -19,6 +19,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from tfprune.data.splits import spread
 from tfprune.errors import TfpruneError
+from tfprune.formats.quantize_aware import write_with_ranges
 from tfprune.formats.runtime import Feeds
 from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
@@ -95,8 +96,9 @@ def converted(source: Source, kind: str) -> bytes:
     path = source.scratch / f"{kind}.tflite"
     if path.exists():
         return path.read_bytes()
+    aware = kind == "int8" and source.aware is not None
     model = source.model
-    saved_model = _graph(source, kind)
+    saved_model = _with_ranges(source) if aware else _graph(source, kind)
     if kind in INTEGER and holds_loop(saved_model):
         raise TfpruneError(
             f"model '{model.name}' computes in a loop, and TFLite cannot calibrate "
@@ -104,7 +106,8 @@ def converted(source: Source, kind: str) -> bytes:
         )
     try:
         batch = source.fixed_batch or 1
-        content = convert(saved_model, kind, _calibration(source), source.io, batch)
+        feeds = None if aware else _calibration(source)
+        content = convert(saved_model, kind, feeds, source.io, batch)
         content = with_select_v2(with_order(content, *tensor_names(model)))
     except MissingOperatorError as error:
         raise TfpruneError(
@@ -114,6 +117,15 @@ def converted(source: Source, kind: str) -> bytes:
         ) from error
     path.write_bytes(content)
     return content
+
+
+def _with_ranges(source: Source) -> Path:
+    """A SavedModel of the quantization-aware model, with the batch of the file."""
+    directory = source.scratch / "aware"
+    if not directory.exists():
+        assert source.aware is not None
+        write_with_ranges(source.aware, directory, source.fixed_batch)
+    return directory
 
 
 def _graph(source: Source, kind: str) -> Path:
@@ -171,9 +183,9 @@ def convert(
     Args:
         saved_model: A SavedModel directory.
         kind: See `converted`.
-        feeds: Training images by the name of the input they go to, in its dtype. int8 and int16x8
-            need them: at most `CALIBRATION_IMAGES`, evenly spread, set the ranges of the
-            activations.
+        feeds: Training images by the name of the input they go to, in its dtype: at most
+            `CALIBRATION_IMAGES`, evenly spread, set the ranges of the activations of int8 and
+            int16x8. None for int8 if fake quantization in the graph tells them.
         io: Whether an int8 or int16x8 file takes and gives integers, or float32.
         batch: Images that the model takes at once, where it takes no other number.
 
@@ -193,10 +205,11 @@ def convert(
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if kind in INTEGER:
-        assert feeds is not None  # export asks for them
         operators, dtype = INTEGER[kind]
-        converter.representative_dataset = _examples(feeds, batch)
-        converter.target_spec.supported_ops = [operators]
+        if feeds is not None:
+            converter.representative_dataset = _examples(feeds, batch)
+            # With it, and without examples, the converter refuses ranges from the graph.
+            converter.target_spec.supported_ops = [operators]
         if io == "int8":
             converter.inference_input_type = converter.inference_output_type = dtype
     return _convert(converter)

@@ -33,6 +33,7 @@ from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.base import save
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
+from tfprune.quantize import without_rounding
 from tfprune.report import render
 from tfprune.report.records import DeliveryRecord, read_record
 from tfprune.tasks import TaskSpec
@@ -280,6 +281,7 @@ class Executor:
         step = self.pipeline.steps[job.name]
         model, record = step.perform(model, context)
         save(model, folder)
+        model = without_rounding(model)
         counted = parameters(model)
         return {
             "step": job.name,
@@ -338,6 +340,7 @@ class Executor:
         )
         write_manifest(folder, artifacts)
         found = self._find_task(model)
+        model = without_rounding(model)
         by = found.figure
         if self.dataset.classes:
             write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")

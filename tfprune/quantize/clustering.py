@@ -147,6 +147,7 @@ class ClusterConstraint(keras.constraints.Constraint):
         members: int32 variable of that shape, the number of each weight's cluster, of which 0 has
             the zeros.
         count: how many clusters there are; 0 before `read`.
+        shares: whether two weights that are not zero share a value.
     """
 
     def __init__(self, shape: tuple[int, ...], inner: Callable[[Any], Any] | None = None) -> None:
@@ -155,6 +156,7 @@ class ClusterConstraint(keras.constraints.Constraint):
             np.zeros(shape, np.int32), dtype="int32", trainable=False, name="members"
         )
         self.count = 0
+        self.shares = False
 
     def read(self, values: np.ndarray) -> None:
         """Takes the weights that are equal now for clusters; before the step is traced."""
@@ -165,6 +167,7 @@ class ClusterConstraint(keras.constraints.Constraint):
         numbers[order] = np.arange(order.size)
         self.members.assign(numbers[members.reshape(-1)[1:]].reshape(values.shape))
         self.count = found.size
+        self.shares = found.size - 1 < np.count_nonzero(values)
 
     def __call__(self, w: Any) -> Any:
         """Applies the inner constraint, then shares the values."""
@@ -175,6 +178,8 @@ class ClusterConstraint(keras.constraints.Constraint):
         w = ops.convert_to_tensor(w)
         if not self.count:
             return w
+        if not self.shares:
+            return ops.where(self.members == 0, ops.zeros_like(w), w)
         flat = ops.reshape(ops.cast(w, "float32"), (-1,))
         members = ops.reshape(self.members, (-1,))
         # About one of the weights: weights that are equal keep their very bits.

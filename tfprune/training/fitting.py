@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # Keras and TensorFlow are imported by the first fit, so that pipelines are checked without them.
 
-_NOT_DECAYED = frozenset({"bias", "gamma", "beta"})
+# low and high are learnt ranges of `tfprune.quantize`.
+_NOT_DECAYED = frozenset({"bias", "gamma", "beta", "low", "high"})
 
 
 class Training(pydantic.BaseModel):

@@ -188,6 +188,7 @@ class ClusterStep(TrainingStep):
 
     trains_new = False
     shares_values = True
+    holds_values = True
 
     kind: Literal["cluster"]
     values: Annotated[
