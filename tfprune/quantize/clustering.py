@@ -167,7 +167,7 @@ class ClusterConstraint(keras.constraints.Constraint):
         numbers[order] = np.arange(order.size)
         self.members.assign(numbers[members.reshape(-1)[1:]].reshape(values.shape))
         self.count = found.size
-        self.shares = found.size - 1 < np.count_nonzero(values)
+        self.shares = bool(found.size - 1 < np.count_nonzero(values))
 
     def __call__(self, w: Any) -> Any:
         """Applies the inner constraint, then shares the values."""
