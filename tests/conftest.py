@@ -108,8 +108,7 @@ def export_images() -> np.ndarray:
     return np.random.default_rng(1).uniform(0, 255, (40, 8, 8, 3)).astype(np.float32)
 
 
-@pytest.fixture(scope="session")
-def export_model(export_images: np.ndarray) -> keras.Model:
+def _export_model(export_images: np.ndarray) -> keras.Model:
     """A pruned net with a depthwise layer and a residual: three of four weights are zero, and the
     rest is too large to round to zero. Its classes vary over the images."""
     inputs = keras.Input((8, 8, 3))
@@ -130,6 +129,17 @@ def export_model(export_images: np.ndarray) -> keras.Model:
         weight.assign(values)
     bias = model.layers[-1].bias
     bias.assign(bias - np.asarray(model(export_images, training=False)).mean(axis=0))
+    return model
+
+
+@pytest.fixture(scope="session")
+def export_model(export_images: np.ndarray, shared_folder: Path) -> keras.Model:
+    """The same net in all workers, with its layers' names."""
+    file = shared_folder / "export_model.keras"
+    with FileLock(shared_folder / "export_model.lock"):
+        if not file.exists():
+            _export_model(export_images).save(file)
+        model = keras.saving.load_model(file)
     model.compile("adam", "mse")
     return model
 

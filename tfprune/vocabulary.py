@@ -104,7 +104,8 @@ NEED_DATA: frozenset[ImportanceName] = frozenset({"taylor"})
 
 CountedTarget: TypeAlias = Literal["filters", "macs", "params", "dead"]
 MeasuredTarget: TypeAlias = Literal["latency", "milliseconds", "bytes"]
-TargetName: TypeAlias = CountedTarget | MeasuredTarget
+DeviceTarget: TypeAlias = Literal["cycles", "sram", "flash"]
+TargetName: TypeAlias = CountedTarget | MeasuredTarget | DeviceTarget
 COUNTED_TARGETS: dict[CountedTarget, str] = {
     "filters": "the share of the filters to keep",
     "macs": "the share of the multiply-accumulates to keep",
@@ -113,11 +114,17 @@ COUNTED_TARGETS: dict[CountedTarget, str] = {
 }
 """The targets of filter pruning that are counted on the model."""
 MEASURED_TARGETS: dict[MeasuredTarget, str] = {
-    "latency": "the share of TFLite's time to keep, measured on this machine",
-    "milliseconds": "TFLite's time for one image, measured on this machine",
+    "latency": "the share of the time to keep: TFLite's on this machine, or a device's",
+    "milliseconds": "the time of one image: TFLite's on this machine, or a device's",
     "bytes": "the size of the exported file",
 }
 """The targets of filter pruning that are measured on exported files."""
+DEVICE_TARGETS: dict[DeviceTarget, str] = {
+    "cycles": "the share of the device's cycles to keep",
+    "sram": "the share of the device's on-chip memory to keep, at its peak",
+    "flash": "the share of the device's storage to keep",
+}
+"""The targets of filter pruning that only a device tells, whose compiler estimates them."""
 
 MeasuredFormat: TypeAlias = Literal["tflite", "tflite-int8"]
 """The formats whose files are measured for a target."""

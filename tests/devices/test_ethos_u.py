@@ -106,6 +106,7 @@ def test_what_the_cpu_runs_is_named(odd: Path) -> None:
 def test_an_open_batch_is_1_and_other_sizes_are_not_guessed(odd: Path) -> None:
     content = vela.of_one_example(odd, odd.read_bytes())
     assert vela.of_one_example(odd, content) == content
+    assert isinstance(DEVICE, EthosU)
     estimate = DEVICE.estimate(odd, odd.read_bytes())
     macs = {row["layer"]: row["macs"] for row in estimate.layers if row["macs"]}
     # 8·8 pixels of 8 channels are 32 rows of 16, and not the one that the file says.

@@ -104,8 +104,8 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
         (
             "macs = 0.5",
             "macs = 0.5\nparams = 0.5",
-            "steps.slim: give exactly one of filters, macs, params, latency, milliseconds, bytes "
-            "and dead",
+            "steps.slim: give exactly one of filters, macs, params, latency, milliseconds, bytes, "
+            "cycles, sram, flash and dead",
         ),
         (
             "macs = 0.5",

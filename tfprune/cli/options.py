@@ -307,16 +307,21 @@ def devices(why: str) -> Decorator:
             metavar="NAME",
             help=f"{why[:1].upper()}{why[1:]}: {explained(DEVICES)}; repeatable.",
         ),
-        click.option(
-            "--device-option",
-            "device_options",
-            multiple=True,
-            callback=_texts_or_assignments,
-            metavar="KEY=VALUE",
-            help="An option of those devices that take it, such as threads=4; repeatable.",
-        ),
+        device_option,
         decorate,
     )
+
+
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device-option`; the command gets a dict as `device_options`."""
+    return click.option(
+        "--device-option",
+        "device_options",
+        multiple=True,
+        callback=_texts_or_assignments,
+        metavar="KEY=VALUE",
+        help="An option of those devices that take it, such as threads=4; repeatable.",
+    )(command)
 
 
 def _devices(names: Iterable[str], options: dict[str, Any]) -> list[Device]:

@@ -36,6 +36,7 @@ class EthosU(Device):
         "npu_share",
     )
     estimated: ClassVar[bool] = True
+    planned: ClassVar[bool] = True
     sizes: ClassVar[tuple[int, ...]]
     memory_modes: ClassVar[tuple[str, ...] | None] = None
 

@@ -143,6 +143,8 @@ def _do(
     # What a device needs is missed before the first training, and not after the last.
     for name in dict.fromkeys(job.name for job in missing if job.kind == "device"):
         pipeline.device(name).check()
+    for name in dict.fromkeys(job.name for job in missing if job.kind == "step"):
+        pipeline.steps[name].check_installed()
     executor = Executor(pipeline, store.directory, dataset, commit)
     executor.check_budget()
     for place, job in enumerate(missing):

@@ -201,6 +201,13 @@ class Step(Table):
         told, and the others are listed behind the sentence.
         """
 
+    def check_installed(self) -> None:
+        """Checks that what it needs is installed, before any training.
+
+        Raises:
+            UsageError: something is missing; the message says how to install it.
+        """
+
     @property
     def needs_images(self) -> str | None:
         """What needs labelled examples, for an error; None where the step does without."""
