@@ -118,7 +118,7 @@ def main(
 
 def _write(rows: list[dict[str, Any]], device: str, share: float, output: Path) -> None:
     document = {
-        "command": "python -m benchmarks.device_targets",
+        "command": provenance.command(),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),
