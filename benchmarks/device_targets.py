@@ -75,9 +75,10 @@ NETS: dict[str, Callable[[], keras.Model]] = {
 def planned(net: keras.Model, target: DeviceTarget, share: float, device: str) -> dict[str, Any]:
     """The figures of one plan."""
     begin = time.perf_counter()
+    goal: dict[str, Any] = {target: share}
     found = {"target": target, "asked": share}
     try:
-        plan = tfprune.plan(net, device=device, **{target: share})
+        plan = tfprune.plan(net, device=device, **goal)
     except TfpruneError as error:
         return {**found, "error": str(error)}
     assert isinstance(plan, MeasuredPlan)
