@@ -7,6 +7,8 @@ estimate of the whole exported file, of one example, at int8.
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,9 +75,10 @@ NETS: dict[str, Callable[[], keras.Model]] = {
 def planned(net: keras.Model, target: DeviceTarget, share: float, device: str) -> dict[str, Any]:
     """The figures of one plan."""
     begin = time.perf_counter()
+    goal: dict[str, Any] = {target: share}
     found = {"target": target, "asked": share}
     try:
-        plan = tfprune.plan(net, device=device, **{target: share})
+        plan = tfprune.plan(net, device=device, **goal)
     except TfpruneError as error:
         return {**found, "error": str(error)}
     assert isinstance(plan, MeasuredPlan)
@@ -118,7 +121,7 @@ def main(
 
 def _write(rows: list[dict[str, Any]], device: str, share: float, output: Path) -> None:
     document = {
-        "command": "python -m benchmarks.device_targets",
+        "command": shlex.join(["python", "-m", "benchmarks.device_targets", *sys.argv[1:]]),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),
@@ -127,7 +130,13 @@ def _write(rows: list[dict[str, Any]], device: str, share: float, output: Path) 
         "device": device,
         "rows": rows,
     }
-    table = pd.DataFrame(rows).drop(columns="seconds", errors="ignore").round(4)
+    table = (
+        pd.DataFrame(rows)
+        .drop(columns="seconds", errors="ignore")
+        .round(4)
+        .astype(object)
+        .fillna("")
+    )
     write_json(output.with_suffix(".json"), document)
     write_text(
         output.with_suffix(".md"),

@@ -146,8 +146,8 @@ def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> No
         ),
         (
             ["--plan-only"],
-            "tfprune slim: give exactly one of filters, macs, params, latency, milliseconds, bytes, "
-            "cycles, sram, flash and dead",
+            "tfprune slim: give exactly one of filters, macs, params, latency, milliseconds, "
+            "bytes, cycles, sram, flash and dead",
         ),
         (
             ["--macs", "0.5", "--exclude", "frist", "--plan-only"],

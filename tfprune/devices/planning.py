@@ -33,6 +33,7 @@ _MOST_REFINEMENTS = 8
 # Searches, of which some find a plan that was measured before, and how near two aims are the same.
 _MOST_SEARCHES = 24
 _SAME_AIM = 1e-2
+_BOLD = 0.75
 # A plan whose value is below the target by at most this share is not corrected.
 _CLOSE = 0.03
 # A correction aims this share lower than necessary, since the next measurement has noise too.
@@ -245,12 +246,17 @@ def search_with_corrections(
         ratio = measured_value(target, measured) / target.value
         if 1 - _CLOSE <= ratio <= 1 or len(tried) == (_COMPILED_ATTEMPTS if exact else _ATTEMPTS):
             break
+        if tuple(removed.tolist()) == tuple(all_removed.tolist()) and ratio > 1:
+            break
         predicted = float(cost(removed[None])[0])
         corrected = predicted / ratio * (1 if exact else 1 - _MARGIN)
         if exact:
             low, high = (aim, high) if ratio <= 1 else (low, min(aim, predicted))
             if high - low < _SAME_AIM * high:
                 break
+            if math.isinf(low) and len(tried) > 1:
+                # Memory need not follow its prediction: then only a bold step gets below.
+                corrected = min(corrected, _BOLD * aim)
             if not low < corrected < high:
                 corrected = (low + high) / 2 if math.isfinite(high - low) else aim / ratio
         aim = corrected
