@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tfprune.model.quantized_layers import FakeQuantize, QuantizedLayer, QuantizedScale
 from tfprune.quantize.aware import finished, quantize_aware, without_rounding
 from tfprune.quantize.building import is_quantize_aware
-from tfprune.quantize.layers import FakeQuantize, QuantizedLayer, QuantizedScale
 
 __all__ = [
     "FakeQuantize",
