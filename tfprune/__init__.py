@@ -29,4 +29,4 @@ def _register_with_keras(_keras: Any) -> None:
     Keras may be imported in the middle of one of our modules, so this one imports no other.
     """
     importlib.import_module("tfprune.model.group_lasso")
-    importlib.import_module("tfprune.quantize.layers")
+    importlib.import_module("tfprune.model.quantized_layers")

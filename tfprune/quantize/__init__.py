@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-import lazy_loader
+from tfprune.model.quantized_layers import FakeQuantize, QuantizedLayer, QuantizedScale
+from tfprune.quantize.aware import finished, quantize_aware, without_rounding
+from tfprune.quantize.building import is_quantize_aware
+from tfprune.quantize.clustering import KeepClusters, cluster
 
-# Keras' registrations import `layers` in the middle of other modules; the rest loads at first use.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = [
+    "FakeQuantize",
+    "KeepClusters",
+    "QuantizedLayer",
+    "QuantizedScale",
+    "cluster",
+    "finished",
+    "is_quantize_aware",
+    "quantize_aware",
+    "without_rounding",
+]

@@ -13,8 +13,8 @@ from tfprune.data.adapting import Data, examples
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.model.cloning import compile_like
 from tfprune.model.graph import Call, functional, named_layers, path_matches
+from tfprune.model.quantized_layers import FakeQuantize, QuantizedLayer, QuantizedScale
 from tfprune.quantize.building import Arguments, Builder, inlined, is_quantize_aware, rebuilt
-from tfprune.quantize.layers import FakeQuantize, QuantizedLayer, QuantizedScale
 from tfprune.vocabulary import RANGES, WEIGHT_TYPES, RangeName, WeightTypeName
 
 _EXAMPLES = 512

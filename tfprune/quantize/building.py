@@ -11,7 +11,7 @@ import keras
 
 from tfprune.model.cloning import copy
 from tfprune.model.graph import Call, calls, functional, is_graph, path_matches
-from tfprune.quantize.layers import (
+from tfprune.model.quantized_layers import (
     FakeQuantize,
     QuantizedLayer,
     QuantizedScale,

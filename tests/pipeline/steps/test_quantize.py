@@ -42,7 +42,7 @@ def test_it_trains_a_model_of_known_ranges_with_its_zeros_held(digits, tmp_path,
     )
     step.perform(model, Context(digits, 0, tmp_path))
     ((aware, (keeper,)),) = found
-    assert isinstance(keeper, tfprune.weights.KeepZeros)
+    assert isinstance(keeper, tfprune.KeepClusters)
     ranges = [layer for layer in aware.layers if isinstance(layer, FakeQuantize)]
     assert all(layer.is_known and layer.momentum == 0.5 for layer in ranges)
     (rounded,) = [layer for layer in aware.layers if isinstance(layer, QuantizedLayer)]

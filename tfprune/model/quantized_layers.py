@@ -1,7 +1,10 @@
 """The layers of a quantization-aware model: they compute with the numbers that an int8 file has.
 
 Every value is rounded where the file rounds it, and gradients pass as if it was not: the
-straight-through estimator of Bengio et al. 2013.
+straight-through estimator of Bengio et al. 2013. `tfprune.quantize_aware` puts them into models.
+
+Keras may be imported in the middle of one of our modules, and these classes are registered then, so
+this module imports none that needs Keras before it is called.
 """
 
 from __future__ import annotations
@@ -14,12 +17,6 @@ import numpy as np
 from keras import ops
 
 from tfprune.errors import UsageError
-from tfprune.model.layer_table import (
-    CONVOLUTIONS,
-    DEPTHWISE_CONVOLUTIONS,
-    TRANSPOSED_CONVOLUTIONS,
-    axes_of,
-)
 from tfprune.vocabulary import RangeName, WeightTypeName
 
 STEPS = 255
@@ -62,7 +59,7 @@ def step_and_zero(low: Any, high: Any) -> tuple[Any, Any]:
         The step; and a whole number of steps, so that zero is a value of the file.
     """
     step = ops.maximum((high - low) / STEPS, _LEAST_STEP)
-    return step, ops.clip(ops.round(-low / step), 0, STEPS)
+    return step, ops.clip(ops.floor(-low / step + _HALF), 0, STEPS)
 
 
 def rounded_to_range(x: Any, low: Any, high: Any, averaged: bool = False) -> Any:
@@ -211,7 +208,7 @@ class FakeQuantize(keras.layers.Layer):
             )
         low, high = (np.float64(np.asarray(each)) for each in self.extremes())
         step = max((high - low) / STEPS, _LEAST_STEP)
-        below = np.clip(np.rint(-low / step), 0, STEPS)
+        below = np.clip(np.floor(-low / step + _HALF), 0, STEPS)
         return float(-below * step), float((STEPS - below) * step)
 
     def _observe(self, x: Any, site: int) -> None:
@@ -315,6 +312,8 @@ class QuantizedLayer(_Around):
 
     def file_weights(self) -> tuple[Any, Any]:
         """The folded and rounded kernel, and the folded bias or None; float32."""
+        from tfprune.model.layer_table import DEPTHWISE_CONVOLUTIONS, axes_of
+
         kernel = ops.convert_to_tensor(self.layer.kernel)
         bias = ops.convert_to_tensor(self.layer.bias) if self.layer.use_bias else None
         axes = axes_of(self.layer, self.layer.kernel)
@@ -342,7 +341,7 @@ class QuantizedLayer(_Around):
             kernel: in place of its kernel.
             bias: in place of its bias, or None.
         """
-        multiply = next(compute for kinds, compute in _PRODUCTS if isinstance(self.layer, kinds))
+        multiply = _product_of(self.layer)
         sizes: Any = ()
         if isinstance(self.layer, keras.layers.Dense) and len(x.shape) > 2:
             # TFLite adds the bias within its operator to a matrix only.
@@ -400,13 +399,15 @@ def _multiply(layer: Any, x: Any, kernel: Any) -> Any:
     return ops.matmul(x, kernel)
 
 
-# How each layer type computes with a kernel that is given.
-_PRODUCTS: tuple[tuple[Any, Callable[[Any, Any, Any], Any]], ...] = (
-    (CONVOLUTIONS, _convolve),
-    (DEPTHWISE_CONVOLUTIONS, _convolve_depthwise),
-    (TRANSPOSED_CONVOLUTIONS, _convolve_transposed),
-    (keras.layers.Dense, _multiply),
-)
+def _product_of(layer: Any) -> Callable[[Any, Any, Any], Any]:
+    """How a layer computes with a kernel that is given."""
+    from tfprune.model.layer_table import DEPTHWISE_CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
+
+    if isinstance(layer, keras.layers.Dense):
+        return _multiply
+    if isinstance(layer, TRANSPOSED_CONVOLUTIONS):
+        return _convolve_transposed
+    return _convolve_depthwise if isinstance(layer, DEPTHWISE_CONVOLUTIONS) else _convolve
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

