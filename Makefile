@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest slow fuzz torture reliability docs notebooks check format clean chromium
+.PHONY: demo test test-lowest slow fuzz torture reliability docs notebooks check format clean chromium web
 
 demo: $(VENV)/.installed
 	$(BIN)/tfprune run pipelines/digits.toml
 
 # A file's tests stay together: they share what is slow to make.
-test: $(VENV)/.installed-dev chromium
+test: $(VENV)/.installed-dev chromium web
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # The report is tested in Debian's chromium; without it, and no way to get it, those tests skip.
@@ -21,8 +21,13 @@ chromium:
 	|| sh -c '$(CHROMIUM)' >/dev/null 2>&1 || sudo -n sh -c '$(CHROMIUM)' >/dev/null 2>&1 \
 	|| echo "no chromium: the browser tests will be skipped" >&2
 
+# What runs files in a browser; without npm, the tests of the device wasm skip.
+web: $(VENV)/.installed-dev
+	@$(BIN)/tfprune devices install wasm >/dev/null 2>&1 \
+	|| echo "no npm packages: the tests of the device wasm will be skipped" >&2
+
 # Tests that take minutes: deep nets, and the run that is killed again and again.
-slow: $(VENV)/.installed-dev
+slow: $(VENV)/.installed-dev chromium web
 	$(BIN)/python -m pytest -m slow --timeout 900
 
 # Random graphs, other ones each time: all that is true of slimming is true of them.

@@ -92,6 +92,7 @@ DEVICES: dict[str, str] = {
     "ethos-u65-N": "an NPU of Arm with N = 256 or 512 MACs a cycle, estimated by Vela",
     "ethos-u85-N": "an NPU of Arm with N = 128 to 2048 MACs a cycle, estimated by Vela",
     "tflm": "TFLite Micro, the interpreter of microcontrollers",
+    "wasm": "WebAssembly in a browser",
     "android": "a phone that adb reaches",
     "command": "any device, by a command of yours that measures a file",
 }

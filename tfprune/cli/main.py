@@ -33,6 +33,7 @@ _COMMANDS = {
     "export": ("artifacts", "Export a model: SavedModel, TFLite, C array, ONNX."),
     "measure": ("measure", "Measure artifacts: accuracy, MACs, size, latency, memory."),
     "verify": ("artifacts", "Verify exported artifacts: hash, loading, running."),
+    "devices": ("devices", "List where files can be measured; install what is missing."),
     "inspect": ("inspect", "Show what of a model can be removed, and what not."),
     "doctor": ("doctor", "Show versions, extras, devices and data that are here or missing."),
 }

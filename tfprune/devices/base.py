@@ -97,6 +97,27 @@ class Device(BaseModel, ABC):
         """The names of its options."""
         return tuple(name for name in cls.model_fields if name != "name")
 
+    @classmethod
+    def one_of(cls) -> str:
+        """A name of this kind."""
+        return cls.key
+
+    @classmethod
+    def install(cls) -> Path:
+        """Installs what pip cannot install; `tfprune devices install` calls it.
+
+        Returns:
+            The folder that holds it.
+
+        Raises:
+            UsageError: there is nothing, or something that it needs is missing.
+            TfpruneError: it fails.
+        """
+        raise UsageError(
+            f"device {cls.key} needs nothing that can be installed here: `tfprune devices` says "
+            "what is missing"
+        )
+
     @abstractmethod
     def check(self) -> None:
         """Checks that everything that it needs is installed, before any work.

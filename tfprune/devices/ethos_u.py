@@ -56,6 +56,11 @@ class EthosU(Device):
         """Whether a name begins like this family's."""
         return name.startswith(cls._family())
 
+    @classmethod
+    def one_of(cls) -> str:
+        """The smallest of the family."""
+        return f"{cls._family()}{cls.sizes[0]}"
+
     @field_validator("name")
     @classmethod
     def _has_a_size(cls, name: str) -> str:

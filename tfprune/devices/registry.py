@@ -13,7 +13,7 @@ from tfprune.validation import describe_error
 from tfprune.vocabulary import DEVICES
 
 # Modules of this package with subclasses of `Device`; those that name a key are kinds.
-MODULES = ("cpu", "ethos_u", "tflm", "android", "command")
+MODULES = ("cpu", "ethos_u", "tflm", "wasm", "android", "command")
 
 
 def kinds() -> tuple[type[Device], ...]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfprune.devices.answers import feed, largest, litert
 from tfprune.devices.base import Device, Measurement
 from tfprune.devices.micro import flatbuffer, printed
 from tfprune.errors import TfpruneError, UsageError, one_line
@@ -93,7 +94,7 @@ def _run(path: Path, content: bytes) -> dict[str, Any]:
 
     # LiteRT does not run these; their export compared them with the int8 file. It verifies the
     # others, which TFLite Micro does not.
-    phone = None if is_compressed(content) else _verified(path, content)
+    phone = None if is_compressed(content) else litert(path, content)
     with printed(2) as said:
         try:
             device = interpreter(content)
@@ -115,20 +116,6 @@ def _run(path: Path, content: bytes) -> dict[str, Any]:
     return {"arena_bytes": int(total[1]), "off": off, "integers": integers}
 
 
-def _verified(path: Path, content: bytes) -> Any:
-    """LiteRT's interpreter of a file, for the batch that it stores: 1 where it is open."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        phone = Interpreter(model_content=content)
-        phone.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise TfpruneError(
-            f"{path} cannot be run by LiteRT ({one_line(error)}): export it again"
-        ) from error
-    return phone
-
-
 def _refusal(path: Path, said: str, error: Exception) -> str:
     missing = _NOT_FOUND.search(said)
     if missing:
@@ -142,13 +129,7 @@ def _refusal(path: Path, said: str, error: Exception) -> str:
 
 def _difference(phone: Any, device: Any, seed: int) -> float:
     """How far outputs are apart: in steps of integers, or as a share of the range of floats."""
-    from tfprune.formats.tflite_micro import any_input
-
-    rng = np.random.default_rng(seed)
-    for place, details in enumerate(phone.get_input_details()):
-        quantized = bool(details["quantization"][0])
-        x = any_input(details["dtype"], details["shape"], quantized, rng)
-        phone.set_tensor(details["index"], x)
+    for place, x in enumerate(feed(phone, seed)):
         device.set_input(x, place)
     phone.invoke()
     device.invoke()
@@ -157,6 +138,6 @@ def _difference(phone: Any, device: Any, seed: int) -> float:
         here, there = phone.get_tensor(details["index"]), device.get_output(place)
         distance = float(np.abs(here.astype(float) - there.astype(float)).max(initial=0.0))
         if here.dtype.kind == "f":
-            distance /= max(float(np.abs(here).max(initial=0.0)), 1e-6)
+            distance /= largest([here])
         off = max(off, distance)
     return off
