@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "exclude": (["stem"], {}),
     "include": (["stem"], {}),
     "pattern": ("2:4", {}),
+    "policy": ("xnnpack", {}),
     "optimizer": ("adamw", {}),
     "schedule": ("constant", {}),
     "importance": ("taylor", {}),
