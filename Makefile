@@ -2,14 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 
-.PHONY: demo test slow fuzz torture reliability check format clean chromium
+.PHONY: demo test test-lowest slow fuzz torture reliability docs notebooks check format clean chromium web
 
 demo: $(VENV)/.installed
 	$(BIN)/tfprune run pipelines/digits.toml
 
 # A file's tests stay together: they share what is slow to make.
-test: $(VENV)/.installed-dev chromium
+test: $(VENV)/.installed-dev chromium web
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # The report is tested in Debian's chromium; without it, and no way to get it, those tests skip.
@@ -20,8 +21,13 @@ chromium:
 	|| sh -c '$(CHROMIUM)' >/dev/null 2>&1 || sudo -n sh -c '$(CHROMIUM)' >/dev/null 2>&1 \
 	|| echo "no chromium: the browser tests will be skipped" >&2
 
+# What runs files in a browser; without npm, the tests of the device wasm skip.
+web: $(VENV)/.installed-dev
+	@$(BIN)/tfprune devices install wasm >/dev/null 2>&1 \
+	|| echo "no npm packages: the tests of the device wasm will be skipped" >&2
+
 # Tests that take minutes: deep nets, and the run that is killed again and again.
-slow: $(VENV)/.installed-dev
+slow: $(VENV)/.installed-dev chromium web
 	$(BIN)/python -m pytest -m slow --timeout 900
 
 # Random graphs, other ones each time: all that is true of slimming is true of them.
@@ -31,6 +37,19 @@ fuzz: $(VENV)/.installed-dev
 # The table of docs/reliability.md, from the marks of the tests.
 reliability: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --collect-only --quiet --write-reliability > /dev/null
+
+# The site, into site/: links, anchors and docstrings are checked. mkdocs reads the sources, it does not run them.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The notebooks of docs/notebooks, in a folder of their own: they write files.
+notebooks: $(VENV)/.installed-notebooks
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp docs/notebooks/*.ipynb build/notebooks
+	cd build/notebooks && ../../$(BIN)/python -m pytest --config-file /dev/null --rootdir . --nbmake --nbmake-timeout 300
+
+# Everything on the oldest versions that are supported, in an environment of its own.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/torture.py --output benchmarks/results/torture.json
@@ -45,7 +64,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -57,4 +76,18 @@ $(VENV)/.installed: $(VENV)/bin/python setup.cfg pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+$(VENV)/.installed-notebooks: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
+	touch $@
+
+$(LOWEST)/.installed: setup.cfg pyproject.toml .ci/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST)/bin/python -m pip install --quiet --constraint .ci/lowest.txt --editable '.[dev]'
 	touch $@

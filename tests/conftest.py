@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 from pathlib import Path
 
 # TensorFlow reads it once, when it is imported.
@@ -10,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tests import reliability
 from tfprune import data
@@ -85,9 +87,20 @@ def tiny_pipeline() -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder for what takes long to make: all workers of one pytest have the same."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_pipeline: Pipeline, shared_folder: Path) -> Path:
     """The directory of a finished run of `tiny_pipeline`; nobody may change it."""
-    return run(tiny_pipeline, out=tmp_path_factory.mktemp("runs"))
+    with FileLock(shared_folder / "tiny_run.lock"):
+        # The second worker finds every step finished.
+        return run(tiny_pipeline, out=shared_folder / "runs")
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +108,7 @@ def export_images() -> np.ndarray:
     return np.random.default_rng(1).uniform(0, 255, (40, 8, 8, 3)).astype(np.float32)
 
 
-@pytest.fixture(scope="session")
-def export_model(export_images: np.ndarray) -> keras.Model:
+def _export_model(export_images: np.ndarray) -> keras.Model:
     """A pruned net with a depthwise layer and a residual: three of four weights are zero, and the
     rest is too large to round to zero. Its classes vary over the images."""
     inputs = keras.Input((8, 8, 3))
@@ -117,6 +129,17 @@ def export_model(export_images: np.ndarray) -> keras.Model:
         weight.assign(values)
     bias = model.layers[-1].bias
     bias.assign(bias - np.asarray(model(export_images, training=False)).mean(axis=0))
+    return model
+
+
+@pytest.fixture(scope="session")
+def export_model(export_images: np.ndarray, shared_folder: Path) -> keras.Model:
+    """The same net in all workers, with its layers' names."""
+    file = shared_folder / "export_model.keras"
+    with FileLock(shared_folder / "export_model.lock"):
+        if not file.exists():
+            _export_model(export_images).save(file)
+        model = keras.saving.load_model(file)
     model.compile("adam", "mse")
     return model
 
@@ -133,10 +156,15 @@ def exports(
     export_model: keras.Model,
     export_images: np.ndarray,
     export_formats: list[str],
-    tmp_path_factory: pytest.TempPathFactory,
+    shared_folder: Path,
 ) -> list[Artifact]:
-    folder = tmp_path_factory.mktemp("exported")
-    return export(export_model, folder, export_formats, export_images)
+    """The artifacts of `export_model` in `export_formats`; nobody may change them."""
+    folder, listed = shared_folder / "exported", shared_folder / "exported.pickle"
+    with FileLock(shared_folder / "exported.lock"):
+        if not listed.exists():
+            made = export(export_model, folder, export_formats, export_images)
+            listed.write_bytes(pickle.dumps(made))
+        return pickle.loads(listed.read_bytes())
 
 
 @pytest.fixture(scope="session")

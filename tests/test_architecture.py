@@ -23,6 +23,7 @@ LAYERS = [
     {"tasks"},
     {"training"},
     {"weights", "filters"},
+    {"quantize"},
     {"formats"},
     {"measure"},
     {"artifacts"},

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 # Keras is imported within each of them, and then `GroupLasso` is registered.
-FIRST = ["measure.first_run", "data.adapting"]
+FIRST = ["measure.first_run", "data.adapting", "model.layer_table", "quantize"]
 
 
 @pytest.mark.parametrize("module", FIRST)
@@ -16,6 +16,7 @@ def test_a_module_can_be_imported_first(module: str) -> None:
     code = (
         f"import tfprune.{module}, tfprune.filters, keras; "
         "known = keras.saving.get_registered_object('tfprune>GroupLasso'); "
-        "assert known is tfprune.GroupLasso"
+        "assert known is tfprune.GroupLasso; "
+        "assert keras.saving.get_registered_object('tfprune>FakeQuantize')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import functools
 import importlib.util
 import itertools
@@ -41,15 +42,22 @@ DOCUMENTS = sorted(
 # must be in a document.
 PARSED = {
     "tfprune lottery": "it trains 63 nets; tests/cli/test_lottery.py runs a small one",
+    "tfprune train mobilenetv2": "its net is deep; tests/test_what_goes_in.py trains one like it",
     "tfprune slim dense.keras --latency": "it times nets; tests/cli/test_slim.py runs one",
     "tfprune search": "it trains nets; tests/searching and tests/cli/test_search.py run small ones",
+    "tfprune slim dense.keras --cycles": "it compiles nets; tests/cli/test_slim.py runs one",
+    "tfprune cluster": "it trains; tests/cli/test_cli.py runs it",
+    "tfprune quantize-aware": "it trains; tests/pipeline/steps/test_quantize.py runs the step",
     "tfprune export": "it starts another Python; tests/cli/test_cli.py runs it",
     "tfprune inspect dense.keras --sensitivity": "it cuts often; tests/cli/test_cli.py runs it",
     "tfprune measure": "it times files; tests/cli/test_measure.py runs it",
+    "tfprune devices install": "it downloads; tests/devices/test_wasm.py runs it with another npm",
     "tfprune verify": "it loads each file of a run; tests/cli/test_artifacts_verify.py runs it",
     "tfprune run pipelines/": "they are studies of hours; their files and settings are checked",
+    "tfprune run first.toml": "it trains for minutes; tests/pipeline/test_shipped.py runs digits",
     "tfprune run mine.toml": "tests/pipeline runs pipelines; variants and settings are checked",
     "python -m benchmarks.lottery": "it reads a study of hours; the module is there",
+    "pip install": "it changes what is installed; its extras are in setup.cfg",
     "make ": "they install and test everything; `make -n` knows the target",
 }
 
@@ -70,12 +78,22 @@ class Block:
 
 
 def blocks(document: str) -> Iterator[Block]:
-    """All code blocks of a document, fenced and indented, in lists and quotations too."""
-    for token in MarkdownIt().parse(document):
+    """All code blocks of a document, fenced and indented, in lists, quotations and tabs too."""
+    for token in MarkdownIt().parse(_without_tabs(document)):
         if token.type in ("fence", "code_block"):
             assert token.map is not None
             language = token.info.strip() if token.type == "fence" else "shell"
             yield Block(language, token.content, token.map[0] + 1)
+
+
+def _without_tabs(document: str) -> str:
+    """The document with what tabs and boxes of the site indent at the margin, line for line."""
+    inside, lines = False, []
+    for line in document.splitlines():
+        if line and not line.startswith("    "):
+            inside = line.startswith(("=== ", "!!! ", "??? "))
+        lines.append(line[4:] if inside else line)
+    return "\n".join(lines) + "\n"
 
 
 def commands(script: str) -> Iterator[list[str]]:
@@ -104,6 +122,9 @@ class Place:
         run[block.language](block.text)
 
     def _python(self, text: str) -> None:
+        # A new process has only these: packages that a test imported are no attributes there.
+        for name in re.findall(r"(?<!import )(?<!from )\btfprune\.(\w+)", text):
+            assert name in tfprune.__all__, f"tfprune.{name} is not there before its import"
         exec(compile(text, "document", "exec"), self.names)
 
     def _toml(self, text: str) -> None:
@@ -140,6 +161,9 @@ class Place:
                 subprocess.run(
                     ["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True
                 )
+            elif words[0] == "pip":
+                asked = re.findall(r"\[([\w,-]+)\]", line)
+                assert set(",".join(asked).split(",")) - {""} <= set(_extras()), line
             elif words[0] == "python":
                 assert importlib.util.find_spec(words[2]), line
             else:
@@ -159,22 +183,33 @@ class Place:
             assert key != "--only" or value in listed[1].split(", ")
 
 
+def _extras() -> list[str]:
+    """The extras that can be installed."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    return list(setup["options.extras_require"])
+
+
+def _net(shape: tuple[int, ...], classes: int) -> keras.Model:
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(8, 3, activation="relu", name="conv1"),
+            layers.Conv2D(8, 3, activation="relu", name="conv3"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(classes, name="head"),
+        ]
+    )
+
+
 def _prelude() -> dict[str, Any]:
     """What the documents take for granted: a model, images, labels, and a way to train."""
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 255, (64, 8, 8, 1)).astype("float32")
     y = rng.integers(0, 3, 64)
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            layers.Rescaling(1 / 255),
-            layers.Conv2D(8, 3, activation="relu", name="conv1"),
-            layers.Conv2D(8, 3, activation="relu", name="conv3"),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(3, name="head"),
-        ]
-    )
+    model = _net((8, 8, 1), 3)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss)
     model.fit = functools.partial(model.fit, verbose=0)
@@ -183,7 +218,7 @@ def _prelude() -> dict[str, Any]:
         model.compile("adam", loss)
         return model.fit(x, y, batch_size=64, verbose=0, callbacks=callbacks)
 
-    class Scale(layers.Layer):
+    class Scale(keras.layers.Layer):
         """A layer whose weight belongs to channels, for rules of its own."""
 
         def build(self, shape: tuple[int | None, ...]) -> None:
@@ -214,7 +249,13 @@ def place(tiny_run, tmp_path, monkeypatch):
         return filters.plan_counted(model, filters.Target("macs", target.value))
 
     monkeypatch.setattr(devices, "plan", untimed)
-    return Place(tmp_path)
+    (tmp_path / "out").mkdir()
+    made = Place(tmp_path)
+    made.names["model"].save("my_model.keras")
+    # What the documents call the user's own model of these photos, and a slim one.
+    for name in ("dense.keras", "slim.keras"):
+        _net((24, 30, 3), 2).save(name)
+    return made
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -246,19 +287,27 @@ def test_what_is_only_parsed_is_in_a_document():
 def test_a_block_that_fails_is_noticed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     document = (
+        '=== "Python"\n\n    ```python\n    tfprune.nothing\n    ```\n\n'
         "- a list:\n\n  ```python\n  import tfprune\n  tfprune.nothing\n  ```\n\ntext\n\n"
         "    tfprune frobnicate   # a comment\n\n```toml\nname = 1\n```\n\n```\nno language\n```\n"
     )
     found = list(blocks(document))
     assert [(each.language, each.line) for each in found] == [
         ("python", 3),
-        ("shell", 10),
-        ("toml", 12),
-        ("", 16),
+        ("python", 9),
+        ("shell", 16),
+        ("toml", 18),
+        ("", 22),
     ]
     for block in found:
         with pytest.raises((AssertionError, AttributeError, ValueError)):
             Place(tmp_path).run(block)
-    for wrong in ("make nothing", "tfprune lottery --rond 3", "python -m benchmarks.lotery", "ls"):
+    for wrong in (
+        "pip install '.[nothing]'",
+        "make nothing",
+        "tfprune lottery --rond 3",
+        "python -m benchmarks.lotery",
+        "ls",
+    ):
         with pytest.raises(Exception):  # noqa: B017 - each fails in a way of its own
             Place(tmp_path)._shell(wrong)

@@ -22,7 +22,7 @@ from tfprune.slimming import plan
 
 from .filters.harness import assert_close, outputs, randomised, run_slim_test
 
-TARGETS = "filters, macs, params, dead, latency, milliseconds, bytes"
+TARGETS = "filters, macs, params, dead, latency, milliseconds, bytes, cycles, sram, flash"
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ TABLES = {
     vocabulary.ImportanceName: vocabulary.IMPORTANCES,
     vocabulary.CountedTarget: vocabulary.COUNTED_TARGETS,
     vocabulary.MeasuredTarget: vocabulary.MEASURED_TARGETS,
+    vocabulary.DeviceTarget: vocabulary.DEVICE_TARGETS,
     vocabulary.Scope: vocabulary.SCOPES,
     vocabulary.Selection: vocabulary.SELECTIONS,
 }
@@ -36,7 +37,11 @@ def test_the_library_has_what_is_named():
     assert set(vocabulary.FORMATS) == set(FORMATS)
     assert set(vocabulary.QUANTIZATIONS.values()) <= set(FORMATS)
     assert tuple(vocabulary.IMPORTANCES) == tuple(IMPORTANCE)
-    targets = (*vocabulary.COUNTED_TARGETS, *vocabulary.MEASURED_TARGETS)
+    targets = (
+        *vocabulary.COUNTED_TARGETS,
+        *vocabulary.MEASURED_TARGETS,
+        *vocabulary.DEVICE_TARGETS,
+    )
     assert set(targets) <= set(inspect.signature(slimming.plan).parameters)
     assert set(DEVICE_FORMATS) <= set(FORMATS)
 

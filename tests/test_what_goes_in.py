@@ -1,4 +1,4 @@
-"""What README says goes in, goes in: each row of its table, from data to a measured file."""
+"""What the documents say goes in, goes in: each row of its table, from data to a measured file."""
 
 from __future__ import annotations
 
@@ -437,7 +437,7 @@ def place(folder_of_functions: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rows(document: str, heading: str) -> list[list[str]]:
     """The cells of the table below a heading, without its head."""
-    text = ROOT.joinpath(document).read_text()
+    text = "\n" + ROOT.joinpath(document).read_text()
     below = text.split(f"\n{heading}\n", 1)[1]
     table = re.search(r"(?:^\|.*\n)+", below, re.M)
     assert table is not None
@@ -446,7 +446,7 @@ def rows(document: str, heading: str) -> list[list[str]]:
 
 
 def test_each_row_of_the_table_has_a_test():
-    table = rows("README.md", "## Your own data, model and task")
+    table = rows("docs/your-own.md", "# Your own data, model and task")
     assert [f"{what}: {written}" for what, written, _ in table] == list(CASES)
 
 
@@ -466,7 +466,7 @@ def test_the_newcomers_three_lines(place, monkeypatch):
     folder("my_photos")
     block = next(
         block.text
-        for block in blocks(ROOT.joinpath("README.md").read_text())
+        for block in blocks(ROOT.joinpath("docs/your-own.md").read_text())
         if block.language == "shell" and "my_photos" in block.text
     )
     lines = list(commands(block))

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / ".github" / "workflows" / "prune-and-check.yml"
 BUDGET = ROOT / ".github" / "digits.budget.toml"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+# The commands of tfprune that each workflow calls, where it does not run and check a pipeline.
+CALLED: dict[str, list[str]] = {"docs.yml": []}
 
 
 def _workflow(path: Path) -> dict[Any, Any]:
@@ -48,8 +50,8 @@ def _accepted(words: list[str]) -> None:
         command.make_context(name, rest, parent=context).close()
 
 
-def test_there_are_two():
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "prune-and-check.yml"]
+def test_there_are_three():
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "docs.yml", "prune-and-check.yml"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -62,6 +64,11 @@ class TestEvery:
         for job in workflow["jobs"].values():
             assert 0 < job["timeout-minutes"] <= 60
             assert job["runs-on"] == "ubuntu-24.04"
+        # Who builds may not publish, and who publishes runs nothing of ours.
+        for job in workflow["jobs"].values():
+            may = job.get("permissions", {})
+            assert set(may) <= {"pages", "id-token"}
+            assert not may or not any("run" in step for step in job["steps"])
 
     def test_pins_the_major_versions_of_actions(self, path):
         used = [step["uses"] for step in _steps(_workflow(path)) if "uses" in step]
@@ -73,7 +80,7 @@ class TestEvery:
         commands = [
             words for step in _steps(_workflow(path)) for words in _commands(step.get("run", ""))
         ]
-        assert [words[0] for words in commands] == ["run", "check"]
+        assert [words[0] for words in commands] == CALLED.get(path.name, ["run", "check"])
         for words in commands:
             _accepted(words)
 
@@ -85,6 +92,9 @@ class TestEvery:
                         assert (ROOT / word).is_file()
             if (step.get("run") or "").startswith(".ci/"):
                 assert (ROOT / step["run"]).is_file()
+            if (step.get("run") or "").startswith("make "):
+                target = step["run"].split()[1]
+                assert f"\n{target}:" in (ROOT / "Makefile").read_text()
 
 
 def test_the_parser_of_commands_notices_mistakes():
@@ -111,8 +121,8 @@ def test_the_example_starts_by_hand_only_and_keeps_what_it_made():
         assert action in used
 
 
-def test_the_readme_shows_the_example_as_it_is_shipped():
-    section = (ROOT / "README.md").read_text().split("## In CI\n")[1].split("\n## ")[0]
+def test_the_guide_shows_the_example_as_it_is_shipped():
+    section = (ROOT / "docs" / "ci.md").read_text()
     snippets = dict(re.findall(r"```(toml|yaml)\n(.*?)```", section, re.DOTALL))
     assert snippets["toml"] == BUDGET.read_text()
     assert snippets["yaml"] in EXAMPLE.read_text()

@@ -24,8 +24,9 @@ def __dir__() -> list[str]:
 
 @wrapt.when_imported("keras")
 def _register_with_keras(_keras: Any) -> None:
-    """Lets `keras.saving.load_model` find `GroupLasso` after `import tfprune` alone.
+    """Lets `keras.saving.load_model` find our classes after `import tfprune` alone.
 
     Keras may be imported in the middle of one of our modules, so this one imports no other.
     """
     importlib.import_module("tfprune.model.group_lasso")
+    importlib.import_module("tfprune.model.quantized_layers")

@@ -12,6 +12,9 @@ from .model.activations import register_pointwise as register_pointwise
 from .model.counting import macs as macs
 from .model.loading import load as load
 from .pipeline.lottery import lottery as lottery
+from .quantize import KeepClusters as KeepClusters
+from .quantize import cluster as cluster
+from .quantize import quantize_aware as quantize_aware
 from .searching.running import search as search
 from .slimming import plan as plan
 from .slimming import slim as slim

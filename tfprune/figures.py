@@ -380,7 +380,7 @@ FIGURES = (
         "latency",
         Number(" ms", 3, flags=""),
         "latency",
-        "median time of one example, milliseconds",
+        "median time of one example, milliseconds; of a file with a larger batch its share",
         "lower",
         key="median_ms",
     ),
@@ -505,7 +505,7 @@ FIGURES = (
         "on the NPU",
         _SHARE,
         "device",
-        "share of the operators that the NPU runs itself",
+        "share of the file's operators that the NPU runs itself",
         "higher",
     ),
     Figure("macs_share", "MACs", _SHARE, "channels", "share of the model's", of="macs"),
@@ -523,6 +523,7 @@ _TAKEN = (
     {"run", "variant", "seed", "seeds", "artifact", "method", "level", "density", "epoch", "at"}
     | {"format", "path", "sha256", "test_images", "test_examples", "agreement", "metrics"}
     | {"layers", "channels", "kept", "keep", "threads", "delegate", "per_class", "class_images"}
+    | {"batch"}
 )
 
 

@@ -6,6 +6,7 @@ import keras
 
 from tfprune import devices
 from tfprune.data.adapting import Data
+from tfprune.devices import Device
 from tfprune.errors import UsageError
 from tfprune.filters import Importance, RemovalPlan, rebuild, simplified
 from tfprune.filters.limits import Names
@@ -23,6 +24,9 @@ def plan(
     latency: float | None = None,
     milliseconds: float | None = None,
     bytes: int | None = None,
+    cycles: float | None = None,
+    sram: float | None = None,
+    flash: float | None = None,
     scope: Scope = "layer",
     importance: Importance = "l2",
     data: Data | None = None,
@@ -32,6 +36,7 @@ def plan(
     rounds: int = 1,
     threads: int = 1,
     format: str = "tflite",
+    device: str | Device | None = None,
 ) -> RemovalPlan:
     """Decides which channels to remove, without changing the model.
 
@@ -42,7 +47,8 @@ def plan(
         ```
 
     Give exactly one target: `filters`, `macs`, `params` and `dead` are counted in the model;
-    `latency`, `milliseconds` and `bytes` are measured on exported files.
+    `latency`, `milliseconds` and `bytes` are measured on exported files, and `cycles`, `sram` and
+    `flash` are estimated by the compiler of a device.
 
     Args:
         model: a functional or built Sequential Keras model; it is not changed.
@@ -52,9 +58,13 @@ def plan(
         params: the share of the parameters to keep, 0 to 1; all layers compete.
         dead: remove the channels that contribute nothing; no output changes.
         latency: the share of the present latency to keep, 0 to 1, measured with TFLite on this
-            machine.
-        milliseconds: the median time of one example with TFLite on this machine.
+            machine, or estimated for `device`.
+        milliseconds: the time of one example: the median with TFLite on this machine, or the
+            estimate for `device`.
         bytes: the size of the exported file.
+        cycles: the share of the cycles of `device` to keep, 0 to 1.
+        sram: the share of the peak of its on-chip memory to keep, 0 to 1.
+        flash: the share of the storage that the model takes on it to keep, 0 to 1.
         scope: for `filters`: `"layer"` keeps the share in every channel group, `"global"` keeps the
             share of all removable filters.
         importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE`, such as `l2` or
@@ -73,8 +83,11 @@ def plan(
         rounds: for a counted share: how often filters are ranked. The share falls in this number of
             geometric steps, and each step ranks the filters of the model that the step before
             leaves (Molchanov et al. 2017).
-        threads: for a measured target: threads of the TFLite interpreter.
-        format: for a measured target: `"tflite"` or `"tflite-int8"`.
+        threads: for a target that is measured here: threads of the TFLite interpreter.
+        format: for a target that is measured here: `"tflite"` or `"tflite-int8"`.
+        device: for `cycles`, `latency`, `milliseconds`, `sram` and `flash`: the device whose
+            compiler estimates them, such as `"ethos-u55-128"`, or what
+            `tfprune.devices.find_device` returned for a name with options.
 
     Returns:
         The plan for `tfprune.filters.rebuild`. For a measured target it is a
@@ -82,7 +95,8 @@ def plan(
 
     Raises:
         UsageError: there is not exactly one target; the target is out of range or out of reach; an
-            option has no meaning for it; nothing can be removed from the model, its MACs cannot be
+            option has no meaning for it; it is a device's and none is given, or the device's
+            compiler is not installed; nothing can be removed from the model, its MACs cannot be
             counted, or it has no graph; a layer or importance is unknown; or data is missing.
         TfpruneError: for a measured target: the model cannot be exported, or the timings vary too
             much.
@@ -95,9 +109,16 @@ def plan(
         latency=latency,
         milliseconds=milliseconds,
         bytes=bytes,
+        cycles=cycles,
+        sram=sram,
+        flash=flash,
     )
     if target.measured:
-        _check_unused(target, scope=(scope, "layer"), rounds=(rounds, 1))
+        _check_unused(f"the target {target.name}", scope=(scope, "layer"), rounds=(rounds, 1))
+        found = devices.find_device(device) if isinstance(device, str) else device
+        devices.check_target(target.name, found)
+        if found is not None:
+            _check_unused(f"device {found.name}", threads=(threads, 1), format=(format, "tflite"))
         return devices.plan(
             model,
             target,
@@ -108,8 +129,10 @@ def plan(
             exclude=exclude,
             threads=threads,
             format=format,
+            device=found,
         )
-    _check_unused(target, threads=(threads, 1), format=(format, "tflite"))
+    about = f"the target {target.name}"
+    _check_unused(about, threads=(threads, 1), format=(format, "tflite"), device=(device, None))
     return plan_counted(
         model,
         target,
@@ -123,11 +146,11 @@ def plan(
     )
 
 
-def _check_unused(target: Target, **options: tuple[object, object]) -> None:
-    """Refuses options that differ from their default but have no meaning for a target."""
+def _check_unused(about: str, **options: tuple[object, object]) -> None:
+    """Refuses options that differ from their default but have no meaning for something."""
     for name, (value, default) in options.items():
         if value != default:
-            raise UsageError(f"{name} has no meaning for the target {target.name}: leave it out")
+            raise UsageError(f"{name} has no meaning for {about}: leave it out")
 
 
 def slim(
@@ -140,6 +163,9 @@ def slim(
     latency: float | None = None,
     milliseconds: float | None = None,
     bytes: int | None = None,
+    cycles: float | None = None,
+    sram: float | None = None,
+    flash: float | None = None,
     scope: Scope = "layer",
     importance: Importance = "l2",
     data: Data | None = None,
@@ -149,6 +175,7 @@ def slim(
     rounds: int = 1,
     threads: int = 1,
     format: str = "tflite",
+    device: str | Device | None = None,
 ) -> keras.Model:
     """Rebuilds a model without its least important channels.
 
@@ -156,6 +183,7 @@ def slim(
         ```python
         half = tfprune.slim(model, macs=0.5)  # half of the multiply-accumulates
         fast = tfprune.slim(model, latency=0.5)  # half of TFLite's time on this machine
+        npu = tfprune.slim(model, cycles=0.5, device="ethos-u55-128")  # of an NPU's cycles
         same = tfprune.slim(model, dead=True)  # without dead channels; same outputs
         ```
 
@@ -170,9 +198,13 @@ def slim(
         dead: remove the channels and residual blocks that contribute nothing, and fold constants;
             no output changes.
         latency: the share of the present latency to keep, 0 to 1, measured with TFLite on this
-            machine.
-        milliseconds: the median time of one example with TFLite on this machine.
+            machine, or estimated for `device`.
+        milliseconds: the time of one example: the median with TFLite on this machine, or the
+            estimate for `device`.
         bytes: the size of the exported file.
+        cycles: the share of the cycles of `device` to keep, 0 to 1.
+        sram: the share of the peak of its on-chip memory to keep, 0 to 1.
+        flash: the share of the storage that the model takes on it to keep, 0 to 1.
         scope: for `filters`: `"layer"` keeps the share in every channel group, `"global"` keeps the
             share of all removable filters.
         importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE`, such as `l2` or
@@ -191,8 +223,11 @@ def slim(
         rounds: for a counted share: how often filters are ranked. The share falls in this number of
             geometric steps, and each step ranks the filters of the model that the step before
             leaves (Molchanov et al. 2017).
-        threads: for a measured target: threads of the TFLite interpreter.
-        format: for a measured target: `"tflite"` or `"tflite-int8"`.
+        threads: for a target that is measured here: threads of the TFLite interpreter.
+        format: for a target that is measured here: `"tflite"` or `"tflite-int8"`.
+        device: for `cycles`, `latency`, `milliseconds`, `sram` and `flash`: the device whose
+            compiler estimates them, such as `"ethos-u55-128"`, or what
+            `tfprune.devices.find_device` returned for a name with options.
 
     Returns:
         An ordinary Keras model with fewer channels, the same layer names, inputs and outputs.
@@ -213,6 +248,9 @@ def slim(
             latency=latency,
             milliseconds=milliseconds,
             bytes=bytes,
+            cycles=cycles,
+            sram=sram,
+            flash=flash,
             scope=scope,
             importance=importance,
             data=data,
@@ -222,5 +260,6 @@ def slim(
             rounds=rounds,
             threads=threads,
             format=format,
+            device=device,
         )
     )

@@ -51,6 +51,33 @@ FORMATS: dict[FormatName, str] = {
     "onnx": "ONNX in float32",
 }
 
+AnyBatch: TypeAlias = Literal["dynamic"]
+BATCHES: dict[AnyBatch, str] = {"dynamic": "any number, which is chosen when the file runs"}
+"""The words that a batch of TFLite files can be, beside a number of examples."""
+Batch: TypeAlias = int | AnyBatch
+DEFAULT_BATCH = 1
+"""Devices run one example at a time, and LiteRT.js and compilers take no open batch."""
+LARGEST_BATCH = 1 << 16
+
+RUNS_ON: dict[FormatName, str] = {
+    "keras": "Keras 3",
+    "savedmodel": "TensorFlow and TensorFlow Serving, unpacked",
+    "savedmodel-zst": "TensorFlow and TensorFlow Serving, unpacked",
+    "tflite": "LiteRT, in browsers too; TFLite Micro where a processor computes in floats",
+    "tflite-float16": "LiteRT, which computes in float32; not TFLite Micro",
+    "tflite-dynamic": "LiteRT; not TFLite Micro",
+    "tflite-int8": "LiteRT, TFLite Micro, and NPUs such as Arm's Ethos-U",
+    "tflite-int16x8": "LiteRT, TFLite Micro, and NPUs such as Arm's Ethos-U",
+    "tflite-sparse": "LiteRT and tfjs-tflite; not TFLite Micro, and not LiteRT.js, which gives "
+    "zeros and only prints a warning; faster on ARM, in WebAssembly and on x86 without AVX only",
+    "c-array": "TFLite Micro, compiled into a program",
+    "c-array-float": "TFLite Micro where a processor computes in floats, compiled into a program",
+    "tflite-lut": "TFLite Micro; not LiteRT",
+    "c-array-lut": "TFLite Micro, compiled into a program",
+    "onnx": "ONNX Runtime, and other runtimes that know its operators",
+}
+"""Where files of a format run and where not: what their cards say."""
+
 DeliveryName: TypeAlias = Literal["server", "phone", "microcontroller"]
 DELIVERIES: dict[DeliveryName, tuple[FormatName, ...]] = {
     "server": ("keras", "savedmodel", "tflite"),
@@ -61,7 +88,11 @@ DELIVERIES: dict[DeliveryName, tuple[FormatName, ...]] = {
 
 DEVICES: dict[str, str] = {
     "cpu": "this computer",
+    "ethos-u55-N": "an NPU of Arm with N = 32, 64, 128 or 256 MACs a cycle, estimated by Vela",
+    "ethos-u65-N": "an NPU of Arm with N = 256 or 512 MACs a cycle, estimated by Vela",
+    "ethos-u85-N": "an NPU of Arm with N = 128 to 2048 MACs a cycle, estimated by Vela",
     "tflm": "TFLite Micro, the interpreter of microcontrollers",
+    "wasm": "WebAssembly in a browser",
     "android": "a phone that adb reaches",
     "command": "any device, by a command of yours that measures a file",
 }
@@ -100,7 +131,8 @@ NEED_DATA: frozenset[ImportanceName] = frozenset({"taylor"})
 
 CountedTarget: TypeAlias = Literal["filters", "macs", "params", "dead"]
 MeasuredTarget: TypeAlias = Literal["latency", "milliseconds", "bytes"]
-TargetName: TypeAlias = CountedTarget | MeasuredTarget
+DeviceTarget: TypeAlias = Literal["cycles", "sram", "flash"]
+TargetName: TypeAlias = CountedTarget | MeasuredTarget | DeviceTarget
 COUNTED_TARGETS: dict[CountedTarget, str] = {
     "filters": "the share of the filters to keep",
     "macs": "the share of the multiply-accumulates to keep",
@@ -109,11 +141,17 @@ COUNTED_TARGETS: dict[CountedTarget, str] = {
 }
 """The targets of filter pruning that are counted on the model."""
 MEASURED_TARGETS: dict[MeasuredTarget, str] = {
-    "latency": "the share of TFLite's time to keep, measured on this machine",
-    "milliseconds": "TFLite's time for one image, measured on this machine",
+    "latency": "the share of the time to keep: TFLite's on this machine, or a device's",
+    "milliseconds": "the time of one image: TFLite's on this machine, or a device's",
     "bytes": "the size of the exported file",
 }
 """The targets of filter pruning that are measured on exported files."""
+DEVICE_TARGETS: dict[DeviceTarget, str] = {
+    "cycles": "the share of the device's cycles to keep",
+    "sram": "the share of the device's on-chip memory to keep, at its peak",
+    "flash": "the share of the device's storage to keep",
+}
+"""The targets of filter pruning that only a device tells, whose compiler estimates them."""
 
 MeasuredFormat: TypeAlias = Literal["tflite", "tflite-int8"]
 """The formats whose files are measured for a target."""
@@ -129,6 +167,40 @@ SELECTIONS: dict[Selection, str] = {
     "magnitude": "the smallest weights",
     "random": "weights drawn by chance",
 }
+
+Policy: TypeAlias = Literal["xnnpack"]
+POLICIES: dict[Policy, str] = {
+    "xnnpack": "1x1 convolutions that XNNPACK runs sparse, on phones and in browsers",
+}
+"""Which layers are worth pruning for what runs them."""
+
+ClusterScope: TypeAlias = Literal["layer", "channel"]
+CLUSTER_SCOPES: dict[ClusterScope, str] = {
+    "layer": "one set of values for each layer",
+    "channel": "one set of values for each output channel",
+}
+
+ClusterStart: TypeAlias = Literal["linear", "density", "k-means++"]
+CLUSTER_STARTS: dict[ClusterStart, str] = {
+    "linear": "evenly spaced from the smallest weight to the largest",
+    "density": "at quantiles of the weights",
+    "k-means++": "drawn with the seed",
+}
+"""Where k-means begins."""
+
+WeightTypeName: TypeAlias = Literal["int8", "int4"]
+WEIGHT_TYPES: dict[WeightTypeName, str] = {
+    "int8": "255 values a channel",
+    "int4": "15 values a channel, stored as bytes",
+}
+"""How a quantization-aware model rounds its kernels."""
+
+RangeName: TypeAlias = Literal["moving", "learnt"]
+RANGES: dict[RangeName, str] = {
+    "moving": "averages of the extremes of training batches",
+    "learnt": "trained like weights",
+}
+"""Where a quantization-aware model has the ranges of its activations from."""
 
 PATTERNS: dict[str, str] = {
     "N:M": "of M consecutive inputs at most N are not zero, such as 2:4",

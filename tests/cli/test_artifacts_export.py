@@ -32,10 +32,10 @@ def test_formats_repeat_and_the_table_has_a_row_for_each(model: Path, tmp_path: 
     )
     assert result.exit_code == 0, result.output
     header, *rows = result.stdout.splitlines()
-    assert header.split()[:3] == ["artifact", "format", "size"]
-    assert [row.split()[:2] for row in rows] == [
-        [str(tmp_path / "model.tflite"), "tflite"],
-        [str(tmp_path / "model_int8.cc"), "c-array"],
+    assert header.split()[:4] == ["artifact", "format", "batch", "size"]
+    assert [row.split()[:3] for row in rows] == [
+        [str(tmp_path / "model.tflite"), "tflite", "1"],
+        [str(tmp_path / "model_int8.cc"), "c-array", "1"],
     ]
     assert "arena, estimated" in header
     document = json.loads((tmp_path / "artifacts.json").read_text())
@@ -58,6 +58,16 @@ def test_json_is_one_document(model: Path, tmp_path: Path) -> None:
     assert (out / "labels.txt").read_text() == labels.read_text() + "\n"
 
 
+@pytest.mark.parametrize(("batch", "size"), [("3", 3), ("dynamic", None)])
+def test_the_batch_is_a_number_or_any(
+    model: Path, tmp_path: Path, batch: str, size: int | None
+) -> None:
+    result = _export(model, "-f", "tflite", "--batch", batch, "--json", "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    (card,) = json.loads(result.stdout)
+    assert card["inputs"][0]["shape"] == [size, 8, 8, 1]
+
+
 def test_weights_may_be_rounded_first(model: Path, tmp_path: Path) -> None:
     result = _export(model, "-f", "keras", "--weight-bits", "3", "-o", tmp_path)
     assert result.exit_code == 0, result.output
@@ -71,6 +81,9 @@ def test_weights_may_be_rounded_first(model: Path, tmp_path: Path) -> None:
         (["-f", "tflite-int8"], "format 'tflite-int8' needs representative_data"),
         (["-f", "tflite-spars"], "did you mean 'tflite-sparse'?"),
         (["-f", "tflite-sparse", "--io", "int4"], "'int4' is not one of 'int8', 'float'"),
+        (["-f", "tflite", "--batch", "0"], "0 is not in the range 1<=x<=65536"),
+        (["-f", "tflite", "--batch", "many"], "'many' is not a valid integer"),
+        (["-f", "keras", "--batch", "2"], "keras take any number of examples: leave the batch out"),
         (["--labels", "missing.txt"], "missing.txt cannot be read as labels"),
     ],
 )

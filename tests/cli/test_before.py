@@ -80,6 +80,7 @@ def places(tmp_path, monkeypatch):
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "train": (["train", "GOOD", *TRAIN], "-o"),
     "prune": (["prune", "GOOD", *TRAIN], "-o"),
+    "cluster": (["cluster", "GOOD", *TRAIN], "-o"),
     "learn": (["learn", "GOOD", "--macs", "0.5", *TRAIN], "-o"),
     "slim": (["slim", "GOOD", "--latency", "0.5"], "-o"),
     "inspect": (["inspect", "GOOD", "--sensitivity", "--data", "digits"], "--plot"),

@@ -71,6 +71,15 @@ def test_prune_makes_a_file_sparse(trained, tmp_path):
     assert float(keras.ops.mean(keras.ops.equal(kernel, 0))) == pytest.approx(0.5, abs=0.02)
 
 
+def test_cluster_leaves_few_values(trained, tmp_path):
+    out = tmp_path / "clustered.keras"
+    result = _run("cluster", trained, *TRAIN, "--values", "4", "--json", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["epochs"] == 1
+    kernel = keras.saving.load_model(out).get_layer("logits").kernel
+    assert len(set(keras.ops.convert_to_numpy(kernel).ravel().tolist())) == 4
+
+
 def test_learn_then_slim_then_train_from_a_teacher(trained, tmp_path):
     learnt, slim, tuned = (tmp_path / f"{name}.keras" for name in ("learnt", "slim", "tuned"))
     course = ["--macs", "0.6", "--frequency", "1", "--end", "0.7"]

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from keras import layers
 
 from tfprune.cli import main
+from tfprune.devices import vela
 from tfprune.vocabulary import IMPORTANCES
 
 
@@ -145,8 +146,8 @@ def test_every_importance_is_in_the_help_and_ranks(model: Path, name: str) -> No
         ),
         (
             ["--plan-only"],
-            "tfprune slim: give exactly one of filters, macs, params, latency, milliseconds, bytes "
-            "and dead",
+            "tfprune slim: give exactly one of filters, macs, params, latency, milliseconds, "
+            "bytes, cycles, sram, flash and dead",
         ),
         (
             ["--macs", "0.5", "--exclude", "frist", "--plan-only"],
@@ -209,3 +210,25 @@ def test_a_measured_target_says_what_was_measured(model: Path, tmp_path: Path) -
 def test_a_measured_target_out_of_reach_is_one_line(model: Path) -> None:
     said = _fails(2, model, "--bytes", "100", "--plan-only")
     assert said.startswith("bytes=100 cannot be reached")
+
+
+@pytest.mark.skipif(not vela.installed(), reason="ethos-u-vela is not installed")
+def test_a_target_of_a_device_says_what_was_estimated(model: Path, tmp_path: Path) -> None:
+    there = ["--device", "ethos-u55-32", "--device-option", "memory_mode=Sram_Only"]
+    result = _run("slim", model, "--cycles", "1", *there, "-o", tmp_path / "s.keras")
+    assert result.exit_code == 0, result.output
+    told, note = result.stderr.splitlines()
+    assert re.match(r"ethos-u55-32, estimated: time [\d.]+ ms to [\d.]+ ms, cycles [\d,]+ to", told)
+    assert "of weights and commands lie in SRAM besides" in note
+    said = _fails(2, model, "--cycles", "1", "--plan-only")
+    assert "cycles is what a device tells" in said
+
+
+def test_a_missing_compiler_is_said_before_the_model_is_read(
+    monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    monkeypatch.setattr(vela, "installed", lambda: False)
+    broken = model.with_name("broken.keras")
+    broken.write_text("no model")
+    said = _fails(2, broken, "--sram", "0.5", "--device", "ethos-u55-32", "--plan-only")
+    assert said == "device ethos-u55-32 needs Vela: pip install 'tfprune[ethos-u]'"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras import Sequential, layers
 
 import tfprune
-from tfprune.devices.cost import PredictedBytes, PredictedTime
+from tfprune.devices.cost import PredictedBytes, PredictedSum
 from tfprune.devices.operators import operator_calls
 from tfprune.devices.search import Removals, search, total_loss
 from tfprune.filters import ChannelGroups, rebuild
@@ -35,7 +35,7 @@ def _plans(removals: Removals, count: int) -> np.ndarray:
 def test_time_is_that_of_the_operators_of_the_slim_model_and_a_rest(removals: Removals) -> None:
     times = Times(4)
     operators = [use.operator for use in operator_calls(removals.groups.model)]
-    predicted = PredictedTime(removals, times, times(operators).sum() + 7.0)
+    predicted = PredictedSum(removals, times, times(operators).sum() + 7.0)
     plans = _plans(removals, 5)
     for plan, milliseconds in zip(plans, predicted(plans), strict=True):
         slim = rebuild(removals.plan(plan))
@@ -47,7 +47,7 @@ def test_time_is_that_of_the_operators_of_the_slim_model_and_a_rest(removals: Re
 def test_all_that_is_asked_in_one_batch_is_timed_once(removals: Removals) -> None:
     batches = []
     times = Times(4)
-    predicted = PredictedTime(
+    predicted = PredictedSum(
         removals, lambda operators: (batches.append(operators), times(operators))[1], 1.0
     )
     batches.clear()
@@ -69,7 +69,7 @@ def test_kernels_that_are_not_timed_share_the_rest() -> None:
     )
     groups = ChannelGroups(model)
     removals = Removals(groups, drawn_scores(groups, 0))
-    predicted = PredictedTime(removals, lambda operators: np.zeros(len(operators)), 8.0)
+    predicted = PredictedSum(removals, lambda operators: np.zeros(len(operators)), 8.0)
     plan = [2 if "up" in group.layers else 0 for group in groups]
     assert predicted(np.array([plan]))[0] == pytest.approx(6.0)
 
@@ -90,7 +90,7 @@ def test_the_loss_is_at_most_that_of_a_macs_plan_of_the_same_time(
     groups = removals.groups
     scores = drawn_scores(groups, seed)
     removals = Removals(groups, scores)
-    predicted = PredictedTime(removals, Times(tile), 0.0)
+    predicted = PredictedSum(removals, Times(tile), 0.0)
     alive = plan_cost(Limits(groups), scores, ModelSize(groups).macs, share, "macs").alive
     by_macs = np.array([group.size - int(alive[group.units].sum()) for group in groups])
     limit = float(predicted(by_macs[None])[0])
@@ -104,7 +104,7 @@ def test_on_stairs_more_time_falls_for_the_same_loss(removals: Removals) -> None
     groups = removals.groups
     scores = drawn_scores(groups, 0)
     removals = Removals(groups, scores)
-    predicted = PredictedTime(removals, Times(4), 0.0)
+    predicted = PredictedSum(removals, Times(4), 0.0)
     alive = plan_cost(Limits(groups), scores, ModelSize(groups).macs, 0.7, "macs").alive
     by_macs = np.array([group.size - int(alive[group.units].sum()) for group in groups])
     least = by_macs

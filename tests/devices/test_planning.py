@@ -15,8 +15,8 @@ from tfprune import devices
 from tfprune.devices import timing
 from tfprune.devices.operators import operator_calls
 from tfprune.devices.planning import measured_value, plan_removals
+from tfprune.devices.profiling import Measured
 from tfprune.devices.search import Removals
-from tfprune.devices.timing import Measured
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, Target, rebuild
 

@@ -66,5 +66,8 @@ def test_weights_in_tables_run_there(tmp_path: Path) -> None:
     made = tfprune.export(round_weights(net, 3), tmp_path, ["tflite-int8", "tflite-lut"], data)
     plain, coded = DEVICE.measure([each.path for each in made])
     assert coded.figures["flash_bytes"] < plain.figures["flash_bytes"]
+    # Vela knows nothing of the tables.
+    (refused,) = find_device("ethos-u55-128").measure([made[1].path])
+    assert "is made for TFLite Micro: export it as tflite-int8" in refused.refusal
     # The weights are written out before they are used.
     assert coded.figures["arena_bytes"] > plain.figures["arena_bytes"]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
+from tests.versions import newer_keras
 from tfprune import zoo
 from tfprune.filters.depth import remove_dead_blocks, removed_layers
 from tfprune.model.cloning import copy
@@ -160,6 +161,7 @@ def test_a_shared_layer_stays_where_something_else_needs_it() -> None:
     assert sorted(gone) == ["dead", "gone", "silent", "sum", "unheard"]
 
 
+@newer_keras("a model reads all its inputs")
 def test_several_inputs_and_outputs_one_of_them_a_sum() -> None:
     x, y = keras.Input((6, 6, 4), name="x"), keras.Input((6, 6, 4), name="unheard")
     dead = layers.BatchNormalization(name="dead")(conv(4)(y))
@@ -253,6 +255,7 @@ STEPS = st.builds(Step, st.sampled_from(ADDING), st.integers(0, 3), NUMBERS, NUM
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(st.lists(STEPS, min_size=2, max_size=6), st.integers(0, 9))
+@newer_keras("a model reads all its inputs")
 def test_any_graph(steps: list[Step], seed: int) -> None:
     model = randomised(built(Graph(tuple(steps))))
     note("\n".join(described(model)))

@@ -10,6 +10,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 
+from tests.versions import newer_keras
+
 from .harness import run_slim_test
 from .strategies import Graph, built, described, graphs
 
@@ -25,6 +27,7 @@ EXAMPLES = int(os.environ.get("TFPRUNE_FUZZ_EXAMPLES", "0"))
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(graphs())
+@newer_keras("a model reads all its inputs")
 def test_any_graph(graph: Graph) -> None:
     model = built(graph)
     note("\n".join(described(model)))

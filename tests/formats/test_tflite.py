@@ -94,16 +94,44 @@ def test_the_last_operator_tells_logits_from_probabilities(
         assert runtime.activation(runtime.outputs[0].name) == wanted, artifact.format
 
 
+@pytest.fixture(scope="module")
+def dynamic(
+    model: keras.Model, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Files with an open batch, as earlier versions exported all."""
+    directory = tmp_path_factory.mktemp("dynamic")
+    kinds = ["tflite", "tflite-int8"]
+    artifacts = tfprune.export(model, directory, kinds, images, batch="dynamic")
+    return {artifact.format: artifact.path for artifact in artifacts}
+
+
+@pytest.mark.parametrize("form", ["tflite", "tflite-int8"])
+def test_an_open_batch_in_threads_answers_as_images_alone(
+    dynamic: dict[str, Path], form: str, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(dynamic[form]).fixed_batch is None
+    answers_alone(dynamic[form], images, monkeypatch)
+
+
 @pytest.mark.parametrize("form", ["tflite", "tflite-int8", *KINDS])
 def test_batches_in_threads_answer_as_images_alone(
     every: dict[str, Path], form: str, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert load(every[form]).fixed_batch == 1
+    answers_alone(every[form], images, monkeypatch, exactly=True)
+
+
+def answers_alone(
+    path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch, exactly: bool = False
+) -> None:
+    """Three threads give for each image what it gives alone."""
     monkeypatch.setattr(tflite, "worker_count", lambda: 3)
-    runtime = load(every[form])
+    monkeypatch.setattr(tflite, "_LONG_SECONDS", 0.0)
+    runtime = load(path)
     alone = np.concatenate([runtime.predict(image[None]) for image in images])
     many = np.tile(images, (5, 1, 1, 1))  # the last batch is not full
     together = runtime.predict(many)
-    if runtime.output_step:
+    if exactly or runtime.output_step:
         np.testing.assert_array_equal(together, np.tile(alone, (5, 1)))
     else:
         np.testing.assert_allclose(together, np.tile(alone, (5, 1)), rtol=1e-4, atol=1e-3)
@@ -114,6 +142,7 @@ def test_threads_share_the_images(
     every: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tflite, "worker_count", lambda: 2)
+    monkeypatch.setattr(tflite, "_LONG_SECONDS", 0.0)
     told: dict[int, list[int]] = defaultdict(list)
     both = threading.Barrier(2, timeout=60)
 
@@ -139,11 +168,11 @@ def test_a_graph_that_mixes_images_runs_them_alone(tmp_path: Path, images: np.nd
 
 
 def test_memory_bounds_the_batch(
-    every: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    dynamic: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tflite, "worker_count", lambda: 1)
-    runtime = load(every["tflite"])
-    content = every["tflite"].read_bytes()
+    runtime = load(dynamic["tflite"])
+    content = dynamic["tflite"].read_bytes()
     each = TFLiteFile(content).activation_bytes()
     # Three maps of 8x8 with four channels, at the least.
     assert each >= 3 * 4 * 8 * 8 * 4
@@ -157,6 +186,7 @@ def test_an_error_in_one_thread_ends_all(
     every: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tflite, "worker_count", lambda: 2)
+    monkeypatch.setattr(tflite, "_LONG_SECONDS", 0.0)
     calls: list[int] = []
 
     def progress(count: int) -> None:

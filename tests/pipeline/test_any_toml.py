@@ -33,6 +33,7 @@ BASE: dict[str, Any] = {
         "sparse": {"kind": "prune", "epochs": 2, "sparsity": 0.75},
         "cut": {"kind": "prune-once", "share": 0.2, "layers": {"logits": 0.1}},
         "learn": {"kind": "learn", "epochs": 1, "strength": 1e-3, "teacher": "dense"},
+        "aware": {"kind": "quantize-aware", "epochs": 1, "weights": "int4", "teacher": "dense"},
         "slim": {"kind": "slim", "macs": 0.5, "exclude": ["logits"]},
         "again": {"kind": "retrain", "rewind": "weights", "epoch": 1, "epochs": 2},
         "round": {"kind": "quantize-weights", "bits": 4},
@@ -42,6 +43,7 @@ BASE: dict[str, Any] = {
     "variants": {
         "dense": ["dense"],
         "sparse": ["dense", "sparse", "round", "int8"],
+        "aware": ["dense", "aware"],
         "slim": ["dense", "learn", "slim", "phone"],
     },
     "rounds": {"ticket": {"start": ["dense"], "repeat": ["cut", "again"], "times": 2}},

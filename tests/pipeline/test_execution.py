@@ -39,7 +39,8 @@ def test_calibration_sees_as_many_training_images_as_the_step_says(
     )
     seen = {}
 
-    def export(model, folder, formats, *, representative_data, comparison_data):
+    def export(model, folder, formats, *, representative_data, comparison_data, batch):
+        assert batch == 1
         seen[tuple(formats)] = representative_data
         # What calibrates a file does not judge it, and test images do neither.
         assert (comparison_data == digits.validation.sample(256).inputs).all()
@@ -54,6 +55,34 @@ def test_calibration_sees_as_many_training_images_as_the_step_says(
     assert formats == tuple(pipeline.delivered("it")[1])
     assert len(found) == images
     assert (found == digits.train.sample(images).inputs).all()
+
+
+def test_the_batch_goes_to_the_formats_that_have_one(digits, tmp_path, monkeypatch):
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "it",
+            "formats": ["keras"],
+            "batch": 4,
+            "data": {"name": "digits"},
+            "model": {"name": "vgg"},
+            "steps": {"dense": {"kind": "train", "epochs": 1}, "int8": {"kind": "quantize"}},
+            "variants": {"it": ["dense"], "small": ["dense", "int8"]},
+        }
+    )
+    seen = {}
+
+    def export(model, folder, formats, *, batch, **_):
+        seen[formats] = batch
+        return []
+
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    monkeypatch.setattr(execution, "export", export)
+    monkeypatch.setattr(Executor, "_model", lambda self, job: model)
+    for number, job in enumerate(plan(pipeline, tmp_path, "x")):
+        if job.kind == "delivery":
+            (folder := tmp_path / str(number)).mkdir()
+            Executor(pipeline, tmp_path, digits, "commit").do(job, None, None, folder)
+    assert seen == {("keras",): 1, ("tflite-int8",): 4}
 
 
 def test_a_model_that_an_earlier_step_left_and_that_is_gone_or_damaged(tmp_path):

@@ -81,7 +81,7 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
             'kind = "slim"\n',
             "",
             "steps.slim.kind is missing: choose one of train, retrain, prune, prune-once, "
-            "quantize-weights, learn, slim, quantize, export",
+            "quantize-weights, cluster, learn, slim, quantize-aware, quantize, export",
         ),
         (
             'kind = "slim"\n',
@@ -104,8 +104,8 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
         (
             "macs = 0.5",
             "macs = 0.5\nparams = 0.5",
-            "steps.slim: give exactly one of filters, macs, params, latency, milliseconds, bytes "
-            "and dead",
+            "steps.slim: give exactly one of filters, macs, params, latency, milliseconds, bytes, "
+            "cycles, sram, flash and dead",
         ),
         (
             "macs = 0.5",
@@ -485,3 +485,27 @@ def test_seeds_that_are_asked_for_are_checked_like_the_pipelines(seeds):
     with pytest.raises(UsageError, match=r"seed"):
         checked_seeds(seeds)
     assert checked_seeds([3, 2**32 - 1]) == [3, 2**32 - 1]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("", 1), ("batch = 4", 4), ('batch = "dynamic"', "dynamic")]
+)
+def test_tflite_files_have_the_batch_that_is_written(written, read, tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(f"{written}\n{GOOD}")
+    assert load_pipeline(path).batch == read
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("batch = 0", "batch"),
+        ('batch = "any"', "batch"),
+        ('batch = 4\nformats = ["keras"]', "batch is 4, and keras take any number of examples"),
+    ],
+)
+def test_a_batch_that_cannot_be_is_one_line(written, says, tmp_path):
+    with pytest.raises(UsageError) as error:
+        _load(f"{written}\n{GOOD}", tmp_path)
+    assert "\n" not in str(error.value)
+    assert says in str(error.value)

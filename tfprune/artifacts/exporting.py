@@ -23,14 +23,23 @@ from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
 from tfprune.files import partial_folder, sha256, sweep
 from tfprune.formats import FORMATS, Feeds, Tensor, check_installed, file_type
 from tfprune.formats.keras_file import KerasRuntime
-from tfprune.formats.registry import TENSORFLOW
+from tfprune.formats.registry import TENSORFLOW, has_batch
 from tfprune.formats.sandbox import import_libraries, run_file, shared
 from tfprune.formats.signature import tensor_names
-from tfprune.formats.source import Ends, Source, custom_modules, finished, mixed_precision
+from tfprune.formats.source import (
+    Ends,
+    Source,
+    custom_modules,
+    finished,
+    mixed_precision,
+    own_batch,
+)
 from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.model.compiled import Settings, kept_by_file
 from tfprune.model.input_shape import fix_input_shape
 from tfprune.model.reference import InputShape
+from tfprune.quantize import is_quantize_aware, without_rounding
+from tfprune.vocabulary import BATCHES, DEFAULT_BATCH, LARGEST_BATCH, Batch
 
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed
 # precision: the files compute in float32, the model in 16 bits.
@@ -52,6 +61,7 @@ def export(
     *,
     comparison_data: Data | None = None,
     io: Ends = "int8",
+    batch: Batch = DEFAULT_BATCH,
     labels: Sequence[str] | None = None,
     input_shape: InputShape | None = None,
 ) -> list[Artifact]:
@@ -79,6 +89,11 @@ def export(
     the model was trained on. Files get their final names, replacing older ones, after all formats
     passed; when one fails nothing has changed. The files carry no optimizer state and no tfprune
     object, and exporting the same weights again gives the same bytes.
+
+    A model of `tfprune.quantize_aware` has its own ranges: its int8 formats (`"tflite-int8"`,
+    `"c-array"`, `"tflite-lut"`, `"c-array-lut"`) need no representative data, and are compared with
+    it. All other formats are those of the float model that `tfprune.quantize.finished` makes of it,
+    and are compared with that one; save the model itself, by `model.save`, to train it further.
 
     A `.keras` file of a model that is compiled for another task than plain classification keeps its
     losses and metrics, so that later commands know the task, if all of them are Keras' own and come
@@ -109,6 +124,11 @@ def export(
             then.
         io: What int8 and int16x8 files take and give: `"int8"` for the integers themselves,
             `"float"` for float32.
+        batch: Examples that TFLite files and C arrays take at once, the same for every input, or
+            `"dynamic"` for any number. Devices run one at a time, and LiteRT.js and several
+            compilers refuse an open batch. A model whose own inputs fix the batch keeps that; a
+            warning says so where another one than 1 is asked for. The other formats take any
+            number.
         labels: Names of the classes, in their order; written to `labels.txt`. Of a model with
             several outputs they belong to the only one that has so many numbers; a single sigmoid
             has two classes.
@@ -126,13 +146,18 @@ def export(
             model, or the directory cannot be written.
     """
     chosen = _chosen(formats, io)
+    check_batch(batch, chosen)
     _check_name(name)
     if input_shape is not None:
         model = fix_input_shape(model, input_shape)
-    copy = finished(model)
+    aware = finished(model) if is_quantize_aware(model) else None
+    copy = finished(without_rounding(model))
+    if any(has_batch(each) for each in chosen):
+        _tell_batch(copy, batch)
     data = None if representative_data is None else by_input(model, representative_data)
     given = None if comparison_data is None else by_input(model, comparison_data, "comparison_data")
-    calibrated = [each for each in chosen if FORMATS[each].calibrated]
+    of_aware = [] if aware is None else [each for each in chosen if FORMATS[each].takes_ranges]
+    calibrated = [each for each in chosen if FORMATS[each].calibrated and each not in of_aware]
     for each in calibrated:
         if data is None:
             raise UsageError(
@@ -146,7 +171,10 @@ def export(
     named = _labels(model, labels)
     settings = _kept(model) if "keras" in chosen else kept_by_file(model)[0]
     calibration, compared_on, examples = _divided(data, given, bool(calibrated))
-    wanted = _Wanted(model, compared_on, examples)
+    exact = _Wanted(model if aware is None else copy, compared_on, examples)
+    wanted = dict.fromkeys(chosen, exact)
+    if of_aware:
+        wanted.update(dict.fromkeys(of_aware, _Wanted(model, compared_on, examples)))
     if calibrated and data is not None:
         for doubt in doubts(copy, data, given):
             warnings.warn(f"export: {doubt}", stacklevel=2)
@@ -161,8 +189,8 @@ def export(
         sweep(directory)
         with partial_folder(directory) as partial:
             (scratch := partial / "scratch").mkdir()
-            source = Source(copy, name, scratch, calibration, io, settings)
-            artifacts = [_write(source, each, partial, wanted) for each in chosen]
+            source = Source(copy, name, scratch, calibration, io, settings, batch, aware)
+            artifacts = [_write(source, each, partial, wanted[each]) for each in chosen]
             model_sha256 = sha256(source.keras_file)
             if named:
                 lines = "".join(f"{label}\n" for label in named)
@@ -238,6 +266,39 @@ def _chosen(formats: Sequence[str], io: str) -> list[str]:
     if io not in get_args(Ends):
         raise UsageError(f"io is {io!r}: choose one of {', '.join(get_args(Ends))}")
     return chosen
+
+
+def check_batch(batch: Batch, formats: Sequence[str]) -> None:
+    """Refuses a batch that cannot be, or that none of the formats has.
+
+    Args:
+        batch: See `export`.
+        formats: Names of formats.
+
+    Raises:
+        UsageError: One of both is so.
+    """
+    fits = 1 <= batch <= LARGEST_BATCH if isinstance(batch, int) else batch in BATCHES
+    if not fits or isinstance(batch, bool):
+        words = " or ".join(repr(word) for word in BATCHES)
+        raise UsageError(
+            f"batch is {batch!r}: give a number from 1 to {LARGEST_BATCH:,}, or {words}"
+        )
+    if batch != DEFAULT_BATCH and not any(has_batch(each) for each in formats):
+        raise UsageError(
+            f"batch is {batch!r}, and {', '.join(formats)} take any number of examples: leave the "
+            "batch out, or add a format of TFLite"
+        )
+
+
+def _tell_batch(model: keras.Model, batch: Batch) -> None:
+    own = own_batch(model)
+    if own is not None and batch not in (own, DEFAULT_BATCH):
+        warnings.warn(
+            f"export: model '{model.name}' takes {own} examples at once, so its TFLite files keep "
+            f"batch {own} and not {batch!r}: build it with keras.Input(shape) to choose another",
+            stacklevel=3,
+        )
 
 
 def _check_name(name: str) -> None:

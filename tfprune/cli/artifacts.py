@@ -14,7 +14,7 @@ from tfprune.errors import UsageError
 from tfprune.pipeline.steps import CALIBRATION_IMAGES
 from tfprune.pipeline.steps.weights import QuantizeWeightsStep
 from tfprune.quiet import start_keras
-from tfprune.vocabulary import FORMATS, explained
+from tfprune.vocabulary import FORMATS, Batch, explained
 
 if TYPE_CHECKING:
     from tfprune.artifacts import Artifact
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What int8 and int16x8 files take and give: integers, or float32.",
 )
+@options.batch
 @step_options.option(
     QuantizeWeightsStep,
     "bits",
@@ -72,6 +73,7 @@ def export_command(
     formats: tuple[str, ...],
     out: Path,
     io: Literal["int8", "float"],
+    batch: Batch,
     bits: int | None,
     labels: Path | None,
     data: DataSpec | None,
@@ -101,6 +103,7 @@ def export_command(
         representative_data=dataset.train.sample(CALIBRATION_IMAGES).inputs if dataset else None,
         comparison_data=dataset.validation.sample(COMPARED_IMAGES).inputs if dataset else None,
         io=io,
+        batch=batch,
         labels=names,
     )
     write_manifest(out, artifacts)
@@ -128,6 +131,7 @@ def _row(artifact: Artifact) -> dict[str, Any]:
     row: dict[str, Any] = {
         "artifact": options.shown(artifact.path),
         "format": artifact.format,
+        "batch": artifact.batch or "any",
         "bytes": artifact.bytes_raw,
         "bytes_gzip": artifact.bytes_gzip,
         "zstd": "" if zstd is None else f"{zstd / 1024:,.1f} KiB",

@@ -26,13 +26,17 @@ _COMMANDS = {
     "search": ("search", "Search for the cheapest artifact inside a budget."),
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
+    "cluster": ("training", "Give a model's weights few values, and train these."),
     "learn": ("training", "Train a model until whole filters are zero."),
+    "quantize-aware": ("training", "Train with the rounded numbers of the int8 file."),
     "lottery": ("lottery", "Draw lottery tickets: train, prune, rewind, again."),
     "slim": ("slim", "Remove channels and rebuild a smaller model."),
     "export": ("artifacts", "Export a model: SavedModel, TFLite, C array, ONNX."),
     "measure": ("measure", "Measure artifacts: accuracy, MACs, size, latency, memory."),
     "verify": ("artifacts", "Verify exported artifacts: hash, loading, running."),
+    "devices": ("devices", "List where files can be measured; install what is missing."),
     "inspect": ("inspect", "Show what of a model can be removed, and what not."),
+    "doctor": ("doctor", "Show versions, extras, devices and data that are here or missing."),
 }
 
 
@@ -50,7 +54,7 @@ class _Commands(click.Group):
         if name not in _COMMANDS:
             return None
         module = importlib.import_module(f"tfprune.cli.{_COMMANDS[name][0]}")
-        command: click.Command = getattr(module, f"{name}_command")
+        command: click.Command = getattr(module, f"{name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -83,6 +83,7 @@ def measure_command(
     Columns of the table and keys of each entry of --json:
       artifact         the file
       format           what it is, by its content
+      batch            examples that it takes at once; null: any number
       accuracy, loss   on the test examples; share and nats, or the task's figure
       macs             multiply-accumulates of one example
       parameters, nonzero, sparsity
@@ -286,7 +287,7 @@ def _json(
 
 
 # Columns that are not figures: what was measured, and how its latency was.
-_TEXTS = ("artifact", "format", "threads", "delegate")
+_TEXTS = ("artifact", "format", "batch", "threads", "delegate")
 # The sparsity shows it too.
 _LEFT_OUT = ("nonzero",)
 
@@ -311,7 +312,7 @@ def _for_people(table: pd.DataFrame, by: figures.Figure) -> pd.DataFrame:
     shown = {}
     for name in names:
         if name in _TEXTS:
-            # 0 threads stand for as many as TensorFlow chooses.
+            # 0 threads stand for as many as TensorFlow chooses, no batch for any.
             shown[name] = [str(value or "any") for value in table[name]]
         elif name in rows and name not in _LEFT_OUT:
             text = rows[name].number.text

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tfprune.vocabulary import BATCHES, DEFAULT_BATCH, LARGEST_BATCH, Batch, explained
+
 if TYPE_CHECKING:
     from tfprune.data import Dataset
     from tfprune.devices import Device
@@ -56,6 +58,34 @@ class Number(click.ParamType):
         low = f"{'above' if 'low' in self.open else 'at least'} {self.low:g}"
         high = f"{'below' if 'high' in self.open else 'at most'} {self.high:g}"
         return f"{low} and {high}"
+
+
+class _Batch(click.ParamType):
+    """A number of examples, or a word that stands for some."""
+
+    name = "batch"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What the help shows for the value."""
+        return "|".join(["N", *BATCHES])
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Batch:
+        """Reads a batch."""
+        if value in BATCHES:
+            word: Batch = value
+            return word
+        return int(click.IntRange(1, LARGEST_BATCH).convert(value, param, ctx))
+
+
+batch = click.option(
+    "--batch",
+    type=_Batch(),
+    default=DEFAULT_BATCH,
+    show_default=True,
+    help=f"Examples that TFLite files take at once: a number, or {explained(BATCHES)}.",
+)
 
 
 COUNT = click.IntRange(1, _MOST)
@@ -277,16 +307,21 @@ def devices(why: str) -> Decorator:
             metavar="NAME",
             help=f"{why[:1].upper()}{why[1:]}: {explained(DEVICES)}; repeatable.",
         ),
-        click.option(
-            "--device-option",
-            "device_options",
-            multiple=True,
-            callback=_texts_or_assignments,
-            metavar="KEY=VALUE",
-            help="An option of those devices that take it, such as threads=4; repeatable.",
-        ),
+        device_option,
         decorate,
     )
+
+
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device-option`; the command gets a dict as `device_options`."""
+    return click.option(
+        "--device-option",
+        "device_options",
+        multiple=True,
+        callback=_texts_or_assignments,
+        metavar="KEY=VALUE",
+        help="An option of those devices that take it, such as threads=4; repeatable.",
+    )(command)
 
 
 def _devices(names: Iterable[str], options: dict[str, Any]) -> list[Device]:

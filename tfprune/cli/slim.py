@@ -21,6 +21,7 @@ from tfprune.quiet import start_keras
 if TYPE_CHECKING:
     import keras
 
+    from tfprune.devices import Measured
     from tfprune.filters import PlanDocument, RemovalPlan
     from tfprune.pipeline.spec import DataSpec, ModelSpec
     from tfprune.tasks import TaskSpec
@@ -31,7 +32,8 @@ _AFTERWARDS = ("tolerance", "recalibrate", "augment")
 
 @click.command("slim")
 @options.model
-@step_options.from_table(SlimStep)
+@step_options.from_table(SlimStep, leave_out=("device_options",))
+@options.device_option
 @click.option(
     "--plan",
     "plan_file",
@@ -66,8 +68,9 @@ def slim_command(
 ) -> None:
     """Remove channels of MODEL, mostly a .keras file, and rebuild it smaller.
 
-    Give one target: --filters, --macs, --params, --dead, --latency, --milliseconds, --bytes; or
-    --plan. Train the result further with `tfprune train`.
+    Give one target: --filters, --macs, --params, --dead, --latency, --milliseconds, --bytes; with
+    --device also --cycles, --sram, --flash; or --plan. Train the result further with
+    `tfprune train`.
     """
     target = [
         name
@@ -108,6 +111,7 @@ def _read(given: dict[str, Any], data: DataSpec | None) -> SlimStep:
     assert isinstance(step, SlimStep)
     if data is None and (need := step.needs_images):
         raise click.UsageError(f"--{need} needs labelled examples: give --data NAME")
+    step.check_installed()
     return step
 
 
@@ -197,6 +201,9 @@ def _tell_measured(plan: RemovalPlan) -> None:
 
     if isinstance(plan, MeasuredPlan):
         found = plan.measured
+        if found.device:
+            _tell_estimated(found)
+            return
         times = ""
         if found.original_ms is not None and found.slim_ms is not None:
             times = f"{found.original_ms:.4g} ms to {found.slim_ms:.4g} ms, "
@@ -205,6 +212,20 @@ def _tell_measured(plan: RemovalPlan) -> None:
             f"{found.original_bytes:,} bytes to {found.slim_bytes:,}",
             err=True,
         )
+
+
+def _tell_estimated(found: Measured) -> None:
+    """Prints what the compiler of a device told on stderr."""
+    from tfprune.devices.measuring import device_heading
+    from tfprune.figures import figure
+
+    told = []
+    for name, value in found.slim.items():
+        row = figure(name)
+        told.append(f"{row.title} {row.text(found.original[name])} to {row.text(value)}")
+    click.echo(f"{device_heading(found.device, estimated=True)}: {', '.join(told)}", err=True)
+    for note in found.notes:
+        click.echo(f"{found.device}: {note}", err=True)
 
 
 def _left(document: PlanDocument) -> str:

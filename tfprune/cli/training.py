@@ -1,4 +1,4 @@
-"""`tfprune train`, `tfprune prune` and `tfprune learn`: steps that train, on a model in a file."""
+"""`tfprune train`, `prune`, `cluster`, `learn`, `quantize-aware`: steps that train a model."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def _fitted(
     from tfprune.artifacts.examples import COMPARED_IMAGES
     from tfprune.model.loading import load as load_model
     from tfprune.pipeline.steps import Context
+    from tfprune.pipeline.steps.base import save
+    from tfprune.quantize import is_quantize_aware
     from tfprune.report.run import Step
     from tfprune.tasks import find_task
 
@@ -63,7 +65,10 @@ def _fitted(
         )
         model, record = step.perform(model, context)
     try:
-        export(model, output.parent, ["keras"], compared.inputs, name=output.stem)
+        if is_quantize_aware(model):
+            save(model, output.parent, output.stem)
+        else:
+            export(model, output.parent, ["keras"], compared.inputs, name=output.stem)
     except Exception as error:
         raise _rescued(model, output, error) from error
     if as_json:
@@ -131,6 +136,23 @@ def prune_command(**given: Any) -> None:
     _further("prune", **given)
 
 
+@click.command("cluster")
+@options.model
+@options.data(required=True, why="what to train on with few values")
+@options.task
+@step_options.training_options("cluster", epochs=5, learning_rate=0.01)
+@options.output
+@options.imports
+@options.as_json
+def cluster_command(**given: Any) -> None:
+    """Give the weights of MODEL, mostly a .keras file, few values, and train these.
+
+    Weights that share a value go on sharing it; zeros stay zero. Archives, and the formats
+    tflite-lut and c-array-lut, store few values in fewer bits.
+    """
+    _further("cluster", **given)
+
+
 @click.command("learn")
 @options.model
 @options.data(required=True, why="what to train on while learning")
@@ -146,6 +168,23 @@ def learn_command(**given: Any) -> None:
     what became zero, and changes no output.
     """
     _further("learn", **given)
+
+
+@click.command("quantize-aware")
+@options.model
+@options.data(required=True, why="what to train on")
+@options.task
+@step_options.training_options("quantize-aware", epochs=5, learning_rate=0.001)
+@options.output
+@options.imports
+@options.as_json
+def quantize_aware_command(**given: Any) -> None:
+    """Train MODEL, mostly a .keras file, with the rounded numbers of its int8 file.
+
+    The file that it writes keeps the ranges: `tfprune export` makes int8 formats of it without
+    calibration images. Zeros of MODEL stay zeros.
+    """
+    _further("quantize-aware", **given)
 
 
 def _further(

@@ -176,7 +176,9 @@ def _crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         [2, count, 1], seed, minval=0, maxval=2 * CROP_PADDING + 1, dtype=tf.int32
     )
     rows, columns = corners[0] + tf.range(height), corners[1] + tf.range(width)
-    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+    cut = tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+    # The gathers forget the size, and Flatten of Keras 3.10 needs it.
+    return tf.ensure_shape(cut, images.shape)
 
 
 AUGMENTATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {

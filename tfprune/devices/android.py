@@ -106,8 +106,9 @@ class Android(Device):
                     if not found:
                         refusals[path] = f"benchmark_model cannot run it ({_last_line(said)})"
                         continue
-                    # The last line is of the timed runs; it prints microseconds.
-                    milliseconds.setdefault(path, []).append(float(found[-1]) / 1000)
+                    # The last line is of the timed runs; it prints microseconds a call.
+                    each = float(found[-1]) / 1000 / _batch(path)
+                    milliseconds.setdefault(path, []).append(each)
                     if overall := _MEMORY.findall(said):
                         memory[path] = max(memory.get(path, 0.0), float(overall[-1]) * _MIB)
         finally:
@@ -174,6 +175,15 @@ class Android(Device):
                 "whether the phone is connected and has space left"
             )
         return done.stdout if check or not done.returncode else done.stdout + done.stderr
+
+
+def _batch(path: Path) -> int:
+    """Examples of one call; benchmark_model runs a file with an open batch with one."""
+    from tfprune.formats.tflite_file import TFLiteFile
+
+    content = path.read_bytes()
+    # The phone judges the file; one that is not TFLite tells nothing here.
+    return (TFLiteFile(content).batch() or 1) if content[4:8] == b"TFL3" else 1
 
 
 def _last_line(text: str) -> str:

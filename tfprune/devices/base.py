@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from tfprune.vocabulary import FormatName
+from tfprune.errors import UsageError
+from tfprune.vocabulary import DEVICE_TARGETS, FormatName, TargetName
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+PLANNED_FIGURES: dict[TargetName, str] = {
+    "cycles": "cycles",
+    "latency": "device_ms",
+    "milliseconds": "device_ms",
+    "sram": "sram_bytes",
+    "flash": "flash_bytes",
+}
+"""The targets that removals can be planned for on a device, with the figures that they limit."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class Device(BaseModel, ABC):
         told: the names of the figures that it tells; empty where the user's command names them.
         estimated: whether the figures come from a compiler or a model of the device, and not from a
             run: then every table says "estimated".
+        planned: whether removals can be planned for it, since it tells the same of the same file.
         name: as the user wrote it.
     """
 
@@ -71,6 +83,7 @@ class Device(BaseModel, ABC):
     formats: ClassVar[tuple[FormatName, ...]]
     told: ClassVar[tuple[str, ...]]
     estimated: ClassVar[bool] = False
+    planned: ClassVar[bool] = False
 
     name: str
 
@@ -83,6 +96,27 @@ class Device(BaseModel, ABC):
     def options(cls) -> tuple[str, ...]:
         """The names of its options."""
         return tuple(name for name in cls.model_fields if name != "name")
+
+    @classmethod
+    def one_of(cls) -> str:
+        """A name of this kind."""
+        return cls.key
+
+    @classmethod
+    def install(cls) -> Path:
+        """Installs what pip cannot install; `tfprune devices install` calls it.
+
+        Returns:
+            The folder that holds it.
+
+        Raises:
+            UsageError: there is nothing, or something that it needs is missing.
+            TfpruneError: it fails.
+        """
+        raise UsageError(
+            f"device {cls.key} needs nothing that can be installed here: `tfprune devices` says "
+            "what is missing"
+        )
 
     @abstractmethod
     def check(self) -> None:
@@ -110,3 +144,32 @@ class Device(BaseModel, ABC):
     def settings(self) -> dict[str, str]:
         """What the figures depend on beside the file, such as versions, the clock and threads."""
         return {}
+
+
+def check_target(name: TargetName, device: Device | None) -> None:
+    """Checks that removals can be planned for a target of a device, or with None of this machine.
+
+    Args:
+        name: of the target.
+        device: where it is to be met.
+
+    Raises:
+        UsageError: the device cannot be planned for, or does not tell the figure; or the target is
+            one of a device, and none is given.
+    """
+    if device is None:
+        if name in DEVICE_TARGETS:
+            raise UsageError(
+                f"{name} is what a device tells: give the device, such as ethos-u55-128"
+            )
+        return
+    if not device.planned:
+        raise UsageError(
+            f"device {device.name} cannot be planned for: give one whose compiler estimates "
+            "figures, such as ethos-u55-128, or leave it out to measure this computer"
+        )
+    if name not in PLANNED_FIGURES:
+        raise UsageError(
+            f"{name} has no meaning for device {device.name}: give one of "
+            f"{', '.join(PLANNED_FIGURES)}"
+        )

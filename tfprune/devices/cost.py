@@ -1,7 +1,8 @@
-"""Predicts the milliseconds or bytes of removal plans without rebuilding a model."""
+"""Predicts the milliseconds, cycles or bytes of removal plans without rebuilding a model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -12,60 +13,35 @@ from tfprune.devices.operators import Operator, operator_calls
 from tfprune.devices.search import Removals
 from tfprune.model.counting import kernel_uses
 
-# Maps operators to the milliseconds of each, float (operators,).
+# Maps operators to a figure of each, such as milliseconds, float (operators,).
 Times = Callable[[Sequence[Operator]], np.ndarray]
 # More channels than any layer has, so that two sizes fit into one number.
 _SIZE_BASE = 1 << 31
 
 
-class PredictedTime:
-    """Predicts the milliseconds of one image as the sum of operators that are timed alone.
+class _Parts:
+    """A figure of each operator of a model, when units are removed."""
 
-    Example:
-        ```python
-        predicted = PredictedTime(removals, OperatorTimes(), present=1.7)
-        predicted(np.array([[0, 0], [4, 8]]))  # [1.7, 1.1]: none removed, 4 and 8 units removed
-        ```
-
-    The rest of the present time (pooling, additions, the runtime itself) stays constant. If the
-    model has kernels that cannot be timed alone, the rest shrinks with their
-    multiply-accumulates.
-
-    Args:
-        removals: the units that may be removed.
-        times: times operators.
-        present: milliseconds of the whole model as it is now.
-    """
-
-    def __init__(self, removals: Removals, times: Times, present: float) -> None:
+    def __init__(self, removals: Removals, times: Times) -> None:
         self._times = times
-        self._calls = operator_calls(removals.groups.model)
+        self.calls = operator_calls(removals.groups.model)
         self._columns: dict[Operator, list[int]] = {}
-        for column, call in enumerate(self._calls):
+        for column, call in enumerate(self.calls):
             self._columns.setdefault(_per_channel(call.operator), []).append(column)
         axes = [
             (call.kernel, axis)
-            for call in self._calls
+            for call in self.calls
             for axis in (call.input_axis, call.output_axis)
         ]
         self._sizes = removals.sizes(axes)
-        timed = {id(call.kernel) for call in self._calls}
-        kernels = kernel_uses(removals.groups.model)
-        self._others = _SumOfProducts(
-            removals,
-            ((use.kernel, use.positions) for use in kernels if id(use.kernel) not in timed),
-        )
-        nothing = np.zeros((1, len(removals.ladders)), int)
-        self._other_macs = float(self._others(nothing)[0])
-        self._rest = max(0.0, present - float(self._timed(nothing)[0]))
+
+    def sizes(self, removed: np.ndarray) -> np.ndarray:
+        """Input and output channels, int (plans, operators, 2)."""
+        return self._sizes(removed).reshape(len(removed), len(self.calls), 2)
 
     def __call__(self, removed: np.ndarray) -> np.ndarray:
-        """Milliseconds, float (plans,), for removed units `removed`, int (plans, groups)."""
-        share = self._others(removed) / self._other_macs if self._other_macs else 1.0
-        return self._timed(removed) + self._rest * share
-
-    def _timed(self, removed: np.ndarray) -> np.ndarray:
-        sizes = self._sizes(removed).reshape(len(removed), len(self._calls), 2)
+        """Float (plans, operators)."""
+        sizes = self.sizes(removed)
         # One number for both sizes: it sorts much faster than pairs.
         pairs = sizes[..., 0] * _SIZE_BASE + sizes[..., 1]
         operators: list[Operator] = []
@@ -77,8 +53,87 @@ class PredictedTime:
                 _with_sizes(operator, *divmod(pair, _SIZE_BASE)) for pair in distinct.tolist()
             ]
         # One call for all, so that they are timed in turn.
-        milliseconds: np.ndarray = self._times(operators)[indices].sum(axis=1)
-        return milliseconds
+        found: np.ndarray = self._times(operators)[indices]
+        return found
+
+
+class PredictedSum:
+    """Predicts the milliseconds or cycles of one image as the sum of operators taken alone.
+
+    Example:
+        ```python
+        predicted = PredictedSum(removals, OperatorTimes(), present=1.7)
+        predicted(np.array([[0, 0], [4, 8]]))  # [1.7, 1.1]: none removed, 4 and 8 units removed
+        ```
+
+    The rest of the present time (pooling, additions, the runtime itself) stays constant, or
+    shrinks with what the operators write. If the model has kernels that cannot be timed alone, a
+    rest that would stay shrinks with their multiply-accumulates.
+
+    Args:
+        removals: the units that may be removed.
+        times: the milliseconds or cycles of operators.
+        present: those of the whole model as it is now.
+        shrinking_rest: whether the rest shrinks with the outputs of the operators: for a device
+            whose runtime takes no time itself.
+    """
+
+    def __init__(
+        self, removals: Removals, times: Times, present: float, *, shrinking_rest: bool = False
+    ) -> None:
+        self._parts = _Parts(removals, times)
+        self._shrinking_rest = shrinking_rest
+        timed = {id(call.kernel) for call in self._parts.calls}
+        kernels = kernel_uses(removals.groups.model)
+        self._others = _SumOfProducts(
+            removals,
+            ((use.kernel, use.positions) for use in kernels if id(use.kernel) not in timed),
+        )
+        self._pixels = np.array([math.prod(call.operator.target) for call in self._parts.calls])
+        nothing = np.zeros((1, len(removals.ladders)), int)
+        self._whole = float(self._driver(nothing)[0])
+        self._rest = max(0.0, present - float(self._parts(nothing).sum()))
+
+    def __call__(self, removed: np.ndarray) -> np.ndarray:
+        """Float (plans,), for removed units `removed`, int (plans, groups)."""
+        share = self._driver(removed) / self._whole if self._whole else 1.0
+        return self._parts(removed).sum(axis=1) + self._rest * share
+
+    def _driver(self, removed: np.ndarray) -> np.ndarray:
+        """What the rest shrinks with; zeros where it does not."""
+        if self._shrinking_rest:
+            outputs: np.ndarray = self._parts.sizes(removed)[..., 1] @ self._pixels
+            return outputs
+        return self._others(removed)
+
+
+class PredictedPeak:
+    """Predicts the peak of memory: that of the operator that alone needs the most.
+
+    Example:
+        ```python
+        predicted = PredictedPeak(removals, OperatorFigures(device, "sram_bytes", folder), 52_000)
+        predicted(np.array([[0, 0], [4, 8]]))  # [52000.0, 36000.0]
+        ```
+
+    What else is kept meanwhile, such as the input of a residual block, shrinks in proportion.
+
+    Args:
+        removals: the units that may be removed.
+        memory: the bytes of operators.
+        present: the peak of the whole model as it is now, bytes.
+    """
+
+    def __init__(self, removals: Removals, memory: Times, present: float) -> None:
+        self._parts = _Parts(removals, memory)
+        nothing = np.zeros((1, len(removals.ladders)), int)
+        alone = float(self._parts(nothing).max(initial=0.0))
+        self._scale = present / alone if alone else 0.0
+
+    def __call__(self, removed: np.ndarray) -> np.ndarray:
+        """Bytes, float (plans,), for removed units `removed`, int (plans, groups)."""
+        peaks: np.ndarray = self._parts(removed).max(axis=1, initial=0.0)
+        return self._scale * peaks
 
 
 class PredictedBytes:

@@ -150,7 +150,7 @@ _SCALE = 0.05
 _FILE_VERSION = 3
 
 
-def operator_file(operator: Operator, *, int8: bool = False) -> bytes:
+def operator_file(operator: Operator, *, int8: bool = False, random: bool = False) -> bytes:
     """The content of a `.tflite` file that holds one operator with a bias and a fused ReLU.
 
     Example:
@@ -163,6 +163,8 @@ def operator_file(operator: Operator, *, int8: bool = False) -> bytes:
         operator: the operator; the file takes one image, channels last.
         int8: whether weights and activations are int8, with one scale for each filter of a
             convolution; float32 otherwise.
+        random: whether the int8 weights are drawn like those of a trained layer, for a compiler
+            that compresses them; ones otherwise.
     """
     graph = schema.SubGraphT()
     graph.tensors = []
@@ -171,7 +173,7 @@ def operator_file(operator: Operator, *, int8: bool = False) -> bytes:
     model.subgraphs = [graph]
     # In TFLite files, the first buffer means "no data".
     model.buffers = [schema.BufferT()]
-    writer = _Writer(model, graph, int8)
+    writer = _Writer(model, graph, int8, random)
     source_shape, kernel_shape, target_shape, filter_axis = _shapes(operator)
     source = writer.tensor("source", source_shape)
     kernel = writer.weights("kernel", kernel_shape, filter_axis)
@@ -236,8 +238,9 @@ def _options(operator: Operator) -> tuple[int, int, Any]:
 class _Writer:
     """Adds tensors to the graph of a file; each method returns the index of its tensor."""
 
-    def __init__(self, model: Any, graph: Any, int8: bool) -> None:
-        self._model, self._graph, self._int8 = model, graph, int8
+    def __init__(self, model: Any, graph: Any, int8: bool, random: bool) -> None:
+        self._model, self._graph = model, graph
+        self._int8, self._random = int8, random
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> int:
         kind = schema.TensorType.INT8 if self._int8 else schema.TensorType.FLOAT32
@@ -248,6 +251,9 @@ class _Writer:
             values = np.ones(shape, np.float32)
             return self._add(name, shape, schema.TensorType.FLOAT32, values)
         values = np.ones(shape, np.int8)
+        if self._random:
+            drawn = np.random.default_rng(0).normal(size=shape)
+            values = np.round(127 * drawn / np.abs(drawn).max()).astype(np.int8)
         scales = [_SCALE] * (1 if filter_axis is None else shape[filter_axis])
         return self._add(name, shape, schema.TensorType.INT8, values, scales, filter_axis or 0)
 

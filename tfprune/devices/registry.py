@@ -12,8 +12,8 @@ from tfprune.errors import UsageError, did_you_mean
 from tfprune.validation import describe_error
 from tfprune.vocabulary import DEVICES
 
-# Modules of this package, each with one subclass of `Device`.
-MODULES = ("cpu", "tflm", "android", "command")
+# Modules of this package with subclasses of `Device`; those that name a key are kinds.
+MODULES = ("cpu", "ethos_u", "tflm", "wasm", "android", "command")
 
 
 def kinds() -> tuple[type[Device], ...]:
@@ -24,7 +24,7 @@ def kinds() -> tuple[type[Device], ...]:
         found += [
             each
             for each in vars(module).values()
-            if isinstance(each, type) and issubclass(each, Device) and each is not Device
+            if isinstance(each, type) and issubclass(each, Device) and "key" in vars(each)
         ]
     return tuple(found)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from tfprune.devices.answers import feed, largest, litert
 from tfprune.devices.base import Device, Measurement
+from tfprune.devices.micro import flatbuffer, printed
 from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.vocabulary import FormatName
 
@@ -65,7 +65,7 @@ class Tflm(Device):
         from tfprune.formats.sandbox import call_on_file
 
         try:
-            content = _content(path)
+            content = flatbuffer(path)
             found = call_on_file(sandbox, _run, path, content, timeout=_TIMEOUT_SECONDS)
         except TfpruneError as error:
             return Measurement({}, refusal=str(error))
@@ -84,23 +84,6 @@ class Tflm(Device):
         return {"tflite_micro": importlib.metadata.version("tflite_micro"), "pointers": "64 bits"}
 
 
-def _content(path: Path) -> bytes:
-    """The flatbuffer in a `.tflite` file or a C array.
-
-    Raises:
-        TfpruneError: it is another kind of file.
-    """
-    from tfprune.formats import c_array
-
-    if path.suffix == ".cc":
-        return c_array.read(path)
-    if path.suffix == ".tflite":
-        return path.read_bytes()
-    raise TfpruneError(
-        f"{path.name} is neither a .tflite file nor a C array: export it as tflite-int8 or c-array"
-    )
-
-
 # -- what happens in a process of its own -------------------------------------------------------
 
 
@@ -111,8 +94,8 @@ def _run(path: Path, content: bytes) -> dict[str, Any]:
 
     # LiteRT does not run these; their export compared them with the int8 file. It verifies the
     # others, which TFLite Micro does not.
-    phone = None if is_compressed(content) else _verified(path, content)
-    with _stderr() as said:
+    phone = None if is_compressed(content) else litert(path, content)
+    with printed(2) as said:
         try:
             device = interpreter(content)
             if phone is None:
@@ -133,22 +116,6 @@ def _run(path: Path, content: bytes) -> dict[str, Any]:
     return {"arena_bytes": int(total[1]), "off": off, "integers": integers}
 
 
-def _verified(path: Path, content: bytes) -> Any:
-    """LiteRT's interpreter of a file, for one example."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        phone = Interpreter(model_content=content)
-        for details in phone.get_input_details():
-            phone.resize_tensor_input(details["index"], [1, *details["shape"][1:]])
-        phone.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise TfpruneError(
-            f"{path} cannot be run by LiteRT ({one_line(error)}): export it again"
-        ) from error
-    return phone
-
-
 def _refusal(path: Path, said: str, error: Exception) -> str:
     missing = _NOT_FOUND.search(said)
     if missing:
@@ -162,13 +129,7 @@ def _refusal(path: Path, said: str, error: Exception) -> str:
 
 def _difference(phone: Any, device: Any, seed: int) -> float:
     """How far outputs are apart: in steps of integers, or as a share of the range of floats."""
-    from tfprune.formats.tflite_micro import any_input
-
-    rng = np.random.default_rng(seed)
-    for place, details in enumerate(phone.get_input_details()):
-        quantized = bool(details["quantization"][0])
-        x = any_input(details["dtype"], details["shape"], quantized, rng)
-        phone.set_tensor(details["index"], x)
+    for place, x in enumerate(feed(phone, seed)):
         device.set_input(x, place)
     phone.invoke()
     device.invoke()
@@ -177,24 +138,6 @@ def _difference(phone: Any, device: Any, seed: int) -> float:
         here, there = phone.get_tensor(details["index"]), device.get_output(place)
         distance = float(np.abs(here.astype(float) - there.astype(float)).max(initial=0.0))
         if here.dtype.kind == "f":
-            distance /= max(float(np.abs(here).max(initial=0.0)), 1e-6)
+            distance /= largest([here])
         off = max(off, distance)
     return off
-
-
-@contextlib.contextmanager
-def _stderr() -> Iterator[Any]:
-    """Catches what C++ prints; gives a function that reads it."""
-    with tempfile.TemporaryFile() as file:
-        before = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def said() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
-        try:
-            yield said
-        finally:
-            os.dup2(before, 2)
-            os.close(before)

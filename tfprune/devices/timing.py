@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
@@ -16,9 +14,9 @@ import pandas as pd
 from ai_edge_litert.interpreter import Interpreter
 
 from tfprune.devices.operators import Operator, operator_file
-from tfprune.errors import TfpruneError, UsageError, one_line
-from tfprune.formats import FORMATS, Runtime, load
-from tfprune.formats.source import Source, finished
+from tfprune.devices.profiling import Exports, Measured
+from tfprune.errors import UsageError
+from tfprune.formats import Runtime, load
 from tfprune.measure import latency, raw_bytes
 from tfprune.vocabulary import MeasuredFormat
 
@@ -26,37 +24,14 @@ DEVICE_FORMATS: tuple[str, ...] = get_args(MeasuredFormat)
 # Only the smallest models finish all rounds within the seconds.
 _ROUNDS = 10_000
 _SECONDS = 3.0
-# Images that calibrate int8 ranges; neither the size of a file nor its time depends on them.
-_IMAGES = 16
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The measured figures of a slim model and of its original.
-
-    Attributes:
-        format: `"tflite"` or `"tflite-int8"`.
-        threads: threads of the interpreter.
-        original_bytes: bytes of the original's artifact.
-        slim_bytes: bytes of the slim model's artifact.
-        original_ms: median milliseconds of one image; None if it was not timed.
-        slim_ms: the same for the slim model, timed in turn with the original.
-    """
-
-    format: str
-    threads: int
-    original_bytes: int
-    slim_bytes: int
-    original_ms: float | None = None
-    slim_ms: float | None = None
-
-
-class Profiler:
+class CpuProfiler(Exports):
     """Exports models and measures them against one original; a context manager.
 
     Example:
         ```python
-        with Profiler(model) as profiler:
+        with CpuProfiler(model) as profiler:
             profiler.time(slim)  # Measured("tflite", 1, 92_000, 31_000, 1.7, 0.8)
         ```
 
@@ -84,26 +59,12 @@ class Profiler:
             )
         if threads < 1:
             raise UsageError(f"threads is {threads}: give at least 1")
-        shape = [size for size in load(model).input_shape if size is not None]
-        if len(shape) < len(model.inputs[0].shape) - 1:
-            raise UsageError(
-                f"model {model.name!r} takes images of any size, so its latency cannot be "
-                "measured: give its Input a fixed shape"
-            )
-        self._format, self._threads = format, threads
-        self._progress = progress or (lambda _: None)
-        rng = np.random.default_rng(0)
-        self._images = rng.uniform(0, 255, (_IMAGES, *shape)).astype(np.float32)
-        self._model = model
-        self._folder = tempfile.TemporaryDirectory(prefix="tfprune-profiler-")
-        self._written = 0
+        super().__init__(model, format, progress)
+        self._threads = threads
 
-    def __enter__(self) -> Profiler:
+    def __enter__(self) -> CpuProfiler:
         self._original = self._export(self._model)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
 
     def times(self) -> OperatorTimes:
         """A timer of single operators in the same format, with the same number of threads."""
@@ -158,24 +119,6 @@ class Profiler:
 
     def _load(self, path: Path) -> Runtime:
         return load(path, threads=self._threads)
-
-    def _export(self, model: keras.Model) -> Path:
-        self._written += 1
-        form = FORMATS[self._format]
-        scratch = Path(self._folder.name, f"{self._written}")
-        scratch.mkdir()
-        path = scratch / f"model{form.suffix}"
-        try:
-            form.write(Source(finished(model), "model", scratch, self._images), path)
-        except TfpruneError:
-            raise
-        # A layer that cannot be exported may raise anything.
-        except Exception as error:
-            raise TfpruneError(
-                f"model '{model.name}' cannot be exported as {self._format} "
-                f"({one_line(error)}): replace what the format cannot express"
-            ) from error
-        return path
 
 
 _TURNS = 5

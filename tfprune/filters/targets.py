@@ -28,7 +28,7 @@ from tfprune.filters.plan import (
 )
 from tfprune.filters.ranking import plan_in_rounds
 from tfprune.filters.rebuild import rebuild
-from tfprune.vocabulary import MEASURED_TARGETS, Scope, TargetName
+from tfprune.vocabulary import DEVICE_TARGETS, MEASURED_TARGETS, Scope, TargetName
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Target:
     """The one thing that a removal plan has to reach.
 
     Attributes:
-        name: a name in `COUNTED_TARGETS` or `MEASURED_TARGETS`.
-        value: the share to keep, 0 to 1, of `filters`, `macs`, `params` and `latency`; the time of
-            one example for `milliseconds`; the size of the file for `bytes`; 1 for `dead`.
+        name: a name in `COUNTED_TARGETS`, `MEASURED_TARGETS` or `DEVICE_TARGETS`.
+        value: the share to keep, 0 to 1; the time of one example for `milliseconds`; the size of
+            the file for `bytes`; 1 for `dead`.
     """
 
     name: TargetName
@@ -71,7 +71,7 @@ class Target:
                 f"not {' and '.join(given) or 'none'}"
             )
         ((name, value),) = given.items()
-        if name in ("filters", "macs", "params", "latency"):
+        if name not in ("milliseconds", "bytes", "dead"):
             check_keep(name, value)
         elif not value > 0:
             raise UsageError(f"{name}={value:g} is not a target: give a number above 0")
@@ -80,7 +80,12 @@ class Target:
     @property
     def measured(self) -> bool:
         """Whether it is measured on exported files, and not counted in the model."""
-        return self.name in MEASURED_TARGETS
+        return self.name in MEASURED_TARGETS or self.needs_device
+
+    @property
+    def needs_device(self) -> bool:
+        """Whether only a device tells it, and not this machine."""
+        return self.name in DEVICE_TARGETS
 
 
 def remove_filters(model: keras.Model, filters: Mapping[str, Sequence[int]]) -> keras.Model:

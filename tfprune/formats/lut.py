@@ -181,7 +181,7 @@ def is_compressed(content: bytes) -> bool:
 
 
 class MicroRuntime(Runtime):
-    """A compressed file, run by TFLite Micro's interpreter, one example at a time.
+    """A compressed file, run by TFLite Micro's interpreter, one batch of its own size at a time.
 
     Args:
         path: The file, for messages.
@@ -238,12 +238,12 @@ class MicroRuntime(Runtime):
         return TFLiteFile(self._content).macs()
 
     def _run(self, feeds: Feeds) -> Feeds:
-        count = min(len(x) for x in feeds.values())
+        count, batch = min(len(x) for x in feeds.values()), self.fixed_batch or 1
         found: dict[str, list[np.ndarray]] = {name: [] for name in self._outputs}
         ready = {name: quantize(feeds[name], details) for name, details in self._inputs.items()}
-        for number in range(count):
+        for start in range(0, count, batch):
             for place, name in enumerate(self._inputs):
-                self._interpreter.set_input(ready[name][number : number + 1], place)
+                self._interpreter.set_input(ready[name][start : start + batch], place)
             try:
                 self._interpreter.invoke()
             except RuntimeError as error:

@@ -90,6 +90,7 @@ class Format:
         write: Writes the file.
         exact: Whether outputs must equal the Keras model's up to rounding.
         calibrated: Whether it needs representative data.
+        takes_ranges: Whether the ranges of a quantization-aware model do in place of these data.
         tolerance: Largest difference of an exact format, as a share of the outputs' range.
         companions: Suffixes of files that are written beside it.
         parameter_bytes: About how many bytes of the file one parameter of the model takes.
@@ -102,6 +103,7 @@ class Format:
     write: Callable[[Source, Path], None]
     exact: bool = True
     calibrated: bool = False
+    takes_ranges: bool = False
     tolerance: float = 1e-3
     companions: tuple[str, ...] = ()
     parameter_bytes: int = 4
@@ -138,7 +140,12 @@ FORMATS = {
     ),
     "tflite-dynamic": Format(".dynamic.tflite", _tflite("dynamic"), exact=False, parameter_bytes=1),
     "tflite-int8": Format(
-        ".int8.tflite", _tflite("int8"), exact=False, calibrated=True, parameter_bytes=1
+        ".int8.tflite",
+        _tflite("int8"),
+        exact=False,
+        calibrated=True,
+        takes_ranges=True,
+        parameter_bytes=1,
     ),
     "tflite-int16x8": Format(
         ".int16x8.tflite", _tflite("int16x8"), exact=False, calibrated=True, parameter_bytes=1
@@ -150,6 +157,7 @@ FORMATS = {
         _by("c_array", "write", "int8"),
         exact=False,
         calibrated=True,
+        takes_ranges=True,
         companions=("_int8.h",),
         parameter_bytes=6,
         memory=_MEMORY,
@@ -166,6 +174,7 @@ FORMATS = {
         _by("lut", "write"),
         exact=False,
         calibrated=True,
+        takes_ranges=True,
         parameter_bytes=1,
         packages=("tflite_micro",),
         extra="tflm",
@@ -175,6 +184,7 @@ FORMATS = {
         _by("lut", "write_array"),
         exact=False,
         calibrated=True,
+        takes_ranges=True,
         companions=("_lut.h",),
         parameter_bytes=6,
         packages=("tflite_micro",),
@@ -188,6 +198,22 @@ FORMATS = {
         extra="onnx",
     ),
 }
+
+
+def has_batch(name: str) -> bool:
+    """Whether the files of a format have the batch that is asked for: those that LiteRT runs do.
+
+    Args:
+        name: Of the format.
+    """
+    return FORMATS[name].suffix.endswith(
+        tuple(
+            suffix
+            for each in FILE_TYPES.values()
+            for suffix in each.suffixes
+            if each.library == LITERT
+        )
+    )
 
 
 def check_installed(formats: Iterable[str]) -> None:

@@ -167,7 +167,7 @@ class Runtime(abc.ABC):
     @property
     def fixed_batch(self) -> int | None:
         """The only batch size that the model takes, or None when any size fits."""
-        return self.inputs[0].shape[0]
+        return next((each.shape[0] for each in self.inputs if each.shape[0]), None)
 
     @property
     def output_step(self) -> float:
@@ -271,20 +271,17 @@ class Runtime(abc.ABC):
         Returns:
             A function that runs the prepared example once, all outputs of it, and returns the
             first raw one, shape `(1, classes)`, in the output dtype of the file. `predict` does
-            not disturb it.
+            not disturb it. A model with a fixed batch runs the example as often as it takes at
+            once, and the shape is `(fixed_batch, classes)`.
 
         Raises:
-            UsageError: The example does not fit the model, or the model takes only larger batches.
+            UsageError: The example does not fit the model.
         """
         feeds = self.named(example)
         for each in self.inputs:
             self._check_image(each, feeds[each.name].shape)
-        if self.fixed_batch not in (None, 1):
-            raise UsageError(
-                f"{self.name} takes only batches of {self.fixed_batch}: "
-                "export it with a free batch dimension to run single images"
-            )
-        return self._prepare_one({name: x[None] for name, x in feeds.items()})
+        batch = self.fixed_batch or 1
+        return self._prepare_one({name: np.stack([x] * batch) for name, x in feeds.items()})
 
     def named(self, values: Example) -> Feeds:
         """Says which input gets what.
@@ -341,9 +338,9 @@ class Runtime(abc.ABC):
             )
 
     def _filled(self, run: Runner, part: Feeds, count: int) -> Feeds:
-        """Runs a batch, filled up first where the model takes only larger ones."""
-        missing = (self.fixed_batch or 0) - count
-        if missing <= 0:
+        """Runs batches, the last one filled up first where the model takes no smaller one."""
+        missing = -count % (self.fixed_batch or 1)
+        if not missing:
             return run(part)
         batch = {
             name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])
@@ -352,7 +349,10 @@ class Runtime(abc.ABC):
         return {name: y[:count] for name, y in run(batch).items()}
 
     def _runners(self, feeds: Feeds, batch_size: int) -> tuple[int, Sequence[Runner]]:
-        """The batch size to use for checked examples, and one runner for each thread."""
+        """How many checked examples a runner gets at a time, and one runner for each thread.
+
+        The number is a multiple of `fixed_batch`.
+        """
         # Most libraries have threads of their own.
         return self.fixed_batch or batch_size, [self._run]
 
@@ -361,7 +361,7 @@ class Runtime(abc.ABC):
         """Runs one batch: real values by input name to float32 values by output name."""
 
     def _prepare_one(self, feeds: Feeds) -> Callable[[], np.ndarray]:
-        """Like `one`, for a checked batch of one, by the names of the inputs."""
+        """Like `one`, for a checked batch of it, by the names of the inputs."""
         name = self.outputs[0].name
         return lambda: self._run(feeds)[name]
 

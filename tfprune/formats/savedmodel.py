@@ -86,12 +86,21 @@ def write_saved_model(model: keras.Model, directory: Path, batch: int | None = N
         model: A finished model; see `tensor_names` for what its inputs and outputs are called.
         directory: Where to; it must not exist.
         batch: The only batch size that it takes, where the model takes any.
+
+    Raises:
+        TfpruneError: The model loses the batch where it has a fixed size.
     """
     from tfprune.formats.signature import plain_names, tensor_names
 
     served = _Served(model, batch)
     with quiet(), plain_names(model):
         signature = served.serve.get_concrete_function()
+        for y in tf.nest.flatten(signature.structured_outputs) if batch else ():
+            if y.shape.rank is not None and y.shape[:1] != [batch]:
+                raise TfpruneError(
+                    f"model '{model.name}' gives an output of shape {tuple(y.shape)} for a batch "
+                    f"of {batch}: name the axis of every squeeze"
+                )
         tf.saved_model.save(served, str(directory), {SIGNATURE: signature})
     inputs, outputs = tensor_names(model)
     if len(inputs) > 1 or len(outputs) > 1:

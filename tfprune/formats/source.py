@@ -16,10 +16,14 @@ from tfprune.formats.runtime import Feeds
 from tfprune.functions import importable
 from tfprune.model.cloning import config_of, copy, copy_weights, from_config
 from tfprune.model.compiled import Settings
+from tfprune.quantize import FakeQuantize, QuantizedLayer, QuantizedScale
+from tfprune.vocabulary import DEFAULT_BATCH, Batch
 
 Ends = Literal["int8", "float"]
 
 _TRAINING_ONLY = ("_regularizer", "_constraint")
+# A model trains on with these, and the float model without them is made before this one.
+_ROUNDING = (FakeQuantize, QuantizedLayer, QuantizedScale)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Source:
             names in the exported files, or None.
         io: Whether integer formats take and give integers, or float32.
         settings: The losses and metrics that the `.keras` file keeps; None for none.
+        batch: Examples that TFLite files take at once; see `fixed_batch`.
+        aware: The quantization-aware model that `model` was finished from, whose ranges int8
+            formats take; None where representative data give them.
     """
 
     model: keras.Model
@@ -42,6 +49,17 @@ class Source:
     representative_data: np.ndarray | Feeds | None
     io: Ends = "int8"
     settings: Settings | None = None
+    batch: Batch = DEFAULT_BATCH
+    aware: keras.Model | None = None
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only batch size that TFLite files take: the model's own, else `batch`.
+
+        None for any.
+        """
+        own = own_batch(self.model)
+        return own or (None if self.batch == "dynamic" else self.batch)
 
     @functools.cached_property
     def saved_model(self) -> Path:
@@ -62,6 +80,29 @@ class Source:
         return path
 
 
+def own_batch(model: keras.Model) -> int | None:
+    """The batch size that a model's own inputs fix; None where it takes any.
+
+    Example:
+        ```python
+        own_batch(keras.Sequential([keras.Input(batch_shape=(4, 8)), keras.layers.Dense(1)]))  # 4
+        ```
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Raises:
+        UsageError: Its inputs have different ones.
+    """
+    found = {x.shape[0] for x in model.inputs} - {None}
+    if len(found) > 1:
+        raise UsageError(
+            f"the inputs of model '{model.name}' have the batches "
+            f"{' and '.join(map(str, sorted(found)))}: give all of them the same one for TFLite"
+        )
+    return next(iter(found), None)
+
+
 def _compiled(model: keras.Model, settings: Settings | None) -> keras.Model:
     """A copy with losses and metrics; the model itself where there are none."""
     if settings is None:
@@ -80,7 +121,8 @@ def finished(model: keras.Model) -> keras.Model:
     Regularizers and constraints of tfprune do nothing at inference; without them the file opens
     where tfprune is not installed. Those of Keras and of the user stay. Layers that trained in
     mixed precision compute in float32, as their weights are stored: TFLite's builtin operators
-    know no float16.
+    know no float16. A quantization-aware model keeps its layers: `tfprune.quantize.finished` makes
+    the float model.
 
     Args:
         model: A built Sequential or Functional model.
@@ -143,7 +185,7 @@ def _without_ours(config: Any, objects: Mapping[str, Any]) -> Any:
     if isinstance(config, dict):
         if _is_mixed(config):
             return {**config, "config": {"name": "float32"}}
-        if _is_ours(config, objects):
+        if _is_ours(config, objects) and objects[config["registered_name"]] not in _ROUNDING:
             raise TfpruneError(
                 f"the model carries tfprune's {config.get('class_name')}: finish pruning before "
                 "export"

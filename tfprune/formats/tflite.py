@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,15 @@ from tfprune.errors import TfpruneError, one_line
 from tfprune.formats.runtime import Feeds, Runner, Runtime, StoredWeights, Tensor, described
 from tfprune.formats.tflite_file import TFLiteFile
 
-# Larger batches were no faster: Python is called rarely enough.
+# Of a file with an open batch. Larger ones were no faster: Python is called rarely enough.
 _BATCH = 16
+# Threads that call shorter ones wait for each other: only within a call they run at a time.
+_LONG_SECONDS = 2e-4
+_TIMED = 3
+# What the examples that a thread takes at a time may have as tensors, about a processor's cache.
+_CHUNK_BYTES = 1 << 22
+# Each thread takes so many chunks at least, so that all end at about the same time.
+_CHUNKS = 4
 _MOST_WORKERS = 8
 # What the activations of all batches under way may take together.
 _BATCH_BYTES = 1 << 28
@@ -87,14 +95,17 @@ def run_by(path: Path, content: bytes, threads: int) -> Runtime:
 class TFLiteRuntime(Runtime):
     """A TFLite model with any number of inputs and outputs.
 
-    `predict` gives each thread an interpreter of its own, which runs whole batches where the graph
-    allows it. Whether a graph treats the images of a batch one by one is tried on the first batch:
-    where outputs differ, every image runs alone.
+    A file with a fixed batch runs batch after batch of its own size, and a file with an open batch
+    runs batches of several images where the graph allows it. Whether a graph treats the images of a
+    batch one by one is tried on the first batch: where outputs differ, every image runs alone.
+    Where a call of the interpreter is long enough, as many threads as there are cores share the
+    batches, with an interpreter each.
 
     Args:
         path: The file, for messages.
         content: Its content, or that of the `.tflite` file that it holds.
-        threads: Threads of the single-image call; `predict` uses one interpreter a core, up to 8.
+        threads: Threads of the single-image call; `predict` uses one interpreter a core, up to 8,
+            or one in all where its calls are short.
 
     Raises:
         TfpruneError: The file is damaged, or an operator in it cannot be run here.
@@ -126,6 +137,7 @@ class TFLiteRuntime(Runtime):
         # The first single-image call takes it: a second one would double the memory.
         self._spare: Interpreter | None = interpreter
         self._resizable: bool | None = None
+        self._long: bool | None = None
         if not any(None in each.shape[1:] for each in self.inputs):
             # Shows at once whether it runs; a free size may not fit the graph until it is set.
             self._allocate(interpreter, [tuple(n or 1 for n in x.shape) for x in self.inputs])
@@ -178,44 +190,97 @@ class TFLiteRuntime(Runtime):
             f"{self._path} cannot be run by TFLite ({one_line(error)}): export it again"
         )
 
-    def _worker(self) -> Runner:
-        """Runs batches on an interpreter of its own, with one thread."""
+    def _worker(self, batch: int) -> Runner:
+        """Runs any number of examples, so many at a time, on an interpreter with one thread."""
         interpreter = self._fresh(1)
+        inputs, outputs = list(self._inputs.items()), list(self._outputs.items())
+        places = [details["index"] for _, details in outputs]
         allocated: list[tuple[int, ...]] = []
 
-        def run(feeds: Feeds) -> Feeds:
+        def invoked(ready: Sequence[tuple[int, np.ndarray]], found: list[list[np.ndarray]]) -> None:
+            """Runs the batches of some examples, all of one size."""
             nonlocal allocated
-            shapes = [feeds[name].shape for name in self._inputs]
+            shapes = [(min(batch, len(x)), *x.shape[1:]) for _, x in ready]
             if allocated != shapes:
                 self._allocate(interpreter, shapes)
                 allocated = shapes
-            for name, details in self._inputs.items():
-                interpreter.set_tensor(details["index"], quantize(feeds[name], details))
+            # Of small nets a call takes microseconds, and every name and object counts.
+            put, invoke, get = interpreter.set_tensor, interpreter.invoke, interpreter.get_tensor
+            if len(ready) == len(places) == 1:
+                ((index, x),), (place,), (y,) = ready, places, found
+                for start in range(0, len(x), batch):
+                    put(index, x[start : start + batch])
+                    invoke()
+                    y.append(get(place))
+                return
+            for start in range(0, len(ready[0][1]), batch):
+                for index, x in ready:
+                    put(index, x[start : start + batch])
+                invoke()
+                for place, y in zip(places, found, strict=True):
+                    y.append(get(place))
+
+        def run(feeds: Feeds) -> Feeds:
+            ready = [(details["index"], quantize(feeds[name], details)) for name, details in inputs]
+            count = len(ready[0][1])
+            found: list[list[np.ndarray]] = [[] for _ in outputs]
+            full = count - count % batch
             try:
-                interpreter.invoke()
+                for part in (slice(full), slice(full, count)):
+                    if part.start != count and part.stop:
+                        invoked([(index, x[part]) for index, x in ready], found)
             except (RuntimeError, ValueError) as error:
                 raise self._failure(error) from error
-            count, found = shapes[0][0], {}
-            for name, details in self._outputs.items():
-                y = found[name] = dequantize(interpreter.get_tensor(details["index"]), details)
-                if len(y) != count:
-                    raise self._failure(ValueError(f"{count} images gave {len(y)} outputs"))
-            return found
+            made: Feeds = {}
+            for (name, details), parts in zip(outputs, found, strict=True):
+                got = sum(map(len, parts))
+                if got != count or len(parts[0]) != min(batch, count):
+                    raise self._failure(ValueError(f"{count} images gave {got} outputs"))
+                made[name] = dequantize(np.concatenate(parts), details)
+            return made
 
         return run
 
     def _run(self, feeds: Feeds) -> Feeds:
-        return self._worker()(feeds)
+        return self._worker(self.fixed_batch or min(len(x) for x in feeds.values()))(feeds)
 
     def _runners(self, feeds: Feeds, batch_size: int) -> tuple[int, Sequence[Runner]]:
-        workers = worker_count()
-        size = self.fixed_batch or min(batch_size, _BATCH, self._most_in_memory(workers))
+        count, workers = min(len(x) for x in feeds.values()), worker_count()
+        batch = self.fixed_batch or min(batch_size, _BATCH, self._most_in_memory(workers))
         if not self.fixed_batch and not self._takes_batches(
-            {name: x[:size] for name, x in feeds.items()}
+            {name: x[:batch] for name, x in feeds.items()}
         ):
-            size = 1
-        batches = -(-min(len(x) for x in feeds.values()) // size)
-        return size, [self._worker() for _ in range(min(workers, batches))]
+            batch = 1
+        first = self._worker(batch)
+        workers = min(workers, -(-count // batch))
+        if workers > 1 and not self._is_long(first, {name: x[:batch] for name, x in feeds.items()}):
+            workers = 1
+        # A batch that the file does not fix is as large as is useful already.
+        chunk = batch if batch > (self.fixed_batch or 1) else self._chunk(feeds, batch, workers)
+        chunk = min(chunk, max(batch, batch_size - batch_size % batch))
+        workers = min(workers, -(-count // chunk))
+        return chunk, [first, *(self._worker(batch) for _ in range(workers - 1))]
+
+    def _chunk(self, feeds: Feeds, batch: int, workers: int) -> int:
+        """Examples that a thread takes at a time, a multiple of the batch."""
+        count = min(len(x) for x in feeds.values())
+        # Of an open size only the examples tell how large they are.
+        given = sum(4 * x[0].size for x in feeds.values())
+        each = max(1, given, self._read(TFLiteFile.activation_bytes))
+        most = min(_CHUNK_BYTES // each, -(-count // (_CHUNKS * workers)))
+        return max(1, most // batch) * batch
+
+    def _is_long(self, run: Runner, batch: Feeds) -> bool:
+        """Whether threads gain from sharing calls of the interpreter: a few are timed."""
+        if self._long is None:
+            run(batch)  # The first one allocates.
+            took: list[float] = []
+            while len(took) < _TIMED and (not took or min(took) < 2 * _LONG_SECONDS):
+                begun = time.perf_counter()
+                run(batch)
+                took.append(time.perf_counter() - begun)
+            self._long = min(took) >= _LONG_SECONDS
+        return self._long
 
     def _most_in_memory(self, workers: int) -> int:
         each = max(1, self._read(TFLiteFile.activation_bytes))
@@ -224,13 +289,13 @@ class TFLiteRuntime(Runtime):
     def _takes_batches(self, batch: Feeds) -> bool:
         """Whether a batch gives what its first and last image give alone."""
         if self._resizable is None and min(len(x) for x in batch.values()) > 1:
-            alone = self._worker()
+            alone = self._worker(1)
             first, last = (
                 alone({name: x[place] for name, x in batch.items()})
                 for place in (slice(0, 1), slice(-1, None))
             )
             try:
-                together = self._worker()(batch)
+                together = self._run(batch)
             except TfpruneError:
                 # Some graphs hold a reshape to one example and cannot be resized.
                 self._resizable = False

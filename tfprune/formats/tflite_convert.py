@@ -1,6 +1,6 @@
 """Writes TFLite files, with builtin operators only.
 
-Recurrent layers are a case of their own: TFLite has loops for one example at a time, and cannot
+Recurrent layers are a case of their own: TFLite has loops for a fixed batch only, and cannot
 calibrate them.
 """
 
@@ -19,11 +19,12 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from tfprune.data.splits import spread
 from tfprune.errors import TfpruneError
+from tfprune.formats.quantize_aware import write_with_ranges
 from tfprune.formats.runtime import Feeds
 from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
-from tfprune.formats.source import Ends, Source
-from tfprune.formats.tflite_file import with_order
+from tfprune.formats.source import Ends, Source, own_batch
+from tfprune.formats.tflite_file import with_order, with_select_v2
 from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.quiet import quiet
 
@@ -39,6 +40,19 @@ INTEGER = {
     "int16x8": (
         tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
         tf.int16,
+    ),
+}
+# Why a graph must be without loops, by whether it is for integers; and what to do instead.
+_LOOPLESS = {
+    True: (
+        "integer formats need",
+        "cannot calibrate a loop",
+        "export tflite or tflite-dynamic instead of integers",
+    ),
+    False: (
+        "an open batch needs",
+        "has no loop over an open batch",
+        "give a number of examples as the batch instead of 'dynamic'",
     ),
 }
 
@@ -67,7 +81,8 @@ def write(source: Source, path: Path, kind: str) -> None:
 def converted(source: Source, kind: str) -> bytes:
     """The model as TFLite, converted once for all formats that hold it.
 
-    A recurrent model takes one example at a time: over an open batch TFLite has no loop.
+    The file takes `source.fixed_batch` examples at once. Over an open batch TFLite has no loop, so
+    the steps of recurrent layers are written out there.
 
     Args:
         source: The model.
@@ -81,19 +96,19 @@ def converted(source: Source, kind: str) -> bytes:
     path = source.scratch / f"{kind}.tflite"
     if path.exists():
         return path.read_bytes()
+    aware = kind == "int8" and source.aware is not None
     model = source.model
-    saved_model = source.saved_model
-    if has_loops(model):
-        saved_model = _one_at_a_time(source, unroll=kind in INTEGER)
+    saved_model = _with_ranges(source) if aware else _graph(source, kind)
     if kind in INTEGER and holds_loop(saved_model):
         raise TfpruneError(
             f"model '{model.name}' computes in a loop, and TFLite cannot calibrate "
             "one: export tflite or tflite-dynamic, or write the loop out"
         )
     try:
-        batch = model.inputs[0].shape[0] or 1
-        content = convert(saved_model, kind, _calibration(source), source.io, batch)
-        content = with_order(content, *tensor_names(model))
+        batch = source.fixed_batch or 1
+        feeds = None if aware else _calibration(source)
+        content = convert(saved_model, kind, feeds, source.io, batch)
+        content = with_select_v2(with_order(content, *tensor_names(model)))
     except MissingOperatorError as error:
         raise TfpruneError(
             f"TFLite has no builtin operator for {', '.join(error.operators)}"
@@ -104,12 +119,24 @@ def converted(source: Source, kind: str) -> bytes:
     return content
 
 
-def _one_at_a_time(source: Source, unroll: bool) -> Path:
-    """A SavedModel of a recurrent model for one example at a time."""
-    directory = source.scratch / ("unrolled" if unroll else "looping")
+def _with_ranges(source: Source) -> Path:
+    """A SavedModel of the quantization-aware model, with the batch of the file."""
+    directory = source.scratch / "aware"
     if not directory.exists():
-        model = unrolled(source.model) if unroll else source.model
-        write_saved_model(model, directory, batch=1)
+        assert source.aware is not None
+        write_with_ranges(source.aware, directory, source.fixed_batch)
+    return directory
+
+
+def _graph(source: Source, kind: str) -> Path:
+    """A SavedModel with the batch of the file, and without loops where TFLite takes none."""
+    unroll = has_loops(source.model) and (kind in INTEGER or source.fixed_batch is None)
+    if not unroll and source.fixed_batch == own_batch(source.model):
+        return source.saved_model
+    directory = source.scratch / ("unrolled" if unroll else "batched")
+    if not directory.exists():
+        model = unrolled(source.model, kind in INTEGER) if unroll else source.model
+        write_saved_model(model, directory, source.fixed_batch)
     return directory
 
 
@@ -156,9 +183,9 @@ def convert(
     Args:
         saved_model: A SavedModel directory.
         kind: See `converted`.
-        feeds: Training images by the name of the input they go to, in its dtype. int8 and int16x8
-            need them: at most `CALIBRATION_IMAGES`, evenly spread, set the ranges of the
-            activations.
+        feeds: Training images by the name of the input they go to, in its dtype: at most
+            `CALIBRATION_IMAGES`, evenly spread, set the ranges of the activations of int8 and
+            int16x8. None for int8 if fake quantization in the graph tells them.
         io: Whether an int8 or int16x8 file takes and gives integers, or float32.
         batch: Images that the model takes at once, where it takes no other number.
 
@@ -178,10 +205,11 @@ def convert(
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if kind in INTEGER:
-        assert feeds is not None  # export asks for them
         operators, dtype = INTEGER[kind]
-        converter.representative_dataset = _examples(feeds, batch)
-        converter.target_spec.supported_ops = [operators]
+        if feeds is not None:
+            converter.representative_dataset = _examples(feeds, batch)
+            # With it, and without examples, the converter refuses ranges from the graph.
+            converter.target_spec.supported_ops = [operators]
         if io == "int8":
             converter.inference_input_type = converter.inference_output_type = dtype
     return _convert(converter)
@@ -226,29 +254,31 @@ def has_loops(model: keras.Model) -> bool:
     return any(True for _ in _looping(model))
 
 
-def unrolled(model: keras.Model) -> keras.Model:
+def unrolled(model: keras.Model, integer: bool = True) -> keras.Model:
     """The same model without loops: each step of its recurrent layers is a part of the graph.
 
-    TensorFlow's calibration crashes on loops.
+    TensorFlow's calibration crashes on loops, and TFLite has none over an open batch.
 
     Args:
         model: A finished model.
+        integer: Whether it is for an integer format, or else for an open batch; for messages.
 
     Raises:
         TfpruneError: A layer has an open number of steps, too many, or cannot be unrolled.
     """
+    what, cannot, instead = _LOOPLESS[integer]
     for layer in _looping(model):
         steps = _steps(layer)
         if "unroll" not in layer.get_config() or isinstance(layer, _convolutional()):
             raise TfpruneError(
                 f"layer '{layer.name}' ({type(layer).__name__}) loops over its steps, and TFLite "
-                "cannot calibrate a loop: export tflite, or tflite-dynamic, instead of integers"
+                f"{cannot}: {instead}"
             )
         if steps is None or steps > MOST_STEPS:
             said = "an open number of" if steps is None else f"{steps:,}"
             raise TfpruneError(
-                f"layer '{layer.name}' has {said} steps, and integer formats need each step in "
-                f"the graph: fix them to at most {MOST_STEPS}, or export tflite or tflite-dynamic"
+                f"layer '{layer.name}' has {said} steps, and {what} each step in "
+                f"the graph: fix them to at most {MOST_STEPS}, or {instead}"
             )
     found = config_of(model)
     twin = from_config(model, dataclasses.replace(found, config=_with_unroll(found.config)))

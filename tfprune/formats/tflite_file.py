@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import struct
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -217,6 +218,15 @@ class TFLiteFile:
             return None
         return _weights(tensor, buffer.DataAsNumpy(), dtype)
 
+    def batch(self) -> int | None:
+        """Examples that it takes at once; None for any number."""
+        graph = self._model.Subgraphs(0)
+        tensor = graph.Tensors(graph.Inputs(0))
+        # Files of fixed sizes need no signature.
+        signed = tensor.ShapeSignatureLength()
+        size = int(tensor.ShapeSignature(0)) if signed else (_shape(tensor) or [1])[0]
+        return None if size < 0 else size
+
     def activation_bytes(self) -> int:
         """Bytes of all tensors that are computed, one image's part; none of them reuses memory."""
         return sum(
@@ -276,6 +286,54 @@ def with_order(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) ->
     return bytes(changed)
 
 
+def with_select_v2(content: bytes) -> bytes:
+    """The same file, with SELECT_V2 where SELECT would do the same.
+
+    Of shapes that it knows the converter makes SELECT, for which TFLite Micro has no kernel. The
+    two differ where the condition has one number for each row, so such files stay as they are.
+
+    Args:
+        content: A valid `.tflite` file.
+    """
+    changed = bytearray(content)
+    model = schema.Model.GetRootAs(changed, 0)
+    old = [
+        code
+        for code in map(model.OperatorCodes, range(model.OperatorCodesLength()))
+        if _number(code) == _CODES.SELECT
+    ]
+    selects = [
+        (graph, operator)
+        for graph in map(model.Subgraphs, range(model.SubgraphsLength()))
+        for operator in map(graph.Operators, range(graph.OperatorsLength()))
+        if operator_code(model, operator) == _CODES.SELECT
+    ]
+    if not selects or not all(_selects_by_broadcast(*each) for each in selects):
+        return content
+    for code in old:
+        # Fields 0 and 3 of the table: a byte for old readers, and the whole number.
+        _overwrite(changed, code, 4, _CODES.SELECT_V2, "<b")
+        _overwrite(changed, code, 10, _CODES.SELECT_V2, "<i")
+    for _, operator in selects:
+        if operator.BuiltinOptionsType():
+            options = schema.BuiltinOptions.SelectV2Options
+            _overwrite(changed, operator, 10, options, "<B")
+    return bytes(changed)
+
+
+def _selects_by_broadcast(graph: Any, operator: Any) -> bool:
+    condition, *values = (_shape(graph.Tensors(int(i))) for i in operator.InputsAsNumpy())
+    return not condition or all(condition == shape for shape in values)
+
+
+def _overwrite(content: bytearray, table: Any, field: int, value: int, form: str) -> None:
+    """Writes a number into a flatbuffer's table, in the place of the one that is there."""
+    offset = table._tab.Offset(field)
+    # A field with its default has no place, and none of the numbers replaced is one.
+    assert offset
+    struct.pack_into(form, content, table._tab.Pos + offset, value)
+
+
 def custom_code(code: Any) -> str:
     """What an operator that is not builtin is called; empty for a builtin one.
 
@@ -293,7 +351,10 @@ def operator_code(model: Any, operator: Any) -> int:
         model: The flatbuffer's root.
         operator: One of its operators.
     """
-    code = model.OperatorCodes(operator.OpcodeIndex())
+    return _number(model.OperatorCodes(operator.OpcodeIndex()))
+
+
+def _number(code: Any) -> int:
     # Files of old converters have the deprecated field only.
     return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
 

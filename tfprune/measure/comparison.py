@@ -64,6 +64,7 @@ def measure_files(
         One row a file, with columns
         artifact: The path as it was given.
         format: What the file is, by its content; see `Runtime.format`.
+        batch: Examples that it takes at once; None for any number.
         accuracy, or the name of the task's figure: Of a classification the share of examples whose
             largest output is the label, 0 to 1.
         loss: The mean loss; of a classification the cross-entropy, nats.
@@ -74,7 +75,8 @@ def measure_files(
         floor_mask_bytes, floor_entropy_bytes: See `Floor`.
         zstd_to_mask, zstd_to_entropy: bytes_zstd over either floor; None where it is 0, or where
             there is no bytes_zstd.
-        latency_ms, latency_p10_ms, latency_p90_ms, latency_runs: Of one example, milliseconds; the
+        latency_ms, latency_p10_ms, latency_p90_ms, latency_runs: Of one example, milliseconds (a
+            file with a larger batch runs it whole, and the time is divided by it); the
             files of a library take turns, each library in a process of its own. See `time_files`.
         threads, delegate: What the latency was measured with; see `Runtime`.
         memory_bytes: See `FirstRun`; on as many threads as the latency.
@@ -113,6 +115,7 @@ def measure_files(
             {
                 "artifact": name,
                 "format": runtimes[name].format,
+                "batch": runtimes[name].fixed_batch,
                 # Where the loss is compared there is one column of it.
                 **{figure.name: found.value, "loss": found.loss},
                 "macs": runtimes[name].macs(),

@@ -129,13 +129,10 @@ def _run(path: Path, threads: int | None, input_shape: InputShape | None) -> Fir
     baseline = psutil.Process().memory_info().rss
     runtime = load(path, threads=threads or 1)
     # Zeros are row numbers of any table, and memory does not depend on values.
-    feeds = zero_feeds(runtime.inputs, runtime.fixed_batch or 1, str(path), input_shape)
-    if runtime.fixed_batch in (None, 1):
-        call = runtime.one({name: x[0] for name, x in feeds.items()})
-        for _ in range(_RUNS):
-            call()
-    else:
-        runtime.run(feeds)
+    feeds = zero_feeds(runtime.inputs, 1, str(path), input_shape)
+    call = runtime.one({name: x[0] for name, x in feeds.items()})
+    for _ in range(_RUNS):
+        call()
     return FirstRun(max(_peak() - baseline, 0), baseline)
 
 

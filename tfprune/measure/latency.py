@@ -54,6 +54,9 @@ def latency(
     timed, since the model before has filled the caches. Compare medians of one call of this
     function, never of two.
 
+    A model with a fixed batch runs it whole, and its time is divided by the batch: every row is the
+    time of one example.
+
     Give models of one library only, TensorFlow or LiteRT or ONNX Runtime: beside TensorFlow's
     threads the others take several times their own time. `time_files` sees to that.
 
@@ -172,7 +175,10 @@ def timed_calls(
     seconds_budget: float,
     clock: Clock = time.perf_counter_ns,
 ) -> dict[str, np.ndarray]:
-    """The milliseconds of each call, float64 (calls,), by the model's name; see `latency`."""
+    """Milliseconds an example in each call, float64 (calls,), by the model's name.
+
+    See `latency`.
+    """
     calls = {name: runtime.one(example) for name, runtime in runtimes.items()}
     names = list(calls)
 
@@ -201,7 +207,10 @@ def timed_calls(
                     calls[name]()
             # Warming up may eat the budget, but not the one call that is promised.
             times[name] += [timed(name) for _ in range(1 if late else min(turn, rounds - done))]
-    return {name: np.array(taken) / 1e6 for name, taken in times.items()}
+    return {
+        name: np.array(taken) / 1e6 / (runtimes[name].fixed_batch or 1)
+        for name, taken in times.items()
+    }
 
 
 def _check(models: Mapping[str, object], rounds: int, warmup: int, seconds_budget: float) -> None:

@@ -32,7 +32,8 @@ def unlink(variable: keras.Variable, constraint: Any) -> None:
         above.inner = constraint.inner
 
 
-class AfterUpdate:
+# Keras 3.10 takes no other callables as constraints.
+class AfterUpdate(keras.constraints.Constraint):
     """A constraint that leaves its variable as it is, and acts on others inside the same step.
 
     Keras applies constraints after the update, in the order of the trainable variables; on the

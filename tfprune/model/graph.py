@@ -22,6 +22,8 @@ _PASSING = frozenset(
         "Cropping2D",
         "Dropout",
         "ExpandDims",
+        # Of `tfprune.quantize`, which builds on this module.
+        "FakeQuantize",
         "Flatten",
         "Identity",
         "Permute",
@@ -224,7 +226,8 @@ def ends_in_softmax(model: keras.Model) -> bool:
     last: Any = model
     while isinstance(last, keras.Model):
         # Raw operations, such as `keras.ops.softmax`, are in `operations` and not in `layers`.
-        last = getattr(last, "operations", last.layers)[-1]
+        operations = getattr(last, "operations", last.layers)
+        last = next(each for each in reversed(operations) if type(each).__name__ != "FakeQuantize")
     return type(last).__name__ == "Softmax" or is_activation(
         getattr(last, "activation", None), "softmax"
     )

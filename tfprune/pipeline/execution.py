@@ -19,6 +19,7 @@ from tfprune.artifacts.examples import COMPARED_IMAGES
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, write_text
 from tfprune.formats import load
+from tfprune.formats.registry import has_batch
 from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
 from tfprune.model.loading import import_layers
@@ -32,11 +33,13 @@ from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.base import save
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
+from tfprune.quantize import without_rounding
 from tfprune.report import render
 from tfprune.report.records import DeliveryRecord, read_record
 from tfprune.tasks import TaskSpec
 from tfprune.training.binding import Binding
 from tfprune.training.precision import mixed_precision
+from tfprune.vocabulary import DEFAULT_BATCH
 
 # Enough rounds for a steady median, little enough to be quick beside the training.
 _LATENCY_ROUNDS = 200
@@ -278,6 +281,7 @@ class Executor:
         step = self.pipeline.steps[job.name]
         model, record = step.perform(model, context)
         save(model, folder)
+        model = without_rounding(model)
         counted = parameters(model)
         return {
             "step": job.name,
@@ -331,9 +335,12 @@ class Executor:
             representative_data=self.dataset.train.sample(images).inputs,
             # What calibrated a file cannot show what calibration lost.
             comparison_data=self.dataset.validation.sample(COMPARED_IMAGES).inputs,
+            # Of a variant that is delivered in other formats only it says nothing.
+            batch=self.pipeline.batch if any(map(has_batch, formats)) else DEFAULT_BATCH,
         )
         write_manifest(folder, artifacts)
         found = self._find_task(model)
+        model = without_rounding(model)
         by = found.figure
         judged_on = self.dataset.test if job.split == "test" else self.dataset.validation
         if self.dataset.classes:

@@ -24,7 +24,7 @@ from tfprune.report.run import DEVICES, TRIALS
 # jobs, the others for deliveries and latencies. Each kind of step has a revision of its own,
 # and so have measurements on devices.
 _REVISION = 2
-_DELIVERY_REVISION = 2
+_DELIVERY_REVISION = 3
 _LATENCY_REVISION = 1
 
 
@@ -240,6 +240,7 @@ def _delivery(
             "after": start if last is None else last.identity,
             "revision": _DELIVERY_REVISION,
             "formats": formats,
+            "batch": pipeline.batch,
             "images": images,
             "versions": _relevant("ai-edge-litert", *optional),
             **({} if split == "test" else {"split": split}),

@@ -167,6 +167,8 @@ def do_jobs(
     # What a device needs is missed before the first training, and not after the last.
     for name in dict.fromkeys(job.name for job in missing if job.kind == "device"):
         pipeline.device(name).check()
+    for name in dict.fromkeys(job.name for job in missing if job.kind == "step"):
+        pipeline.steps[name].check_installed()
     spread = False
     if execution is not None and not execution.is_local:
         others = [job for job in missing if job.kind in ("step", "delivery")]

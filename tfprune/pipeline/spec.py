@@ -21,6 +21,7 @@ from tfprune.data.sources.base import CACHE_MIB, Cache, Unreadable
 from tfprune.devices import Device, find_device
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.figures import Figure
+from tfprune.formats.registry import has_batch
 from tfprune.model.reference import ModelReference, find_model
 from tfprune.pipeline.expansion import (
     MOST_ROUNDS,
@@ -42,7 +43,16 @@ from tfprune.report.budgets import Budget, mistakes
 from tfprune.tasks import TaskSpec
 from tfprune.training import Training
 from tfprune.validation import describe_error, read_toml
-from tfprune.vocabulary import DEVICES, FORMATS, FormatName, explained
+from tfprune.vocabulary import (
+    BATCHES,
+    DEFAULT_BATCH,
+    DEVICES,
+    FORMATS,
+    LARGEST_BATCH,
+    AnyBatch,
+    FormatName,
+    explained,
+)
 
 if TYPE_CHECKING:
     AnyStep = Step
@@ -67,6 +77,7 @@ _SHOWN = 60
 ALL_FORMATS: tuple[FormatName, ...] = ("keras", "savedmodel", "tflite", "tflite-int8")
 
 
+_Batch = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 _Size = Annotated[int, Field(ge=1, le=_LARGEST)]
 
 
@@ -215,6 +226,12 @@ class Pipeline(Table):
     formats: Annotated[tuple[FormatName, ...], Field(min_length=1), AfterValidator(distinct)] = (
         ALL_FORMATS
     )
+    batch: Annotated[
+        _Batch | AnyBatch,
+        Field(
+            description=f"examples a TFLite file takes at once: a number, or {explained(BATCHES)}"
+        ),
+    ] = DEFAULT_BATCH
     devices: Annotated[
         tuple[DeviceSpec, ...],
         Field(description="where every artifact that runs there is measured too"),
@@ -286,6 +303,17 @@ class Pipeline(Table):
                 raise ValueError(
                     f"devices: {device.title} runs {', '.join(runs)}, and no variant is delivered "
                     f"so: add {runs[0]!r} to formats"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_is_of_a_file(self) -> Pipeline:
+        if self.batch != DEFAULT_BATCH:
+            delivered = [form for name in self.variants for form in self.delivered(name)[1]]
+            if not any(map(has_batch, delivered)):
+                raise ValueError(
+                    f"batch is {self.batch!r}, and {', '.join(dict.fromkeys(delivered))} take any "
+                    "number of examples: leave batch out, or add 'tflite' to formats"
                 )
         return self
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # Keras and TensorFlow are imported by the first fit, so that pipelines are checked without them.
 
-_NOT_DECAYED = frozenset({"bias", "gamma", "beta"})
+# low and high are learnt ranges of `tfprune.quantize`.
+_NOT_DECAYED = frozenset({"bias", "gamma", "beta", "low", "high"})
 
 
 class Training(pydantic.BaseModel):
@@ -207,10 +208,13 @@ def compile(
     )
     if training.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    arguments = task.compile_arguments()
+    if not arguments.keys() & {"metrics", "weighted_metrics"}:
+        # Without any, Keras would keep those of a former compilation.
+        arguments["metrics"] = []
     model.compile(
         optimizer,
-        # Without metrics, Keras would keep those of a former compilation.
-        **{"metrics": [], **task.compile_arguments()},
+        **arguments,
         steps_per_execution=per_execution,
         # Measured on CPU: XLA is slower than TensorFlow's own kernels.
         jit_compile=False,

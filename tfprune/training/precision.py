@@ -114,9 +114,10 @@ def _last_layers(outputs: list[keras.KerasTensor]) -> Iterator[keras.Layer]:
         operation = history.operation
         if is_graph(operation):
             waiting += operation.outputs
-        elif isinstance(operation, keras.Layer):
+        elif isinstance(operation, keras.Layer) and type(operation).__name__ != "FakeQuantize":
             yield operation
         else:
+            # Raw operations, and layers of `tfprune.quantize` that round what another one gives.
             waiting += operation._inbound_nodes[history.node_index].input_tensors
 
 

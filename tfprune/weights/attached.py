@@ -1,16 +1,17 @@
-"""Masks attached to the weights of a model while it trains, and taken off again.
+"""Constraints attached to the weights of a model while it trains, and taken off again.
 
 A mask is a Keras constraint (`MaskConstraint`), which the optimizer applies inside the compiled
-step. `AttachedMasks` are those of one training. Two things would let them go astray:
+step; so is what keeps weights equal (`tfprune.quantize`). `AttachedConstraints` are those of one
+training. Two things would let them go astray:
 
 - Callbacks set weights: averages are put in at the end of an epoch or for a validation, the best
   weights are put back at the end of the training. Which of them comes first depends on the list
-  that `fit` is given. So a `MaskingCallback` takes a place behind each callback of the running
-  fit, where it masks the weights again, and the last one, where it takes the masks off.
-- No callback hears of an error or an interrupt in `fit`, so the masks of that fit stay on. Keras
-  asks the model for its train function first thing in every training. While a fit holds masks,
-  the model answers with a `_Guard`, which knows that a second question means a second training.
-  Another callback of the same fit, such as `LearnStructure`, asks for a new one by force.
+  that `fit` is given. So a `HoldingCallback` takes a place behind each callback of the running
+  fit, where it applies its constraints again, and the last one, where it takes them off.
+- No callback hears of an error or an interrupt in `fit`, so the constraints of that fit stay on.
+  Keras asks the model for its train function first thing in every training. While a fit holds
+  constraints, the model answers with a `_Guard`, which knows that a second question means a second
+  training. Another callback of the same fit, such as `LearnStructure`, asks for a new one by force.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import keras
 import numpy as np
@@ -61,7 +62,93 @@ class MaskConstraint(keras.constraints.Constraint):
         return ops.where(self.mask, w, ops.zeros_like(w))
 
 
-class AttachedMasks:
+class WeightConstraint(Protocol):
+    """A constraint that can be applied apart from the constraint that its weight had before."""
+
+    inner: Callable[[Any], Any] | None
+
+    def __call__(self, w: Any) -> Any:
+        """Applies the inner constraint, then this one."""
+
+    def project(self, w: Any) -> Any:
+        """Applies this constraint alone."""
+
+
+C = TypeVar("C", bound=WeightConstraint)
+
+
+class AttachedConstraints(Generic[C]):
+    """A constraint on each of some weights, for the time of one training.
+
+    Args:
+        variables: the weights; each keeps the constraint it has, below the new one.
+        make: makes the constraint of a weight, from its shape and the constraint it had.
+    """
+
+    def __init__(
+        self,
+        variables: Iterable[keras.Variable],
+        make: Callable[[tuple[int, ...], Callable[[Any], Any] | None], C],
+    ) -> None:
+        self._pairs: list[tuple[keras.Variable, C]] = []
+        for variable in variables:
+            constraint = make(variable.shape, variable.constraint)
+            variable.constraint = constraint
+            self._pairs.append((variable, constraint))
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[tuple[keras.Variable, C]]:
+        return iter(self._pairs)
+
+    def values(self) -> Iterator[np.ndarray]:
+        """The weights as arrays, in their order."""
+        return (ops.convert_to_numpy(variable) for variable, _ in self._pairs)
+
+    def apply(self) -> None:
+        """Makes the weights what their constraints say."""
+        for variable, constraint in self._pairs:
+            variable.assign(constraint.project(variable))
+
+    def enter_fit(self, model: keras.Model) -> None:
+        """Traces a model's step anew, with the constraints; a fit that breaks down loses them.
+
+        Args:
+            model: in `fit`, about to train.
+        """
+        guard = _guard_of(model)
+        if guard is None:
+            guard = _Guard(model)
+            setattr(model, _TRAIN_FUNCTION, guard)
+        if self not in guard.attached:
+            guard.attached.append(self)
+        # fit has made its train function before it calls its callbacks, and would run that one.
+        type(model).make_train_function(model, force=True)
+
+    def detach(self, model: keras.Model) -> None:
+        """Takes the constraints off; the weights have those they had before.
+
+        Args:
+            model: the model they are on, whose step is traced anew without them.
+        """
+        self.unlink()
+        model.train_function = None
+        guard = _guard_of(model)
+        if guard is not None:
+            guard.attached = [other for other in guard.attached if other is not self]
+            if not guard.attached:
+                delattr(model, _TRAIN_FUNCTION)
+
+    def unlink(self) -> None:
+        """Takes the constraints out of the chains of constraints on their weights."""
+        for variable, constraint in self._pairs:
+            # Others may have put a constraint of theirs above it since.
+            unlink(variable, constraint)
+        self._pairs = []
+
+
+class AttachedMasks(AttachedConstraints[MaskConstraint]):
     """A mask on each of some weights, every entry alive at first.
 
     Args:
@@ -69,20 +156,7 @@ class AttachedMasks:
     """
 
     def __init__(self, variables: Iterable[keras.Variable] = ()) -> None:
-        self._pairs: list[tuple[keras.Variable, MaskConstraint]] = []
-        for variable in variables:
-            variable.constraint = MaskConstraint(variable.shape, variable.constraint)
-            self._pairs.append((variable, variable.constraint))
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def __iter__(self) -> Iterator[tuple[keras.Variable, MaskConstraint]]:
-        return iter(self._pairs)
-
-    def values(self) -> Iterator[np.ndarray]:
-        """The weights as arrays, in their order."""
-        return (ops.convert_to_numpy(variable) for variable, _ in self._pairs)
+        super().__init__(variables, MaskConstraint)
 
     def assign(self, masks: Sequence[np.ndarray]) -> None:
         """Changes all masks, and sets what is dead to zero.
@@ -106,65 +180,24 @@ class AttachedMasks:
         constraint.mask.assign(mask)
         variable.assign(masked(value, mask))
 
-    def apply(self) -> None:
-        """Sets what is dead to zero."""
-        for variable, constraint in self._pairs:
-            variable.assign(constraint.project(variable))
-
-    def enter_fit(self, model: keras.Model) -> None:
-        """Traces a model's step anew, with the masks, which come off should the fit break down.
-
-        Args:
-            model: in `fit`, about to train.
-        """
-        guard = _guard_of(model)
-        if guard is None:
-            guard = _Guard(model)
-            setattr(model, _TRAIN_FUNCTION, guard)
-        if self not in guard.attached:
-            guard.attached.append(self)
-        # fit has made its train function before it calls its callbacks, and would run that one.
-        type(model).make_train_function(model, force=True)
-
-    def detach(self, model: keras.Model) -> None:
-        """Takes the masks off; the weights have the constraints they had before.
-
-        Args:
-            model: the model they are on, whose step is traced anew without them.
-        """
-        self.unlink()
-        model.train_function = None
-        guard = _guard_of(model)
-        if guard is not None:
-            guard.attached = [masks for masks in guard.attached if masks is not self]
-            if not guard.attached:
-                delattr(model, _TRAIN_FUNCTION)
-
-    def unlink(self) -> None:
-        """Takes the masks out of the chains of constraints on their weights."""
-        for variable, constraint in self._pairs:
-            # Others may have put a constraint of theirs above it since.
-            unlink(variable, constraint)
-        self._pairs = []
-
 
 class _Guard:
-    """Stands in for a model's `make_train_function` while masks of a fit are on the model."""
+    """Stands in for a model's `make_train_function` while a fit has constraints on the model."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
-        self.attached: list[AttachedMasks] = []
+        self.attached: list[AttachedConstraints[Any]] = []
 
     def __call__(self, force: bool = False) -> Any:
         if force:
             return type(self.model).make_train_function(self.model, force=True)
         self.detach_all()
-        # A step traced with the masks would go on applying them.
+        # A step traced with the constraints would go on applying them.
         return self.model.make_train_function(force=True)
 
     def detach_all(self) -> None:
-        for masks in self.attached:
-            masks.unlink()
+        for attached in self.attached:
+            attached.unlink()
         delattr(self.model, _TRAIN_FUNCTION)
 
 
@@ -174,7 +207,7 @@ def _guard_of(model: keras.Model) -> _Guard | None:
 
 
 def detach_leftovers(model: keras.Model) -> None:
-    """Takes off the masks that a fit of a model has left, if one has.
+    """Takes off the constraints that a fit of a model has left, if one has.
 
     Args:
         model: about to be trained by hand.
@@ -184,31 +217,31 @@ def detach_leftovers(model: keras.Model) -> None:
         guard.detach_all()
 
 
-class MaskingCallback(keras.callbacks.Callback):
-    """Holds masks to the very end of a fit, and leaves nothing in the model afterwards.
+class HoldingCallback(keras.callbacks.Callback):
+    """Holds constraints to the very end of a fit, and leaves nothing in the model afterwards.
 
-    A subclass makes the masks and hands them to `_enter_fit`, then calls `_surround_callbacks`
-    once in `on_train_begin`.
+    A subclass makes the constraints and hands them to `_enter_fit`, then calls
+    `_surround_callbacks` once in `on_train_begin`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._attached = AttachedMasks()
+        self._attached: AttachedConstraints[Any] = AttachedMasks()
         self._list: keras.callbacks.CallbackList | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Masks what another callback put into the weights, such as averages."""
+        """Constrains what another callback put into the weights, such as averages."""
         self._attached.apply()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Masks what is left in the weights, and takes the masks off once no callback follows."""
-        # An optimizer with use_ema has just put averages in, which are not zero.
+        """Constrains what is left, and takes the constraints off once no callback follows."""
+        # An optimizer with use_ema has just put averages in, which no constraint has seen.
         self._attached.apply()
         if self._list is None:
             self._finish()
 
-    def _enter_fit(self, attached: AttachedMasks) -> None:
-        """Puts masks to work in the fit that has just begun, or goes on."""
+    def _enter_fit(self, attached: AttachedConstraints[Any]) -> None:
+        """Puts constraints to work in the fit that has just begun, or goes on."""
         self._attached = attached
         attached.enter_fit(self.model)
 
@@ -230,27 +263,27 @@ class MaskingCallback(keras.callbacks.Callback):
         return [self] if self._list is None else self._list.callbacks
 
     def _leave_callbacks(self) -> None:
-        """Takes the masks off after all callbacks of a fit, and the places out of their list."""
+        """Takes the constraints off after all callbacks, and the places out of their list."""
         running, self._list = self._list, None
         self._finish()
         if running is not None:
             running.callbacks = _without_places(running, self)
 
     def _finish(self) -> None:
-        """Takes the masks off; the last thing in a fit."""
+        """Takes the constraints off; the last thing in a fit."""
         self._attached.apply()
-        self._detach_masks()
+        self._detach()
 
-    def _detach_masks(self) -> None:
+    def _detach(self) -> None:
         if self._attached:
             self._attached.detach(self.model)
 
-    def _mask_again(self) -> None:
-        """Masks the weights after another callback has had its turn."""
+    def _hold_again(self) -> None:
+        """Constrains the weights after another callback has had its turn."""
         self._attached.apply()
 
-    def _mask_finally(self, other: keras.callbacks.Callback) -> None:
-        """Masks the weights after another callback has had its last turn."""
+    def _hold_finally(self, other: keras.callbacks.Callback) -> None:
+        """Constrains the weights after another callback has had its last turn."""
         self._attached.apply()
 
     def _log(self, logs: dict[str, Any] | None) -> None:
@@ -261,9 +294,9 @@ class MaskingCallback(keras.callbacks.Callback):
 
 
 class _Place(keras.callbacks.Callback):
-    """A place among the callbacks of a fit, at which masks are applied for another callback."""
+    """A place among the callbacks of a fit, where a callback applies its constraints."""
 
-    def __init__(self, owner: MaskingCallback) -> None:
+    def __init__(self, owner: HoldingCallback) -> None:
         super().__init__()
         self.owner = owner
 
@@ -273,13 +306,13 @@ class _First(_Place):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         # What an optimizer with use_ema has just put in is the work of no callback.
-        self.owner._mask_again()
+        self.owner._hold_again()
 
 
 class _After(_Place):
-    """Comes after another callback, and masks what that one has set."""
+    """Comes after another callback, and constrains what that one has set."""
 
-    def __init__(self, owner: MaskingCallback, other: keras.callbacks.Callback) -> None:
+    def __init__(self, owner: HoldingCallback, other: keras.callbacks.Callback) -> None:
         super().__init__(owner)
         self._other = other
 
@@ -287,14 +320,14 @@ class _After(_Place):
         self.owner._log_batch(logs)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self.owner._mask_again()
+        self.owner._hold_again()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.owner._mask_again()
+        self.owner._hold_again()
         self.owner._log(logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.owner._mask_finally(self._other)
+        self.owner._hold_finally(self._other)
 
 
 class _Last(_Place):
@@ -305,7 +338,7 @@ class _Last(_Place):
 
 
 def _without_places(
-    running: keras.callbacks.CallbackList, owner: MaskingCallback
+    running: keras.callbacks.CallbackList, owner: HoldingCallback
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of a fit, without the places that a callback has taken among them."""
     return [
@@ -329,7 +362,7 @@ def _running_list(callback: keras.callbacks.Callback) -> keras.callbacks.Callbac
     return None
 
 
-class KeepMasks(MaskingCallback):
+class KeepMasks(HoldingCallback):
     """Holds given masks on weights while a model trains.
 
     Unlike `KeepZeros` it does not read them from the zeros, so that a weight may live that is
@@ -347,14 +380,14 @@ class KeepMasks(MaskingCallback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the masks on."""
-        self._detach_masks()
+        self._detach()
         attached = AttachedMasks(self._variables)
         attached.assign(self._masks)
         self._enter_fit(attached)
         self._surround_callbacks()
 
 
-class KeepZeros(MaskingCallback):
+class KeepZeros(HoldingCallback):
     """Holds the weights that are zero when training begins at zero until it ends.
 
     This is how a pruned model is retrained: fine-tuned, or with its learning rate or its weights
@@ -374,6 +407,8 @@ class KeepZeros(MaskingCallback):
         exclude: all but these layers, in the same form.
     """
 
+    _attached: AttachedMasks
+
     def __init__(self, include: Picks = None, exclude: Picks = None) -> None:
         super().__init__()
         self.include = include
@@ -382,7 +417,7 @@ class KeepZeros(MaskingCallback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the masks on."""
-        self._detach_masks()
+        self._detach()
         self._read = False
         weights = prunable(self.model, self.include, self.exclude)
         self._enter_fit(AttachedMasks(variable for _, variable in weights if variable.trainable))

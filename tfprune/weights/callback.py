@@ -13,15 +13,16 @@ import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import Schedule, final_update, last_update, single_cut_reason
-from tfprune.vocabulary import Scope
-from tfprune.weights.attached import AttachedMasks, MaskingCallback, detach_leftovers
+from tfprune.vocabulary import Policy, Scope
+from tfprune.weights.attached import AttachedMasks, HoldingCallback, detach_leftovers
 from tfprune.weights.masks import Select
 from tfprune.weights.rule import ChangedMask, MaskRule, NestedMasks, listed
-from tfprune.weights.selection import Kernel, Picks, kernels, unfinished, unpruned
+from tfprune.weights.selection import Kernel, Picks, unfinished, unpruned
 from tfprune.weights.step_counter import StepCounter
+from tfprune.weights.xnnpack import LEAST_ZEROS, kernels_of
 
 
-class PruneWeights(MaskingCallback):
+class PruneWeights(HoldingCallback):
     """Makes the weights of a model sparse while it trains.
 
     A mask sits on each weight as a constraint that the optimizer applies inside its step; this
@@ -91,6 +92,8 @@ class PruneWeights(MaskingCallback):
             Kernels of convolutions, Dense, EinsumDense, attention, recurrent cells, and
             embeddings are pruned by default; biases and norms never are.
         exclude: all but these layers, in the same form. Frozen weights are always left alone.
+        policy: "xnnpack" prunes only what XNNPACK runs sparse, on phones and in browsers: see
+            `tfprune.weights.xnnpack`. More than two thirds must be zero.
         seed: seed of the random selection.
         min_kept: how many weights of each tensor stay at least, whatever the sparsity: a layer
             without any passes no signal on. Of blocks, as many whole ones as hold them. A warning
@@ -100,6 +103,8 @@ class PruneWeights(MaskingCallback):
         UsageError: an unknown scope, selection or pattern, a target outside 0 to 1, targets of
             layers that the schedule or the scope does not allow.
     """
+
+    _attached: AttachedMasks
 
     def __init__(
         self,
@@ -111,6 +116,7 @@ class PruneWeights(MaskingCallback):
         layers: Mapping[str, float] | None = None,
         include: Picks = None,
         exclude: Picks = None,
+        policy: Policy | None = None,
         seed: int = 0,
         min_kept: int = 1,
     ) -> None:
@@ -123,6 +129,7 @@ class PruneWeights(MaskingCallback):
         self.schedule = schedule
         self.include = include
         self.exclude = exclude
+        self.policy = policy
         self._rule = MaskRule(scope, select, seed, pattern, layers, min_kept)
         self._arrival = final_update(schedule)
         if layers and not (self._arrival and self._arrival.sparsity):
@@ -178,7 +185,7 @@ class PruneWeights(MaskingCallback):
     def set_model(self, model: keras.Model) -> None:
         """Sets the model to prune; Keras calls it at the start of `fit`."""
         if model is not self.model:
-            self._detach_masks()
+            self._detach()
         super().set_model(model)
 
     def attach(self) -> None:
@@ -196,10 +203,10 @@ class PruneWeights(MaskingCallback):
 
     def _attach(self) -> None:
         """Puts the masks on in addition to those of others."""
-        self._detach_masks()
+        self._detach()
         chosen = [
             kernel
-            for kernel in kernels(self.model, self.include, self.exclude)
+            for kernel in kernels_of(self.model, self.include, self.exclude, self.policy)
             if kernel.variable.trainable
         ]
         left = self._left_dense()
@@ -216,6 +223,12 @@ class PruneWeights(MaskingCallback):
         self._start(nested)
         if left:
             self._warn(f"{'; '.join(left)}; or leave them out by exclude, if they shall stay dense")
+        end = self._arrival.sparsity if self._arrival else 1.0
+        if self.policy and end <= LEAST_ZEROS:
+            self._warn(
+                f"the schedule ends at {100 * end:.4g}% zeros, and XNNPACK runs sparse only what "
+                f"has more than {100 * LEAST_ZEROS:.1f}%: give a higher target"
+            )
         if single := single_cut_reason(self.schedule):
             self._warn(single)
         # A step traced earlier does not know of the masks.
@@ -297,7 +310,7 @@ class PruneWeights(MaskingCallback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Attaches the masks, if the model is built."""
-        self._detach_masks()
+        self._detach()
         self._start(NestedMasks(self._rule))
         self._steps = None
         self._surround_callbacks()
@@ -368,14 +381,14 @@ class PruneWeights(MaskingCallback):
         )
         return None
 
-    def _mask_finally(self, other: keras.callbacks.Callback) -> None:
+    def _hold_finally(self, other: keras.callbacks.Callback) -> None:
         """Masks the weights that another callback leaves, and says if it put others back."""
         left = sum(
             int(np.count_nonzero(value[~mask]))
             for value, mask in zip(self._attached.values(), self._nested.masks, strict=False)
         )
         before = self.sparsity
-        super()._mask_finally(other)
+        super()._hold_finally(other)
         if left:
             self._warn(
                 f"{type(other).__name__} put weights in at the end of the training whose sparsity "

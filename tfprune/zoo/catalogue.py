@@ -51,6 +51,7 @@ NETS: dict[str, Net] = {
     "conv6": Net("conv", {"modules": 3}),
     "vgg": Net("vgg", {}, ("blocks", "width")),
     **{f"resnet{depth}": Net("resnet", {"depth": depth}) for depth in (20, 32, 44, 56, 110)},
+    "mobilenetv1": Net("mobilenet", {}),
 }
 
 _CONVNEXT = Application("inside", rgb=True)

@@ -19,6 +19,9 @@ def spatial(rank: int) -> keras.Model:
     def kind(name: str, *arguments: object, **options: object) -> layers.Layer:
         return getattr(layers, f"{name}{rank}D")(*arguments, **options)
 
+    # Keras 3.10 has none.
+    there = hasattr(layers, f"AdaptiveMaxPooling{rank}D")
+    adaptive = [("AdaptiveMaxPooling", 2), ("AdaptiveAveragePooling", 1)] if there else []
     return chain(
         kind("Conv", 4, 2, padding="same"),
         kind("MaxPooling", 2),
@@ -28,8 +31,7 @@ def spatial(rank: int) -> keras.Model:
         kind("AveragePooling", 2, padding="same"),
         kind("Cropping", 1),
         kind("Conv", 3, 1),
-        kind("AdaptiveMaxPooling", 2),
-        kind("AdaptiveAveragePooling", 1),
+        *[kind(name, size) for name, size in adaptive],
         shape=(*[4] * rank, 2),
     )
 

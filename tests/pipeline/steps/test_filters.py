@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tfprune.data import Arrays, Dataset
+from tfprune.errors import UsageError
 from tfprune.filters import channel_groups, scores
 from tfprune.pipeline.steps.base import Context
 from tfprune.pipeline.steps.filters import SlimStep
@@ -45,3 +48,41 @@ def test_filters_are_ranked_by_the_losses_of_the_task(importance: str, reads: bo
     groups = channel_groups(wanted)
     ranked = scores(groups, importance, (X, Y))[groups.producers["hidden"]]
     assert plan.removal.removed["hidden"] == sorted(np.argsort(ranked)[:4].tolist())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cycles": 0.5}, "cycles is what a device tells"),
+        ({"cycles": 0.5, "device": "ethos-u55-1"}, "ethos-u55-1 is not built"),
+        ({"cycles": 0.5, "device": "cpu"}, "device cpu cannot be planned for"),
+        ({"macs": 0.5, "device": "ethos-u55-32"}, "device has no meaning for the target macs"),
+        ({"bytes": 5, "device": "ethos-u55-32"}, "bytes has no meaning for device ethos-u55-32"),
+        ({"latency": 0.5, "device_options": {"threads": 2}}, "device_options are for a device"),
+        (
+            {"latency": 0.5, "device": "ethos-u55-32", "format": "tflite-int8"},
+            "format has no meaning for the target latency",
+        ),
+    ],
+)
+def test_a_target_of_a_device_names_one(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        SlimStep(kind="slim", **options)
+
+
+def test_a_step_for_a_device_needs_its_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = SlimStep(
+        kind="slim",
+        sram=0.5,
+        device="ethos-u55-32",
+        device_options={"memory_mode": "Sram_Only"},
+    )
+    assert step.describe() == (
+        "removes channels until 50% of the on-chip memory is left, as estimated for ethos-u55-32, "
+        "the least important by l2 first"
+    )
+    device = step.find_device()
+    assert device is not None and device.settings()["memory_mode"] == "Sram_Only"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'tfprune\[ethos-u\]'"):
+        step.check_installed()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
 
 import tfprune
-from tfprune.pipeline.steps import Context, training
+from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.training import (
     RetrainStep,
     TrainStep,
@@ -16,31 +15,7 @@ from tfprune.pipeline.steps.training import (
 )
 from tfprune.weights import prunable, prune_once
 
-TRAIN = {"epochs": 4, "batch_size": 20, "learning_rate": 0.05}
-
-
-def _model() -> keras.Model:
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Flatten(),
-            keras.layers.Dense(6, activation="relu", name="one"),
-            keras.layers.Dense(10, name="two"),
-        ]
-    )
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """What the trainings of steps are given, in place of doing them: (model, callbacks)."""
-    found = []
-
-    def fitted(step, model, context, callbacks, first_epoch=0):
-        found.append((model, callbacks))
-        return model, {}
-
-    monkeypatch.setattr(training, "fit", fitted)
-    return found
+from .conftest import TRAIN, tiny_net
 
 
 def _kernels(model):
@@ -49,7 +24,7 @@ def _kernels(model):
 
 @pytest.mark.parametrize("rewind", ["finetune", "lr", "weights", "reinit", "random"])
 def test_a_retraining_starts_where_it_says(digits, tmp_path, trained, rewind):
-    source, origin = prune_once(_model(), 0.5), _model()
+    source, origin = prune_once(tiny_net(), 0.5), tiny_net()
     starts = []
     for seed in (0, 0, 1):
         context = Context(digits, seed, tmp_path, origin=lambda epoch, seed: origin)
@@ -75,7 +50,7 @@ def test_a_retraining_starts_where_it_says(digits, tmp_path, trained, rewind):
 
 @pytest.mark.parametrize("rewind", ["lr", "reinit"])
 def test_a_retraining_trains_what_lives(digits, tmp_path, rewind):
-    source = prune_once(_model(), 0.5)
+    source = prune_once(tiny_net(), 0.5)
     before = _kernels(source)
     step = RetrainStep(kind="retrain", rewind=rewind, **{**TRAIN, "epochs": 1})
     model, record = step.perform(source, Context(digits, 0, tmp_path))
@@ -96,7 +71,7 @@ def test_a_step_in_16_bits_that_stops_early_keeps_float32_models_and_tells_its_b
     step = _train_step(
         epochs=5, precision="mixed_bfloat16", early_stopping=1, keep=[2], learning_rate=0.2
     )
-    model, record = step.perform(_model(), Context(digits, 0, tmp_path))
+    model, record = step.perform(tiny_net(), Context(digits, 0, tmp_path))
     kept = tfprune.load(kept_model(tmp_path, 2))
     for each in (model, kept):
         assert {layer.dtype_policy.name for layer in each._flatten_layers()} == {"float32"}

@@ -27,6 +27,12 @@ _MIB = 2**20
 _EMBEDDED = ("digits",)
 
 
+def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where tensorflow-datasets keeps its data: here, in `TFDS_DATA_DIR`, or in its default."""
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(data_dir or default).expanduser()
+
+
 class TensorflowDatasets(Source):
     """A data set of tensorflow_datasets, downloaded and prepared if it is missing.
 
@@ -76,8 +82,7 @@ class TensorflowDatasets(Source):
 
     @property
     def _root(self) -> Path:
-        default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-        return Path(self.request.data_dir or default).expanduser()
+        return data_root(self.request.data_dir)
 
     def _unknown(self, known: list[str]) -> str:
         from tfprune.data.sources import meanings

@@ -10,6 +10,7 @@ a step is done.
 from tfprune.pipeline.steps import training
 from tfprune.pipeline.steps import weights
 from tfprune.pipeline.steps import filters
+from tfprune.pipeline.steps import quantize
 from tfprune.pipeline.steps import files
 
 # isort: on
@@ -44,6 +45,7 @@ __all__ = [
     "files",
     "filters",
     "is_empty",
+    "quantize",
     "read_step",
     "training",
     "weights",

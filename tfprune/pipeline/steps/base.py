@@ -113,7 +113,8 @@ def save(model: keras.Model, folder: Path, name: str = "model") -> None:
     """Writes the Keras file of a model within a run.
 
     A run knows its task: what the file cannot keep of it is compiled again when the file is read,
-    so a warning would only repeat itself.
+    so a warning would only repeat itself. A quantization-aware model keeps its rounding: later
+    steps train it further, and exports take its ranges.
 
     Args:
         model: as a step leaves it.
@@ -121,9 +122,14 @@ def save(model: keras.Model, folder: Path, name: str = "model") -> None:
         name: the stem of the file.
     """
     from tfprune.artifacts import export
+    from tfprune.formats.keras_file import write_keras
     from tfprune.formats.source import finished
     from tfprune.model.compiled import kept_by_file
+    from tfprune.quantize import is_quantize_aware
 
+    if is_quantize_aware(model):
+        write_keras(finished(model), folder / f"{name}.keras")
+        return
     _, lost = kept_by_file(model)
     export(finished(model) if lost else model, folder, ["keras"], name=name)
 
@@ -157,6 +163,7 @@ class Step(Table):
         revision: raise it when a step would give another result for the same specification.
         trains_new: whether a chain on a model that is not trained may begin with it.
         reshapes: whether it changes the shapes of weights.
+        shares_values: whether weights share few values after it, which a training has to hold.
     """
 
     kind: str
@@ -165,6 +172,7 @@ class Step(Table):
     revision: ClassVar[int] = 0
     trains_new: ClassVar[bool] = False
     reshapes: ClassVar[bool] = False
+    shares_values: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -197,6 +205,13 @@ class Step(Table):
 
         A function that it calls takes the step as an argument: then the values it reads count as
         told, and the others are listed behind the sentence.
+        """
+
+    def check_installed(self) -> None:
+        """Checks that what it needs is installed, before any training.
+
+        Raises:
+            UsageError: something is missing; the message says how to install it.
         """
 
     @property

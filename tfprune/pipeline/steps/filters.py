@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tfprune.errors import UsageError
 from tfprune.pipeline.steps.base import Context, Importance, Result, Share, Step
 from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
 from tfprune.vocabulary import (
     COUNTED_TARGETS,
+    DEVICE_TARGETS,
+    DEVICES,
     MEASURED_TARGETS,
     NEED_DATA,
     SCOPES,
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import keras
 
     from tfprune.data import Examples
+    from tfprune.devices import Device
     from tfprune.filters import FoldReport, RemovalPlan
 
 # More images hardly change BatchNorm's statistics.
@@ -31,8 +35,12 @@ RECALIBRATION_IMAGES = 2048
 
 # The targets that are numbers, in the order in which errors name them.
 _COUNTED = tuple(name for name in COUNTED_TARGETS if name != "dead")
-_MEASURED = tuple(MEASURED_TARGETS)
+_MEASURED = (*MEASURED_TARGETS, *DEVICE_TARGETS)
 _COUNTED_ONLY, _MEASURED_ONLY = frozenset({"scope", "rounds"}), frozenset({"threads", "format"})
+
+
+def _estimating() -> str:
+    return ", ".join(name for name, sentence in DEVICES.items() if "estimated" in sentence)
 
 
 class LearnStep(TrainingStep):
@@ -133,10 +141,11 @@ class SlimStep(Step):
     """Removes channels and rebuilds the model; give exactly one target: a share kept, or dead.
 
     `latency` (a share), `milliseconds` and `bytes` are measured on exported TFLite files, on the
-    machine that does the step; so another machine comes to another plan.
+    machine that does the step; so another machine comes to another plan. With a `device`, its
+    compiler estimates `cycles`, `latency`, `milliseconds`, `sram` and `flash`.
     """
 
-    revision = 2
+    revision = 3
     reshapes = True
 
     kind: Literal["slim"]
@@ -149,6 +158,16 @@ class SlimStep(Step):
         float | None, Field(gt=0, description=MEASURED_TARGETS["milliseconds"])
     ] = None
     bytes: Annotated[int | None, Field(gt=0, description=MEASURED_TARGETS["bytes"])] = None
+    cycles: Annotated[Share | None, Field(description=DEVICE_TARGETS["cycles"])] = None
+    sram: Annotated[Share | None, Field(description=DEVICE_TARGETS["sram"])] = None
+    flash: Annotated[Share | None, Field(description=DEVICE_TARGETS["flash"])] = None
+    device: Annotated[
+        str | None,
+        Field(description=f"whose compiler estimates the target: {_estimating()}"),
+    ] = None
+    device_options: dict[str, bool | int | float | str] = Field(
+        {}, description="options of the device"
+    )
     threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter that is timed")] = 1
     format: Annotated[MeasuredFormat, Field(description="of the file that is measured")] = "tflite"
     scope: Annotated[
@@ -187,18 +206,44 @@ class SlimStep(Step):
         given = [name for name in targets if getattr(self, name) is not None]
         if len(given) + self.dead != 1:
             raise ValueError(f"give exactly one of {', '.join(targets)} and dead")
-        foreign = _COUNTED_ONLY if given and given[0] in _MEASURED else _MEASURED_ONLY
+        measured = bool(given) and given[0] in _MEASURED
+        foreign = _COUNTED_ONLY if measured else _MEASURED_ONLY | {"device", "device_options"}
+        if self.device is not None and measured:
+            foreign |= _MEASURED_ONLY
         # A step that was written out in full has its defaults, too.
         fields = type(self).model_fields
         unused = {name for name in foreign if getattr(self, name) != fields[name].default}
         if unused:
             target = given[0] if given else "dead"
             raise ValueError(f"{min(unused)} has no meaning for the target {target}: leave it out")
+        if measured:
+            self._check_device(given[0])
         if self.tolerance and not self.dead:
             raise ValueError("tolerance is for constants, which dead = true folds: leave it out")
         if self.dead and self.rounds > 1:
             raise ValueError("rounds has no meaning for the target dead: leave it out")
         return self
+
+    def _check_device(self, target: Any) -> None:
+        from tfprune.devices import check_target
+
+        if self.device_options and self.device is None:
+            raise ValueError("device_options are for a device: give one, or leave them out")
+        try:
+            check_target(target, self.find_device())
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    def find_device(self) -> Device | None:
+        """The device whose compiler estimates the target; None for this machine."""
+        from tfprune.devices import find_device
+
+        return None if self.device is None else find_device(self.device, **self.device_options)
+
+    def check_installed(self) -> None:
+        """The device's compiler is there."""
+        if (device := self.find_device()) is not None:
+            device.check()
 
     @property
     def needs_images(self) -> str | None:
@@ -208,7 +253,8 @@ class SlimStep(Step):
     @property
     def macs_kept(self) -> float:
         """The share of the model's MACs that is left after it, about; for a forecast."""
-        return self.macs or self.params or self.latency or (self.filters or 1.0) ** 2
+        told = self.macs or self.params or self.latency or self.cycles or self.flash or self.sram
+        return told or (self.filters or 1.0) ** 2
 
     def plan(self, model: keras.Model, context: Context, *, simplify: bool = True) -> SlimPlan:
         """Decides which channels go; no weight of the model is changed.
@@ -231,11 +277,13 @@ class SlimStep(Step):
             if not all(head.is_plain_classification for head in task.heads):
                 simpler.compile("sgd", **task.compile_arguments())
         options = self.model_dump(
-            exclude={"kind", "recalibrate", "augment", "tolerance"}, exclude_defaults=True
+            exclude={"kind", "recalibrate", "augment", "tolerance", "device", "device_options"},
+            exclude_defaults=True,
         )
-        return SlimPlan(
-            simpler, slimming.plan(simpler, **options, data=_ranked_on(self, context)), report
+        removal = slimming.plan(
+            simpler, **options, device=self.find_device(), data=_ranked_on(self, context)
         )
+        return SlimPlan(simpler, removal, report)
 
     @property
     def recalibration_images(self) -> int:
@@ -292,7 +340,10 @@ _SHARES = {
     "filters": "filters are",
     "macs": "MACs are",
     "params": "parameters are",
-    "latency": "measured latency is",
+    "latency": "latency is",
+    "cycles": "cycles are",
+    "sram": "on-chip memory is",
+    "flash": "storage is",
 }
 
 
@@ -307,6 +358,12 @@ def _share(step: Any) -> str | None:
 def _goal(step: SlimStep) -> str:
     if step.dead:
         return "all channels that contribute nothing"
+    if step.device is not None:
+        return f"{_goal_there(step)}, as estimated for {step.device}"
+    return _goal_there(step)
+
+
+def _goal_there(step: SlimStep) -> str:
     if (share := _share(step)) is not None:
         return share
     if step.milliseconds is not None:

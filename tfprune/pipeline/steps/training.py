@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,8 @@ class TrainingStep(Training, Step):
     """A step that trains, and can have a teacher (Hinton et al. 2015)."""
 
     trains_new = True
+    # Whether weights that share a value go on sharing it while it trains.
+    holds_values: ClassVar[bool] = False
 
     teacher: Annotated[
         str | None, Field(description="an earlier step of the chain, whose model teaches")
@@ -44,7 +46,13 @@ class TrainingStep(Training, Step):
         return self.epochs
 
     def mistake(self, name: str, before: Sequence[tuple[str, Step]], from_file: bool) -> str | None:
-        """A teacher is an earlier step of the chain."""
+        """A teacher is an earlier step of the chain, and weights that share values go on so."""
+        for _, step in before:
+            if step.shares_values and not self.holds_values:
+                return (
+                    f"trains after a {step.kind} step, so weights would no longer share their "
+                    "values: train before it"
+                )
         names = [earlier for earlier, _ in before]
         if self.teacher is None or self.teacher in names:
             return None

@@ -1,4 +1,4 @@
-"""Steps that change single weights: `prune`, `prune-once` and `quantize-weights`."""
+"""Steps that change single weights: `prune`, `prune-once`, `quantize-weights` and `cluster`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from pydantic import AfterValidator, Field, model_validator
 from tfprune.pipeline.steps.base import Context, Result, Step, Table
 from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
 from tfprune.vocabulary import (
+    CLUSTER_SCOPES,
+    CLUSTER_STARTS,
     PATTERNS,
+    POLICIES,
     SCOPES,
     SELECTIONS,
+    ClusterScope,
+    ClusterStart,
+    Policy,
     Scope,
     Selection,
     explained,
@@ -52,6 +58,9 @@ class WhichWeights(Table):
     exclude: Annotated[
         tuple[str, ...], Field(description="layers left alone, by name, path or glob")
     ] = ()
+    policy: Annotated[
+        Policy | None, Field(description=f"only what profits: {explained(POLICIES)}")
+    ] = None
     min_kept: Annotated[int, Field(ge=1, description="weights that each tensor keeps at least")] = 1
 
     @model_validator(mode="after")
@@ -70,6 +79,7 @@ def _options(step: WhichWeights, seed: int) -> dict[str, Any]:
         "layers": step.layers,
         "include": step.include or None,
         "exclude": step.exclude or None,
+        "policy": step.policy,
         "seed": seed,
         "min_kept": step.min_kept,
     }
@@ -162,6 +172,7 @@ class QuantizeWeightsStep(Step):
     """Rounds the weights of each output channel to few values, so that files compress better."""
 
     former_names = ("round",)
+    shares_values = True
 
     kind: Literal["quantize-weights"]
     bits: Annotated[int, Field(ge=2, le=8, description="of one weight")] = 5
@@ -176,6 +187,50 @@ class QuantizeWeightsStep(Step):
     def describe(self) -> str:
         """Tells how many values are left."""
         return f"rounds the weights of each output channel to {2**self.bits - 1} values"
+
+
+class ClusterStep(TrainingStep):
+    """Gives the weights few values by k-means, and trains these values."""
+
+    trains_new = False
+    shares_values = True
+    holds_values = True
+
+    kind: Literal["cluster"]
+    values: Annotated[
+        int, Field(ge=2, le=256, description="of a layer or channel, zero included")
+    ] = 16
+    scope: Annotated[
+        ClusterScope, Field(description=f"what shares its values: {explained(CLUSTER_SCOPES)}")
+    ] = "layer"
+    start: Annotated[
+        ClusterStart, Field(description=f"where k-means begins: {explained(CLUSTER_STARTS)}")
+    ] = "linear"
+    include: Annotated[
+        tuple[str, ...], Field(description="only these layers, by name, path or glob")
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...], Field(description="layers left alone, by name, path or glob")
+    ] = ()
+
+    def perform(self, model: keras.Model, context: Context) -> Result:
+        """Clusters the weights, and trains them so."""
+        from tfprune import quantize
+
+        picks = {"include": self.include or None, "exclude": self.exclude or None}
+        clustered = quantize.cluster(
+            model, self.values, scope=self.scope, start=self.start, seed=context.seed, **picks
+        )
+        before = context.validated(before=model, clustered=clustered)
+        trained, record = fit(self, clustered, context, [quantize.KeepClusters(**picks)])
+        return trained, {**before, **record}
+
+    def describe(self) -> str:
+        """Tells how many values are left, and the training."""
+        return (
+            f"gives the weights of each {self.scope} {self.values} values; "
+            f"{describe_training(self)}"
+        )
 
 
 def _where(step: WhichWeights) -> str:

@@ -1,0 +1,117 @@
+"""Whether int8 files compute what quantization-aware models compute, net by net.
+
+    python -m benchmarks.quantize_aware --out benchmarks/results/quantize_aware.csv
+
+Each net is trained for a few epochs on scikit-learn's digits, scaled to the size that it takes,
+made quantization-aware and trained on. Then its file and the model answer on all test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+import tfprune
+from tfprune import data, zoo
+from tfprune.formats import load
+
+_CLASSES = 10
+
+
+# Name: side of the images, channels, and options of the net. Others of the zoo take 16x16x1.
+_LARGER: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "MobileNetV2": (32, 3, {"alpha": 0.35, "weights": "random"}),
+    "EfficientNetB0": (32, 3, {"weights": "random"}),
+}
+
+
+def _build(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> keras.Model:
+    model = zoo.build(name, shape, _CLASSES, seed=0, **options)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # The 0.99 and 0.999 of large nets need more steps than there are here.
+            layer.momentum = 0.9
+    return model
+
+
+def _examples(split: data.Split, side: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    some = split.sample(len(split))
+    images = np.asarray(some.inputs, np.float32)
+    times = -(-side // images.shape[1])
+    images = images.repeat(times, 1).repeat(times, 2)[:, :side, :side]
+    return images.repeat(channels, -1) if images.shape[-1] == 1 else images, some.targets
+
+
+def compared(
+    name: str, epochs: int, weights: str, limit: int | None, folder: Path
+) -> dict[str, Any]:
+    """Trains one net, and compares its file with it.
+
+    Args:
+        name: of the zoo.
+        epochs: of the float model; the quantization-aware one trains for one.
+        weights: see `tfprune.quantize_aware`.
+        limit: of the images.
+        folder: where the file goes.
+    """
+    digits = data.load("digits", limit=limit)
+    side, channels, options = _LARGER.get(name, (16, 1, {}))
+    x, y = _examples(digits.train, side, channels)
+    test_x, test_y = _examples(digits.test, side, channels)
+    keras.utils.set_random_seed(0)
+    model = _build(name, (side, side, channels), options)
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(x, y, batch_size=32, epochs=epochs, verbose=0)
+    aware = tfprune.quantize_aware(model, x, weights=weights)
+    aware.optimizer.learning_rate = 1e-4
+    aware.fit(x, y, batch_size=32, verbose=0)
+    (artifact,) = tfprune.export(aware, folder, ["tflite-int8"], comparison_data=test_x)
+    runtime = load(artifact.path)
+    of_file = runtime.predict(test_x)
+    of_model, of_float = (each.predict(test_x, verbose=0) for each in (aware, model))
+    step = runtime.outputs[0].scale
+    return {
+        "net": name,
+        "weights": weights,
+        "images": len(test_x),
+        "float": float(np.mean(of_float.argmax(1) == test_y)),
+        "aware": float(np.mean(of_model.argmax(1) == test_y)),
+        "file": float(np.mean(of_file.argmax(1) == test_y)),
+        "agreement": float(np.mean(of_file.argmax(1) == of_model.argmax(1))),
+        "largest_difference_steps": float(np.abs(of_file - of_model).max() / step),
+        "off_by_more_than_two": float(np.mean(np.abs(of_file - of_model) > 2.01 * step)),
+    }
+
+
+def main() -> None:
+    """Compares the nets that are named, and writes a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("nets", nargs="*", help="all by default")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--weights", default="int8", choices=["int8", "int4"])
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    rows = []
+    for name in given.nets or [*zoo.NAMES, *_LARGER]:
+        with tempfile.TemporaryDirectory() as folder:
+            row = compared(name, given.epochs, given.weights, given.limit, Path(folder))
+        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        rows.append(row)
+        keras.backend.clear_session()
+    if given.out:
+        pd.DataFrame(rows).to_csv(given.out, index=False)
+
+
+if __name__ == "__main__":
+    main()

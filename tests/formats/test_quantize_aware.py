@@ -1,0 +1,98 @@
+"""The int8 file computes what the quantization-aware model computes, with its ranges."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+import tfprune
+from tests.quantize.nets import NETS, examples
+from tfprune.quantize import FakeQuantize, finished, quantize_aware
+
+# An operator may round a tie the other way, which the next ones carry on. Where no convolution
+# takes in a BatchNorm, one step of its product is several of its sum.
+STEPS = {"dense_net": 4.01}
+
+
+def exported(aware: keras.Model, inputs: list[np.ndarray], folder: Path) -> Path:
+    with warnings.catch_warnings():
+        # No calibration images are asked for, and none are doubted.
+        warnings.simplefilter("error", UserWarning)
+        (artifact,) = tfprune.export(aware, folder, ["tflite-int8"], comparison_data=inputs)
+    assert artifact.compared_on == "given"
+    return artifact.path
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [(name, "int8") for name in NETS] + [("mobile", "int4")]
+)
+def test_it_gives_what_the_model_gives_with_the_scales_of_the_model(
+    name: str, weights: str, tmp_path: Path
+) -> None:
+    model = NETS[name]()
+    inputs = examples(model)
+    aware = quantize_aware(model, inputs, weights=weights)
+    path = exported(aware, inputs, tmp_path)
+
+    runtime = tfprune.formats.load(path)
+    assert runtime.format == "tflite-int8"
+    found = runtime.run(dict(zip([x.name for x in runtime.inputs], inputs, strict=True)))
+    wanted = keras.tree.flatten(aware(inputs if len(inputs) > 1 else inputs[0], training=False))
+    for end, y in zip(runtime.outputs, wanted, strict=True):
+        assert np.abs(found[end.name] - y).max() <= STEPS.get(name, 2.01) * end.scale
+
+    interpreter = Interpreter(str(path))
+    tensors = interpreter.get_tensor_details()
+    assert not [each["name"] for each in tensors if each["dtype"] == np.float32]
+    scales = [
+        float(each["quantization_parameters"]["scales"][0])
+        for each in tensors
+        if each["dtype"] == np.int8 and len(each["quantization_parameters"]["scales"]) == 1
+    ]
+    for layer in aware.layers:
+        if isinstance(layer, FakeQuantize):
+            low, high = layer.file_range()
+            assert min(abs(scale * 255 / (high - low) - 1) for scale in scales) < 1e-5, layer.name
+
+
+def test_zeros_of_a_trained_model_are_zeros_of_its_file(tmp_path: Path) -> None:
+    model = NETS["plain"]()
+    (x,) = examples(model)
+    aware = quantize_aware(model, x)
+    aware.compile(keras.optimizers.Adam(0.01), "mse")
+    pruner = tfprune.PruneWeights(tfprune.polynomial_decay(0, 0.75, begin=0, end=4, frequency=1))
+    aware.fit(x, np.ones((64, 3)), batch_size=8, callbacks=[pruner], verbose=0)
+    runtime = tfprune.formats.load(exported(aware, [x], tmp_path))
+    living = {each.size: len(each.living) for each in runtime.weights()}
+    for kernel in (weight for weight in aware.weights if weight.name == "kernel"):
+        size = int(np.prod(kernel.shape))
+        assert living[size] <= np.count_nonzero(kernel) < 0.26 * size
+
+
+def test_other_formats_are_those_of_the_finished_model(tmp_path: Path) -> None:
+    model = NETS["plain"]()
+    (x,) = examples(model)
+    aware = quantize_aware(model, x)
+    artifacts = tfprune.export(aware, tmp_path, ["keras", "tflite", "c-array"], comparison_data=x)
+    assert [each.format for each in artifacts] == ["keras", "tflite", "c-array"]
+    wanted = finished(aware)(x, training=False)
+    loaded = tfprune.load(artifacts[0].path)
+    np.testing.assert_allclose(loaded(x, training=False), wanted, atol=1e-6)
+    assert not any(type(layer).__module__.startswith("tfprune") for layer in loaded.layers)
+    (y,) = tfprune.formats.load(artifacts[2].path).run({"image": x}).values()
+    assert np.abs(y - aware(x, training=False)).max() < 0.05
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    model = NETS["plain"]()
+    (x,) = examples(model)
+    aware = quantize_aware(model, x)
+    first = exported(aware, [x], tmp_path / "first").read_bytes()
+    aware.save(tmp_path / "aware.keras")
+    again = tfprune.load(tmp_path / "aware.keras")
+    assert exported(again, [x], tmp_path / "second").read_bytes() == first

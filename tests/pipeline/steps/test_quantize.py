@@ -1,0 +1,112 @@
+"""The step that trains with the rounded numbers of an int8 file."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from pydantic import ValidationError
+
+import tfprune
+from tests.quantize.nets import NETS
+from tfprune.cli import main
+from tfprune.pipeline import Pipeline
+from tfprune.pipeline.steps import Context, quantize
+from tfprune.pipeline.steps.base import save
+from tfprune.pipeline.steps.quantize import QuantizeAwareStep
+from tfprune.quantize import FakeQuantize, QuantizedLayer, is_quantize_aware
+from tfprune.tasks import find_task
+
+LEAST = {"kind": "quantize-aware", "epochs": 1, "learning_rate": 0.01}
+
+
+def test_it_trains_a_model_of_known_ranges_with_its_zeros_held(digits, tmp_path, monkeypatch):
+    found = []
+
+    def fitted(step, model, context, callbacks):
+        found.append((model, callbacks))
+        return model, {}
+
+    monkeypatch.setattr(quantize, "fit", fitted)
+    step = QuantizeAwareStep(weights="int4", range_momentum=0.5, exclude=("head",), **LEAST)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, activation="relu"),
+            keras.layers.Dense(10, name="head"),
+        ]
+    )
+    step.perform(model, Context(digits, 0, tmp_path))
+    ((aware, (keeper,)),) = found
+    assert isinstance(keeper, tfprune.KeepClusters)
+    ranges = [layer for layer in aware.layers if isinstance(layer, FakeQuantize)]
+    assert all(layer.is_known and layer.momentum == 0.5 for layer in ranges)
+    (rounded,) = [layer for layer in aware.layers if isinstance(layer, QuantizedLayer)]
+    assert rounded.weight_type == "int4"
+
+
+def test_a_run_keeps_the_rounding_and_the_task_is_still_known(tmp_path):
+    aware = tfprune.quantize_aware(NETS["mobile"](), np.zeros((4, 8, 8, 3), "float32"))
+    save(aware, tmp_path)
+    again = tfprune.load(tmp_path / "model.keras")
+    assert is_quantize_aware(again)
+    # It gives probabilities, and has a loss for those.
+    assert find_task(again, None, None).figure.name == "accuracy"
+
+
+def test_momentum_belongs_to_moving_ranges():
+    with pytest.raises(
+        ValidationError, match='range_momentum has a meaning with ranges = "moving"'
+    ):
+        QuantizeAwareStep(ranges="learnt", range_momentum=0.5, **LEAST)
+    assert QuantizeAwareStep(ranges="learnt", **LEAST).ranges == "learnt"
+
+
+def test_a_chain_has_one_such_step():
+    with pytest.raises(ValidationError, match="is quantization-aware since its step 'aware'"):
+        Pipeline.model_validate(
+            {
+                "name": "twice",
+                "data": {"name": "digits"},
+                "model": {"name": "vgg"},
+                "steps": {
+                    "dense": {"kind": "train", "epochs": 1},
+                    "aware": LEAST,
+                    "again": LEAST,
+                },
+                "variants": {"twice": ["dense", "aware", "again"]},
+            }
+        )
+
+
+def test_the_command_writes_a_model_that_needs_no_calibration(tmp_path):
+    net = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    kernel = net.layers[-1].kernel
+    kernel.assign(np.where(np.arange(10) % 2, np.asarray(kernel), 0))
+    net.save(tmp_path / "dense.keras")
+    words = [tmp_path / "dense.keras", "--data", "digits", "--epochs", 1, "--json"]
+    output = tmp_path / "aware.keras"
+    result = CliRunner().invoke(
+        main, [str(word) for word in ("quantize-aware", *words, "-o", output)]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["epochs"] == 1
+    aware = tfprune.load(output)
+    assert is_quantize_aware(aware)
+    for layer in (each for each in aware.layers if isinstance(each, QuantizedLayer)):
+        if isinstance(layer.layer, keras.layers.Dense):
+            assert (np.asarray(layer.layer.kernel)[:, ::2] == 0).all()
+    images = np.random.default_rng(0).uniform(0, 16, (20, 8, 8, 1)).astype("float32")
+    (artifact,) = tfprune.export(aware, tmp_path, ["tflite-int8"], comparison_data=images)
+    assert artifact.format == "tflite-int8"

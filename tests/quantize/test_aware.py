@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tfprune
+from tests.quantize.nets import NETS, examples
+from tfprune.errors import UsageError
+from tfprune.quantize import FakeQuantize, finished, is_quantize_aware, quantize_aware
+
+
+def outputs(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    return [np.asarray(y) for y in keras.tree.flatten(model(inputs, training=False))]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_it_differs_by_rounding_alone_and_finished_by_nothing(name: str) -> None:
+    model = NETS[name]()
+    inputs = examples(model)
+    with warnings.catch_warnings():
+        # All of these nets have rules for all of their layers.
+        warnings.simplefilter("error", UserWarning)
+        aware = quantize_aware(model, inputs)
+    given = inputs if len(inputs) > 1 else inputs[0]
+    float_outputs = outputs(model, given)
+    for wanted, found, again in zip(
+        float_outputs, outputs(aware, given), outputs(finished(aware), given), strict=True
+    ):
+        spread = float(np.ptp(wanted))
+        assert 0 < np.abs(found - wanted).max() < 0.15 * spread
+        np.testing.assert_allclose(again, wanted, atol=2e-6 * max(spread, 1))
+    assert is_quantize_aware(aware)
+    assert not is_quantize_aware(model)
+    assert not is_quantize_aware(finished(aware))
+
+
+def test_every_output_of_an_operator_has_one_of_256_values() -> None:
+    model = NETS["mobile"]()
+    aware = quantize_aware(model, examples(model))
+    between = keras.Model(
+        aware.inputs, [layer.output for layer in aware.layers if isinstance(layer, FakeQuantize)]
+    )
+    for values in outputs(between, examples(model, 256)):
+        assert len(np.unique(values)) <= 256
+
+
+def test_concatenated_tensors_have_one_range() -> None:
+    model = NETS["dense_net"]()
+    aware = quantize_aware(model, examples(model))
+    shared = [layer for layer in aware.layers if getattr(layer, "sites", 1) > 1]
+    # The first convolution and those of both branches; ReLU, and the average of it.
+    assert [layer.sites for layer in shared] == [3, 2]
+
+
+def test_outputs_keep_their_names_and_the_model_its_settings() -> None:
+    model = NETS["ends"]()
+    losses = {"scores": "mse", "sure": "binary_crossentropy"}
+    model.compile(keras.optimizers.SGD(0.125), losses)
+    aware = quantize_aware(model, examples(model))
+    assert aware.output_names == finished(aware).output_names == ["scores", "sure"]
+    assert float(aware.optimizer.learning_rate) == 0.125
+    targets = {"scores": np.zeros((64, 3)), "sure": np.ones((64, 1))}
+    history = aware.fit(examples(model), targets, epochs=3, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+
+
+@pytest.mark.parametrize("ranges", ["moving", "learnt"])
+def test_a_saved_model_trains_on_bit_for_bit(ranges: str, tmp_path: Path) -> None:
+    model = NETS["plain"]()
+    (x,) = examples(model)
+    y = np.arange(64) % 3
+    aware = quantize_aware(model, x, ranges=ranges)
+    aware.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    aware.fit(x, y, epochs=1, shuffle=False, verbose=0)
+    aware.save(tmp_path / "aware.keras")
+    again = keras.saving.load_model(tmp_path / "aware.keras")
+    for each in (aware, again):
+        each.fit(x, y, epochs=1, shuffle=False, verbose=0)
+    for mine, other in zip(aware.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_without_examples_the_first_batches_set_the_ranges(tmp_path: Path) -> None:
+    model = NETS["plain"]()
+    (x,) = examples(model)
+    aware = quantize_aware(model)
+    np.testing.assert_allclose(
+        outputs(aware, x)[0],
+        outputs(model, x)[0],
+        atol=0.05 * np.ptp(outputs(model, x)[0]),
+    )
+    with pytest.raises(UsageError, match="has no range yet"):
+        tfprune.export(aware, tmp_path, ["tflite-int8"], comparison_data=x)
+    aware.compile(keras.optimizers.SGD(0.0), "mse")
+    aware.fit(x, np.zeros((64, 3)), verbose=0)
+    assert all(layer.is_known for layer in aware.layers if isinstance(layer, FakeQuantize))
+
+
+def test_what_has_no_rule_stays_in_float_and_is_named() -> None:
+    image = keras.Input((6, 6, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(image)
+    x = keras.layers.LayerNormalization(name="norm")(x)
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    with pytest.warns(UserWarning, match="'norm' has no rule for LayerNormalization"):
+        aware = quantize_aware(model, examples(model))
+    assert type(aware.get_layer("norm")) is keras.layers.LayerNormalization
+
+
+def test_excluded_layers_stay_in_float_without_a_word() -> None:
+    model = NETS["plain"]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        aware = quantize_aware(model, examples(model), exclude="head")
+    assert type(aware.get_layer("head")) is keras.layers.Dense
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"weights": "int2"}, "weights is 'int2': choose one of int8, int4"),
+        ({"ranges": "fixed"}, "ranges is 'fixed': choose one of moving, learnt"),
+        ({"momentum": 1.0}, "momentum is 1: give 0 or more"),
+        ({"ranges": "learnt"}, "start from those of examples: give data"),
+        ({"exclude": "haed"}, "has no layer 'haed': did you mean 'head'"),
+        ({"exclude": "*"}, "has no layer that can be rounded"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(options: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said.replace("*", r"\*")) as error:
+        quantize_aware(NETS["plain"](), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_is_made_aware_once() -> None:
+    aware = quantize_aware(NETS["plain"]())
+    with pytest.raises(UsageError, match="is quantization-aware already"):
+        quantize_aware(aware)
+
+
+# -- zeros --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_zeros_stay_zeros_beside_other_callbacks(first: bool) -> None:
+    model = NETS["plain"]()
+    (x,) = examples(model)
+    aware = quantize_aware(model, x)
+    # Averages, which Keras puts in at the end, and several steps in one call.
+    aware.compile(keras.optimizers.Adam(0.01, use_ema=True), "mse", steps_per_execution=2)
+    pruner = tfprune.PruneWeights(tfprune.polynomial_decay(0, 0.75, begin=0, end=4, frequency=1))
+    saver = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
+    callbacks = [pruner, saver] if first else [saver, pruner]
+    aware.fit(x, np.ones((64, 3)), batch_size=8, epochs=2, callbacks=callbacks, verbose=0)
+    kernels = [weight for weight in aware.weights if weight.name == "kernel"]
+    assert len(kernels) == 2
+    for kernel in kernels:
+        assert np.mean(np.asarray(kernel) == 0) == pytest.approx(0.75, abs=0.01)
+    for layer in aware.layers:
+        if hasattr(layer, "file_weights"):
+            zeros = np.asarray(layer.layer.kernel) == 0
+            assert (np.asarray(layer.file_weights()[0])[zeros] == 0).all()
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_it_trains_in_mixed_precision(precision: str) -> None:
+    model = NETS["mobile"]()
+    (x,) = examples(model)
+    aware = quantize_aware(model, x)
+    twin = keras.models.clone_model(aware)
+    twin.set_weights(aware.get_weights())
+    for layer in twin._flatten_layers(include_self=False):
+        layer.dtype_policy = keras.DTypePolicy(precision)
+    twin.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    history = twin.fit(x, np.arange(64) % 4, epochs=4, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    # Neither weights nor ranges were rounded to 16 bits.
+    for weight in twin.weights:
+        assert weight.dtype == "float32"

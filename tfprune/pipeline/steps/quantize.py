@@ -1,0 +1,77 @@
+"""The step that trains with the rounded numbers of an int8 file: `quantize-aware`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tfprune.pipeline.steps.base import Context, Result, Step
+from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
+from tfprune.vocabulary import RANGES, WEIGHT_TYPES, RangeName, WeightTypeName, explained
+
+if TYPE_CHECKING:
+    import keras
+
+# See `tfprune.quantize_aware`.
+_EXAMPLES = 512
+
+
+class QuantizeAwareStep(TrainingStep):
+    """Trains on with the rounded numbers that the int8 file will have."""
+
+    kind: Literal["quantize-aware"]
+    weights: Annotated[
+        WeightTypeName, Field(description=f"how kernels are rounded: {explained(WEIGHT_TYPES)}")
+    ] = "int8"
+    ranges: Annotated[
+        RangeName, Field(description=f"where ranges come from: {explained(RANGES)}")
+    ] = "moving"
+    range_momentum: Annotated[
+        float, Field(ge=0, lt=1, description="of the moving averages of the ranges")
+    ] = 0.99
+    exclude: Annotated[
+        tuple[str, ...], Field(description="layers that stay in float, by name or glob")
+    ] = ()
+
+    trains_new = False
+    holds_values = True
+
+    @model_validator(mode="after")
+    def _momentum_is_used(self) -> QuantizeAwareStep:
+        if "range_momentum" in self.model_fields_set and self.ranges != "moving":
+            raise ValueError('range_momentum has a meaning with ranges = "moving" only')
+        return self
+
+    def mistake(self, name: str, before: Sequence[tuple[str, Step]], from_file: bool) -> str | None:
+        """A chain has one of these steps."""
+        for earlier, step in before:
+            if isinstance(step, QuantizeAwareStep):
+                return (
+                    f"is quantization-aware since its step {earlier!r}: train further with "
+                    'kind = "retrain"'
+                )
+        return super().mistake(name, before, from_file)
+
+    def perform(self, model: keras.Model, context: Context) -> Result:
+        """Makes the model quantization-aware, and trains it with zeros and shared values held."""
+        from tfprune.quantize import KeepClusters, quantize_aware
+
+        aware = quantize_aware(
+            model,
+            context.images.train.sample(_EXAMPLES).inputs,
+            weights=self.weights,
+            ranges=self.ranges,
+            momentum=self.range_momentum,
+            exclude=self.exclude,
+        )
+        return fit(self, aware, context, [KeepClusters()])
+
+    def describe(self) -> str:
+        """Tells the type of the weights, the ranges, and the training."""
+        which = "moving" if self.ranges == "moving" else "learnt"
+        return (
+            f"computes with {self.weights} weights and int8 activations of {which} ranges, its "
+            f"zeros and shared values held; {describe_training(self)}"
+        )

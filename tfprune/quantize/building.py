@@ -1,0 +1,487 @@
+"""Rebuilds a model so that it computes as its int8 file will."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import keras
+
+from tfprune.model.cloning import copy
+from tfprune.model.graph import Call, calls, functional, is_graph, path_matches
+from tfprune.model.quantized_layers import (
+    FakeQuantize,
+    QuantizedLayer,
+    QuantizedScale,
+    has_offset,
+)
+from tfprune.quantize.rules import (
+    FIXED_RANGES,
+    FUSED,
+    Rule,
+    activation_name,
+    rule_of,
+)
+from tfprune.vocabulary import RangeName, WeightTypeName
+
+
+def is_quantize_aware(model: Any) -> bool:
+    """Whether a model computes with rounded numbers, as `quantize_aware` makes it.
+
+    Example:
+        ```python
+        is_quantize_aware(tfprune.quantize_aware(model, images))  # True
+        ```
+    """
+    return any(isinstance(layer, FakeQuantize) for layer in getattr(model, "layers", ()))
+
+
+def inlined(model: keras.Model) -> keras.Model:
+    """A copy of a model whose nested models are parts of one graph.
+
+    Args:
+        model: a functional or built Sequential model.
+
+    Returns:
+        A functional model. A layer of a nested model keeps its name where no other has it; else the
+        name of the nested model is put before it.
+    """
+    twin = copy(model)
+    _make_names_unique(twin)
+    return rebuilt(twin, lambda call, inputs: call.operation(*inputs[0], **inputs[1]), model.name)
+
+
+Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def rebuilt(model: keras.Model, emit: Callable[[Call, Arguments], Any], name: str) -> keras.Model:
+    """Makes a flat functional model from the calls of another one.
+
+    Args:
+        model: its layers go into the new model.
+        emit: calls what stands in place of an operation, with the arguments of the call, in which
+            the tensors are those of the new model.
+        name: of the new model.
+
+    Returns:
+        The model, of copies of the layers.
+    """
+    known: dict[int, Any] = {}
+    graph = functional(model)
+
+    def fresh(x: Any) -> Any:
+        made = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name, sparse=x.sparse)
+        known[id(x)] = made
+        return made
+
+    def replaced(tree: Any) -> Any:
+        return keras.tree.map_structure(
+            lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x, tree
+        )
+
+    def run(part: keras.Model) -> None:
+        for call in calls(part):
+            if is_graph(call.operation):
+                inner = functional(call.operation)
+                for mine, given in zip(inner.inputs, call.inputs, strict=True):
+                    known[id(mine)] = known[id(given)]
+                run(call.operation)
+                for outer, made in zip(call.outputs, inner.outputs, strict=True):
+                    known[id(outer)] = known[id(made)]
+                continue
+            arguments = (replaced(tuple(call.args)), replaced(dict(call.kwargs)))
+            made = keras.tree.flatten(emit(call, arguments))
+            for mine, new in zip(call.outputs, made, strict=True):
+                known[id(mine)] = new
+
+    inputs = keras.tree.map_structure(fresh, graph._inputs_struct)
+    run(graph)
+    outputs = keras.tree.map_structure(lambda x: known[id(x)], graph._outputs_struct)
+    return _with_names(keras.Model(inputs, outputs, name=name), graph.output_names)
+
+
+def _make_names_unique(model: keras.Model) -> None:
+    """Puts the name of a nested model before the names in it that are taken."""
+    seen = {id(operation) for operation in functional(model).operations}
+    taken = {operation.name for operation in functional(model).operations}
+
+    def rename(part: keras.Model, prefix: str) -> None:
+        for operation in functional(part).operations:
+            if is_graph(operation):
+                rename(operation, f"{prefix}{operation.name}_")
+            elif id(operation) not in seen:
+                seen.add(id(operation))
+                if operation.name in taken:
+                    operation.name = _unused(f"{prefix}{operation.name}", taken)
+                taken.add(operation.name)
+
+    rename(model, "")
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """A name that is not taken, with a number behind it where it must be."""
+    fresh, count = name, 1
+    while fresh in taken:
+        fresh, count = f"{name}_{count}", count + 1
+    return fresh
+
+
+def _with_names(model: keras.Model, names: Sequence[str]) -> keras.Model:
+    """A copy of a model whose outputs have other names, by which losses and files know them.
+
+    Args:
+        model: a flat functional model; its layers get other names.
+        names: of its outputs, in order. A single output is known by its place.
+    """
+    outputs = keras.tree.flatten(model._outputs_struct)
+    if len(outputs) == 1:
+        return copy(model)
+    operations = {operation.name: operation for operation in functional(model).operations}
+    used = Counter(id(call.operation) for call in calls(model))
+    taken: set[int] = set()
+    for place, name in enumerate(names):
+        operation = outputs[place]._keras_history.operation
+        if id(operation) in taken or used[id(operation)] > 1:
+            # What makes another tensor as well cannot have the name of this one.
+            operation = keras.layers.Identity()
+            outputs[place] = operation(outputs[place])
+        taken.add(id(operation))
+        former = operations.get(name)
+        if former is not None and former is not operation:
+            former.name = _unused(f"{name}_inner", operations)
+        operation.name = name
+    structure = keras.tree.pack_sequence_as(model._outputs_struct, outputs)
+    return copy(keras.Model(model._inputs_struct, structure, name=model.name))
+
+
+# -- ranges -------------------------------------------------------------------------------------
+
+
+class _Sets:
+    """Which tensors share a range: a union-find over keys."""
+
+    def __init__(self) -> None:
+        self._parent: dict[Hashable, Hashable] = {}
+
+    def of(self, key: Hashable) -> Hashable:
+        """The key that stands for the set of a key."""
+        while (parent := self._parent.get(key, key)) != key:
+            key = parent
+        return key
+
+    def unite(self, one: Hashable, other: Hashable) -> None:
+        """Makes one set of two."""
+        self._parent[self.of(one)] = self.of(other)
+
+
+@dataclass
+class _Value:
+    """A tensor of the new graph, and the layer that rounded it; None where it is in float."""
+
+    tensor: Any
+    range: FakeQuantize | None = None
+
+
+class Builder:
+    """Emits the quantization-aware graph of a flat model.
+
+    Args:
+        model: from `inlined`; its layers go into the new graph.
+        weights: how kernels are rounded.
+        ranges: see `FakeQuantize`.
+        momentum: see `FakeQuantize`.
+        exclude: names or globs of layers that stay in float.
+
+    Attributes:
+        floats: what stays in float by the rules, by name, with the reason.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        weights: WeightTypeName,
+        ranges: RangeName,
+        momentum: float,
+        exclude: Sequence[str] = (),
+    ) -> None:
+        self.floats: dict[str, str] = {}
+        self._model = model
+        self._weights: WeightTypeName = weights
+        self._options: dict[str, Any] = {"ranges": ranges, "momentum": momentum}
+        self._exclude = exclude
+        self._calls = list(calls(model))
+        self._rules = {id(call.outputs[0]): self._rule(call) for call in self._calls}
+        self._ends = keras.tree.flatten(functional(model)._outputs_struct)
+        self._uses = Counter(id(x) for call in self._calls for x in call.inputs)
+        self._uses.update(id(x) for x in self._ends)
+        self._reader = {id(x): call for call in self._calls for x in call.inputs}
+        self._maker = {id(x): call for call in self._calls for x in call.outputs}
+        self._names = {operation.name for operation in functional(model).operations}
+        # A wrapper applies no other than the fused ones, and takes the others off its layer.
+        self._functions = {
+            id(call.operation): activation_name(call.operation)
+            for call in self._calls
+            if self._of(call).kind == "kernel"
+        }
+        self._folded = self._foldable()
+        self._sets = self._shared()
+        self._taken: set[str] = set()
+        self._wrappers: dict[int, keras.Layer] = {}
+        self._range_layers: dict[Hashable, FakeQuantize] = {}
+        self._sites = Counter[Hashable]()
+        self._counted: Counter[Hashable] | None = None
+
+    def build(self) -> keras.Model:
+        """The new model, of copies of the layers; its ranges are not known yet."""
+        # How many sites a range has is known at the end, and its layer needs it at the beginning.
+        self._emitted()
+        self._counted = self._sites
+        return _with_names(self._emitted(), functional(self._model).output_names)
+
+    # -- what is known of the graph --
+
+    def _rule(self, call: Call) -> Rule:
+        rule = rule_of(call)
+        name = call.operation.name
+        if any(path_matches(name, pattern) for pattern in self._exclude):
+            return Rule(None)
+        if rule.kind is None:
+            self.floats[name] = rule.reason
+        return rule
+
+    def _of(self, call: Call) -> Rule:
+        return self._rules[id(call.outputs[0])]
+
+    def _foldable(self) -> dict[int, keras.Layer]:
+        """The BatchNorm that each layer takes in, by the id of the layer."""
+        found: dict[int, keras.Layer] = {}
+        for layer in {id(call.operation): call.operation for call in self._calls}.values():
+            mine = [call for call in self._calls if call.operation is layer]
+            if any(self._of(call).kind != "kernel" for call in mine):
+                continue
+            if self._functions[id(layer)] != "linear":
+                continue
+            readers = [self._only_reader(call.outputs[0]) for call in mine]
+            norm = readers[0].operation if readers[0] is not None else None
+            if not isinstance(norm, keras.layers.BatchNormalization) or any(
+                each is None or each.operation is not norm or self._of(each).kind != "scaled"
+                for each in readers
+            ):
+                continue
+            if len(readers) == sum(call.operation is norm for call in self._calls):
+                found[id(layer)] = norm
+        return found
+
+    def _only_reader(self, x: Any) -> Call | None:
+        return self._reader.get(id(x)) if self._uses[id(x)] == 1 else None
+
+    def _shared(self) -> _Sets:
+        sets = _Sets()
+        for call in self._calls:
+            rule = self._of(call)
+            if rule.kind in ("moved", "averaged") or rule.function == "linear":
+                sets.unite(id(call.inputs[0]), id(call.outputs[0]))
+            if rule.kind == "joined":
+                for x in call.inputs:
+                    # The file rounds a range that is prescribed to the one of the others.
+                    if not self._is_fixed(x):
+                        sets.unite(id(x), id(call.outputs[0]))
+        return sets
+
+    def _is_fixed(self, x: Any) -> bool:
+        call = self._maker.get(id(x))
+        if call is None:
+            return False
+        rule = self._of(call)
+        if rule.kind in ("moved", "averaged") or rule.function == "linear":
+            return self._is_fixed(call.inputs[0])
+        if rule.kind == "kernel":
+            return self._functions[id(call.operation)] in FIXED_RANGES
+        return rule.function in FIXED_RANGES
+
+    def _goes_on(self, call: Call) -> bool:
+        """Whether what reads a call is a part of the same operator of the file."""
+        reader = self._only_reader(call.outputs[0])
+        if reader is None:
+            return False
+        if self._takes_in(call, reader):
+            return True
+        rule = self._of(call)
+        if rule.kind == "kernel":
+            able = self._functions[id(call.operation)] == "linear"
+            able = able and len(self._fused(call.operation)) > 1
+        elif rule.kind == "scaled":
+            maker = self._maker.get(id(call.inputs[0]))
+            able = (
+                len(self._fused(maker.operation)) > 1
+                if maker is not None and self._takes_in(maker, call)
+                else has_offset(call.operation)
+            )
+        else:
+            able = rule.kind == "sum"
+        following = self._of(reader)
+        return able and following.kind == "activation" and following.function in ("relu", "relu6")
+
+    def _fused(self, layer: Any) -> tuple[str, ...]:
+        """The activations that are a part of a layer's operator."""
+        # The converter leaves ReLU an operator of its own behind a transposed convolution.
+        return ("linear",) if isinstance(layer, keras.layers.Conv2DTranspose) else FUSED
+
+    def _takes_in(self, call: Call, reader: Call) -> bool:
+        return self._folded.get(id(call.operation)) is reader.operation
+
+    def _is_folded(self, call: Call) -> bool:
+        maker = self._maker.get(id(call.inputs[0]))
+        return maker is not None and self._takes_in(maker, call)
+
+    # -- emission --
+
+    def _emitted(self) -> keras.Model:
+        values: dict[int, _Value] = {}
+        graph = functional(self._model)
+        self._taken, self._sites, self._wrappers, self._range_layers = set(), Counter(), {}, {}
+
+        def fresh(x: Any) -> Any:
+            made = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name, sparse=x.sparse)
+            values[id(x)] = _Value(made)
+            return made
+
+        inputs = keras.tree.map_structure(fresh, graph._inputs_struct)
+        for call in self._calls:
+            made = self._emit(call, values)
+            if isinstance(made, _Value):
+                values[id(call.outputs[0])] = made
+            else:
+                for x, y in zip(call.outputs, keras.tree.flatten(made), strict=True):
+                    values[id(x)] = _Value(y)
+        outputs = keras.tree.map_structure(
+            lambda x: self._read(x, values).tensor, graph._outputs_struct
+        )
+        return keras.Model(inputs, outputs, name=self._model.name)
+
+    def _emit(self, call: Call, values: dict[int, _Value]) -> Any:
+        rule, operation, out = self._of(call), call.operation, call.outputs[0]
+        if rule.kind is None:
+            return self._called(call, {id(x): values[id(x)] for x in call.inputs})
+        first = values[id(call.inputs[0])]
+        if self._is_folded(call):
+            return first if self._goes_on(call) else self._round(first.tensor, id(out), operation)
+        if rule.kind == "moved" or rule.function == "linear":
+            made = self._called(call, {id(call.inputs[0]): first})
+            return _Value(made, first.range)
+        if rule.kind == "activation":
+            maker = self._maker.get(id(call.inputs[0]))
+            if maker is None or not self._goes_on(maker) or first.range is not None:
+                first = self._read(call.inputs[0], values)
+            elif rule.function in FUSED:
+                made = self._called(call, {id(call.inputs[0]): first})
+                return self._round(made, id(out), operation)
+            return self._activated(rule.function, first, out, operation)
+        read = {id(x): self._read(x, values) for x in call.inputs}
+        if rule.kind == "averaged":
+            (x,) = read.values()
+            averaged = isinstance(
+                operation, keras.layers.AveragePooling1D | keras.layers.AveragePooling2D
+            )
+            return self._rounded_by(x.range, self._called(call, read), id(out), averaged=averaged)
+        if rule.kind == "joined":
+            joint = self._sets.of(id(out))
+            read = {
+                key: value
+                if value.range is self._range_layers.get(joint)
+                else self._round(value.tensor, id(out), operation)
+                for key, value in read.items()
+            }
+            return _Value(self._called(call, read), self._range_layers[joint])
+        if rule.kind in ("kernel", "scaled"):
+            (x,) = read.values()
+            made = self._wrapper(call)(x.tensor)
+        else:
+            made = self._called(call, read)
+        if self._goes_on(call):
+            return _Value(made)
+        function = self._functions.get(id(operation)) or "linear"
+        if function in self._fused(operation):
+            return self._round(made, id(out), operation)
+        inner = self._round(made, ("before", id(out)), operation)
+        return self._activated(function, inner, out, operation)
+
+    def _called(self, call: Call, values: dict[int, _Value]) -> Any:
+        args, kwargs = keras.tree.map_structure(
+            lambda x: values[id(x)].tensor if isinstance(x, keras.KerasTensor) else x,
+            (tuple(call.args), dict(call.kwargs)),
+        )
+        return call.operation(*args, **kwargs)
+
+    def _read(self, x: Any, values: dict[int, _Value]) -> _Value:
+        """A tensor as a rounded one, if it holds floats."""
+        value = values[id(x)]
+        if value.range is None and keras.backend.is_float_dtype(x.dtype):
+            operation = x._keras_history.operation
+            value = values[id(x)] = self._round(value.tensor, id(x), operation)
+        return value
+
+    def _wrapper(self, call: Call) -> keras.Layer:
+        layer: Any = call.operation
+        if id(layer) not in self._wrappers:
+            options = {"name": layer.name, "dtype": layer.dtype_policy}
+            if self._of(call).kind == "scaled":
+                made = QuantizedScale(layer, **self._options, **options)
+            else:
+                if self._functions[id(layer)] not in self._fused(layer):
+                    layer.activation = keras.activations.linear
+                made = QuantizedLayer(layer, self._folded.get(id(layer)), self._weights, **options)
+            self._wrappers[id(layer)] = made
+        return self._wrappers[id(layer)]
+
+    def _activated(self, function: str, x: _Value, out: Any, operation: Any) -> _Value:
+        """What an activation makes of a rounded tensor; a new layer computes it."""
+        name = self._fresh(operation.name, function)
+        if function == "silu":
+            gate = keras.layers.Activation("sigmoid", name=self._fresh(operation.name, "gate"))
+            opened = self._round_fixed(gate(x.tensor), "sigmoid", operation)
+            made = keras.layers.Multiply(name=name)([x.tensor, opened.tensor])
+            return self._round(made, id(out), operation)
+        made = keras.layers.Activation(function, name=name)(x.tensor)
+        if function in FIXED_RANGES:
+            return self._round_fixed(made, function, operation)
+        return self._round(made, id(out), operation)
+
+    def _round(self, x: Any, key: Hashable, operation: Any) -> _Value:
+        """Rounds a tensor to the range of the set that a key is in."""
+        joint = self._sets.of(key)
+        if joint not in self._range_layers:
+            sites = 1 if self._counted is None else self._counted[joint]
+            self._range_layers[joint] = FakeQuantize(
+                sites, **self._options, **self._named(operation)
+            )
+        return self._rounded_by(self._range_layers[joint], x, key)
+
+    def _rounded_by(
+        self, layer: FakeQuantize | None, x: Any, key: Hashable, **options: bool
+    ) -> _Value:
+        assert layer is not None
+        joint = self._sets.of(key)
+        site = self._sites[joint]
+        self._sites[joint] += 1
+        if self._counted is None:
+            return _Value(x, layer)
+        where = {"site": site} if layer.sites > 1 else {}
+        # Keras writes down what a call is given: only what is not the default.
+        return _Value(layer(x, **where, **{key: True for key, on in options.items() if on}), layer)
+
+    def _round_fixed(self, x: Any, function: str, operation: Any) -> _Value:
+        layer = FakeQuantize(1, fixed=FIXED_RANGES[function], **self._named(operation))
+        return _Value(layer(x), layer)
+
+    def _named(self, operation: Any) -> dict[str, Any]:
+        """The options of a layer that rounds what an operation gives."""
+        policy = getattr(operation, "dtype_policy", None)
+        return {"name": self._fresh(operation.name, "range"), "dtype": policy}
+
+    def _fresh(self, name: str, what: str) -> str:
+        fresh = _unused(f"{name}_{what}", self._names | self._taken)
+        self._taken.add(fresh)
+        return fresh
