@@ -14,6 +14,7 @@ from tfprune.files import sha256
 from tfprune.formats import load
 from tfprune.measure import evaluate
 from tfprune.pipeline import load_pipeline
+from tfprune.pipeline.executors import Execution
 from tfprune.pipeline.runner import run
 from tfprune.report import read_run
 from tfprune.searching import Found
@@ -105,6 +106,13 @@ def test_a_killed_search_goes_on_to_the_same_end(found, tmp_path, monkeypatch):
     monkeypatch.setattr(Proposals, "tell", told)
     again = search(small(), out=tmp_path)
     assert again.winner == found.winner
+    assert sha256(again.files[0]) == sha256(found.files[0])
+
+
+@pytest.mark.slow
+def test_several_processes_find_the_same(found, tmp_path):
+    again = search(small(), out=tmp_path, execution=Execution("processes", workers=2))
+    assert _without_times(again) == _without_times(found)
     assert sha256(again.files[0]) == sha256(found.files[0])
 
 

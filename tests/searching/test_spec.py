@@ -81,3 +81,11 @@ def test_zeros_and_few_values_are_tried_where_they_make_the_cost_less():
     assert len(small(minimize="bytes_gzip").bits) > 1
     assert small(minimize="latency").round_to == (8, 1)
     assert small(minimize="latency", space={"round_to": [1, 4]}).round_to == (1, 4)
+
+
+def test_an_npu_reads_compressed_weights():
+    formats = {"formats": ["tflite-int8"]}
+    npu = small(device="ethos-u55-128", minimize="latency", space=formats)
+    assert len(npu.zeros) > 1
+    assert len(npu.bits) > 1
+    assert small(minimize="latency").zeros == (0.0,)

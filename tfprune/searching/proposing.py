@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,10 +39,14 @@ class Proposals:
     Args:
         what: what is searched.
         folder: where the journal lies.
+        out_of_reach: a share of the model that cannot be reached; only larger ones are proposed.
     """
 
-    def __init__(self, what: Search, folder: Path) -> None:
+    def __init__(self, what: Search, folder: Path, out_of_reach: float = 0.0) -> None:
         self._what = what
+        low, high = what.space.keep
+        steps = math.floor((out_of_reach - low) / what.space.keep_step + 1e-9) + 1
+        self._low = round(min(high, low + max(0, steps) * what.space.keep_step), 6)
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         asked = what.model_dump(mode="json", exclude=_NOT_PROPOSED_BY)
@@ -116,7 +121,7 @@ class Proposals:
     def _distributions(self) -> dict[str, BaseDistribution]:
         """What is free; what has one value is not proposed."""
         what, space = self._what, self._what.space
-        low, high = space.keep
+        low, high = self._low, space.keep[1]
         found: dict[str, BaseDistribution] = {}
         if low < high:
             # Optuna wants the last value of the grid to be on it.

@@ -318,6 +318,7 @@ class _Trials:
         self._base_file: tuple[Path, str]
         self.tried: list[Tried] = []
         self._first: list[Choice] = []
+        self._out_of_reach = 0.0
 
     # -- what it expects ------------------------------------------------------------------------
 
@@ -554,6 +555,14 @@ class _Trials:
             for part in range(_LOOKS)
         ]
         looked = self._looked_at([each for each in removals if each.changes])
+        unmade = [each.choice for each in looked if not each.costs]
+        if unmade and min(what.round_to) < what.round_to[0]:
+            # Smaller multiples reach further.
+            finer = [replace(each, round_to=min(what.round_to)) for each in unmade]
+            found = self._looked_at(finer)
+            looked += found
+            unmade = [each.choice for each in found if not each.costs]
+        self._out_of_reach = max((each.keep for each in unmade), default=0.0)
         looked = [each for each in looked if not each.refusal]
         self._first = [each.choice for each in ranked(looked)]
         if looked:
@@ -577,7 +586,7 @@ class _Trials:
 
     def search(self) -> None:
         """Tries brackets until the trials or the minutes are spent."""
-        proposals = Proposals(self._what, self._store.directory / TRIALS)
+        proposals = Proposals(self._what, self._store.directory / TRIALS, self._out_of_reach)
         for rungs in proposals.done():
             self.tried += rungs
         if not proposals.has_begun:

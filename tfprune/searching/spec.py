@@ -191,14 +191,22 @@ class Search(Table):
         """The shares of zeros that are tried."""
         if self.space.zeros is not None:
             return self.space.zeros
-        return (0.0, 0.5, 0.7, 0.8, 0.9) if self.cost.name in _COMPRESSED else (0.0,)
+        return (0.0, 0.5, 0.7, 0.8, 0.9) if self._compresses else (0.0,)
 
     @property
     def bits(self) -> tuple[int, ...]:
         """The bits that weights are rounded to."""
         if self.space.bits is not None:
             return self.space.bits
-        return (0, 4, 5, 6) if self.cost.name == "bytes_gzip" else (0,)
+        return (0, 4, 5, 6) if self._compresses and self.cost.name != "nonzero" else (0,)
+
+    @property
+    def _compresses(self) -> bool:
+        """Whether zeros and few values make the cost less."""
+        if self.is_measured:
+            # Vela writes compressed weights, which an NPU of Arm reads.
+            return self.device.find().key.startswith("ethos-u")
+        return self.cost.name in _COMPRESSED
 
     @property
     def round_to(self) -> tuple[int, ...]:
