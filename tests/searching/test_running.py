@@ -9,7 +9,6 @@ import pytest
 
 from tests.searching.small import small
 from tfprune import data, search
-from tfprune.errors import TfpruneError
 from tfprune.files import sha256
 from tfprune.formats import load
 from tfprune.measure import evaluate
@@ -20,6 +19,8 @@ from tfprune.report import read_run
 from tfprune.searching import Found
 
 pytest.importorskip("optuna", reason="needs the extra search")
+# The first of them waits for a whole search.
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,6 @@ def test_a_budget_that_cannot_be_met_says_how_near_it_came(found, out):
     assert "no trial costs 0.01 of the MACs" in again.said
 
 
-@pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_end(found, tmp_path, monkeypatch):
     from tfprune.searching.proposing import Proposals
 
@@ -109,14 +109,12 @@ def test_a_killed_search_goes_on_to_the_same_end(found, tmp_path, monkeypatch):
     assert sha256(again.files[0]) == sha256(found.files[0])
 
 
-@pytest.mark.slow
 def test_several_processes_find_the_same(found, tmp_path):
     again = search(small(), out=tmp_path, execution=Execution("processes", workers=2))
     assert _without_times(again) == _without_times(found)
     assert sha256(again.files[0]) == sha256(found.files[0])
 
 
-@pytest.mark.slow
 def test_a_share_that_is_out_of_reach_is_told_and_ends_no_search(tmp_path):
     said: list[str] = []
     space = {"keep": [0.01, 0.01], "formats": ["tflite"], "targets": ["macs"]}
@@ -124,10 +122,3 @@ def test_a_share_that_is_out_of_reach_is_told_and_ends_no_search(tmp_path):
     assert [line for line in said if "cannot be reached" in line]
     assert not got.is_met
     assert got.winner.choice.describe() == "dense, tflite"
-
-
-def test_a_dense_training_that_takes_too_long_is_refused_before_it_begins(tmp_path):
-    with pytest.raises(TfpruneError, match=r"there are 0\.001 minutes") as caught:
-        search(small(minutes=0.001, epochs=1000), out=tmp_path)
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.rglob("model*"))

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from tests.searching.small import small
-from tfprune.errors import UsageError
+from tfprune.errors import TfpruneError, UsageError
 from tfprune.searching import load_search, search
 
 
@@ -89,3 +89,10 @@ def test_an_npu_reads_compressed_weights():
     assert len(npu.zeros) > 1
     assert len(npu.bits) > 1
     assert small(minimize="latency").zeros == (0.0,)
+
+
+def test_a_dense_training_that_takes_too_long_is_refused_before_it_begins(tmp_path):
+    with pytest.raises(TfpruneError, match=r"there are 0\.001 minutes") as caught:
+        search(small(minutes=0.001, epochs=1000), out=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("model*"))

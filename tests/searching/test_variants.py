@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -23,9 +24,10 @@ CHOICES = st.builds(
     zeros=st.sampled_from([0.0, 0.8]),
     bits=st.sampled_from([0, 4]),
 )
+WHOLE = st.builds(replace, CHOICES, whole=st.booleans())
 
 
-@given(CHOICES, st.integers(0, 2))
+@given(WHOLE, st.integers(0, 2))
 def test_every_choice_is_a_pipeline_and_its_file_says_the_same(choice, rung):
     what = small()
     trials = {"it": (choice, rung)}
@@ -44,13 +46,21 @@ def test_a_rung_begins_with_all_that_the_rung_before_trained(choice):
     assert all(more[name] == steps[name] for name in trained)
 
 
-@given(CHOICES, CHOICES, st.integers(0, 2), st.integers(0, 2))
+@given(WHOLE, WHOLE, st.integers(0, 2), st.integers(0, 2))
 def test_trials_have_the_same_name_exactly_where_they_do_the_same(one, other, first, second):
     what = small()
     steps, order = chain(what, one, first)
     others, other_order = chain(what, other, second)
     same = [steps[name] for name in order] == [others[name] for name in other_order]
     assert (variant_name(what, one, first) == variant_name(what, other, second)) == same
+
+
+def test_a_recovery_at_one_go_has_the_epochs_of_all_rungs():
+    what = small(recovery=8, rungs=3)
+    for zeros in (0.0, 0.8):
+        steps, order = chain(what, Choice("tflite", 0.5, zeros=zeros, whole=True), 3)
+        epochs = [steps[name]["epochs"] for name in order if "epochs" in steps[name]]
+        assert epochs == [what.epochs, 8]
 
 
 def test_what_removes_nothing_is_not_trained_on():

@@ -44,6 +44,8 @@ PIPELINE = "winner.toml"
 _LOOKS = 4
 # Of the best trials, so many are measured once more, together.
 _FINALISTS = 8
+# The most hopeful trials are recovered once more, in one training each.
+_AT_ONE_GO = 3
 # Converting and judging one file, beside its training.
 _OVERHEAD_SECONDS = 4.0
 # What a ratio must be below to be a gain.
@@ -597,6 +599,27 @@ class _Trials:
                 self._say(f"no bracket fits into {self._what.minutes:g} minutes any more")
                 break
             self._bracket(proposals, size)
+        self._at_one_go()
+
+    def _at_one_go(self) -> None:
+        """Trains the most hopeful trials once more, their whole recovery in one training.
+
+        One schedule of the learning rate over all epochs mostly gives more than one for each rung,
+        which halving needs. Hopeful is what is no dearer than the best so far and loses least.
+        """
+        rungs = len(self._what.segments)
+        if rungs == 1 or self._fitting(_AT_ONE_GO) < _AT_ONE_GO:
+            return
+        best = winner(self.tried, self._what.max_drop)
+        latest: dict[Choice, Tried] = {}
+        for each in sorted(self.tried, key=lambda each: each.rung):
+            if each.rung and each.choice.changes and not each.refusal and each.ratio <= best.ratio:
+                latest[each.choice] = each
+        hopeful = sorted(latest.values(), key=lambda each: each.drop)[:_AT_ONE_GO]
+        if not hopeful:
+            return
+        self._say(f"{len(hopeful)} trials again, recovered at one go")
+        self.tried += self._judge([(replace(each.choice, whole=True), rungs) for each in hopeful])
 
     def _fitting(self, size: int) -> int:
         """How many trials a bracket may have in the time that is left."""

@@ -34,6 +34,7 @@ class Choice:
         round_to: the multiple that layers shrink to.
         zeros: the share of the weights that become zero.
         bits: of the weights of each output channel; 0 for all values.
+        whole: whether the recovery is one training, and not one for each rung.
     """
 
     format: FormatName
@@ -43,6 +44,7 @@ class Choice:
     round_to: int = 1
     zeros: float = 0.0
     bits: int = 0
+    whole: bool = False
 
     @property
     def changes(self) -> bool:
@@ -64,6 +66,8 @@ class Choice:
             parts.append(f"{self.zeros:.0%} zeros")
         if self.bits:
             parts.append(f"{2**self.bits - 1} values")
+        if self.whole:
+            parts.append("recovered at one go")
         return ", ".join([*(parts or ["dense"]), self.format])
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,6 +115,8 @@ def chain(search: Search, choice: Choice, rung: int) -> tuple[Steps, list[str]]:
         )
     if choice.changes:
         parts = search.segments[:rung]
+        if choice.whole and parts:
+            parts = (sum(parts),)
         # A warm-up is for weights that are not trained yet.
         rate = {
             "learning_rate": _RECOVERY_RATE * _learning_rate(search),
