@@ -14,7 +14,7 @@ import pandas as pd
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import write_json
 from tfprune.pipeline import provenance
-from tfprune.pipeline.executors import Execution, Say, do_all, order_for
+from tfprune.pipeline.executors import Execution, Say, Workers, do_all, order_for
 from tfprune.pipeline.forecast import Forecast
 from tfprune.pipeline.inputs import RunData, budget_mistakes, check_requirements
 from tfprune.pipeline.plan import Job, plan
@@ -150,6 +150,7 @@ def do_jobs(
     *,
     progress: bool = False,
     execution: Execution | None = None,
+    workers: Workers | None = None,
 ) -> None:
     """Does jobs that are not finished, in the order of their plan.
 
@@ -163,6 +164,8 @@ def do_jobs(
         say: told in one line what happens next.
         progress: whether to show progress bars.
         execution: where steps and deliveries are done; here if not given.
+        workers: of that execution, for a caller that has more jobs for them later and ends them;
+            started and ended here if not given.
     """
     # What a device needs is missed before the first training, and not after the last.
     for name in dict.fromkeys(job.name for job in missing if job.kind == "device"):
@@ -173,7 +176,7 @@ def do_jobs(
     if execution is not None and not execution.is_local:
         others = [job for job in missing if job.kind in ("step", "delivery")]
         if others:
-            _spread(others, pipeline, store, images, commit, session, say, execution)
+            _spread(others, pipeline, store, images, commit, session, say, execution, workers)
             spread = True
         # What takes time is timed here, alone, when nothing else is under way.
         missing = [job for job in missing if job.kind not in ("step", "delivery")]
@@ -205,6 +208,7 @@ def _spread(
     session: str,
     say: Say,
     execution: Execution,
+    started: Workers | None,
 ) -> None:
     """Does steps and deliveries on other processes."""
     if pipeline.budget is not None and pipeline.figure is None:
@@ -215,12 +219,13 @@ def _spread(
         Executor(pipeline, store.directory, images.dataset, commit).check_budget()
     table = _recorded_pipeline(pipeline)
     order = order_for(store.directory, session, table, images.data_dir, images.sha256, commit)
-    workers = execution.start()
+    workers = started or execution.start()
     try:
         say(f"{len(jobs)} tasks for {workers.size} workers ({execution.executor})")
         do_all(jobs, order, workers, lambda job: job.describe(pipeline), say)
     finally:
-        workers.close()
+        if started is None:
+            workers.close()
 
 
 def _after(known: Forecast, later: list[Job], seconds_per_epoch: float) -> float:

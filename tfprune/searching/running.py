@@ -15,7 +15,7 @@ from tfprune.errors import TfpruneError, UsageError
 from tfprune.figures import Figure, from_record
 from tfprune.files import RECORD, document_hash, write_json, write_text
 from tfprune.pipeline import provenance
-from tfprune.pipeline.executors import Execution
+from tfprune.pipeline.executors import Execution, Workers
 from tfprune.pipeline.inputs import RunData, check_requirements
 from tfprune.pipeline.plan import plan
 from tfprune.pipeline.runner import check_writable_run, do_jobs, run
@@ -193,11 +193,14 @@ def search(
         store.session() as session,
     ):
         trials = _Trials(what, store, session, data_dir, execution, say, progress)
-        trials.expect(whole)
-        trials.begin()
-        trials.look()
-        trials.search()
-        best = trials.final()
+        try:
+            trials.expect(whole)
+            trials.begin()
+            trials.look()
+            trials.search()
+            best = trials.final()
+        finally:
+            trials.close()
     document = document_of(
         what,
         {WINNER: (best.choice, best.rung)},
@@ -321,6 +324,12 @@ class _Trials:
         self.tried: list[Tried] = []
         self._first: list[Choice] = []
         self._out_of_reach = 0.0
+        self._workers: Workers | None = None
+
+    def close(self) -> None:
+        """Ends the workers."""
+        if self._workers is not None:
+            self._workers.close()
 
     # -- what it expects ------------------------------------------------------------------------
 
@@ -400,6 +409,9 @@ class _Trials:
 
     def _made(self, trials: Mapping[str, tuple[Choice, int]]) -> None:
         if missing := self._missing(trials):
+            if self._workers is None and self._execution and not self._execution.is_local:
+                # Started once: a process takes long to load TensorFlow.
+                self._workers = self._execution.start()
             do_jobs(
                 missing,
                 pipeline_of(self._what, trials),
@@ -410,6 +422,7 @@ class _Trials:
                 self._say,
                 progress=self._progress,
                 execution=self._execution,
+                workers=self._workers,
             )
 
     def _delivered(self, variant: str) -> tuple[Path, dict[str, Any]]:
