@@ -142,6 +142,12 @@ SELECTIONS: dict[Selection, str] = {
     "random": "weights drawn by chance",
 }
 
+Policy: TypeAlias = Literal["xnnpack"]
+POLICIES: dict[Policy, str] = {
+    "xnnpack": "1x1 convolutions that XNNPACK runs sparse, on phones and in browsers",
+}
+"""Which layers are worth pruning for what runs them."""
+
 ClusterScope: TypeAlias = Literal["layer", "channel"]
 CLUSTER_SCOPES: dict[ClusterScope, str] = {
     "layer": "one set of values for each layer",

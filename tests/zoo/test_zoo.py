@@ -77,6 +77,16 @@ def test_vgg16_has_the_published_parameters_but_for_the_biases():
     assert model.get_layer("block5_pool").output.shape == (None, 1, 1, 512)
 
 
+# Howard et al. 2017, table 1: 4.2 million.
+@pytest.mark.parametrize("width", [8, 32])
+def test_mobilenets_have_the_published_parameters(width):
+    model = zoo.build("mobilenetv1", (224, 224, 3), 1000, width=width)
+    reference = keras.applications.MobileNet(alpha=width / 32, weights=None)
+    assert size(model.trainable_weights) == size(reference.trainable_weights)
+    assert width != 32 or size(model.trainable_weights) == 4_231_976
+    assert model.get_layer("global_pool").output.shape == (None, 1, 1, 32 * width)
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_a_model_comes_back_from_its_file(name, tmp_path):
     mean, std = np.float32([100, 120, 140]), np.float32([60, 0, 64])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tfprune.data import Dataset
     from tfprune.pipeline.spec import DataSpec, ModelSpec
     from tfprune.tasks import Task, TaskSpec
+    from tfprune.weights.xnnpack import SparseLayers
 
 
 def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -56,6 +57,11 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Pat
     callback=_plot,
     help="Draw it: .svg, .png or .pdf.",
 )
+@click.option(
+    "--device",
+    type=click.Choice(["wasm"]),
+    help="Also show which layers run sparse there, and which layer forbids it.",
+)
 @options.data(required=False, why="its validation images show how sensitive each group is")
 @options.task
 @options.imports
@@ -66,6 +72,7 @@ def inspect_command(
     importance: str,
     images: int,
     plot: Path | None,
+    device: str | None,
     data: DataSpec | None,
     data_dir: str | None,
     task: TaskSpec | None,
@@ -84,6 +91,7 @@ def inspect_command(
     from tfprune.pipeline.execution import model_with_data
     from tfprune.report import render
     from tfprune.tasks import find_task
+    from tfprune.weights.xnnpack import sparse_layers
 
     # Data that are not looked at still tell a function the shape of its input.
     wanted = data if probed or model.reference.path is None else None
@@ -92,6 +100,7 @@ def inspect_command(
     groups, work = channel_groups(network), count_macs(network)
     table, zeros = group_table(groups), sparsity(network)
     by, cuts = ACCURACY, None
+    sparse = sparse_layers(network) if device else None
     if dataset is not None and probed:
         found = find_task(network, task, dataset)
         by, cuts = found.figure, _sensitivity(network, dataset, found, images, importance, plot)
@@ -104,6 +113,12 @@ def inspect_command(
             "frozen": groups.frozen,
             "sparsity": json.loads(render(zeros, "json")),
         }
+        if sparse is not None:
+            document["sparse"] = {
+                "layers": [layer.name for layer in sparse.layers],
+                "zeros": sparse.zeros,
+                "forbidden": sparse.forbidden,
+            }
         if cuts is not None:
             document["sensitivity"] = json.loads(render(cuts, "json"))
         click.echo(json.dumps(document, indent=2))
@@ -118,10 +133,27 @@ def inspect_command(
         click.echo(f"frozen {layer}: {reason}")
     click.echo()
     click.echo(render(zeros), nl=False)
+    if sparse is not None:
+        click.echo(f"\n{_told(sparse)}")
     if cuts is not None:
         whole = by.text(cuts[by.name][0])
         click.echo(f"\n{by.noun} when one group alone is cut, of {whole}:\n")
         click.echo(render(_cuts_for_people(cuts, by)), nl=False)
+
+
+def _told(sparse: SparseLayers) -> str:
+    """What runs sparse, or what forbids it, one line each."""
+    from tfprune.weights.xnnpack import LEAST_ZEROS
+
+    lines = [f"forbids sparse kernels: {name}: {why}" for name, why in sparse.forbidden.items()]
+    if sparse.layers:
+        state = "they run sparse" if sparse.zeros > LEAST_ZEROS else "they run dense"
+        lines.append(
+            f"{len(sparse.layers)} layers can run sparse, from {sparse.layers[0].name} to "
+            f"{sparse.layers[-1].name}; {100 * sparse.zeros:.1f}% of their weights are zero, and "
+            f"more than {100 * LEAST_ZEROS:.1f}% must be: {state}"
+        )
+    return "\n".join(lines)
 
 
 def _cuts_for_people(cuts: pd.DataFrame, by: Figure) -> pd.DataFrame:

@@ -13,12 +13,13 @@ import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import Schedule, final_update, last_update, single_cut_reason
-from tfprune.vocabulary import Scope
+from tfprune.vocabulary import Policy, Scope
 from tfprune.weights.attached import AttachedMasks, HoldingCallback, detach_leftovers
 from tfprune.weights.masks import Select
 from tfprune.weights.rule import ChangedMask, MaskRule, NestedMasks, listed
-from tfprune.weights.selection import Kernel, Picks, kernels, unfinished, unpruned
+from tfprune.weights.selection import Kernel, Picks, unfinished, unpruned
 from tfprune.weights.step_counter import StepCounter
+from tfprune.weights.xnnpack import LEAST_ZEROS, kernels_of
 
 
 class PruneWeights(HoldingCallback):
@@ -91,6 +92,8 @@ class PruneWeights(HoldingCallback):
             Kernels of convolutions, Dense, EinsumDense, attention, recurrent cells, and
             embeddings are pruned by default; biases and norms never are.
         exclude: all but these layers, in the same form. Frozen weights are always left alone.
+        policy: "xnnpack" prunes only what XNNPACK runs sparse, on phones and in browsers: see
+            `tfprune.weights.xnnpack`. More than two thirds must be zero.
         seed: seed of the random selection.
         min_kept: how many weights of each tensor stay at least, whatever the sparsity: a layer
             without any passes no signal on. Of blocks, as many whole ones as hold them. A warning
@@ -113,6 +116,7 @@ class PruneWeights(HoldingCallback):
         layers: Mapping[str, float] | None = None,
         include: Picks = None,
         exclude: Picks = None,
+        policy: Policy | None = None,
         seed: int = 0,
         min_kept: int = 1,
     ) -> None:
@@ -125,6 +129,7 @@ class PruneWeights(HoldingCallback):
         self.schedule = schedule
         self.include = include
         self.exclude = exclude
+        self.policy = policy
         self._rule = MaskRule(scope, select, seed, pattern, layers, min_kept)
         self._arrival = final_update(schedule)
         if layers and not (self._arrival and self._arrival.sparsity):
@@ -201,7 +206,7 @@ class PruneWeights(HoldingCallback):
         self._detach()
         chosen = [
             kernel
-            for kernel in kernels(self.model, self.include, self.exclude)
+            for kernel in kernels_of(self.model, self.include, self.exclude, self.policy)
             if kernel.variable.trainable
         ]
         left = self._left_dense()
@@ -218,6 +223,12 @@ class PruneWeights(HoldingCallback):
         self._start(nested)
         if left:
             self._warn(f"{'; '.join(left)}; or leave them out by exclude, if they shall stay dense")
+        end = self._arrival.sparsity if self._arrival else 1.0
+        if self.policy and end <= LEAST_ZEROS:
+            self._warn(
+                f"the schedule ends at {100 * end:.4g}% zeros, and XNNPACK runs sparse only what "
+                f"has more than {100 * LEAST_ZEROS:.1f}%: give a higher target"
+            )
         if single := single_cut_reason(self.schedule):
             self._warn(single)
         # A step traced earlier does not know of the masks.

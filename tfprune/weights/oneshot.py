@@ -10,11 +10,12 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.model import cloning
 from tfprune.training.schedule import check_sparsity
-from tfprune.vocabulary import Scope
+from tfprune.vocabulary import Policy, Scope
 from tfprune.weights.masks import Select, masked
 from tfprune.weights.patterns import Axes
 from tfprune.weights.rule import MaskRule
 from tfprune.weights.selection import Picks, kernels
+from tfprune.weights.xnnpack import kernels_of
 
 MOST_BITS = 8
 
@@ -29,6 +30,7 @@ def prune_once(
     layers: Mapping[str, float] | None = None,
     include: Picks = None,
     exclude: Picks = None,
+    policy: Policy | None = None,
     seed: int = 0,
     min_kept: int = 1,
 ) -> keras.Model:
@@ -54,6 +56,7 @@ def prune_once(
             such as `"dense*"`; the first that matches counts. Only with the scope "layer".
         include: only these layers; names, paths, globs or `(layer) -> bool`, see `prunable`.
         exclude: all but these layers, in the same form.
+        policy: "xnnpack" prunes only what XNNPACK runs sparse, see `PruneWeights`.
         seed: of the random selection.
         min_kept: how many weights of each tensor stay at least; a warning names the layers where
             they would not have.
@@ -68,7 +71,7 @@ def prune_once(
     check_sparsity(prune_rate, "prune_rate")
     rule = MaskRule(scope, select, seed, pattern, layers, min_kept)
     pruned = cloning.copy(model)
-    chosen = kernels(pruned, include, exclude)
+    chosen = kernels_of(pruned, include, exclude, policy)
     rates = rule.per_kernel(chosen, prune_rate)
     values = [keras.ops.convert_to_numpy(kernel.variable) for kernel in chosen]
     sizes = [(int(np.count_nonzero(value)), value.size) for value in values]

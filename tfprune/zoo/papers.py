@@ -1,4 +1,4 @@
-"""CNNs of papers on pruning: Conv-2, Conv-4, Conv-6, VGG with BatchNorm, ResNets for CIFAR-10."""
+"""CNNs of papers: Conv-2, Conv-4, Conv-6, VGG with BatchNorm, ResNets for CIFAR-10, MobileNetV1."""
 
 from __future__ import annotations
 
@@ -206,6 +206,106 @@ def resnet(
     x = keras.layers.GlobalAveragePooling2D(name="global_pool")(x)
     outputs = logits(x, classes, keras.initializers.HeNormal(next(seeds)))
     return keras.Model(inputs, outputs, name=name)
+
+
+# Filters of each block as a multiple of the stem's, and whether the block halves the image.
+_MOBILENET_BLOCKS = (
+    (2, False),
+    (4, True),
+    (4, False),
+    (8, True),
+    (8, False),
+    (16, True),
+    *[(16, False)] * 5,
+    (32, True),
+    (32, False),
+)
+
+
+def mobilenet(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    width: int = 32,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    seed: int = 0,
+    name: str = "mobilenetv1",
+) -> keras.Model:
+    """Builds MobileNetV1 in the form that XNNPACK can run sparse.
+
+    Example:
+        ```python
+        model = mobilenet((32, 32, 3), 10, width=8)
+        model.output_shape  # (None, 10)
+        ```
+
+    Where the image is halved, it is padded by one pixel on all sides, in place of "same", which
+    pads odd and even sizes in different ways; the pooling keeps its dimensions. With 3 input
+    channels, all 1x1 convolutions can run sparse. For 224x224x3 images, 1,000 classes and width 32,
+    the net has 4,231,976 trainable parameters.
+
+    Args:
+        input_shape: (height, width, channels); the net divides height and width by 32.
+        classes: number of logits.
+        width: filters of the first convolution; the paper's width multiplier is width / 32.
+        mean: mean of each channel, 0 to 255, to normalise with.
+        std: standard deviation of each channel.
+        seed: fixes the initial weights.
+        name: the name of the model.
+
+    Returns:
+        A model that maps float32 pixels (n, height, width, channels), 0 to 255, to (n, classes)
+        logits.
+
+    Source:
+        Howard et al. 2017, MobileNets, https://arxiv.org/abs/1704.04861, table 1.
+    """
+    width = check_option("width", width)
+    seeds = layer_seeds(seed)
+    inputs, x = image_input(input_shape, mean, std)
+    x = keras.layers.ZeroPadding2D(1, name="stem_pad")(x)
+    x = _bn_relu6(
+        keras.layers.Conv2D(
+            width,
+            3,
+            2,
+            use_bias=False,
+            kernel_initializer=keras.initializers.HeNormal(next(seeds)),
+            name="stem_conv",
+        )(x),
+        "stem",
+    )
+    for number, (factor, halves) in enumerate(_MOBILENET_BLOCKS, start=1):
+        prefix = f"block{number}"
+        if halves:
+            x = keras.layers.ZeroPadding2D(1, name=f"{prefix}_pad")(x)
+        deep = keras.layers.DepthwiseConv2D(
+            3,
+            2 if halves else 1,
+            padding="valid" if halves else "same",
+            use_bias=False,
+            depthwise_initializer=keras.initializers.HeNormal(next(seeds)),
+            name=f"{prefix}_depthwise",
+        )
+        x = _bn_relu6(deep(x), f"{prefix}_depthwise")
+        across = keras.layers.Conv2D(
+            factor * width,
+            1,
+            use_bias=False,
+            kernel_initializer=keras.initializers.HeNormal(next(seeds)),
+            name=f"{prefix}_conv",
+        )
+        x = _bn_relu6(across(x), prefix)
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="global_pool")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    outputs = logits(x, classes, keras.initializers.HeNormal(next(seeds)))
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _bn_relu6(x: keras.KerasTensor, prefix: str) -> keras.KerasTensor:
+    x = keras.layers.BatchNormalization(momentum=BATCHNORM_MOMENTUM, name=f"{prefix}_bn")(x)
+    return keras.layers.ReLU(6, name=f"{prefix}_relu")(x)
 
 
 def _block(

@@ -13,10 +13,12 @@ from tfprune.vocabulary import (
     CLUSTER_SCOPES,
     CLUSTER_STARTS,
     PATTERNS,
+    POLICIES,
     SCOPES,
     SELECTIONS,
     ClusterScope,
     ClusterStart,
+    Policy,
     Scope,
     Selection,
     explained,
@@ -56,6 +58,9 @@ class WhichWeights(Table):
     exclude: Annotated[
         tuple[str, ...], Field(description="layers left alone, by name, path or glob")
     ] = ()
+    policy: Annotated[
+        Policy | None, Field(description=f"only what profits: {explained(POLICIES)}")
+    ] = None
     min_kept: Annotated[int, Field(ge=1, description="weights that each tensor keeps at least")] = 1
 
     @model_validator(mode="after")
@@ -74,6 +79,7 @@ def _options(step: WhichWeights, seed: int) -> dict[str, Any]:
         "layers": step.layers,
         "include": step.include or None,
         "exclude": step.exclude or None,
+        "policy": step.policy,
         "seed": seed,
         "min_kept": step.min_kept,
     }
