@@ -80,6 +80,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "x": x,
         "y": y,
         "train_images": x,
+        "train_labels": y,
         "path": "net.keras",
         "macs": 0.5,
     }

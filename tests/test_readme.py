@@ -44,6 +44,8 @@ PARSED = {
     "tfprune train mobilenetv2": "its net is deep; tests/test_what_goes_in.py trains one like it",
     "tfprune slim dense.keras --latency": "it times nets; tests/cli/test_slim.py runs one",
     "tfprune slim dense.keras --cycles": "it compiles nets; tests/cli/test_slim.py runs one",
+    "tfprune cluster": "it trains; tests/cli/test_cli.py runs it",
+    "tfprune quantize-aware": "it trains; tests/pipeline/steps/test_quantize.py runs the step",
     "tfprune export": "it starts another Python; tests/cli/test_cli.py runs it",
     "tfprune inspect dense.keras --sensitivity": "it cuts often; tests/cli/test_cli.py runs it",
     "tfprune measure": "it times files; tests/cli/test_measure.py runs it",

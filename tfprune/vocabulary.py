@@ -59,6 +59,25 @@ DEFAULT_BATCH = 1
 """Devices run one example at a time, and LiteRT.js and compilers take no open batch."""
 LARGEST_BATCH = 1 << 16
 
+RUNS_ON: dict[FormatName, str] = {
+    "keras": "Keras 3",
+    "savedmodel": "TensorFlow and TensorFlow Serving, unpacked",
+    "savedmodel-zst": "TensorFlow and TensorFlow Serving, unpacked",
+    "tflite": "LiteRT, in browsers too; TFLite Micro where a processor computes in floats",
+    "tflite-float16": "LiteRT, which computes in float32; not TFLite Micro",
+    "tflite-dynamic": "LiteRT; not TFLite Micro",
+    "tflite-int8": "LiteRT, TFLite Micro, and NPUs such as Arm's Ethos-U",
+    "tflite-int16x8": "LiteRT, TFLite Micro, and NPUs such as Arm's Ethos-U",
+    "tflite-sparse": "LiteRT and tfjs-tflite; not TFLite Micro, and not LiteRT.js, which gives "
+    "zeros and only prints a warning; faster on ARM, in WebAssembly and on x86 without AVX only",
+    "c-array": "TFLite Micro, compiled into a program",
+    "c-array-float": "TFLite Micro where a processor computes in floats, compiled into a program",
+    "tflite-lut": "TFLite Micro; not LiteRT",
+    "c-array-lut": "TFLite Micro, compiled into a program",
+    "onnx": "ONNX Runtime, and other runtimes that know its operators",
+}
+"""Where files of a format run and where not: what their cards say."""
+
 DeliveryName: TypeAlias = Literal["server", "phone", "microcontroller"]
 DELIVERIES: dict[DeliveryName, tuple[FormatName, ...]] = {
     "server": ("keras", "savedmodel", "tflite"),

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from tfprune.artifacts import Artifact, read_manifest, write_manifest
 from tfprune.errors import TfpruneError
+from tfprune.formats import FORMATS
+from tfprune.formats.registry import has_batch
+from tfprune.formats.runtime import Tensor
+from tfprune.vocabulary import RUNS_ON
 
 
 def some(directory: Path, name: str = "model.tflite") -> Artifact:
@@ -56,3 +61,16 @@ def test_a_missing_manifest_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TfpruneError, match="cannot be written"):
         (tmp_path / "file").touch()
         write_manifest(tmp_path / "file", [])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_card_says_where_its_file_runs(tmp_path: Path, name: str) -> None:
+    file = Artifact(name, tmp_path / "file", "0" * 64, 1, 1, 1.0, 0.0)
+    assert file.to_dict(tmp_path)["runs_on"] == RUNS_ON[name]
+    opened = dataclasses.replace(file, inputs=(Tensor("x", (None, 8), "float32"),))
+    more = opened.runs_on.removeprefix(RUNS_ON[name])
+    assert ("open batch" in more) == has_batch(name)
+    fixed = dataclasses.replace(file, inputs=(Tensor("x", (1, 8), "float32"),))
+    assert fixed.runs_on == RUNS_ON[name]
+    # It follows from the format: a reader takes no other.
+    assert Artifact.from_dict(file.to_dict(tmp_path) | {"runs_on": "the moon"}, tmp_path) == file

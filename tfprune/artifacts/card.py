@@ -16,7 +16,9 @@ from pydantic import Field, TypeAdapter
 
 from tfprune.errors import TfpruneError
 from tfprune.files import read_json, write_json
+from tfprune.formats.registry import has_batch
 from tfprune.formats.runtime import Memory, Tensor
+from tfprune.vocabulary import RUNS_ON
 
 MANIFEST = "artifacts.json"
 RUN_MANIFEST = "manifest.json"
@@ -108,6 +110,16 @@ class Artifact:
         """Examples that it takes at once, as `inputs` say; None for any number."""
         return self.inputs[0].shape[0] if self.inputs else None
 
+    @property
+    def runs_on(self) -> str:
+        """Where it runs and where not, in words; empty for a format of another version."""
+        if self.format not in RUNS_ON:
+            return ""
+        said = RUNS_ON[self.format]
+        if self.inputs and self.batch is None and has_batch(self.format):
+            return f"{said}; its open batch keeps it out of LiteRT.js and of several compilers"
+        return said
+
     def to_dict(self, directory: Path) -> dict[str, Any]:
         """Plain values for JSON.
 
@@ -117,7 +129,7 @@ class Artifact:
         Raises:
             TfpruneError: The file does not lie in the directory.
         """
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"runs_on": self.runs_on}
         try:
             values["path"] = self.path.resolve().relative_to(directory.resolve()).as_posix()
         except ValueError:

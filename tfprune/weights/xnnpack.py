@@ -4,8 +4,7 @@ XNNPACK is what runs float TFLite files on phones and in browsers. It has sparse
 convolutions on ARM, in WebAssembly, and on x86 without AVX. They read channels first, so they are
 used for a whole part of a net, from a first convolution to a global average pooling, where all
 layers between exist in that layout, and where more than two thirds of the weights of its 1x1
-convolutions are zero. TFLite asks for them only where a file stores weights without their zeros, as
-the format `tflite-sparse` does.
+convolutions are zero.
 
 Source:
     Elsen et al. 2020, Fast Sparse ConvNets, https://arxiv.org/abs/1911.09723; the rules are those
