@@ -68,8 +68,9 @@ RUNS_ON: dict[FormatName, str] = {
     "tflite-dynamic": "LiteRT; not TFLite Micro",
     "tflite-int8": "LiteRT, TFLite Micro, and NPUs such as Arm's Ethos-U",
     "tflite-int16x8": "LiteRT, TFLite Micro, and NPUs such as Arm's Ethos-U",
-    "tflite-sparse": "LiteRT and tfjs-tflite; not TFLite Micro, and not LiteRT.js, which gives "
-    "zeros and only prints a warning; faster on ARM, in WebAssembly and on x86 without AVX only",
+    "tflite-sparse": "LiteRT and tfjs-tflite; not TFLite Micro; LiteRT.js warns in the browser's "
+    "console, and may give wrong outputs: measure it with the device wasm; faster on ARM, in "
+    "WebAssembly and on x86 without AVX only",
     "c-array": "TFLite Micro, compiled into a program",
     "c-array-float": "TFLite Micro where a processor computes in floats, compiled into a program",
     "tflite-lut": "TFLite Micro; not LiteRT",

@@ -75,6 +75,7 @@ def residual(x: keras.KerasTensor) -> keras.KerasTensor:
         squeezed,
         lambda x: layers.UpSampling2D(interpolation="bilinear")(x),
         lambda x: layers.LeakyReLU()(layers.ELU()(layers.Activation("sigmoid")(x))),
+        lambda x: layers.Activation("silu")(layers.Activation("hard_silu")(x)),
     ],
 )
 def test_what_xnnpack_can_run_sparse_is_all_found(middle: Change | None) -> None:
@@ -125,7 +126,7 @@ def test_a_layer_that_forbids_it_is_named_with_its_reason(middle: Change, said: 
         ({"first": lambda x: layers.Conv2D(8, 3, 2, padding="same", name="a")(x)}, "a", "same"),
         ({"first": lambda x: layers.Conv2D(8, 3, 2, name="a")(x)}, "a", "padding 0"),
         ({"first": lambda x: layers.Conv2D(8, 3, name="a")(x)}, "a", "with strides 1x1"),
-        ({"last": lambda x: layers.GlobalAveragePooling2D(name="b")(x)}, "b", "keepdims=False"),
+        ({"last": lambda x: layers.GlobalMaxPooling2D(name="b")(x)}, "b", "than images"),
         ({"last": lambda x: layers.Flatten(name="b")(x)}, "b", "something else than images"),
     ],
 )
@@ -133,6 +134,14 @@ def test_what_a_part_begins_and_ends_with_is_named(changes, name: str, said: str
     found = sparse_layers(net(**changes))
     assert found.layers == ()
     assert said in found.forbidden[name]
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_the_pooling_may_keep_its_dimensions_or_not(keepdims: bool) -> None:
+    pool = layers.GlobalAveragePooling2D(keepdims=keepdims)
+    found = sparse_layers(net(last=lambda x: layers.Flatten()(pool(x))))
+    assert found.forbidden == {}
+    assert [layer.name for layer in found.layers] == ["one", "two"]
 
 
 def test_an_input_from_elsewhere_and_an_output_in_between_forbid_it() -> None:

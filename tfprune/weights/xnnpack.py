@@ -4,7 +4,8 @@ XNNPACK is what runs float TFLite files on phones and in browsers. It has sparse
 convolutions on ARM, in WebAssembly, and on x86 without AVX. They read channels first, so they are
 used for a whole part of a net, from a first convolution to a global average pooling, where all
 layers between exist in that layout, and where more than two thirds of the weights of its 1x1
-convolutions are zero.
+convolutions are zero. TFLite asks for them only where a file stores weights without their zeros, as
+the format `tflite-sparse` does.
 
 Source:
     Elsen et al. 2020, Fast Sparse ConvNets, https://arxiv.org/abs/1911.09723; the rules are those
@@ -28,8 +29,8 @@ from tfprune.weights.selection import Kernel, Picks, kernels
 LEAST_ZEROS = 2 / 3
 """The share of zeros in 1x1 convolutions that must be exceeded."""
 
-# Activations with a kernel for channels first; the others are not known to have one.
-_ACTIVATIONS = ("linear", "relu", "relu6", "sigmoid", "elu", "leaky_relu")
+# Activations with a kernel for channels first. gelu and tanh have none; others are not known to.
+_ACTIVATIONS = ("linear", "relu", "relu6", "sigmoid", "elu", "leaky_relu", "silu", "hard_silu")
 _ACTIVATION_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
 # The converter removes them.
 _NOTHING = (
@@ -70,7 +71,7 @@ def sparse_layers(model: keras.Model) -> SparseLayers:
         ```python
         found = sparse_layers(model)
         [layer.name for layer in found.layers]  # ["block1_conv", "block2_conv", ...]
-        found.forbidden  # {"global_pool": "keepdims=False: ..."}
+        found.forbidden  # {"pool": "XNNPACK has no kernel with channels first for MaxPooling2D..."}
         ```
 
     Args:
@@ -222,14 +223,12 @@ class _Graph:
                             "needs all of its inputs from there"
                         )
             if not reason and not _is_pixel(call) and self.is_output(call):
-                reason = (
-                    "its output leaves the model: end with GlobalAveragePooling2D(keepdims=True)"
-                )
+                reason = "its output leaves the model: end with GlobalAveragePooling2D()"
             if reason:
                 found[name] = reason
         if not found and not any(_is_pooling(call) for call in part):
             found[part[-1].operation.name] = (
-                "no global average pooling follows: end with GlobalAveragePooling2D(keepdims=True)"
+                "no global average pooling follows: end with GlobalAveragePooling2D()"
             )
         if not found and not any(_is_pointwise(call) for call in part):
             found[part[0].operation.name] = "no 1x1 convolution follows it"
@@ -237,8 +236,9 @@ class _Graph:
 
 
 def _is_pixel(call: Call) -> bool:
+    """Whether a call gives one number a channel, which a pooling does in either form."""
     shape = call.outputs[0].shape
-    return len(shape) == _RANK and tuple(shape[1:3]) == (1, 1)
+    return _is_pooling(call) or (len(shape) == _RANK and tuple(shape[1:3]) == (1, 1))
 
 
 def _is_pooling(call: Call) -> bool:
@@ -282,9 +282,7 @@ def _why_not(graph: _Graph, call: Call) -> str:
     if kind in _NOTHING:
         return ""
     if kind is keras.layers.GlobalAveragePooling2D:
-        if layer.keepdims:
-            return ""
-        return "keepdims=False: use keepdims=True and Flatten() behind it, which is the same"
+        return ""
     if any(len(x.shape) != _RANK for x in (*call.inputs, *call.outputs)):
         return "it reads or gives something else than images: put it behind the pooling"
     if kind is keras.layers.Conv2D:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
 import os
@@ -263,4 +264,6 @@ def _suggestion(name: Any) -> str:
         f"choose one of {', '.join(NAMES)}, or a classifier of keras.applications "
         "such as MobileNetV2 or ResNet50; or give a .keras file, or FILE.py:FUNCTION"
     )
-    return did_you_mean(str(name), NAMES + APPLICATIONS, otherwise)
+    # "mobilenet_v2" is nearer to MobileNetV2 than to mobilenetv1, whatever the case.
+    close = difflib.get_close_matches(str(name).lower(), _BY_LOWER_CASE, n=1, cutoff=0.5)
+    return did_you_mean(_BY_LOWER_CASE[close[0]], NAMES + APPLICATIONS) if close else otherwise
