@@ -136,6 +136,8 @@ def compare(
             name=f"{name}-search-{seed}",
             epochs=task.dense,
             recovery=task.epochs,
+            recovery_rate=task.hand["finetune"]["learning_rate"]
+            / task.common["training"]["learning_rate"],
             device=task.device,
             minimize=task.minimize,
             max_drop=1.0,

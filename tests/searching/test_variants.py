@@ -63,6 +63,12 @@ def test_a_recovery_at_one_go_has_the_epochs_of_all_rungs():
         assert epochs == [what.epochs, 8]
 
 
+def test_the_recovery_has_its_own_learning_rate():
+    steps, _ = chain(small(recovery_rate=0.2), Choice("tflite", 0.5), 2)
+    rates = [step["learning_rate"] for step in steps.values() if "learning_rate" in step]
+    assert rates == pytest.approx([0.05 * 0.2] * 2)
+
+
 def test_what_removes_nothing_is_not_trained_on():
     steps, order = chain(small(), Choice("tflite"), 2)
     assert [steps[name]["kind"] for name in order] == ["train", "export"]

@@ -89,6 +89,7 @@ class Search(Table):
         training: of all steps that train, without epochs.
         epochs: of the dense training; None for a model that is trained already.
         recovery: the most epochs that a trial trains after filters or weights were removed.
+        recovery_rate: the learning rate of the recovery, divided by that of the dense training.
         device: where the artifact is meant to run.
         minimize: the cost: latency, macs, bytes, bytes_gzip, or another figure of files or of the
             device.
@@ -111,6 +112,7 @@ class Search(Table):
     training: SharedTraining = SharedTraining()
     epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
     recovery: Annotated[int, Field(ge=1, le=100_000)] = 8
+    recovery_rate: Annotated[float, Field(gt=0, le=100)] = 0.5
     device: DeviceSpec = DeviceSpec(name="cpu")
     minimize: str = "latency"
     max_drop: Annotated[float, Field(ge=0)] = 0.5

@@ -18,8 +18,6 @@ from tfprune.vocabulary import FormatName
 
 DENSE = "dense"
 WINNER = "winner"
-# What was trained with the whole learning rate is trained on with half of it.
-_RECOVERY_RATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def chain(search: Search, choice: Choice, rung: int) -> tuple[Steps, list[str]]:
             parts = (sum(parts),)
         # A warm-up is for weights that are not trained yet.
         rate = {
-            "learning_rate": _RECOVERY_RATE * _learning_rate(search),
+            "learning_rate": search.recovery_rate * _learning_rate(search),
             "warmup_epochs": 0.0,
         }
         zeros = {"scope": "global"}
