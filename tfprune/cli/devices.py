@@ -51,16 +51,8 @@ def install_command(name: str) -> None:
 
 
 def _row(kind: type[Device]) -> dict[str, str]:
-    from tfprune.devices import find_device
-    from tfprune.errors import TfpruneError
+    from tfprune.devices.registry import missing
 
-    required = [name for name in kind.options() if kind.model_fields[name].is_required()]
-    missing = ""
-    if required:
-        missing = "options: " + ", ".join(required)
-    else:
-        try:
-            find_device(kind.one_of()).check()
-        except TfpruneError as error:
-            missing = str(error)
-    return {"device": kind.key, "what": DEVICES[kind.key], "missing": missing}
+    options = kind.required_options()
+    lacking = f"options: {', '.join(options)}" if options else missing(kind)
+    return {"device": kind.key, "what": DEVICES[kind.key], "missing": lacking}

@@ -98,6 +98,11 @@ class Device(BaseModel, ABC):
         return tuple(name for name in cls.model_fields if name != "name")
 
     @classmethod
+    def required_options(cls) -> tuple[str, ...]:
+        """The names of the options that have no default."""
+        return tuple(name for name in cls.options() if cls.model_fields[name].is_required())
+
+    @classmethod
     def one_of(cls) -> str:
         """A name of this kind."""
         return cls.key

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tfprune.devices.base import Device
-from tfprune.errors import UsageError, did_you_mean
+from tfprune.errors import UsageError, did_you_mean, one_line
 from tfprune.validation import describe_error
 from tfprune.vocabulary import DEVICES
 
@@ -39,6 +39,23 @@ def find_kind(name: str) -> type[Device]:
         if kind.takes(name):
             return kind
     raise UsageError(f"device {name!r} is unknown: {did_you_mean(name, DEVICES)}")
+
+
+def missing(kind: type[Device]) -> str:
+    """What a kind of device without required options still needs here; empty where that is nothing.
+
+    Args:
+        kind: see `kinds`.
+
+    Returns:
+        One line that says how to install it.
+    """
+    try:
+        find_device(kind.one_of()).check()
+    # A broken package may raise anything.
+    except Exception as error:
+        return one_line(error)
+    return ""
 
 
 def find_device(name: str, **options: Any) -> Device:

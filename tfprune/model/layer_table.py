@@ -43,6 +43,14 @@ class Axes(NamedTuple):
     outputs: tuple[int, ...]
     summed: bool = True
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The axes whose entries have a scale of their own in TFLite's int8 kernels.
+
+        A depthwise kernel has an output for each pair of input and multiplier.
+        """
+        return self.outputs if self.summed else (*self.inputs, *self.outputs)
+
 
 @dataclass(frozen=True)
 class KernelType:

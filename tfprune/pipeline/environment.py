@@ -116,23 +116,13 @@ def cpu_features(told: str | None = None) -> dict[str, bool] | None:
 
 def devices() -> dict[str, str]:
     """For each kind of device `"ok"`, or one line that says what it still needs."""
-    from tfprune.devices.registry import kinds
+    from tfprune.devices.registry import kinds, missing
 
     found = {}
     for kind in kinds():
-        options = [
-            name
-            for name, field in kind.model_fields.items()
-            if field.is_required() and name != "name"
-        ]
-        try:
-            if options:
-                found[kind.key] = f"needs its options: {', '.join(options)}"
-                continue
-            kind.model_construct(name=kind.key).check()
-            found[kind.key] = "ok"
-        except Exception as error:  # a broken package may raise anything
-            found[kind.key] = one_line(error)
+        options = kind.required_options()
+        lacking = f"needs its options: {', '.join(options)}" if options else missing(kind)
+        found[kind.key] = lacking or "ok"
     return found
 
 

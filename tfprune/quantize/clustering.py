@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ from keras import ops
 from tfprune.errors import UsageError
 from tfprune.model import cloning
 from tfprune.vocabulary import CLUSTER_SCOPES, CLUSTER_STARTS, ClusterScope, ClusterStart
-from tfprune.weights.attached import AttachedConstraints, HoldingCallback
+from tfprune.weights.attached import AttachedConstraints, KeepingCallback
 from tfprune.weights.callback import PruneWeights
 from tfprune.weights.selection import Kernel, Picks, kernels
 
@@ -87,9 +87,7 @@ def cluster(
 
 def _parts(kernel: Kernel, scope: ClusterScope) -> Iterator[tuple[Any, ...]]:
     """The indices of the parts of a kernel that have values of their own."""
-    shape, axes = kernel.variable.shape, kernel.axes
-    # A depthwise kernel has an output for each pair, as TFLite counts its channels.
-    own = axes.outputs if axes.summed else (*axes.inputs, *axes.outputs)
+    shape, own = kernel.variable.shape, kernel.axes.channels
     if scope == "layer" or len(own) == len(shape):
         yield (...,)
         return
@@ -192,7 +190,7 @@ class ClusterConstraint(keras.constraints.Constraint):
         return ops.cast(ops.reshape(shared, ops.shape(w)), w.dtype)
 
 
-class KeepClusters(HoldingCallback):
+class KeepClusters(KeepingCallback):
     """Holds weights that are equal when training begins equal until it ends, and zeros at zero.
 
     This is how a clustered model is trained further. The clusters are read from the weights at the
@@ -219,20 +217,9 @@ class KeepClusters(HoldingCallback):
 
     _attached: AttachedConstraints[ClusterConstraint]
 
-    def __init__(self, include: Picks = None, exclude: Picks = None) -> None:
-        super().__init__()
-        self.include = include
-        self.exclude = exclude
-        self._read = False
-
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the constraints on."""
-        self._detach()
-        self._read = False
-        chosen = kernels(self.model, self.include, self.exclude)
-        variables = [kernel.variable for kernel in chosen if kernel.variable.trainable]
-        self._enter_fit(AttachedConstraints(variables, ClusterConstraint))
-        self._surround_callbacks()
+        super().on_train_begin(logs)
         if any(isinstance(callback, PruneWeights) for callback in self._fit_callbacks()):
             self._leave_callbacks()
             raise UsageError(
@@ -240,10 +227,11 @@ class KeepClusters(HoldingCallback):
                 "prune first, then cluster; zeros stay zero"
             )
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Reads the clusters."""
-        # Not in on_train_begin: there a later callback may still restore weights.
-        if not self._read:
-            for variable, constraint in self._attached:
-                constraint.read(ops.convert_to_numpy(variable))
-            self._read = True
+    def _constraints(
+        self, variables: Iterable[keras.Variable]
+    ) -> AttachedConstraints[ClusterConstraint]:
+        return AttachedConstraints(variables, ClusterConstraint)
+
+    def _read(self) -> None:
+        for variable, constraint in self._attached:
+            constraint.read(ops.convert_to_numpy(variable))

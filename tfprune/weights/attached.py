@@ -387,7 +387,50 @@ class KeepMasks(HoldingCallback):
         self._surround_callbacks()
 
 
-class KeepZeros(HoldingCallback):
+class KeepingCallback(HoldingCallback):
+    """Holds something that is true of the weights when training begins until it ends.
+
+    A subclass makes the constraints, and reads from the weights what they hold. It reads at the
+    first batch, so a restored checkpoint brings its own.
+
+    Args:
+        include: only these layers; names, paths, globs or `(layer) -> bool`, see `prunable`.
+        exclude: all but these layers, in the same form.
+    """
+
+    def __init__(self, include: Picks = None, exclude: Picks = None) -> None:
+        super().__init__()
+        self.include = include
+        self.exclude = exclude
+        self._is_read = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts the constraints on."""
+        self._detach()
+        self._is_read = False
+        weights = prunable(self.model, self.include, self.exclude)
+        self._enter_fit(
+            self._constraints(variable for _, variable in weights if variable.trainable)
+        )
+        self._surround_callbacks()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Reads what is to be held."""
+        # Not in on_train_begin: there a later callback may still restore weights.
+        if not self._is_read:
+            self._read()
+            self._is_read = True
+
+    def _constraints(self, variables: Iterable[keras.Variable]) -> AttachedConstraints[Any]:
+        """The constraints on some weights; they hold nothing yet."""
+        raise NotImplementedError
+
+    def _read(self) -> None:
+        """Reads from the weights what the constraints are to hold."""
+        raise NotImplementedError
+
+
+class KeepZeros(KeepingCallback):
     """Holds the weights that are zero when training begins at zero until it ends.
 
     This is how a pruned model is retrained: fine-tuned, or with its learning rate or its weights
@@ -409,23 +452,8 @@ class KeepZeros(HoldingCallback):
 
     _attached: AttachedMasks
 
-    def __init__(self, include: Picks = None, exclude: Picks = None) -> None:
-        super().__init__()
-        self.include = include
-        self.exclude = exclude
-        self._read = False
+    def _constraints(self, variables: Iterable[keras.Variable]) -> AttachedMasks:
+        return AttachedMasks(variables)
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Puts the masks on."""
-        self._detach()
-        self._read = False
-        weights = prunable(self.model, self.include, self.exclude)
-        self._enter_fit(AttachedMasks(variable for _, variable in weights if variable.trainable))
-        self._surround_callbacks()
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Reads the zeros."""
-        # Not in on_train_begin: there a later callback may still restore weights.
-        if not self._read:
-            self._attached.assign([value != 0 for value in self._attached.values()])
-            self._read = True
+    def _read(self) -> None:
+        self._attached.assign([value != 0 for value in self._attached.values()])

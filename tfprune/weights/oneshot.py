@@ -125,9 +125,8 @@ def round_weights(
 
 
 def _rounded(value: np.ndarray, axes: Axes, levels: int) -> np.ndarray:
-    # A depthwise kernel has an output for each pair; of an embedding nothing is left to scale by.
-    own = axes.outputs if axes.summed else (*axes.inputs, *axes.outputs)
-    across = tuple(axis for axis in range(value.ndim) if axis not in own) or None
+    # Of an embedding nothing is left to scale by.
+    across = tuple(axis for axis in range(value.ndim) if axis not in axes.channels) or None
     largest = np.abs(value).max(axis=across, keepdims=True)
     # What is zero throughout stays so.
     step = np.where(largest > 0, largest, 1) / levels

@@ -29,6 +29,9 @@ _RANKING_IMAGES = 512
 _T = TypeVar("_T")
 
 Share = Annotated[float, Field(gt=0, le=1)]
+LeftAlone = Annotated[
+    tuple[str, ...], Field(description="layers left alone, by name, path or glob")
+]
 Importance = Annotated[
     ImportanceName, Field(description=f"how filters are ranked: {explained(IMPORTANCES)}")
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tfprune.errors import UsageError
-from tfprune.pipeline.steps.base import Context, Importance, Result, Share, Step
+from tfprune.pipeline.steps.base import Context, Importance, LeftAlone, Result, Share, Step
 from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
 from tfprune.vocabulary import (
     COUNTED_TARGETS,
@@ -176,9 +176,7 @@ class SlimStep(Step):
     importance: Importance = "l2"
     round_to: Annotated[int, Field(ge=1, description="multiples to shrink to")] = 1
     minimum: Annotated[int, Field(ge=1, description="channels that a layer keeps at least")] = 1
-    exclude: Annotated[
-        tuple[str, ...], Field(description="layers left alone, by name, path or glob")
-    ] = ()
+    exclude: LeftAlone = ()
     rounds: Annotated[
         int,
         Field(ge=1, le=1000, description="steps to the share, each ranked anew, without training"),

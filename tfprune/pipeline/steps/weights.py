@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tfprune.pipeline.steps.base import Context, Result, Step, Table
+from tfprune.pipeline.steps.base import Context, LeftAlone, Result, Step, Table
 from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
 from tfprune.vocabulary import (
     CLUSTER_SCOPES,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import keras
 
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Included = Annotated[tuple[str, ...], Field(description="only these layers, by name, path or glob")]
 
 
 def _is_pattern(text: str) -> str:
@@ -52,12 +53,8 @@ class WhichWeights(Table):
     layers: dict[str, Sparsity] = Field(
         {}, description="shares of their own for layers, by name or glob"
     )
-    include: Annotated[
-        tuple[str, ...], Field(description="only these layers, by name, path or glob")
-    ] = ()
-    exclude: Annotated[
-        tuple[str, ...], Field(description="layers left alone, by name, path or glob")
-    ] = ()
+    include: Included = ()
+    exclude: LeftAlone = ()
     policy: Annotated[
         Policy | None, Field(description=f"only what profits: {explained(POLICIES)}")
     ] = None
@@ -206,12 +203,8 @@ class ClusterStep(TrainingStep):
     start: Annotated[
         ClusterStart, Field(description=f"where k-means begins: {explained(CLUSTER_STARTS)}")
     ] = "linear"
-    include: Annotated[
-        tuple[str, ...], Field(description="only these layers, by name, path or glob")
-    ] = ()
-    exclude: Annotated[
-        tuple[str, ...], Field(description="layers left alone, by name, path or glob")
-    ] = ()
+    include: Included = ()
+    exclude: LeftAlone = ()
 
     def perform(self, model: keras.Model, context: Context) -> Result:
         """Clusters the weights, and trains them so."""
