@@ -26,6 +26,8 @@ _COMMANDS = {
     "search": ("search", "Search for the cheapest artifact inside a budget."),
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
+    "prune-once": ("weights", "Set a share of a model's weights to zero, without training."),
+    "quantize-weights": ("weights", "Round a model's weights to few values, without training."),
     "cluster": ("training", "Give a model's weights few values, and train these."),
     "learn": ("training", "Train a model until whole filters are zero."),
     "quantize-aware": ("training", "Train with the rounded numbers of the int8 file."),
