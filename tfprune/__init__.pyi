@@ -3,10 +3,10 @@ from .artifacts import export as export
 from .errors import TfpruneError as TfpruneError
 from .errors import UsageError as UsageError
 from .filters import GroupLasso as GroupLasso
-from .filters import LearnStructure as LearnStructure
 from .filters import channel_groups as channel_groups
 from .filters import channel_rule as channel_rule
 from .filters import remove_filters as remove_filters
+from .learning import LearnStructure as LearnStructure
 from .measure.sparsity import sparsity as sparsity
 from .model.activations import register_pointwise as register_pointwise
 from .model.counting import macs as macs

@@ -149,10 +149,12 @@ MEASURED_TARGETS: dict[MeasuredTarget, str] = {
 """The targets of filter pruning that are measured on exported files."""
 DEVICE_TARGETS: dict[DeviceTarget, str] = {
     "cycles": "the share of the device's cycles to keep",
-    "sram": "the share of the device's on-chip memory to keep, at its peak",
-    "flash": "the share of the device's storage to keep",
+    "sram": "the share of the device's on-chip memory to keep, at its peak; or bytes: 64 KiB",
+    "flash": "the share of the device's storage to keep; or bytes: 64 KiB",
 }
 """The targets of filter pruning that only a device tells, whose compiler estimates them."""
+SIZED_TARGETS: frozenset[TargetName] = frozenset({"sram", "flash"})
+"""The targets that are a share, or a number of bytes."""
 
 MeasuredFormat: TypeAlias = Literal["tflite", "tflite-int8"]
 """The formats whose files are measured for a target."""
