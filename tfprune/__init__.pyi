@@ -1,5 +1,6 @@
 # The public names, each beside the module it lives in: `__init__.py` loads it at first use.
 from .artifacts import export as export
+from .artifacts.by_layer import precision as precision
 from .errors import TfpruneError as TfpruneError
 from .errors import UsageError as UsageError
 from .filters import GroupLasso as GroupLasso
