@@ -15,6 +15,7 @@ from .pipeline.lottery import lottery as lottery
 from .quantize import KeepClusters as KeepClusters
 from .quantize import cluster as cluster
 from .quantize import quantize_aware as quantize_aware
+from .searching.running import search as search
 from .slimming import plan as plan
 from .slimming import slim as slim
 from .training.schedule import polynomial_decay as polynomial_decay

@@ -99,6 +99,13 @@ DEVICES: dict[str, str] = {
 }
 """The devices that figures are measured on."""
 
+EXECUTORS: dict[str, str] = {
+    "local": "this process, one task after the other",
+    "processes": "several processes on this machine",
+    "ray": "a Ray cluster; needs the extra cluster",
+}
+"""Where the tasks of a run are done."""
+
 Quantization: TypeAlias = Literal["float16", "dynamic", "int8", "int16x8"]
 QUANTIZATIONS: dict[Quantization, FormatName] = {
     "float16": "tflite-float16",

@@ -342,6 +342,7 @@ class Executor:
         found = self._find_task(model)
         model = without_rounding(model)
         by = found.figure
+        judged_on = self.dataset.test if job.split == "test" else self.dataset.validation
         if self.dataset.classes:
             write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
         write_text(folder / "sparsity.csv", render(sparsity(model), "csv"))
@@ -350,9 +351,10 @@ class Executor:
             "seed": job.seed,
             "steps": [each.folder.name for each in job.before],
             "macs": counting.count_macs(model).whole_macs,
+            **({} if job.split == "test" else {"measured_on": job.split}),
             **({} if by == figures.ACCURACY else {"task": figures.to_record(by)}),
             "artifacts": [
-                {**artifact.to_dict(folder), **_measured(artifact.path, self.dataset.test, found)}
+                {**artifact.to_dict(folder), **_measured(artifact.path, judged_on, found)}
                 for artifact in artifacts
             ],
         }

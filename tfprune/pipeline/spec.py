@@ -63,7 +63,7 @@ else:
 # A file system takes names of 255 bytes, and hashes and suffixes come on top of these.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 # What stands beside the variants in a run's folder.
-_TAKEN = {"steps", "latency", "devices"}
+_TAKEN = {"steps", "latency", "devices", "trials"}
 _TAKEN_SUFFIXES = {".json", ".csv", ".md", ".html", ".svg"}
 # Random generators take seeds of 32 bits.
 _LARGEST_SEED = 2**32 - 1
