@@ -304,6 +304,23 @@ def unrolled(model: keras.Model, integer: bool = True) -> keras.Model:
     Raises:
         TfpruneError: A layer has an open number of steps, too many, or cannot be unrolled.
     """
+    check_loops(model, integer)
+    found = config_of(model)
+    twin = from_config(model, dataclasses.replace(found, config=_with_unroll(found.config)))
+    copy_weights(model, twin)
+    return twin
+
+
+def check_loops(model: keras.Model, integer: bool = True) -> None:
+    """Refuses a model whose loops cannot become parts of the graph, which no training changes.
+
+    Args:
+        model: A finished model.
+        integer: Whether it is for an integer format, or else for an open batch; for messages.
+
+    Raises:
+        TfpruneError: A layer has an open number of steps, too many, or cannot be unrolled.
+    """
     what, cannot, instead = _LOOPLESS[integer]
     for layer in _looping(model):
         steps = _steps(layer)
@@ -318,10 +335,6 @@ def unrolled(model: keras.Model, integer: bool = True) -> keras.Model:
                 f"layer '{layer.name}' has {said} steps, and {what} each step in "
                 f"the graph: fix them to at most {MOST_STEPS}, or {instead}"
             )
-    found = config_of(model)
-    twin = from_config(model, dataclasses.replace(found, config=_with_unroll(found.config)))
-    copy_weights(model, twin)
-    return twin
 
 
 def _looping(model: keras.Model) -> Iterator[keras.layers.RNN]:
