@@ -16,6 +16,8 @@ from .pipeline.lottery import lottery as lottery
 from .quantize import KeepClusters as KeepClusters
 from .quantize import cluster as cluster
 from .quantize import quantize_aware as quantize_aware
+from .quantize.post_training import correct_biases as correct_biases
+from .quantize.post_training import equalize as equalize
 from .searching.running import search as search
 from .slimming import plan as plan
 from .slimming import slim as slim
