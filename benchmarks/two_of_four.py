@@ -7,16 +7,14 @@ of its weights.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping
 
 import keras
-import numpy as np
 import pandas as pd
 
-import tfprune
 from tfprune import zoo
 from tfprune.devices import find_device
+from tfprune.devices.compiling import CompilingProfiler
 from tfprune.report import render
 from tfprune.weights import prune_once
 
@@ -40,30 +38,30 @@ def main() -> None:
             "50% zeros": prune_once(dense, _SPARSITY),
             "2:4": prune_once(dense, _SPARSITY, pattern="2:4"),
         }
-        images = np.random.default_rng(0).uniform(0, 255, (32, *shape)).astype(np.float32)
-        with tempfile.TemporaryDirectory() as folder:
-            files = [
-                tfprune.export(
-                    net, folder, ["tflite-int8"], images, name=f"net{place}", comparison_data=images
-                )[0].path
-                for place, net in enumerate(nets.values())
+        for device in DEVICES:
+            with CompilingProfiler(dense, find_device(device)) as profiler:
+                told = {kind: profiler.measure(net).slim for kind, net in nets.items()}
+            rows += [
+                {
+                    "net": title,
+                    "device": device,
+                    "weights": kind,
+                    **_shares(figures, told["dense"]),
+                }
+                for kind, figures in told.items()
             ]
-            for device in DEVICES:
-                told = find_device(device).measure([Path(file) for file in files])
-                whole = told[0].figures
-                for kind, each in zip(nets, told, strict=True):
-                    rows.append(
-                        {
-                            "net": title,
-                            "device": device,
-                            "weights": kind,
-                            "cycles": f"{each.figures['cycles']:,.0f}",
-                            "of dense": f"{each.figures['cycles'] / whole['cycles']:.1%}",
-                            "flash": f"{each.figures['flash_bytes']:,.0f}",
-                            "flash of dense": f"{each.figures['flash_bytes'] / whole['flash_bytes']:.1%}",
-                        }
-                    )
     print(render(pd.DataFrame(rows)), end="")
+
+
+def _shares(figures: Mapping[str, float], whole: Mapping[str, float]) -> dict[str, str]:
+    """Cycles and storage, and what they are of the dense net's."""
+    cycles, flash = figures["cycles"], figures["flash_bytes"]
+    return {
+        "cycles": f"{cycles:,.0f}",
+        "of dense": f"{cycles / whole['cycles']:.1%}",
+        "flash, bytes": f"{flash:,.0f}",
+        "flash of dense": f"{flash / whole['flash_bytes']:.1%}",
+    }
 
 
 if __name__ == "__main__":
