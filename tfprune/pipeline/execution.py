@@ -361,6 +361,7 @@ class Executor:
             comparison_data=self.dataset.validation.sample(COMPARED_IMAGES).inputs,
             # Of a variant that is delivered in other formats only it says nothing.
             batch=self.pipeline.batch if any(map(has_batch, formats)) else DEFAULT_BATCH,
+            **self.pipeline.delivery_options(job.name),
         )
         write_manifest(folder, artifacts)
         found = self._find_task(model)
