@@ -1,0 +1,68 @@
+"""`tfprune app`: a run to try out, served or as a page."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import click
+
+from tfprune.cli import options
+from tfprune.errors import UsageError
+from tfprune.quiet import start_keras
+
+
+@click.command("app")
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--seed", type=options.SEED, metavar="N", help="Whose files. [default: the first]")
+@click.option(
+    "-f",
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="FORMAT",
+    help="Only files of this format; repeatable. [default: all that can be run here]",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=200,
+    show_default=True,
+    help="Test examples that are looked at for differences.",
+)
+@options.data_dir
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    metavar="N",
+    help="Where it listens. [default: a free one from 7860 on]",
+)
+@click.option("--open", "open_browser", is_flag=True, help="Open it in a browser.")
+@options.imports
+def app_command(
+    run: Path,
+    seed: int | None,
+    formats: tuple[str, ...],
+    limit: int,
+    data_dir: str | None,
+    host: str,
+    port: int | None,
+    open_browser: bool,
+) -> None:
+    """Try out RUN, the folder of a finished run: all variants answer side by side.
+
+    Draw or upload an image, or pick a test example: each exported file answers through its own
+    runtime, with its confidence, its time on this machine and its size. Ctrl-C ends it.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise UsageError("the application needs gradio: pip install 'tfprune[app]'")
+    start_keras()
+    from tfprune.app.contents import open_run
+
+    contents = open_run(run, seed=seed, formats=formats, limit=limit, data_dir=data_dir)
+    for title, why in contents.left_out.items():
+        click.echo(f"{title} is left out: {why}", err=True)
+    from tfprune.app.server import serve
+
+    serve(contents, host=host, port=port, open_browser=open_browser)
