@@ -149,7 +149,9 @@ def _compile(model: keras.Model, path: Path, config: dict[str, Any]) -> None:
             # Other libraries print why they do not find a class.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                arguments = saving_utils.compile_args_from_training_config(config)
+                arguments = saving_utils.compile_args_from_training_config(
+                    keras2.training_config(config)
+                )
         else:
             arguments = keras.saving.deserialize_keras_object(config)
         model.compile(**arguments)
