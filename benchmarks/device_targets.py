@@ -1,4 +1,4 @@
-"""How near plans for a device's cycles, flash and SRAM come to their targets, on five nets.
+"""How near plans for a device's cycles, flash and SRAM come to their targets, on small nets.
 
 The nets are untrained: cycles and memory do not depend on what they learnt. Every figure is Vela's
 estimate of the whole exported file, of one example, at int8.

@@ -1,4 +1,4 @@
-"""What each method gains on each device, as ratios to the dense net, on five nets.
+"""What each method gains on each device, as ratios to the dense net, on small nets.
 
 A ratio is the dense net's figure over the pruned net's, on the same device: 2.00x is half the
 time, half the cycles or half the bytes. The nets are untrained: what they cost depends on their
@@ -125,13 +125,12 @@ class Files:
     """The files of the methods of one net, each made once.
 
     Args:
-        name: of the net.
+        net: the dense net.
         folder: where they are written.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
-        keras.utils.set_random_seed(0)
-        self._net = NETS[name]()
+    def __init__(self, net: keras.Model, folder: Path) -> None:
+        self._net = net
         self._folder = folder
         self._sources: dict[tuple[str, bool], Source] = {}
         self._files: dict[tuple[str, bool, str], Path | str] = {}
@@ -228,7 +227,8 @@ NOTE = """Files with zeros are `tflite-sparse` where the device may have sparse 
 "sparse"), and hold zeros in what XNNPACK can run sparse; where a net has nothing of that kind, in
 all kernels. On "cpu" this is the true time of sparse files here: XNNPACK has its sparse kernels
 switched off on x86 with AVX. Where files compute in integers, zeros are in all kernels. "15 values"
-are those of each output channel; on tflm such a file looks its weights up in tables (`tflite-lut`)."""
+says how many values the weights of an output channel have at most; on tflm such a file looks them
+up in tables (`tflite-lut`)."""
 
 
 @click.command()
@@ -257,7 +257,8 @@ def main(places: tuple[str, ...], nets: tuple[str, ...], output: Path) -> None:
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in asked}
     for net in nets or NETS:
         with tempfile.TemporaryDirectory(prefix="tfprune-devices-") as folder:
-            files = Files(net, Path(folder))
+            keras.utils.set_random_seed(0)
+            files = Files(NETS[net](), Path(folder))
             for name in asked:
                 click.echo(f"{net} on {name}", err=True)
                 rows[name] += measured(net, files, PLACES[name])
