@@ -18,7 +18,7 @@ from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.artifacts.examples import COMPARED_IMAGES
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, write_text
-from tfprune.formats import load
+from tfprune.formats import FORMATS, load
 from tfprune.formats.registry import has_batch
 from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
@@ -360,15 +360,18 @@ class Executor:
         }
 
     def _time(self, job: Job) -> dict[str, Any]:
-        """Times all artifacts of a seed: see `tfprune.measure.time_files`."""
+        """Times the artifacts of a seed whose time says something; see `measure.time_files`."""
         measured: dict[str, dict[str, float]] = {}
+        files: dict[str, Path] = {}
         for delivery in job.before:
             record = read_record(delivery.folder / RECORD, DeliveryRecord)
             by = figures.from_record(record.get("task"))
             for each in record["artifacts"]:
                 path = (delivery.folder / each["path"]).relative_to(self.directory).as_posix()
                 measured[path] = {by.name: each[by.record_key]}
-        files = {path: self.directory / path for path in sorted(measured)}
+                if FORMATS[each["format"]].timed:
+                    files[path] = self.directory / path
+        files = dict(sorted(files.items()))
         example = data.mapped(lambda leaf: leaf[0], self.dataset.test.sample(1).inputs)
         table = time_files(files, example, rounds=_LATENCY_ROUNDS)
         # All that a seed delivers is in its place by now.
