@@ -44,6 +44,7 @@ PARSED = {
     "tfprune lottery": "it trains 63 nets; tests/cli/test_lottery.py runs a small one",
     "tfprune train mobilenetv2": "its net is deep; tests/test_what_goes_in.py trains one like it",
     "tfprune slim dense.keras --latency": "it times nets; tests/cli/test_slim.py runs one",
+    "tfprune app": "it serves until it is ended; tests/app/test_server.py runs it",
     "tfprune search": "it trains nets; tests/searching and tests/cli/test_search.py run small ones",
     "tfprune slim dense.keras --cycles": "it compiles nets; tests/cli/test_slim.py runs one",
     "tfprune learn dense.keras --cycles": "it compiles nets; tests/devices/test_learning.py does",
