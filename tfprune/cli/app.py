@@ -74,8 +74,9 @@ def app_command(
         from tfprune.app.static import write_page
 
         page = write_page(contents, static)
-        for title in page.left_out.keys() - contents.left_out.keys():
-            click.echo(f"{title} is left out: {page.left_out[title]}", err=True)
+        for title, why in page.left_out.items():
+            if title not in contents.left_out:
+                click.echo(f"{title} is left out: {why}", err=True)
         click.echo(f"{page.index} shows {len(page.offered)} files; to open it:")
         click.echo(f"  python -m http.server --bind 127.0.0.1 --directory {static}")
         return
