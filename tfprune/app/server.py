@@ -83,7 +83,6 @@ def serve(contents: Contents, *, host: str, port: int | None, open_browser: bool
         server_port=port,
         inbrowser=open_browser,
         share=False,
-        show_api=False,
         **look(),
     )
 

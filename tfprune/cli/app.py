@@ -39,6 +39,12 @@ from tfprune.quiet import start_keras
     help="Where it listens. [default: a free one from 7860 on]",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open it in a browser.")
+@click.option(
+    "--static",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write it as a page into a new folder instead: the TFLite files run in the browser.",
+)
 @options.imports
 def app_command(
     run: Path,
@@ -49,6 +55,7 @@ def app_command(
     host: str,
     port: int | None,
     open_browser: bool,
+    static: Path | None,
 ) -> None:
     """Try out RUN, the folder of a finished run: all variants answer side by side.
 
@@ -63,6 +70,16 @@ def app_command(
     contents = open_run(run, seed=seed, formats=formats, limit=limit, data_dir=data_dir)
     for title, why in contents.left_out.items():
         click.echo(f"{title} is left out: {why}", err=True)
+    if static is not None:
+        from tfprune.app.static import write_page
+
+        page = write_page(contents, static)
+        for title, why in page.left_out.items():
+            if title not in contents.left_out:
+                click.echo(f"{title} is left out: {why}", err=True)
+        click.echo(f"{page.index} shows {len(page.offered)} files; to open it:")
+        click.echo(f"  python -m http.server --bind 127.0.0.1 --directory {static}")
+        return
     from tfprune.app.server import serve
 
     serve(contents, host=host, port=port, open_browser=open_browser)
