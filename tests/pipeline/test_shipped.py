@@ -35,6 +35,8 @@ def test_shipped_pipelines_are_valid_and_named_after_their_file(path):
 # Their nets are deep or their variants many: a quarter of a minute or more each, which `make slow`
 # takes.
 LONG = (
+    "cifar10_study",
+    "digits_study",
     "cifar10",
     "cifar10_stack",
     "lottery_conv2",

@@ -168,11 +168,6 @@ class AttachedMasks(AttachedConstraints[MaskConstraint]):
             constraint.mask.assign(mask)
         self.apply()
 
-    def release(self) -> None:
-        """Lets every entry live until the masks are assigned again; what is zero is so still."""
-        for _, constraint in self:
-            constraint.mask.assign(np.ones(constraint.mask.shape, bool))
-
     def change(self, index: int, value: np.ndarray, mask: np.ndarray) -> None:
         """Changes one mask, and sets what is dead to zero.
 

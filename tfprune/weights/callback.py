@@ -120,7 +120,6 @@ class PruneWeights(HoldingCallback):
         policy: Policy | None = None,
         seed: int = 0,
         min_kept: int = 1,
-        regrow: bool = False,
     ) -> None:
         super().__init__()
         if not callable(schedule):
@@ -132,7 +131,6 @@ class PruneWeights(HoldingCallback):
         self.include = include
         self.exclude = exclude
         self.policy = policy
-        self.regrow = regrow
         self._rule = MaskRule(scope, select, seed, pattern, layers, min_kept)
         self._arrival = final_update(schedule)
         if layers and not (self._arrival and self._arrival.sparsity):
@@ -146,8 +144,6 @@ class PruneWeights(HoldingCallback):
         self._first_epoch = 0
         self._steps: StepCounter | None = None
         self._nested = NestedMasks(self._rule)
-        # Whether dead weights move, until the cut that comes next.
-        self._open = False
         self._last_step = -1
         # Steps that passed before the model was built.
         self._missed = 0
@@ -160,7 +156,6 @@ class PruneWeights(HoldingCallback):
     def _start(self, nested: NestedMasks) -> None:
         """Begins with masks that were not cut yet."""
         self._nested = nested
-        self._open = False
         self._last_step = -1
         self._missed = self._looked_up = 0
         self._warned_early = False
@@ -222,8 +217,7 @@ class PruneWeights(HoldingCallback):
                 "built, and have trainable kernels in the layers chosen"
                 + "".join(f"; {part}" for part in left)
             )
-        final = self._arrival and self._arrival.sparsity
-        nested = NestedMasks(self._rule, chosen, final, self.regrow)
+        nested = NestedMasks(self._rule, chosen, self._arrival and self._arrival.sparsity)
         variables = [kernel.variable for kernel in chosen]
         self._attached = AttachedMasks(variables)
         self._steps = StepCounter(self.model, variables)
@@ -253,7 +247,6 @@ class PruneWeights(HoldingCallback):
     def detach(self) -> None:
         """Applies the masks once more and takes them off; nothing of tfprune remains."""
         attached = bool(self._attached)
-        self._close()
         super()._finish()
         if not attached:
             return
@@ -300,30 +293,13 @@ class PruneWeights(HoldingCallback):
         changed = self._advance(step)
         # In a loop of the user, what moves the weights is not known; it may apply no constraint.
         self._attached.apply()
-        self._open_before_cut(1)
         return changed
-
-    def _open_before_cut(self, steps: int) -> None:
-        """Lets dead weights move in the next steps, if these end with a cut that ranks them."""
-        if not self.regrow or self._open or not self._nested.masks:
-            return
-        if last_update(self.schedule, self._last_step, self._last_step + steps) is not None:
-            self._attached.release()
-            self._open = True
-
-    def _close(self) -> None:
-        """Holds dead weights again."""
-        if self._open:
-            self._open = False
-            self._attached.assign(self._nested.masks)
 
     def _advance(self, step: int) -> bool:
         """Changes the masks to those of a step."""
         update, first = last_update(self.schedule, self._last_step, step), self._last_step < 0
         self._last_step = max(step, self._last_step)
         changed = None if update is None else self._nested.raise_to(update.sparsity)
-        # What has moved was ranked.
-        self._close()
         if update is None or changed is None:
             return False
         for index, value, mask in changed:
@@ -352,12 +328,10 @@ class PruneWeights(HoldingCallback):
                 self._warn_if_beyond(0)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Cuts the first masks, and lets dead weights move before a cut that ranks them."""
+        """Cuts the first masks."""
         # Not in on_train_begin: there a later callback may still restore weights and optimizer.
         if self._attached and self._last_step < 0:
             self._advance(self._now())
-        # Not at the end of a batch: masks are closed for whoever comes between two batches.
-        self._open_before_cut(getattr(self.model, "steps_per_execution", 1))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Updates the masks and logs "sparsity"."""

@@ -251,8 +251,6 @@ class NestedMasks:
         kernels: the weights.
         final: the sparsity that the masks rise to, where it is known; layers with targets of
             their own need it.
-        regrow: whether each cut ranks the dead weights too, by what they are then; the masks do
-            not nest.
 
     Raises:
         UsageError: the rule names a layer that there is not, or a pattern is out of its reach.
@@ -264,14 +262,9 @@ class NestedMasks:
     """
 
     def __init__(
-        self,
-        rule: MaskRule,
-        kernels: Sequence[Kernel] = (),
-        final: float | None = None,
-        regrow: bool = False,
+        self, rule: MaskRule, kernels: Sequence[Kernel] = (), final: float | None = None
     ) -> None:
         self.kernels = list(kernels)
-        self._regrow = regrow
         self.masks: list[np.ndarray] = []
         self._rule = rule
         self._final = final
@@ -296,23 +289,19 @@ class NestedMasks:
             sparsity: share of dead weights, 0 to 1.
 
         Returns:
-            The masks that are others now; None where this sparsity was reached before and no dead
-            weight may come back.
+            The masks that are others now; None where this sparsity was reached before.
 
         Raises:
             UsageError: a score function gives another shape.
         """
-        # The same sparsity cannot change masks that nest.
-        if sparsity < self._sparsity or (sparsity == self._sparsity and not self._regrow):
+        # Masks nest: the same sparsity or less cannot change them.
+        if sparsity <= self._sparsity:
             return None
         self._sparsity = sparsity
         sparsities = self._rule.sparsities(self.kernels, self._targets, sparsity, self._final)
         values = self._changing(sparsities)
         old = self.masks
-        before = old or None
-        if self._regrow and old:
-            before = [np.ones(mask.shape, bool) for mask in old]
-        self.masks, floored = self._rule.masks(self.kernels, values, sparsities, before)
+        self.masks, floored = self._rule.masks(self.kernels, values, sparsities, old or None)
         self._floored.update(floored)
         changed = [
             ChangedMask(number, value, self.masks[number])
@@ -325,13 +314,11 @@ class NestedMasks:
 
     def _changing(self, sparsities: Sequence[float]) -> dict[int, np.ndarray]:
         """Reads the weights whose masks may change, by their number."""
-        # One with as many dead as asked cannot change where masks nest, nor where none is dead.
+        # Masks nest: one with as many dead as asked cannot change.
         settled = {
             index
             for index, (mask, dead) in enumerate(zip(self.masks, self._dead, strict=False))
-            if self._rule.scope != "global"
-            and round(sparsities[index] * mask.size) <= dead
-            and not (self._regrow and dead)
+            if self._rule.scope != "global" and round(sparsities[index] * mask.size) <= dead
         }
         return {
             index: keras.ops.convert_to_numpy(kernel.variable)
