@@ -73,6 +73,12 @@ def test_shipped_pipelines_run(path, tmp_path):
         ),
         "training.warmup_epochs=0",
         *(f"rounds.{name}.times=1" for name in raw.get("rounds", {})),
+        # One of many values: the last is the deepest cut.
+        *(
+            f"sweep.{step}.{key}={values[-1:]!r}"
+            for step, swept in raw.get("sweep", {}).items()
+            for key, values in swept.items()
+        ),
     ]
     if "latency" in raw["steps"]:
         # So small a net has no time to save that could be measured.
