@@ -7,6 +7,7 @@ the Keras weights; it must give the logits that were handed over before anything
 from __future__ import annotations
 
 import argparse
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def main() -> None:
         answers = logits(model, arrays["test_x"]).argmax(-1)
         row = {
             "tool": "Torch-Pruning",
-            "version": tp.__version__,
+            "version": version("torch-pruning"),
             "method": method,
             "seed": chosen.seed,
             "epochs": chosen.epochs,
