@@ -28,11 +28,12 @@ LAYERS = [
     {"measure"},
     {"artifacts"},
     {"devices"},
-    {"slimming"},
+    {"slimming", "learning"},
     # Below `report`, which takes the words of a step from its kind.
     {"pipeline.steps"},
     {"report"},
     {"pipeline"},
+    {"searching"},
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -31,6 +31,7 @@ from tfprune import data, devices, filters
 from tfprune.cli import main
 from tfprune.pipeline import Pipeline
 from tfprune.report import load_budget
+from tfprune.searching import load_search
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -43,7 +44,9 @@ PARSED = {
     "tfprune lottery": "it trains 63 nets; tests/cli/test_lottery.py runs a small one",
     "tfprune train mobilenetv2": "its net is deep; tests/test_what_goes_in.py trains one like it",
     "tfprune slim dense.keras --latency": "it times nets; tests/cli/test_slim.py runs one",
+    "tfprune search": "it trains nets; tests/searching and tests/cli/test_search.py run small ones",
     "tfprune slim dense.keras --cycles": "it compiles nets; tests/cli/test_slim.py runs one",
+    "tfprune learn dense.keras --cycles": "it compiles nets; tests/devices/test_learning.py does",
     "tfprune cluster": "it trains; tests/cli/test_cli.py runs it",
     "tfprune quantize-aware": "it trains; tests/pipeline/steps/test_quantize.py runs the step",
     "tfprune export": "it starts another Python; tests/cli/test_cli.py runs it",
@@ -129,6 +132,9 @@ class Place:
         if "rules" in tomllib.loads(text):
             Path("budget.toml").write_text(text)
             load_budget(Path("budget.toml"))
+        elif "minimize" in tomllib.loads(text):
+            Path("search.toml").write_text(text)
+            load_search(Path("search.toml"))
         else:
             Pipeline.model_validate(tomllib.loads(text))
             Path("mine.toml").write_text(text)
@@ -241,7 +247,8 @@ def place(tiny_run, tmp_path, monkeypatch):
         model: keras.Model, target: filters.Target, **options: object
     ) -> filters.RemovalPlan:
         """What a machine's speed has no part in."""
-        return filters.plan_counted(model, filters.Target("macs", target.value))
+        share = target.value if target.is_share else 0.5
+        return filters.plan_counted(model, filters.Target("macs", share))
 
     monkeypatch.setattr(devices, "plan", untimed)
     (tmp_path / "out").mkdir()

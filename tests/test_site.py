@@ -30,6 +30,7 @@ PACKAGES = {
             "measure",
             "pipeline",
             "quantize",
+            "searching",
             "tasks",
             "weights",
         )

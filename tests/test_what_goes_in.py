@@ -462,6 +462,7 @@ def test_what_the_table_says_goes_in(row):
     CASES[row].goes_through()
 
 
+@pytest.mark.slow
 def test_the_newcomers_three_lines(place, monkeypatch):
     folder("my_photos")
     block = next(

@@ -243,9 +243,10 @@ def test_data_for_other_inputs_is_one_line(
 def test_two_exports_are_byte_identical(
     exported: list[Artifact], model: keras.Model, images: np.ndarray, tmp_path: Path
 ) -> None:
-    again = export(model, tmp_path, [artifact.format for artifact in exported], images)
-    assert [a.companions for a in again] == [a.companions for a in exported]
-    assert [a.sha256 for a in again] == [a.sha256 for a in exported]
+    before = [each for each in exported if each.format in ("keras", "savedmodel", "tflite-int8")]
+    again = export(model, tmp_path, [each.format for each in before], images)
+    assert [a.companions for a in again] == [a.companions for a in before]
+    assert [a.sha256 for a in again] == [a.sha256 for a in before]
 
 
 @pytest.mark.slow

@@ -8,27 +8,29 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tfprune.cli import inspect, lottery, slim, step_options, training
+from tfprune.cli import inspect, lottery, slim, step_options, training, weights
 from tfprune.errors import UsageError
 from tfprune.pipeline.steps import KINDS
 from tfprune.pipeline.steps.weights import PruneOnceStep
 
 # The fields of a step that a command does not take: they name other steps of a chain.
 OF_CHAINS = {"kind", "keep"}
-COMMANDS = {
-    "train": training.train_command,
-    "prune": training.prune_command,
-    "cluster": training.cluster_command,
-    "learn": training.learn_command,
-    "quantize-aware": training.quantize_aware_command,
-    "slim": slim.slim_command,
-    "prune-once": lottery.lottery_command,
-}
+COMMANDS = [
+    ("train", training.train_command),
+    ("prune", training.prune_command),
+    ("cluster", training.cluster_command),
+    ("learn", training.learn_command),
+    ("quantize-aware", training.quantize_aware_command),
+    ("slim", slim.slim_command),
+    ("prune-once", weights.prune_once_command),
+    ("quantize-weights", weights.quantize_weights_command),
+    ("prune-once", lottery.lottery_command),
+]
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
-def test_a_command_takes_all_that_its_step_takes(kind):
-    parameters = {parameter.name: parameter for parameter in COMMANDS[kind].params}
+@pytest.mark.parametrize(("kind", "command"), COMMANDS)
+def test_a_command_takes_all_that_its_step_takes(kind, command):
+    parameters = {parameter.name: parameter for parameter in command.params}
     for name, field in KINDS[kind].model_fields.items():
         if name in OF_CHAINS:
             continue
@@ -37,14 +39,14 @@ def test_a_command_takes_all_that_its_step_takes(kind):
             assert field.description[1:] in (parameters[name].help or "")
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
-def test_the_defaults_of_a_command_are_those_of_its_step(kind):
-    for parameter in COMMANDS[kind].params:
+@pytest.mark.parametrize(("kind", "command"), COMMANDS)
+def test_the_defaults_of_a_command_are_those_of_its_step(kind, command):
+    for parameter in command.params:
         field = KINDS[kind].model_fields.get(str(parameter.name))
         own = parameter.name in ("teacher", "epochs", "learning_rate", "sparsity", "share")
         if field is None or own or parameter.multiple:
             continue
-        assert parameter.get_default(click.Context(COMMANDS[kind])) == field.default, parameter.name
+        assert parameter.get_default(click.Context(command)) == field.default, parameter.name
 
 
 def _values(table: Any, *words: str, **defaults: Any) -> dict[str, Any]:

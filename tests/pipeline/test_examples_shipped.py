@@ -5,7 +5,6 @@ Each is run with the command line, as a user runs it, on few examples and for fe
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 import tomllib
@@ -57,7 +56,7 @@ EXAMPLES = [
         ("data.options.scale=0.04", "model.options.width=4"),
         only=("dense", "filters-50"),
     ),
-    Example("diabetes", "mae", "lower", (), (*TFLITE, "onnx"), only=("dense", "neurons-50")),
+    Example("diabetes", "mae", "lower", (), only=("dense", "neurons-50")),
     Example(
         "keywords",
         "accuracy",
@@ -125,10 +124,6 @@ def test_an_example_goes_all_the_way(example, tmp_path, monkeypatch):
     # The photos are written there.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     formats = list(example.formats)
-    if "onnx" in formats and not (
-        importlib.util.find_spec("tf2onnx") and importlib.util.find_spec("onnxruntime")
-    ):
-        formats.remove("onnx")
     path = ROOT / "pipelines" / f"{example.name}.toml"
     raw = tomllib.loads(path.read_text())
     check_budget(load_pipeline(path))

@@ -131,3 +131,12 @@ def sound() -> keras.Model:
         layers.Dense(2),
         shape=(12, 3),
     )
+
+
+@net
+def long_sum() -> keras.Model:
+    image = keras.Input((6, 6, 3))
+    parts = [layers.Conv2D(4, size, padding="same")(image) for size in (1, 2, 3)]
+    x = layers.ReLU()(layers.Add(name="three")(parts))
+    x = layers.Subtract()([layers.Multiply()([x, *parts[:2]]), parts[2]])
+    return keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))

@@ -570,6 +570,7 @@ def test_a_rewound_schedule_is_saved_with_its_optimizer():
         assert float(again(step)) == float(late(step)) == float(schedule(step + 30))
 
 
+@pytest.mark.slow
 def test_a_killed_rewound_training_resumes_to_the_same_weights(digits, tmp_path):
     whole, killed = vgg(), vgg()
     expected = fit(whole, digits, settings(), seed=3, first_epoch=1).history

@@ -55,7 +55,13 @@ def test_lottery_ticket_nets_have_the_published_weights(name, convolutional, eve
 # He et al. 2016, table 6, says 0.27M, 0.46M, 0.66M, 0.85M and 1.7M with parameter-free shortcuts.
 @pytest.mark.parametrize(
     ("depth", "published"),
-    [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)],
+    [
+        (20, 269_722),
+        (32, 464_154),
+        pytest.param(44, 658_586, marks=pytest.mark.slow),
+        pytest.param(56, 853_018, marks=pytest.mark.slow),
+        pytest.param(110, 1_727_962, marks=pytest.mark.slow),
+    ],
 )
 def test_resnets_have_the_published_parameters_and_two_projections(depth, published):
     model = zoo.build(f"resnet{depth}", CIFAR, 10)

@@ -350,6 +350,54 @@ def _devices(names: Iterable[str], options: dict[str, Any]) -> list[Device]:
     return found
 
 
+def execution(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--executor` and its options; the command gets an `Execution` as `execution`."""
+    from tfprune.vocabulary import EXECUTORS, explained
+
+    @functools.wraps(command)
+    def with_execution(
+        *args: Any,
+        executor: str,
+        workers: int | None,
+        gpus_per_task: int,
+        address: str | None,
+        **given: Any,
+    ) -> Any:
+        from tfprune.pipeline.executors import Execution
+
+        where = Execution(executor, workers, gpus_per_task, address)
+        return command(*args, execution=where, **given)
+
+    return stacked(
+        click.option(
+            "--executor",
+            type=click.Choice(list(EXECUTORS)),
+            default="local",
+            show_default=True,
+            help=f"Where tasks are done: {explained(EXECUTORS)}. Files are timed here, at the end.",
+        ),
+        click.option(
+            "--workers",
+            type=COUNT,
+            metavar="N",
+            help="Tasks at the same time. [default: one a GPU with --gpus-per-task, else one a "
+            "CPU]",
+        ),
+        click.option(
+            "--gpus-per-task",
+            type=click.IntRange(0, 1024),
+            default=0,
+            metavar="N",
+            help="GPUs that each task has for itself. [default: what is visible, shared]",
+        ),
+        click.option(
+            "--address",
+            metavar="ADDRESS",
+            help="Of the Ray cluster, such as auto. [default: start Ray on this machine]",
+        ),
+    )(with_execution)
+
+
 _DATA_FIELDS = ("options", "image_size", "cache", "cache_mib", "unreadable")
 
 

@@ -18,6 +18,8 @@ from tfprune.vocabulary import DELIVERIES, DeliveryName
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tfprune.pipeline.executors import Execution
+
 # Of very many variants the first are enough to see what was meant.
 _NAMED = 100
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -51,6 +53,7 @@ _settings = click.option(
     is_flag=True,
     help="Only show the steps, which of them are done, and about what time and disk they take.",
 )
+@options.execution
 @options.imports
 @options.as_json
 def run_command(
@@ -61,6 +64,7 @@ def run_command(
     only: tuple[str, ...],
     settings: tuple[str, ...],
     dry_run: bool,
+    execution: Execution,
     as_json: bool,
 ) -> None:
     """Run PIPELINE, a TOML file: train, prune, export and measure its variants.
@@ -84,7 +88,14 @@ def run_command(
         return
     check_folder(out)
     directory = run(
-        spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say, progress=True
+        spec,
+        out=out,
+        data_dir=data_dir,
+        seeds=seeds,
+        only=only,
+        say=say,
+        progress=True,
+        execution=execution,
     )
     this = read_run(directory)
     options.print_missing([this])

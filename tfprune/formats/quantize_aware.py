@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.formats.savedmodel import write_saved_model
+from tfprune.model.quantized_layers import STEPS, has_offset
 from tfprune.quantize import FakeQuantize, QuantizedLayer, QuantizedScale
 
 
@@ -49,23 +50,28 @@ def _call_in_file(layer: Any) -> Callable[..., Any] | None:
     """What a layer of a quantization-aware model computes in the file; None for another layer."""
     if isinstance(layer, FakeQuantize):
         low, high = layer.file_range()
+        step = np.float32((high - low) / STEPS)
 
-        def to_range(x: Any, *_: Any, **__: Any) -> Any:
-            return tf.quantization.fake_quant_with_min_max_args(x, low, high)
+        def to_range(x: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+            return tf.quantization.fake_quant_with_min_max_args(x, low, high), tf.constant(step)
 
         return to_range
     if isinstance(layer, QuantizedLayer):
-        kernel, bias = _constants(layer.file_weights())
 
-        def multiply(x: Any) -> Any:
-            return layer.compute(x, kernel, bias)
+        def multiply(x: Any, step: Any) -> tuple[Any, Any]:
+            # The same layer may be called on tensors of several ranges.
+            with tf.init_scope():
+                kernel, bias = _constants(layer.file_weights(float(tf.get_static_value(step))))
+            # Nothing of the file reads the second.
+            return layer.compute(x, kernel, bias), step
 
         return multiply
     if isinstance(layer, QuantizedScale):
         factor, offset = _constants(layer.file_constants())
 
-        def scale(x: Any, training: bool = False) -> Any:
-            return layer.compute(x, factor, offset)
+        def scale(x: Any, step: Any, training: bool = False) -> tuple[Any, ...]:
+            beside = 4 if has_offset(layer.layer) else 1
+            return layer.compute(x, factor, offset), *[step] * beside
 
         return scale
     return None

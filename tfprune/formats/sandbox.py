@@ -65,7 +65,15 @@ class Sandbox:
         Returns:
             Its future, for `answer`.
         """
-        call = (_call, Path.cwd(), _paths(), _imports(), dict(FILE_TYPES), function, *arguments)
+        call = (
+            _call,
+            Path.cwd(),
+            paths_here(),
+            imports_here(),
+            dict(FILE_TYPES),
+            function,
+            *arguments,
+        )
         future: Future[T]
         try:
             self._pool = self._pool or self._started()
@@ -128,7 +136,7 @@ class Sandbox:
             initializer=_begin,
             initargs=(os.getpid(),),
             env={
-                "PYTHONPATH": os.pathsep.join(_paths()),
+                "PYTHONPATH": os.pathsep.join(paths_here()),
                 # A directory that holds files to measure may hold a numpy.py as well.
                 "PYTHONSAFEPATH": "1",
                 "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -237,13 +245,13 @@ def _ending(error: TerminatedWorkerError) -> str:
     return name if int(code) < 0 else f"exit code {code}"
 
 
-def _imports() -> str:
+def imports_here() -> str:
     """What this process has imported for its models, as the child's environment says it."""
     named = [each for each in os.environ.get(IMPORTS, "").split(os.pathsep) if each]
     return os.pathsep.join(dict.fromkeys([*named, *imported_files().values()]))
 
 
-def _paths() -> list[str]:
+def paths_here() -> list[str]:
     """Where this Python looks for modules, now."""
     return [path or str(Path.cwd()) for path in sys.path]
 
@@ -265,10 +273,10 @@ def _begin(parent: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
 
 
-def _leave_with(parent: int) -> None:
+def leave_with(parent: int) -> None:
     """Ends the child soon after its parent was killed."""
     while os.getppid() == parent:
         time.sleep(1)

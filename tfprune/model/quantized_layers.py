@@ -9,8 +9,9 @@ this module imports none that needs Keras before it is called.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -29,7 +30,22 @@ _MIDDLE = 128.0
 _HALF = 0.5 + 1e-4
 # int8 weights are symmetric, and -128 is not used, as TFLite asks for.
 _LARGEST = {"int8": 127.0, "int4": 7.0}
+# Bits of a step: products with 8-bit integers are exact in the 24 bits of a float32.
+_BITS = 15
+# All powers of two that are needed. pow() may be off by a bit.
+_POWERS = 60
 _PACKAGE = "tfprune"
+
+Rounding: TypeAlias = Literal["even", "up", "average", "product", "sum", "difference", "again"]
+"""How a file rounds what an operator gives, as XNNPACK's kernels do it, bit for bit:
+
+- `"even"`: to the nearest, a half to the even number.
+- `"up"`: a half goes up.
+- `"average"`: the stored integers, a half away from zero.
+- `"product"`: a whole number of products of steps, once more multiplied by a float32.
+- `"sum"`, `"difference"`: of two tensors, with multipliers of 21 bits.
+- `"again"`: from another range, with a multiplier of 8 bits behind the point.
+"""
 
 
 def straight_through(rounded: Any, clipped: Any) -> Any:
@@ -41,6 +57,38 @@ def straight_through(rounded: Any, clipped: Any) -> Any:
     """
     # Exactly `rounded`: the difference is zero.
     return ops.stop_gradient(rounded) + (clipped - ops.stop_gradient(clipped))
+
+
+def _power_of_two(exponent: Any) -> Any:
+    """2 to the power of a tensor of whole numbers, exactly."""
+    powers = ops.convert_to_tensor(2.0 ** np.arange(-_POWERS, _POWERS + 1), "float32")
+    places = ops.clip(exponent + _POWERS, 0, 2 * _POWERS)
+    return ops.take(powers, ops.cast(places, "int32"))
+
+
+def _exponent(x: Any) -> Any:
+    """The exponent of positive floats: the largest n with 2**n <= x."""
+    n = ops.floor(ops.log2(ops.maximum(x, 1e-12)))
+    # A logarithm is not exact next to powers of two.
+    n = n - ops.cast(_power_of_two(n) > x, "float32")
+    return n + ops.cast(_power_of_two(n + 1) <= x, "float32")
+
+
+def short(x: Any) -> Any:
+    """The next larger number of few bits, so that its products with 8-bit integers are exact.
+
+    Then a tensor, its file and TFLite's converter know the same step, bit for bit.
+
+    Example:
+        ```python
+        short(0.1)  # 0.10000228881835938
+        ```
+
+    Args:
+        x: positive float32 tensor.
+    """
+    unit = _power_of_two(_exponent(x) + 1 - _BITS)
+    return ops.ceil(x / unit) * unit
 
 
 def step_and_zero(low: Any, high: Any) -> tuple[Any, Any]:
@@ -56,23 +104,24 @@ def step_and_zero(low: Any, high: Any) -> tuple[Any, Any]:
         high: the highest value, 0 or more.
 
     Returns:
-        The step; and a whole number of steps, so that zero is a value of the file.
+        The step, see `short`; and a whole number of steps, so that zero is a value of the file.
     """
-    step = ops.maximum((high - low) / STEPS, _LEAST_STEP)
+    low, high = ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32")
+    step = short(ops.maximum((high - low) / STEPS, _LEAST_STEP))
     return step, ops.clip(ops.floor(-low / step + _HALF), 0, STEPS)
 
 
-def rounded_to_range(x: Any, low: Any, high: Any, averaged: bool = False) -> Any:
+def rounded_to_range(
+    x: Any, low: Any, high: Any, rounding: Rounding = "even", beside: Sequence[Any] = ()
+) -> Any:
     """Rounds to the 256 values of a range, and clips to it; straight-through.
-
-    A tie goes up, as in most kernels of TFLite.
 
     Args:
         x: float32 tensor.
         low: scalar, 0 or less.
         high: scalar, 0 or more.
-        averaged: whether an average pooling gives x, which has many ties. There TFLite rounds the
-            stored integers away from zero.
+        rounding: what the file computes.
+        beside: what it needs for that; see `FakeQuantize`.
     """
     low, high = ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32")
     step, below = (ops.stop_gradient(each) for each in step_and_zero(low, high))
@@ -80,16 +129,74 @@ def rounded_to_range(x: Any, low: Any, high: Any, averaged: bool = False) -> Any
     lowest = straight_through(-below * step, low)
     highest = straight_through((STEPS - below) * step, high)
     clipped = ops.minimum(ops.maximum(x, lowest), highest)
-    steps = clipped / step
-    if averaged:
-        stored = steps + below - _MIDDLE
+    levels = _levels(ops.stop_gradient(x), step, below, rounding, beside)
+    levels = ops.clip(levels, -below, STEPS - below)
+    return straight_through(levels * step, clipped)
+
+
+def _levels(x: Any, step: Any, below: Any, rounding: Rounding, beside: Sequence[Any]) -> Any:
+    """How many steps a file makes of each value; the ends of the range do not matter yet."""
+    if rounding == "up":
+        return ops.floor(x / step + _HALF)
+    if rounding == "average":
+        stored = x / step + below - _MIDDLE
         stored = ops.sign(stored) * ops.floor(ops.abs(stored) + _HALF)
-        return straight_through((stored - below + _MIDDLE) * step, clipped)
-    return straight_through(ops.floor(steps + _HALF) * step, clipped)
+        return stored - below + _MIDDLE
+    if rounding == "product":
+        unit = functools.reduce(ops.multiply, beside)
+        known = unit > 0
+        unit = ops.where(known, unit, ops.ones_like(unit))
+        # The file has whole numbers here.
+        products = x / unit
+        products = ops.where(known, ops.round(products), products)
+        return ops.round(products * (unit / step))
+    if rounding == "again":
+        (former,) = beside
+        # 8 bits behind the point.
+        times = ops.round(former / step * 256.0)
+        again = ops.floor((x / _known(former) * times + 128.0) / 256.0)
+        return ops.where(former > 0, again, ops.round(x / step))
+    if rounding in ("sum", "difference"):
+        return _levels_of_sum(x, step, beside, 1.0 if rounding == "sum" else -1.0)
+    return ops.round(x / step)
 
 
-def rounded_weights(w: Any, channel: int, kind: WeightTypeName) -> Any:
-    """Rounds a kernel symmetrically, each output channel with a step of its own; straight-through.
+def _known(step: Any) -> Any:
+    """A step, or 1 where a range is not known yet."""
+    return ops.where(step > 0, step, ops.ones_like(step))
+
+
+def _levels_of_sum(x: Any, step: Any, beside: Sequence[Any], sign: float) -> Any:
+    """The sum of two rounded tensors in steps of a third range.
+
+    The file multiplies with 21 bits: (n1 * multiplier1 + n2 * multiplier2 + half) >> shift. These
+    are more bits than a float32 has, so the lower 11 of the multipliers are added first.
+    """
+    one, other, its_step, others_step = (
+        ops.cast(ops.stop_gradient(each), "float32") for each in beside
+    )
+    low_bits = 2048.0
+    shares = (its_step / step, others_step / step)
+    shift = 20.0 - ops.maximum(_exponent(ops.maximum(*shares)), -10.0)
+    upper = lower = 0.0
+    for tensor, its, share, factor in (
+        (one, its_step, shares[0], 1.0),
+        (other, others_step, shares[1], sign),
+    ):
+        multiplier = ops.round(share * _power_of_two(shift)) * factor
+        coarse = ops.floor(multiplier / low_bits)
+        levels = tensor / _known(its)
+        upper = upper + levels * coarse
+        lower = lower + levels * (multiplier - coarse * low_bits)
+    total = upper + ops.floor(lower / low_bits) + _power_of_two(shift - 12.0)
+    levels = ops.floor(total / _power_of_two(shift - 11.0))
+    # What a ReLU changed is not the sum any more, and what has no range yet is not in steps.
+    is_sum = ops.logical_and(x == one + sign * other, ops.minimum(its_step, others_step) > 0)
+    return ops.where(is_sum, levels, ops.round(x / step))
+
+
+def weight_levels(w: Any, channel: int, kind: WeightTypeName) -> tuple[Any, Any]:
+    """A kernel in whole steps, each output channel with a step of its own; straight-through.
 
     The largest weight of a channel is always 127 steps, as the converter of TFLite quantizes.
     int4 leaves 15 of the 255 values: those next to multiples of a seventh of the largest.
@@ -100,16 +207,19 @@ def rounded_weights(w: Any, channel: int, kind: WeightTypeName) -> Any:
         kind: `"int8"` or `"int4"`.
 
     Returns:
-        A tensor of the same shape. Zeros are exact zeros.
+        A tensor of the same shape, in which zeros are exact zeros; and the steps, of a shape that
+        multiplies with it.
     """
     axes = [axis for axis in range(len(w.shape)) if axis != channel]
     largest = ops.stop_gradient(ops.max(ops.abs(w), axis=axes, keepdims=True))
     # A channel of zeros has no step: any will do.
     unit = ops.where(largest > 0, largest, ops.ones_like(largest))
-    levels = ops.round(w / unit * _LARGEST[kind])
+    step = short(unit / _LARGEST["int8"])
+    levels = ops.round(w / step)
     if kind == "int4":
+        levels = ops.round(w / unit * _LARGEST[kind])
         levels = ops.round(levels / _LARGEST[kind] * _LARGEST["int8"])
-    return straight_through(levels * (unit / _LARGEST["int8"]), w)
+    return straight_through(levels, w / step), step
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -126,10 +236,16 @@ class FakeQuantize(keras.layers.Layer):
         fixed: the lowest and highest value, where TFLite knows them: sigmoid, softmax, tanh.
         **options: those of a Keras layer.
 
+    A call returns the rounded tensor, and its step: 0 as long as the range is not known.
+
     Call arguments:
         x: a tensor of any shape.
+        beside: what the operator before this layer computed with, by `rounding`. `"product"`: the
+            steps whose product divides all values. `"sum"` and `"difference"`: both rounded
+            tensors, and the steps of both. `"again"`: the step of the other range.
         site: which of the calls this is.
-        averaged: see `rounded_to_range`.
+        rounding: how the file rounds the result of that operator; see `Rounding`.
+        count: by how many values a mean divided: its `"product"` is that much smaller.
 
     Source:
         Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient
@@ -173,16 +289,30 @@ class FakeQuantize(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, x: Any, site: int = 0, averaged: bool = False, training: bool = False) -> Any:
+    def call(
+        self,
+        x: Any,
+        beside: Sequence[Any] = (),
+        site: int = 0,
+        rounding: Rounding = "even",
+        count: int = 1,
+        training: bool = False,
+    ) -> tuple[Any, Any]:
         """Observes in training, then rounds; what has no range yet passes as it is."""
         value = ops.cast(x, "float32")
+        if count != 1:
+            beside = [*beside, ops.convert_to_tensor(1.0 / count, "float32")]
         if self.fixed is not None:
-            return ops.cast(rounded_to_range(value, *self.fixed, averaged), x.dtype)
+            rounded = rounded_to_range(value, *self.fixed, rounding, beside)
+            return ops.cast(rounded, x.dtype), step_and_zero(*self.fixed)[0]
         if self.observes or (training and self.ranges == "moving"):
             self._observe(value, site)
-        seen = ops.convert_to_tensor(self.seen)[site] > 0
-        rounded = rounded_to_range(value, *self.extremes(), averaged)
-        return ops.cast(ops.where(seen, rounded, value), x.dtype)
+        seen = ops.convert_to_tensor(self.seen)
+        ends = self.extremes()
+        rounded = rounded_to_range(value, *ends, rounding, beside)
+        rounded = ops.cast(ops.where(seen[site] > 0, rounded, value), x.dtype)
+        step = ops.stop_gradient(step_and_zero(*ends)[0])
+        return rounded, ops.where(seen[site] > 0, step, 0.0)
 
     def extremes(self) -> tuple[Any, Any]:
         """The lowest and highest value of all sites; zero is always between them."""
@@ -206,10 +336,8 @@ class FakeQuantize(keras.layers.Layer):
                 f"layer {self.name!r} has no range yet: train the model for an epoch, or give "
                 "quantize_aware examples"
             )
-        low, high = (np.float64(np.asarray(each)) for each in self.extremes())
-        step = max((high - low) / STEPS, _LEAST_STEP)
-        below = np.clip(np.floor(-low / step + _HALF), 0, STEPS)
-        return float(-below * step), float((STEPS - below) * step)
+        step, below = (float(np.asarray(each)) for each in step_and_zero(*self.extremes()))
+        return -below * step, (STEPS - below) * step
 
     def _observe(self, x: Any, site: int) -> None:
         here = ops.cast(ops.arange(self.sites) == site, "float32")
@@ -228,9 +356,9 @@ class FakeQuantize(keras.layers.Layer):
             variable.assign(ops.where(here > 0, moved, before))
         self.seen.assign(ops.maximum(self.seen, here))
 
-    def compute_output_shape(self, input_shape: Any, *_: Any, **__: Any) -> Any:
-        """Shapes do not change."""
-        return input_shape
+    def compute_output_spec(self, x: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+        """A tensor as the input is, and a scalar."""
+        return keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor((), "float32")
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to make an equal one."""
@@ -278,6 +406,11 @@ class QuantizedLayer(_Around):
     gamma and beta train. The kernel is the inner layer's own: masks, constraints and regularizers
     on it work as before, and zeros stay zeros.
 
+    A call takes a rounded tensor and its step, and returns the result, with the steps of which it
+    is a multiple: one an output channel, the products of those of the tensor and the kernel. The
+    bias is rounded to whole numbers of them. Sums of products are whole numbers here, as in the
+    file, and exact up to 2**24.
+
     Args:
         layer: Conv1D/2D/3D, DepthwiseConv1D/2D, Conv1D/2D/3DTranspose or Dense.
         batch_norm: the BatchNorm behind it, or None.
@@ -292,7 +425,8 @@ class QuantizedLayer(_Around):
         weight_type: WeightTypeName = "int8",
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        # Steps need more digits than 16 bits hold; the call casts what it multiplies.
+        super().__init__(**{"autocast": False, **options})
         self.layer = layer
         self.batch_norm = batch_norm
         self.weight_type: WeightTypeName = weight_type
@@ -306,32 +440,68 @@ class QuantizedLayer(_Around):
         self._in_float32()
         self.built = True
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, step: Any) -> tuple[Any, Any]:
         """Computes with the weights as the file will have them."""
-        return self.compute(x, *self.file_weights())
+        levels, steps, bias = self._weights()
+        steps = ops.reshape(steps, (-1,))
+        units = ops.stop_gradient(step * steps)
+        if self.compute_dtype != "float32":
+            # Whole numbers of these sizes are more than 16 bits hold.
+            x = ops.cast(x, self.compute_dtype)
+            return self.compute(x, *self._as_floats(levels, steps, bias)), units
+        # Without a range yet it computes as if a step was 1, and rounds the weights alone.
+        known = _known(step)
+        whole = None
+        if bias is not None:
+            whole = bias / (known * steps)
+            rounded = straight_through(ops.round(whole), whole)
+            whole = ops.where(step > 0, rounded, whole)
+        y = self._multiplied(ops.cast(x, "float32") / known, levels, whole)
+        return self.layer.activation(y * (known * steps)), units
 
-    def file_weights(self) -> tuple[Any, Any]:
-        """The folded and rounded kernel, and the folded bias or None; float32."""
+    def file_weights(self, step: float | None = None) -> tuple[Any, Any]:
+        """The folded and rounded kernel, and the folded bias or None; float32.
+
+        Args:
+            step: of the input, to round the bias for; None for a bias that is not rounded.
+        """
+        levels, steps, bias = self._weights()
+        steps = ops.reshape(steps, (-1,))
+        if bias is not None and step:
+            bias = ops.round(bias / (step * steps)) * (step * steps)
+        return self._as_floats(levels, steps, bias)
+
+    def _as_floats(self, levels: Any, steps: Any, bias: Any) -> tuple[Any, Any]:
+        from tfprune.model.layer_table import DEPTHWISE_CONVOLUTIONS, axes_of
+
+        if isinstance(self.layer, DEPTHWISE_CONVOLUTIONS):
+            return levels * ops.reshape(steps, levels.shape[-2:]), bias
+        broad = [1] * len(levels.shape)
+        broad[axes_of(self.layer, self.layer.kernel).outputs[0]] = -1
+        return levels * ops.reshape(steps, broad), bias
+
+    def _weights(self) -> tuple[Any, Any, Any]:
+        """The folded kernel in whole steps, the steps, and the folded bias or None."""
         from tfprune.model.layer_table import DEPTHWISE_CONVOLUTIONS, axes_of
 
         kernel = ops.convert_to_tensor(self.layer.kernel)
         bias = ops.convert_to_tensor(self.layer.bias) if self.layer.use_bias else None
         axes = axes_of(self.layer, self.layer.kernel)
+        shape = kernel.shape
         if isinstance(self.layer, DEPTHWISE_CONVOLUTIONS):
             # Channel i * multiplier + m comes from [..., i, m].
-            shape = kernel.shape
             kernel = ops.reshape(kernel, (*shape[:-2], 1, shape[-2] * shape[-1]))
             channel = len(shape) - 1
         else:
-            shape, (channel,) = None, axes.outputs
+            (channel,) = axes.outputs
         if self.batch_norm is not None:
             factor, offset = scale_and_offset(self.batch_norm)
             broad = [1] * len(kernel.shape)
             broad[channel] = -1
             kernel = kernel * ops.reshape(factor, broad)
             bias = offset if bias is None else offset + bias * factor
-        kernel = rounded_weights(kernel, channel, self.weight_type)
-        return (kernel if shape is None else ops.reshape(kernel, shape)), bias
+        levels, steps = weight_levels(kernel, channel, self.weight_type)
+        return ops.reshape(levels, shape), steps, bias
 
     def compute(self, x: Any, kernel: Any, bias: Any) -> Any:
         """What the inner layer computes, with other weights.
@@ -341,6 +511,9 @@ class QuantizedLayer(_Around):
             kernel: in place of its kernel.
             bias: in place of its bias, or None.
         """
+        return self.layer.activation(self._multiplied(x, kernel, bias))
+
+    def _multiplied(self, x: Any, kernel: Any, bias: Any) -> Any:
         multiply = _product_of(self.layer)
         sizes: Any = ()
         if isinstance(self.layer, keras.layers.Dense) and len(x.shape) > 2:
@@ -350,12 +523,14 @@ class QuantizedLayer(_Around):
         y = multiply(self.layer, x, ops.cast(kernel, x.dtype))
         if bias is not None:
             y = y + ops.cast(bias, x.dtype)
-        y = self.layer.activation(y)
         return ops.reshape(y, (-1, *sizes, y.shape[-1])) if sizes else y
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """That of the inner layer."""
-        return self.layer.compute_output_shape(input_shape)
+    def compute_output_spec(self, x: Any, step: Any) -> tuple[Any, Any]:
+        """That of the inner layer, and one number an output channel."""
+        shape = self.layer.compute_output_shape(x.shape)
+        return keras.KerasTensor(shape, self.compute_dtype), keras.KerasTensor(
+            shape[-1:], "float32"
+        )
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to make an equal one."""
@@ -449,32 +624,44 @@ class QuantizedScale(_Around):
         self._in_float32()
         self.built = True
 
-    def call(self, x: Any, training: bool = False) -> Any:
+    def call(self, x: Any, step: Any, training: bool = False) -> tuple[Any, ...]:
         """Multiplies, rounds and adds."""
-        return self.compute(x, *self.file_constants(), training)
+        factor, offset = scale_and_offset(self.layer)
+        factor, its_step = rounded_constant(factor)
+        offset, offsets_step = rounded_constant(offset)
+        unit = ops.stop_gradient(step * its_step)
+        y = x * ops.cast(factor, x.dtype)
+        if not has_offset(self.layer):
+            return y, unit
+        y, step = self.product(y, [unit], rounding="product", training=training)
+        offset = ops.cast(offset, x.dtype)
+        return y + offset, y, offset, step, offsets_step
 
     def file_constants(self) -> tuple[Any, Any]:
         """What the input is multiplied by, and what is added: rounded, float32."""
         factor, offset = scale_and_offset(self.layer)
-        return rounded_constant(factor), rounded_constant(offset)
+        return rounded_constant(factor)[0], rounded_constant(offset)[0]
 
-    def compute(self, x: Any, factor: Any, offset: Any, training: bool = False) -> Any:
+    def compute(self, x: Any, factor: Any, offset: Any) -> Any:
         """The same with other constants.
 
         Args:
             x: the input.
             factor: what it is multiplied by.
             offset: what is added to the product.
-            training: whether the range of the product is observed.
         """
         y = x * ops.cast(factor, x.dtype)
-        if not has_offset(self.layer):
-            return y
-        return self.product(y, training=training) + ops.cast(offset, x.dtype)
+        return self.product(y)[0] + ops.cast(offset, x.dtype) if has_offset(self.layer) else y
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Shapes do not change."""
-        return input_shape
+    def compute_output_spec(self, x: Any, *_: Any, **__: Any) -> tuple[Any, ...]:
+        """A tensor as the input is, and what `FakeQuantize` needs beside it."""
+        shapes = [x.shape, ()]
+        if has_offset(self.layer):
+            shapes = [x.shape, x.shape, scale_and_offset(self.layer)[1].shape, (), ()]
+        return tuple(
+            keras.KerasTensor(shape, x.dtype if place < 3 and shape else "float32")
+            for place, shape in enumerate(shapes)
+        )
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to make an equal one."""
@@ -486,14 +673,17 @@ class QuantizedScale(_Around):
         }
 
 
-def rounded_constant(value: Any) -> Any:
-    """A constant as TFLite quantizes it: one range for all of it, with zero in it.
+def rounded_constant(value: Any) -> tuple[Any, Any]:
+    """A constant as TFLite quantizes it: one range for all of it, with zero in it; and its step.
 
     Args:
         value: float32 tensor of any shape.
     """
-    low, high = ops.minimum(ops.min(value), 0.0), ops.maximum(ops.max(value), 0.0)
-    return rounded_to_range(value, ops.stop_gradient(low), ops.stop_gradient(high))
+    low, high = (
+        ops.stop_gradient(end)
+        for end in (ops.minimum(ops.min(value), 0.0), ops.maximum(ops.max(value), 0.0))
+    )
+    return rounded_to_range(value, low, high), step_and_zero(low, high)[0]
 
 
 def has_offset(layer: Any) -> bool:

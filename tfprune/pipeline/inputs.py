@@ -149,13 +149,13 @@ class RunData:
 
     def __init__(self, spec: DataSpec, data_dir: str | None, run: Path) -> None:
         self._spec = spec
-        self._data_dir = data_dir
+        self.data_dir = data_dir
         self._cache = run / _CACHE
 
     @cached_property
     def dataset(self) -> Dataset:
         """The examples themselves."""
-        return load_data(self._spec, self._data_dir)
+        return load_data(self._spec, self.data_dir)
 
     @property
     def sha256(self) -> str:
@@ -191,7 +191,7 @@ class RunData:
 
     def _signature(self) -> str | None:
         """What changes when the files do; None where that cannot be seen without reading them."""
-        seen = find_source(self._spec.name, request(self._spec, self._data_dir)).signature()
+        seen = find_source(self._spec.name, request(self._spec, self.data_dir)).signature()
         if seen is None:
             return None
         installed = versions()

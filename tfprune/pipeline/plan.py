@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from tfprune.files import document_hash, sha256
+from tfprune.files import document_hash, existing, sha256
 from tfprune.formats import FORMATS
+from tfprune.formats.registry import QUANTIZER
 from tfprune.model.reference import imports
 from tfprune.pipeline import on_devices
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DeviceSpec, Pipeline
 from tfprune.pipeline.store import finished
-from tfprune.report.run import DEVICES
+from tfprune.report.run import DEVICES, TRIALS
+from tfprune.vocabulary import RECIPES
 
 # Change whenever a job would give another result for the same specification: the first for all
 # jobs, the others for deliveries and latencies. Each kind of step has a revision of its own,
@@ -26,6 +28,9 @@ from tfprune.report.run import DEVICES
 _REVISION = 2
 _DELIVERY_REVISION = 3
 _LATENCY_REVISION = 1
+
+
+JudgedOn: TypeAlias = Literal["test", "validation"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Job:
         identity: the hash of all that its result depends on.
         after: the step whose model it works on; None where it starts from the pipeline's model.
         timed: of "latency" and "device", the deliveries whose artifacts are measured.
+        split: of "delivery", the examples that its artifacts are measured on.
     """
 
     kind: Literal["step", "delivery", "latency", "device"]
@@ -53,6 +59,7 @@ class Job:
     # Chains are told by their last link: written out, those of many rounds would be quadratic.
     after: Job | None = field(default=None, repr=False, compare=False)
     timed: tuple[Job, ...] = field(default=(), repr=False, compare=False)
+    split: JudgedOn = "test"
 
     @property
     def before(self) -> tuple[Job, ...]:
@@ -89,6 +96,7 @@ def plan(
     *,
     seeds: Sequence[int] | None = None,
     only: Sequence[str] = (),
+    split: JudgedOn = "test",
 ) -> list[Job]:
     """The jobs of a run, finished or not.
 
@@ -98,6 +106,8 @@ def plan(
         images: the hash of the images.
         seeds: instead of the pipeline's.
         only: just these variants; empty for all.
+        split: the examples that artifacts are measured on. Who chooses among variants gives
+            "validation": these deliveries lie apart, in `TRIALS`, and are part of no report.
 
     Returns:
         The jobs in the order to do them; what variants share comes once.
@@ -121,7 +131,7 @@ def plan(
         steps = _Steps(pipeline, directory, seed, start)
         deliveries = []
         for variant in pipeline.variants:
-            delivery = _delivery(pipeline, directory, variant, seed, start, steps)
+            delivery = _delivery(pipeline, directory, variant, seed, start, steps, split)
             # What is delivered already is timed with the rest, so that figures can be compared.
             if only and variant not in only:
                 if delivery.finished:
@@ -215,7 +225,13 @@ class _Steps:
 
 
 def _delivery(
-    pipeline: Pipeline, directory: Path, variant: str, seed: int, start: str, steps: _Steps
+    pipeline: Pipeline,
+    directory: Path,
+    variant: str,
+    seed: int,
+    start: str,
+    steps: _Steps,
+    split: JudgedOn,
 ) -> Job:
     """The delivery of a variant, after the last of its steps."""
     chain, formats, images = pipeline.delivered(variant)
@@ -229,10 +245,23 @@ def _delivery(
             "batch": pipeline.batch,
             "images": images,
             "versions": _relevant("ai-edge-litert", *optional),
+            **({} if split == "test" else {"split": split}),
+            **_delivery_options(pipeline, variant),
         }
     )
-    folder = directory / variant / f"seed-{seed}"
-    return Job("delivery", variant, variant, seed, folder, identity, last)
+    within = directory if split == "test" else directory / TRIALS
+    folder = within / variant / f"seed-{seed}"
+    return Job("delivery", variant, variant, seed, folder, identity, last, split=split)
+
+
+def _delivery_options(pipeline: Pipeline, variant: str) -> dict[str, Any]:
+    """What a delivery depends on beside its formats; of a recipe in a file, its content."""
+    options = pipeline.delivery_options(variant)
+    if not options:
+        return {}
+    if "recipe" in options and options["recipe"] not in RECIPES:
+        options["recipe"] = sha256(existing(Path(options["recipe"])))
+    return {**options, "quantizer": _relevant(QUANTIZER)}
 
 
 def _latency(directory: Path, seed: int, deliveries: Iterable[Job]) -> Job:

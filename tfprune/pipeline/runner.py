@@ -14,6 +14,7 @@ import pandas as pd
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.files import write_json
 from tfprune.pipeline import provenance
+from tfprune.pipeline.executors import Execution, Say, Workers, do_all, order_for
 from tfprune.pipeline.forecast import Forecast
 from tfprune.pipeline.inputs import RunData, budget_mistakes, check_requirements
 from tfprune.pipeline.plan import Job, plan
@@ -23,8 +24,6 @@ from tfprune.quiet import start_keras
 from tfprune.report import write_report
 from tfprune.report.records import RunRecord, read_record
 from tfprune.report.run import RUN
-
-Say = Callable[[str], None]
 
 
 def run(
@@ -36,6 +35,7 @@ def run(
     only: Sequence[str] = (),
     say: Say = lambda line: None,
     progress: bool = False,
+    execution: Execution | None = None,
 ) -> Path:
     """Runs a pipeline, or what is missing of it.
 
@@ -46,7 +46,9 @@ def run(
         seeds: instead of the pipeline's.
         only: just these variants; empty for all.
         say: told in one line what happens next.
-        progress: whether to show progress bars on stderr.
+        progress: whether to show progress bars on stderr, where this process does the jobs.
+        execution: where steps and deliveries are done; here if not given. Files are timed here,
+            when all else is done.
 
     Returns:
         The directory of the run: a folder a variant and seed with its artifacts, `steps/` with
@@ -58,7 +60,7 @@ def run(
     """
     seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
-    _writable(directory)
+    check_writable_run(directory)
     store = Store(directory, say)
     images = RunData(pipeline.data, data_dir, directory)
     with store.session() as session:
@@ -76,7 +78,17 @@ def run(
             for line in budget_mistakes(pipeline):
                 say(f"note: {line}")
             with _recorded(store, about, session) as commit:
-                _do(missing, pipeline, store, images, commit, say, progress)
+                do_jobs(
+                    missing,
+                    pipeline,
+                    store,
+                    images,
+                    commit,
+                    session,
+                    say,
+                    progress=progress,
+                    execution=execution,
+                )
         elif _same(directory / RUN, about) and (directory / "report.html").is_file():
             return directory
         else:
@@ -127,26 +139,57 @@ def forecast(
     return known.table(jobs)
 
 
-def _do(
+def do_jobs(
     missing: list[Job],
     pipeline: Pipeline,
     store: Store,
     images: RunData,
     commit: str,
+    session: str,
     say: Say,
-    progress: bool,
+    *,
+    progress: bool = False,
+    execution: Execution | None = None,
+    workers: Workers | None = None,
 ) -> None:
-    dataset = images.dataset
-    start_keras()
-    from tfprune.pipeline.execution import Executor
+    """Does jobs that are not finished, in the order of their plan.
 
+    Args:
+        missing: the jobs.
+        pipeline: what they are of.
+        store: where their results go.
+        images: the data of the run.
+        commit: of the code.
+        session: of the run; see `Store.session`.
+        say: told in one line what happens next.
+        progress: whether to show progress bars.
+        execution: where steps and deliveries are done; here if not given.
+        workers: of that execution, for a caller that has more jobs for them later and ends them;
+            started and ended here if not given.
+    """
     # What a device needs is missed before the first training, and not after the last.
     for name in dict.fromkeys(job.name for job in missing if job.kind == "device"):
         pipeline.device(name).check()
     for name in dict.fromkeys(job.name for job in missing if job.kind == "step"):
         pipeline.steps[name].check_installed()
+    spread = False
+    if execution is not None and not execution.is_local:
+        others = [job for job in missing if job.kind in ("step", "delivery")]
+        if others:
+            _spread(others, pipeline, store, images, commit, session, say, execution, workers)
+            spread = True
+        # What takes time is timed here, alone, when nothing else is under way.
+        missing = [job for job in missing if job.kind not in ("step", "delivery")]
+        if not missing:
+            return
+    dataset = images.dataset
+    start_keras()
+    from tfprune.pipeline.execution import Executor
+
     executor = Executor(pipeline, store.directory, dataset, commit)
-    executor.check_budget()
+    if not spread:
+        executor.check_budget()
+        executor.check_formats(_delivered(missing))
     for place, job in enumerate(missing):
         title = f"[{place + 1}/{len(missing)}] {job.describe(pipeline)}"
         say(title)
@@ -155,6 +198,43 @@ def _do(
         label = title if progress else None
         make = partial(executor.do, job, label, partial(_after, known, later))
         store.finish(job.folder, job.identity, make)
+
+
+def _spread(
+    jobs: list[Job],
+    pipeline: Pipeline,
+    store: Store,
+    images: RunData,
+    commit: str,
+    session: str,
+    say: Say,
+    execution: Execution,
+    started: Workers | None,
+) -> None:
+    """Does steps and deliveries on other processes."""
+    if not pipeline.model.reference.is_net or (pipeline.budget and pipeline.figure is None):
+        # Only the model tells what is limited and what can be written: it is looked at here,
+        # before all work.
+        start_keras()
+        from tfprune.pipeline.execution import Executor
+
+        executor = Executor(pipeline, store.directory, images.dataset, commit)
+        executor.check_budget()
+        executor.check_formats(_delivered(jobs))
+    table = _recorded_pipeline(pipeline)
+    order = order_for(store.directory, session, table, images.data_dir, images.sha256, commit)
+    workers = started or execution.start()
+    try:
+        say(f"{len(jobs)} tasks for {workers.size} workers ({execution.executor})")
+        do_all(jobs, order, workers, lambda job: job.describe(pipeline), say)
+    finally:
+        if started is None:
+            workers.close()
+
+
+def _delivered(jobs: list[Job]) -> list[str]:
+    """The variants among some jobs that are delivered."""
+    return list(dict.fromkeys(job.name for job in jobs if job.kind == "delivery"))
 
 
 def _after(known: Forecast, later: list[Job], seconds_per_epoch: float) -> float:
@@ -225,8 +305,12 @@ def _asked(
     return checked_seeds(seeds) if seeds else None
 
 
-def _writable(directory: Path) -> None:
-    """Fails before hours of training instead of after."""
+def check_writable_run(directory: Path) -> None:
+    """Makes the folder of a run, or fails before hours of training instead of after.
+
+    Raises:
+        TfpruneError: it cannot be written.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".writable"

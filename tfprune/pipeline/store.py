@@ -35,6 +35,11 @@ def partial(folder: Path, identity: str) -> Path:
     return folder.with_name(f".{folder.name}-{identity}.partial")
 
 
+def session_file(directory: Path, name: str) -> Path:
+    """The lock file of a session, which lies in the folder of the run as long as it goes on."""
+    return directory / _LOCKS / f"{_SESSION}{name}.lock"
+
+
 class Store:
     """The results of one run.
 
@@ -108,7 +113,7 @@ class Store:
         """
         name = uuid.uuid4().hex[:12]
         with self.lock("gc", "waiting for `tfprune runs gc`"):
-            own = FileLock(self.directory / _LOCKS / f"{_SESSION}{name}.lock")
+            own = FileLock(session_file(self.directory, name))
             own.acquire(timeout=0)
         try:
             yield name

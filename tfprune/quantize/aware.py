@@ -14,7 +14,14 @@ from tfprune.errors import UsageError, did_you_mean
 from tfprune.model.cloning import compile_like
 from tfprune.model.graph import Call, functional, named_layers, path_matches
 from tfprune.model.quantized_layers import FakeQuantize, QuantizedLayer, QuantizedScale
-from tfprune.quantize.building import Arguments, Builder, inlined, is_quantize_aware, rebuilt
+from tfprune.quantize.building import (
+    Arguments,
+    Builder,
+    in_pairs,
+    inlined,
+    is_quantize_aware,
+    rebuilt,
+)
 from tfprune.vocabulary import RANGES, WEIGHT_TYPES, RangeName, WeightTypeName
 
 _EXAMPLES = 512
@@ -46,7 +53,8 @@ def quantize_aware(
     symmetric values, each activation to 256 values of its tensor's range. Rounding happens where
     the file rounds: behind each operator of TFLite, into which a BatchNorm and a ReLU that follow
     a layer are folded; concatenated tensors have one range; sigmoids, softmaxes and tanh have the
-    range that TFLite prescribes. Gradients pass as if nothing was rounded (straight-through), and
+    range that TFLite prescribes. A file that XNNPACK runs gives the same numbers, bit for bit, up to
+    softmaxes and what stays in float. Gradients pass as if nothing was rounded (straight-through), and
     the weights that train are the float ones.
 
     BatchNorm folds with the statistics that it has: they do not move in this training, so that
@@ -99,7 +107,7 @@ def quantize_aware(
     functional(model)
     some = None if data is None else examples(data, _EXAMPLES, model=model, what="data").inputs
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
-    flat = inlined(model)
+    flat = in_pairs(inlined(model))
     for pattern in patterns:
         if not any(path_matches(path, pattern) for path in named_layers(flat)):
             raise UsageError(
@@ -183,13 +191,17 @@ def finished(model: keras.Model) -> keras.Model:
 
     def emit(call: Call, arguments: Arguments) -> Any:
         (args, kwargs), operation = arguments, call.operation
+        made = None
         if isinstance(operation, FakeQuantize):
-            return args[0]
-        if isinstance(operation, QuantizedLayer):
-            y = operation.layer(args[0])
-            return y if operation.batch_norm is None else operation.batch_norm(y)
-        if isinstance(operation, QuantizedScale):
-            return operation.layer(args[0])
+            made = args[0]
+        elif isinstance(operation, QuantizedLayer):
+            made = operation.layer(args[0])
+            made = made if operation.batch_norm is None else operation.batch_norm(made)
+        elif isinstance(operation, QuantizedScale):
+            made = operation.layer(args[0])
+        if made is not None:
+            # Only what rounds reads the steps beside it.
+            return [made] * len(call.outputs)
         return operation(*args, **kwargs)
 
     return rebuilt(inlined(model), emit, model.name)

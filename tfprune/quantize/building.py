@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import keras
+from keras.src.ops.numpy import Subtract
 
 from tfprune.model.cloning import copy
 from tfprune.model.graph import Call, calls, functional, is_graph, path_matches
@@ -15,6 +17,7 @@ from tfprune.model.quantized_layers import (
     FakeQuantize,
     QuantizedLayer,
     QuantizedScale,
+    Rounding,
     has_offset,
 )
 from tfprune.quantize.rules import (
@@ -102,6 +105,43 @@ def rebuilt(model: keras.Model, emit: Callable[[Call, Arguments], Any], name: st
     return _with_names(keras.Model(inputs, outputs, name=name), graph.output_names)
 
 
+def in_pairs(model: keras.Model) -> keras.Model:
+    """A model whose sums and products are of two tensors each, as those of TFLite are.
+
+    Args:
+        model: from `inlined`. It is returned as it is where it has no larger ones.
+    """
+
+    def is_long(call: Call) -> bool:
+        return len(call.inputs) > 2 and type(call.operation) in (
+            keras.layers.Add,
+            keras.layers.Multiply,
+        )
+
+    taken = {operation.name for operation in functional(model).operations}
+
+    def emit(call: Call, inputs: Arguments) -> Any:
+        operation: Any = call.operation
+        if not is_long(call):
+            return operation(*inputs[0], **inputs[1])
+        x, *others, last = keras.tree.flatten(inputs)
+        kind, options = type(operation), {"dtype": operation.dtype_policy}
+        for other in others:
+            name = _unused(f"{operation.name}_part", taken)
+            taken.add(name)
+            x = kind(name=name, **options)([x, other])
+        # The last one has the name; a layer that is called twice has it once.
+        name = operation.name if call.operation not in used else _unused(operation.name, taken)
+        used.append(operation)
+        taken.add(name)
+        return kind(name=name, **options)([x, last])
+
+    used: list[Any] = []
+    if not any(is_long(call) for call in calls(model)):
+        return model
+    return rebuilt(model, emit, model.name)
+
+
 def _make_names_unique(model: keras.Model) -> None:
     """Puts the name of a nested model before the names in it that are taken."""
     seen = {id(operation) for operation in functional(model).operations}
@@ -182,6 +222,11 @@ class _Value:
 
     tensor: Any
     range: FakeQuantize | None = None
+    step: Any = None
+    # How the file rounds it, and what it computes with for that; see `FakeQuantize`.
+    beside: tuple[Any, ...] = ()
+    rounding: Rounding = "even"
+    count: int = 1
 
 
 class Builder:
@@ -238,7 +283,8 @@ class Builder:
         # How many sites a range has is known at the end, and its layer needs it at the beginning.
         self._emitted()
         self._counted = self._sites
-        return _with_names(self._emitted(), functional(self._model).output_names)
+        model = keras.Model(*self._emitted(), name=self._model.name)
+        return _with_names(model, functional(self._model).output_names)
 
     # -- what is known of the graph --
 
@@ -338,7 +384,8 @@ class Builder:
 
     # -- emission --
 
-    def _emitted(self) -> keras.Model:
+    def _emitted(self) -> tuple[Any, Any]:
+        """The inputs and outputs of the new graph."""
         values: dict[int, _Value] = {}
         graph = functional(self._model)
         self._taken, self._sites, self._wrappers, self._range_layers = set(), Counter(), {}, {}
@@ -356,10 +403,9 @@ class Builder:
             else:
                 for x, y in zip(call.outputs, keras.tree.flatten(made), strict=True):
                     values[id(x)] = _Value(y)
-        outputs = keras.tree.map_structure(
+        return inputs, keras.tree.map_structure(
             lambda x: self._read(x, values).tensor, graph._outputs_struct
         )
-        return keras.Model(inputs, outputs, name=self._model.name)
 
     def _emit(self, call: Call, values: dict[int, _Value]) -> Any:
         rule, operation, out = self._of(call), call.operation, call.outputs[0]
@@ -367,46 +413,69 @@ class Builder:
             return self._called(call, {id(x): values[id(x)] for x in call.inputs})
         first = values[id(call.inputs[0])]
         if self._is_folded(call):
-            return first if self._goes_on(call) else self._round(first.tensor, id(out), operation)
+            return first if self._goes_on(call) else self._round(first, id(out), operation)
         if rule.kind == "moved" or rule.function == "linear":
-            made = self._called(call, {id(call.inputs[0]): first})
-            return _Value(made, first.range)
+            return replace(first, tensor=self._called(call, {id(call.inputs[0]): first}))
         if rule.kind == "activation":
             maker = self._maker.get(id(call.inputs[0]))
             if maker is None or not self._goes_on(maker) or first.range is not None:
                 first = self._read(call.inputs[0], values)
             elif rule.function in FUSED:
-                made = self._called(call, {id(call.inputs[0]): first})
+                made = replace(first, tensor=self._called(call, {id(call.inputs[0]): first}))
                 return self._round(made, id(out), operation)
             return self._activated(rule.function, first, out, operation)
         read = {id(x): self._read(x, values) for x in call.inputs}
         if rule.kind == "averaged":
             (x,) = read.values()
-            averaged = isinstance(
+            # Where TFLite divides by a count.
+            averages = isinstance(
                 operation, keras.layers.AveragePooling1D | keras.layers.AveragePooling2D
             )
-            return self._rounded_by(x.range, self._called(call, read), id(out), averaged=averaged)
+            made = _Value(self._called(call, read), rounding="average" if averages else "up")
+            return self._rounded_by(x.range, made, id(out))
         if rule.kind == "joined":
             joint = self._sets.of(id(out))
             read = {
                 key: value
                 if value.range is self._range_layers.get(joint)
-                else self._round(value.tensor, id(out), operation)
+                else self._round(
+                    _Value(value.tensor, beside=(value.step,), rounding="again"), id(out), operation
+                )
                 for key, value in read.items()
             }
-            return _Value(self._called(call, read), self._range_layers[joint])
-        if rule.kind in ("kernel", "scaled"):
-            (x,) = read.values()
-            made = self._wrapper(call)(x.tensor)
-        else:
-            made = self._called(call, read)
+            layer = self._range_layers[joint]
+            return _Value(self._called(call, read), layer, next(iter(read.values())).step)
+        made = self._computed(call, read)
         if self._goes_on(call):
-            return _Value(made)
+            return made
         function = self._functions.get(id(operation)) or "linear"
         if function in self._fused(operation):
             return self._round(made, id(out), operation)
         inner = self._round(made, ("before", id(out)), operation)
         return self._activated(function, inner, out, operation)
+
+    def _computed(self, call: Call, read: dict[int, _Value]) -> _Value:
+        """What a call gives before it is rounded, and how the file rounds that."""
+        kind, operation = self._of(call).kind, call.operation
+        if kind in ("kernel", "scaled"):
+            (x,) = read.values()
+            made, *beside = self._wrapper(call)(x.tensor, x.step)
+            return _Value(made, None, None, tuple(beside), "sum" if beside[1:] else "product")
+        values = [read[id(x)] for x in call.inputs]
+        steps = tuple(value.step for value in values)
+        made = self._called(call, read)
+        if kind == "own" and len(values) == 1:
+            shapes = [x.shape[1:] for x in (call.inputs[0], call.outputs[0])]
+            if any(None in shape for shape in shapes):
+                # The count is not known, only its result.
+                return _Value(made)
+            before, after = (math.prod(shape) for shape in shapes)
+            return _Value(made, None, None, steps, "product", before // after)
+        if kind == "own":
+            return _Value(made, None, None, steps, "product")
+        less = isinstance(operation, keras.layers.Subtract | Subtract)
+        tensors = tuple(value.tensor for value in values)
+        return _Value(made, None, None, tensors + steps, "difference" if less else "sum")
 
     def _called(self, call: Call, values: dict[int, _Value]) -> Any:
         args, kwargs = keras.tree.map_structure(
@@ -420,7 +489,7 @@ class Builder:
         value = values[id(x)]
         if value.range is None and keras.backend.is_float_dtype(x.dtype):
             operation = x._keras_history.operation
-            value = values[id(x)] = self._round(value.tensor, id(x), operation)
+            value = values[id(x)] = self._round(value, id(x), operation)
         return value
 
     def _wrapper(self, call: Call) -> keras.Layer:
@@ -443,13 +512,14 @@ class Builder:
             gate = keras.layers.Activation("sigmoid", name=self._fresh(operation.name, "gate"))
             opened = self._round_fixed(gate(x.tensor), "sigmoid", operation)
             made = keras.layers.Multiply(name=name)([x.tensor, opened.tensor])
-            return self._round(made, id(out), operation)
+            product = _Value(made, beside=(x.step, opened.step), rounding="product")
+            return self._round(product, id(out), operation)
         made = keras.layers.Activation(function, name=name)(x.tensor)
         if function in FIXED_RANGES:
             return self._round_fixed(made, function, operation)
-        return self._round(made, id(out), operation)
+        return self._round(_Value(made), id(out), operation)
 
-    def _round(self, x: Any, key: Hashable, operation: Any) -> _Value:
+    def _round(self, value: _Value, key: Hashable, operation: Any) -> _Value:
         """Rounds a tensor to the range of the set that a key is in."""
         joint = self._sets.of(key)
         if joint not in self._range_layers:
@@ -457,24 +527,32 @@ class Builder:
             self._range_layers[joint] = FakeQuantize(
                 sites, **self._options, **self._named(operation)
             )
-        return self._rounded_by(self._range_layers[joint], x, key)
+        return self._rounded_by(self._range_layers[joint], value, key)
 
-    def _rounded_by(
-        self, layer: FakeQuantize | None, x: Any, key: Hashable, **options: bool
-    ) -> _Value:
+    def _rounded_by(self, layer: FakeQuantize | None, value: _Value, key: Hashable) -> _Value:
         assert layer is not None
         joint = self._sets.of(key)
         site = self._sites[joint]
         self._sites[joint] += 1
         if self._counted is None:
-            return _Value(x, layer)
-        where = {"site": site} if layer.sites > 1 else {}
+            # Nothing is computed yet.
+            return _Value(value.tensor, layer, keras.KerasTensor((), "float32"))
+        given = {
+            "beside": list(value.beside),
+            "site": site if layer.sites > 1 else 0,
+            "rounding": value.rounding,
+            "count": value.count,
+        }
         # Keras writes down what a call is given: only what is not the default.
-        return _Value(layer(x, **where, **{key: True for key, on in options.items() if on}), layer)
+        plain = {"beside": [], "site": 0, "rounding": "even", "count": 1}
+        options = {key: each for key, each in given.items() if each != plain[key]}
+        rounded, step = layer(value.tensor, **options)
+        return _Value(rounded, layer, step)
 
     def _round_fixed(self, x: Any, function: str, operation: Any) -> _Value:
         layer = FakeQuantize(1, fixed=FIXED_RANGES[function], **self._named(operation))
-        return _Value(layer(x), layer)
+        rounded, step = layer(x)
+        return _Value(rounded, layer, step)
 
     def _named(self, operation: Any) -> dict[str, Any]:
         """The options of a layer that rounds what an operation gives."""

@@ -26,6 +26,8 @@ RUN = "run.json"
 # Beside the variants of a run.
 LATENCY = "latency"
 DEVICES = "devices"
+# What a search tried: measured on validation examples, and no part of a report.
+TRIALS = "trials"
 # Of more missing variants only the number is given.
 _NOTED = 8
 

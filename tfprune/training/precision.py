@@ -118,7 +118,8 @@ def _last_layers(outputs: list[keras.KerasTensor]) -> Iterator[keras.Layer]:
             yield operation
         else:
             # Raw operations, and layers of `tfprune.quantize` that round what another one gives.
-            waiting += operation._inbound_nodes[history.node_index].input_tensors
+            read = operation._inbound_nodes[history.node_index].input_tensors
+            waiting += read[:1] if isinstance(operation, keras.Layer) else read
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,83 @@
+"""Trials are chains of one pipeline, and what they have in common is the same step."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.searching.small import small
+from tfprune.pipeline import Pipeline
+from tfprune.searching.variants import Choice, chain, document_of, pipeline_of, variant_name
+from tfprune.searching.writing import to_toml
+
+CHOICES = st.builds(
+    Choice,
+    format=st.sampled_from(["tflite", "tflite-int8"]),
+    keep=st.sampled_from([0.5, 0.7, 1.0]),
+    target=st.sampled_from(["macs", "params"]),
+    importance=st.sampled_from(["l2", "taylor"]),
+    round_to=st.sampled_from([1, 8]),
+    zeros=st.sampled_from([0.0, 0.8]),
+    bits=st.sampled_from([0, 4]),
+)
+WHOLE = st.builds(replace, CHOICES, whole=st.booleans())
+
+
+@given(WHOLE, st.integers(0, 2))
+def test_every_choice_is_a_pipeline_and_its_file_says_the_same(choice, rung):
+    what = small()
+    trials = {"it": (choice, rung)}
+    pipeline = pipeline_of(what, trials)
+    read = tomllib.loads(to_toml(document_of(what, trials), "A heading."))
+    assert Pipeline.model_validate(read) == pipeline
+
+
+@given(CHOICES)
+def test_a_rung_begins_with_all_that_the_rung_before_trained(choice):
+    what = small()
+    steps, lower = chain(what, choice, 1)
+    more, higher = chain(what, choice, 2)
+    trained = [name for name in lower if steps[name]["kind"] not in ("export", "quantize-weights")]
+    assert higher[: len(trained)] == trained
+    assert all(more[name] == steps[name] for name in trained)
+
+
+@given(WHOLE, WHOLE, st.integers(0, 2), st.integers(0, 2))
+def test_trials_have_the_same_name_exactly_where_they_do_the_same(one, other, first, second):
+    what = small()
+    steps, order = chain(what, one, first)
+    others, other_order = chain(what, other, second)
+    same = [steps[name] for name in order] == [others[name] for name in other_order]
+    assert (variant_name(what, one, first) == variant_name(what, other, second)) == same
+
+
+def test_a_recovery_at_one_go_has_the_epochs_of_all_rungs():
+    what = small(recovery=8, rungs=3)
+    for zeros in (0.0, 0.8):
+        steps, order = chain(what, Choice("tflite", 0.5, zeros=zeros, whole=True), 3)
+        epochs = [steps[name]["epochs"] for name in order if "epochs" in steps[name]]
+        assert epochs == [what.epochs, 8]
+
+
+def test_the_recovery_has_its_own_learning_rate():
+    steps, _ = chain(small(recovery_rate=0.2), Choice("tflite", 0.5), 2)
+    rates = [step["learning_rate"] for step in steps.values() if "learning_rate" in step]
+    assert rates == pytest.approx([0.05 * 0.2] * 2)
+
+
+def test_what_removes_nothing_is_not_trained_on():
+    steps, order = chain(small(), Choice("tflite"), 2)
+    assert [steps[name]["kind"] for name in order] == ["train", "export"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["plain", 'quoted " and \\ and \n', "\x7f", 1, -2.5, 1e-9, True, [1, 2], [["a"], []], {}],
+)
+def test_values_come_back_from_toml(value):
+    document = {"top": value, "table": {"a-key": value, "dotted.key": {"inner": value}}}
+    assert tomllib.loads(to_toml(document)) == document

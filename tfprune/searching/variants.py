@@ -1,0 +1,198 @@
+"""What a trial is: its choices, and the chain of steps that they mean. Pure; loads no Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from tfprune.errors import UsageError
+from tfprune.files import document_hash
+from tfprune.pipeline.spec import Pipeline
+from tfprune.searching.spec import Search
+from tfprune.training import Training
+from tfprune.validation import describe_error
+from tfprune.vocabulary import FormatName
+
+DENSE = "dense"
+WINNER = "winner"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a trial does to the dense model.
+
+    Attributes:
+        format: of its file.
+        keep: the share of `target` that stays; 1 removes no filter.
+        target: "macs" or "params".
+        importance: how filters are ranked.
+        round_to: the multiple that layers shrink to.
+        zeros: the share of the weights that become zero.
+        bits: of the weights of each output channel; 0 for all values.
+        whole: whether the recovery is one training, and not one for each rung.
+    """
+
+    format: FormatName
+    keep: float = 1.0
+    target: str = "macs"
+    importance: str = "l2"
+    round_to: int = 1
+    zeros: float = 0.0
+    bits: int = 0
+    whole: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is removed, so that training on has something to recover."""
+        return self.keep < 1 or self.zeros > 0
+
+    @property
+    def macs_kept(self) -> float:
+        """The share of the MACs that is left, about; for forecasts."""
+        return self.keep
+
+    def describe(self) -> str:
+        """The choices in a few words."""
+        parts = []
+        if self.keep < 1:
+            said = {"macs": "MACs", "params": "parameters"}[self.target]
+            parts.append(f"{self.keep:.0%} of the {said} by {self.importance}")
+        if self.zeros:
+            parts.append(f"{self.zeros:.0%} zeros")
+        if self.bits:
+            parts.append(f"{2**self.bits - 1} values")
+        if self.whole:
+            parts.append("recovered at one go")
+        return ", ".join([*(parts or ["dense"]), self.format])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields."""
+        return asdict(self)
+
+
+Steps = dict[str, dict[str, Any]]
+
+
+def dense_chain(search: Search) -> tuple[Steps, list[str]]:
+    """The steps of the dense model; none where it is trained already."""
+    if search.epochs is None:
+        return {}, []
+    return {DENSE: {"kind": "train", "epochs": search.epochs}}, [DENSE]
+
+
+def chain(search: Search, choice: Choice, rung: int) -> tuple[Steps, list[str]]:
+    """The steps of a trial at a rung, by name, and their order.
+
+    A rung goes on where the rung before ended, so what it has in common with it is done once.
+
+    Args:
+        search: what is searched.
+        choice: what the trial does.
+        rung: how many parts of the recovery it trains; 0 for none.
+    """
+    steps, order = dense_chain(search)
+
+    def add(name: str, step: dict[str, Any]) -> None:
+        steps[name] = step
+        order.append(name)
+
+    if choice.keep < 1:
+        multiple = {} if choice.round_to == 1 else {"round_to": choice.round_to}
+        suffix = f"-x{choice.round_to}" if multiple else ""
+        add(
+            f"slim-{choice.target}-{choice.keep:g}-{choice.importance}{suffix}",
+            {
+                "kind": "slim",
+                choice.target: choice.keep,
+                "importance": choice.importance,
+                **multiple,
+            },
+        )
+    if choice.changes:
+        parts = search.segments[:rung]
+        if choice.whole and parts:
+            parts = (sum(parts),)
+        # A warm-up is for weights that are not trained yet.
+        rate = {
+            "learning_rate": search.recovery_rate * _learning_rate(search),
+            "warmup_epochs": 0.0,
+        }
+        zeros = {"scope": "global"}
+        if choice.zeros and not parts:
+            add(f"cut-{choice.zeros:g}", {"kind": "prune-once", "share": choice.zeros, **zeros})
+        for number, epochs in enumerate(parts):
+            again = {"epochs": epochs, **rate}
+            if number:
+                step = {"kind": "retrain", "rewind": "finetune", **again}
+                add(f"again-{number}-{epochs}", step)
+            elif choice.zeros:
+                step = {"kind": "prune", "sparsity": choice.zeros, **zeros, **again}
+                add(f"sparse-{choice.zeros:g}-{epochs}", step)
+            else:
+                add(f"recover-{epochs}", {"kind": "train", **again})
+    if choice.bits:
+        add(f"round-{choice.bits}", {"kind": "quantize-weights", "bits": choice.bits})
+    add(f"as-{choice.format}", {"kind": "export", "formats": [choice.format]})
+    return steps, order
+
+
+def _learning_rate(search: Search) -> float:
+    """That of the dense training: the search's own, or the default."""
+    given = search.training.model_dump()["learning_rate"]
+    default: float = Training.model_fields["learning_rate"].default
+    return default if given is None else float(given)
+
+
+def variant_name(search: Search, choice: Choice, rung: int) -> str:
+    """The name of a trial's variant: trials that mean the same have the same name."""
+    steps, order = chain(search, choice, rung)
+    return "t" + document_hash([steps[name] for name in order])[:12]
+
+
+def pipeline_of(
+    search: Search, trials: Mapping[str, tuple[Choice, int]], *, devices: Iterable[Any] = ()
+) -> Pipeline:
+    """The pipeline of the dense model and some trials.
+
+    Args:
+        search: what is searched.
+        trials: choices and rungs, by the names that their variants get.
+        devices: tables of devices that artifacts are measured on.
+
+    Raises:
+        UsageError: it says something that a pipeline cannot.
+    """
+    try:
+        return Pipeline.model_validate(document_of(search, trials, devices=devices))
+    except ValidationError as error:
+        raise UsageError(describe_error(error, Pipeline)) from error
+
+
+def document_of(
+    search: Search, trials: Mapping[str, tuple[Choice, int]], *, devices: Iterable[Any] = ()
+) -> dict[str, Any]:
+    """The same as the document of a pipeline file, without what has its default value."""
+    steps, order = dense_chain(search)
+    variants = {DENSE: order}
+    for name, (choice, rung) in trials.items():
+        own, variants[name] = chain(search, choice, rung)
+        steps |= own
+    forms = dict.fromkeys(["keras", search.formats[0]])
+    document: dict[str, Any] = {
+        "name": search.name,
+        "seeds": [search.seed],
+        "formats": list(forms),
+        "data": search.data.model_dump(mode="json", exclude_defaults=True),
+        "model": search.model.model_dump(mode="json", exclude_defaults=True),
+        "training": search.training.model_dump(mode="json", exclude_none=True),
+        "steps": steps,
+        "variants": variants,
+    }
+    if search.task is not None:
+        document["task"] = search.task.model_dump(mode="json", exclude_defaults=True)
+    if found := list(devices):
+        document["devices"] = found
+    return {key: value for key, value in document.items() if value != {}}
