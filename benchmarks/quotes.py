@@ -20,7 +20,7 @@ import click
 ROOT = Path(__file__).parents[1]
 _QUOTE = re.compile(
     r"(<!-- quote (?P<result>\S+): (?P<columns>.*?)(?: where (?P<glob>\S+))? -->\n)"
-    r".*?(<!-- end -->)",
+    r".*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
 
@@ -65,7 +65,7 @@ def quoted(markdown: str, results: Path) -> str:
             "|:--|" + "--:|" * (len(wanted) - 1),
             *("| " + " | ".join(row[place] for place in places) + " |" for row in rows),
         ]
-        return found[1] + "\n" + "\n".join(lines) + "\n\n" + found[4]
+        return found[1] + "\n" + "\n".join(lines) + "\n\n" + found["end"]
 
     return _QUOTE.sub(table, markdown)
 

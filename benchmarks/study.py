@@ -19,12 +19,14 @@ START, LONGER = "dense", "dense-longer"
 
 
 def rows(directory: Path) -> pd.DataFrame:
-    """One row a variant and seed, of the float TFLite files.
+    """One row a variant and seed, of the float TFLite files; only seeds that every variant has.
 
     Raises:
         click.ClickException: the run has no dense net that was trained as long as the others.
     """
     table = comparison(read_run(directory)).query("artifact == 'tflite'")
+    counts = table.groupby("seed")["variant"].nunique()
+    table = table[table["seed"].isin(counts[counts == counts.max()].index)]
     accuracy = table.set_index(["variant", "seed"])["accuracy"]
     if missing := {START, LONGER} - set(table["variant"]):
         raise click.ClickException(
@@ -79,7 +81,7 @@ def study(run: Path, output: Path) -> None:
     table = rows(run)
     note = (
         "Percent and percentage points; mean ± sample deviation over seeds; differences are of "
-        "equal seeds. Accuracy is of the float TFLite files on the whole test set, of the last "
+        "equal seeds, and a seed that some variant lacks is left out. Accuracy is of the float TFLite files on the whole test set, of the last "
         "epoch, never the best one. Fewer weights counts all parameters that are not zero, biases "
         "and BatchNorm's included, and so is less than the kernels' own ratio; fewer MACs counts "
         "the removal of filters alone, since zeros are multiplied as well. Both, and the size by "

@@ -158,7 +158,12 @@ def test_a_quotation_follows_its_result_and_a_mistake_in_it_is_told(tmp_path):
     mark = "before\n<!-- quote run: name | b where t* -->\nold\n<!-- end -->\nafter\n"
     written = quotes.quoted(mark, tmp_path)
     assert "| name | b |\n|:--|--:|\n| two | 4 |\n" in written
-    assert "old" not in written and written.startswith("before") and written.endswith("after\n")
+    assert (
+        "<!-- end -->" in written
+        and "old" not in written
+        and written.startswith("before")
+        and written.endswith("after\n")
+    )
     assert quotes.quoted(written, tmp_path) == written
     for wrong in ("quote ran: name", "quote run: c", "quote run: name where x*"):
         with pytest.raises(Exception, match=r"is not there|has no"):
