@@ -57,7 +57,7 @@ PARSED = {
     "tfprune run pipelines/": "they are studies of hours; their files and settings are checked",
     "tfprune run first.toml": "it trains for minutes; tests/pipeline/test_shipped.py runs digits",
     "tfprune run mine.toml": "tests/pipeline runs pipelines; variants and settings are checked",
-    "python -m benchmarks.lottery": "it reads a study of hours; the module is there",
+    "python -m benchmarks.": "they make or read studies of hours; the modules are there",
     "pip install": "it changes what is installed; its extras are in setup.cfg",
     "make ": "they install and test everything; `make -n` knows the target",
 }
