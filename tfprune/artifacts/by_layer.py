@@ -21,7 +21,7 @@ from tfprune.formats.recipes import FloatFile, Recipe, alone_recipe, integer_rec
 from tfprune.formats.registry import check_quantizer
 from tfprune.formats.source import Source, finished
 from tfprune.formats.tflite import run_by
-from tfprune.formats.tflite_convert import calibrating, converted
+from tfprune.formats.tflite_convert import calibrating, calibration_feeds, converted
 from tfprune.formats.tflite_file import TFLiteFile
 from tfprune.measure import evaluate
 from tfprune.measure.evaluation import task_of
@@ -101,8 +101,10 @@ def precision(
     with tempfile.TemporaryDirectory(prefix="tfprune-precision-") as scratch:
         source = Source(finished(model), "model", Path(scratch), feeds)
         content = converted(source, "float32")
+    calibration = calibration_feeds(source)
+    assert calibration is not None
     file = _Measured(
-        FloatFile(content, calibrating(feeds, source.fixed_batch or 1)),
+        FloatFile(content, calibrating(calibration, source.fixed_batch or 1)),
         lambda runtime: float(evaluate(runtime, some, found).value),
         {name: x[:COMPARED_IMAGES] for name, x in outputs.items()},
         _run(content),
