@@ -171,7 +171,6 @@ def causal() -> keras.Model:
         layers.Conv1D(4, 3, padding="causal", dilation_rate=2, activation="relu"),
         layers.DepthwiseConv1D(3, padding="same"),
         layers.SeparableConv1D(4, 3, activation="relu"),
-        layers.Conv1DTranspose(3, 3, strides=2),
         layers.GlobalAveragePooling1D(),
         layers.Dense(2),
         shape=(12, 3),

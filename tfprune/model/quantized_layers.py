@@ -578,6 +578,17 @@ def _convolve(layer: Any, x: Any, kernel: Any) -> Any:
 
 
 def _convolve_depthwise(layer: Any, x: Any, kernel: Any) -> Any:
+    if len(kernel.shape) == 3:
+        # The converter leaves the form of Keras in float.
+        y = ops.depthwise_conv(
+            ops.expand_dims(x, 1),
+            ops.expand_dims(kernel, 0),
+            strides=layer.strides * 2,
+            padding=layer.padding,
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate * 2,
+        )
+        return ops.squeeze(y, 1)
     return ops.depthwise_conv(
         x,
         kernel,

@@ -194,7 +194,7 @@ def finished(model: keras.Model) -> keras.Model:
         made = None
         if isinstance(operation, FakeQuantize):
             made = args[0]
-            if operation.clips:
+            if operation.clips and operation.fixed is not None:
                 made = keras.ops.clip(made, *operation.fixed)
         elif isinstance(operation, QuantizedLayer):
             made = operation.layer(args[0])

@@ -61,6 +61,7 @@ _KINDS: TypeTable[Kind] = TypeTable(
             (
                 layers.Conv1D,
                 layers.Conv2D,
+                layers.DepthwiseConv1D,
                 layers.DepthwiseConv2D,
                 layers.Conv2DTranspose,
                 layers.Dense,
@@ -162,7 +163,7 @@ _FUNCTIONS = (
     "tanh",
 )
 # Layers and operations that TFLite's converter has no int8 kernel for, whatever their ranges are.
-_FLOAT = (layers.Conv3D, layers.DepthwiseConv1D, layers.ELU, layers.PReLU, nn.Elu)
+_FLOAT = (layers.Conv3D, layers.ELU, layers.PReLU, nn.Elu)
 FUSED = ("linear", "relu", "relu6")
 """Activations that are a part of the operator before them."""
 FIXED_RANGES = {
