@@ -11,6 +11,8 @@ the file has already are left out when the command runs again at the same commit
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -150,7 +152,7 @@ def main() -> None:
     given = parser.parse_args()
     # Before the first write, which would make the tree differ from the commit.
     document: dict[str, Any] = {
-        "command": provenance.command(),
+        "command": shlex.join(["python", "-m", "benchmarks.quantize_aware", *sys.argv[1:]]),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),
