@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest slow fuzz torture reliability docs notebooks check format clean chromium web
+.PHONY: demo test test-lowest slow fuzz torture reliability docs notebooks package check format clean chromium web
 
 demo: $(VENV)/.installed
 	$(BIN)/tfprune run pipelines/digits.toml
@@ -50,6 +50,18 @@ notebooks: $(VENV)/.installed-notebooks
 # Everything on the oldest versions that are supported, in an environment of its own.
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+# The sdist and the wheel in dist/, and the wheel tried in an empty environment outside of the checkout.
+package: $(VENV)/bin/python
+	rm -rf dist build/package && mkdir -p build/package
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build --quiet
+	$(PYTHON) -m venv build/package/venv
+	build/package/venv/bin/python -m pip install --quiet dist/*.whl
+	cd build/package && venv/bin/tfprune train vgg --data digits --epochs 3 -o dense.keras \
+	&& venv/bin/tfprune slim dense.keras --macs 0.5 -o slim.keras \
+	&& venv/bin/tfprune export slim.keras -f tflite-int8 --data digits -o out \
+	&& venv/bin/tfprune measure out/model.int8.tflite --data digits
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/torture.py --output benchmarks/results/torture.json

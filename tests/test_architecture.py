@@ -28,7 +28,7 @@ LAYERS = [
     {"measure"},
     {"artifacts"},
     {"devices"},
-    {"slimming"},
+    {"slimming", "learning"},
     # Below `report`, which takes the words of a step from its kind.
     {"pipeline.steps"},
     {"report"},

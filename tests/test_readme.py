@@ -46,6 +46,7 @@ PARSED = {
     "tfprune slim dense.keras --latency": "it times nets; tests/cli/test_slim.py runs one",
     "tfprune search": "it trains nets; tests/searching and tests/cli/test_search.py run small ones",
     "tfprune slim dense.keras --cycles": "it compiles nets; tests/cli/test_slim.py runs one",
+    "tfprune learn dense.keras --cycles": "it compiles nets; tests/devices/test_learning.py does",
     "tfprune cluster": "it trains; tests/cli/test_cli.py runs it",
     "tfprune quantize-aware": "it trains; tests/pipeline/steps/test_quantize.py runs the step",
     "tfprune export": "it starts another Python; tests/cli/test_cli.py runs it",
@@ -246,7 +247,8 @@ def place(tiny_run, tmp_path, monkeypatch):
         model: keras.Model, target: filters.Target, **options: object
     ) -> filters.RemovalPlan:
         """What a machine's speed has no part in."""
-        return filters.plan_counted(model, filters.Target("macs", target.value))
+        share = target.value if target.is_share else 0.5
+        return filters.plan_counted(model, filters.Target("macs", share))
 
     monkeypatch.setattr(devices, "plan", untimed)
     (tmp_path / "out").mkdir()

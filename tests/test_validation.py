@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.validation import describe_error, read_toml
+from tfprune.validation import describe_error, read_share_or_size, read_toml
 
 
 class _Table(BaseModel):
@@ -161,3 +161,16 @@ def test_keys_and_values_of_any_length_make_a_line():
         with pytest.raises(ValidationError) as caught:
             Root.model_validate(document)
         assert len(describe_error(caught.value, Root)) < 300
+
+
+@pytest.mark.parametrize(
+    ("said", "value"), [(0.5, 0.5), ("0.5", 0.5), (1, 1.0), (2, 2.0), ("2", 2.0), ("64 KiB", 65536)]
+)
+def test_up_to_one_is_a_share_and_above_it_are_bytes(said: object, value: float) -> None:
+    assert read_share_or_size(said) == value
+
+
+@pytest.mark.parametrize("said", [0, -1, 1.5, True, None, "nan", "inf", "1.5 bits", [2]])
+def test_what_is_neither_a_share_nor_a_size_is_refused(said: object) -> None:
+    with pytest.raises(ValueError, match=r"is not a|has the unknown unit"):
+        read_share_or_size(said)

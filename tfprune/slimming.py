@@ -25,8 +25,8 @@ def plan(
     milliseconds: float | None = None,
     bytes: int | None = None,
     cycles: float | None = None,
-    sram: float | None = None,
-    flash: float | None = None,
+    sram: float | str | None = None,
+    flash: float | str | None = None,
     scope: Scope = "layer",
     importance: Importance = "l2",
     data: Data | None = None,
@@ -63,8 +63,9 @@ def plan(
             estimate for `device`.
         bytes: the size of the exported file.
         cycles: the share of the cycles of `device` to keep, 0 to 1.
-        sram: the share of the peak of its on-chip memory to keep, 0 to 1.
-        flash: the share of the storage that the model takes on it to keep, 0 to 1.
+        sram: the share of the peak of its on-chip memory to keep, 0 to 1; or bytes, as a number
+            above 1 or a text such as `"64 KiB"`.
+        flash: the share of the storage that the model takes on it to keep, 0 to 1; or bytes.
         scope: for `filters`: `"layer"` keeps the share in every channel group, `"global"` keeps the
             share of all removable filters.
         importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE`, such as `l2` or
@@ -164,8 +165,8 @@ def slim(
     milliseconds: float | None = None,
     bytes: int | None = None,
     cycles: float | None = None,
-    sram: float | None = None,
-    flash: float | None = None,
+    sram: float | str | None = None,
+    flash: float | str | None = None,
     scope: Scope = "layer",
     importance: Importance = "l2",
     data: Data | None = None,
@@ -203,8 +204,9 @@ def slim(
             estimate for `device`.
         bytes: the size of the exported file.
         cycles: the share of the cycles of `device` to keep, 0 to 1.
-        sram: the share of the peak of its on-chip memory to keep, 0 to 1.
-        flash: the share of the storage that the model takes on it to keep, 0 to 1.
+        sram: the share of the peak of its on-chip memory to keep, 0 to 1; or bytes, as a number
+            above 1 or a text such as `"64 KiB"`.
+        flash: the share of the storage that the model takes on it to keep, 0 to 1; or bytes.
         scope: for `filters`: `"layer"` keeps the share in every channel group, `"global"` keeps the
             share of all removable filters.
         importance: how filters are ranked: a name in `tfprune.filters.IMPORTANCE`, such as `l2` or

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import tomllib
 import types
@@ -55,6 +56,71 @@ def read_toml(path: Path) -> dict[str, Any]:
     if _nests_deeper(document, _DEEPEST):
         raise UsageError(f"{path} nests deeper than {_DEEPEST} tables: correct it there")
     return document
+
+
+_UNITS = {
+    "B": 1,
+    "kB": 1000,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KiB": 1024,
+    "MiB": 1024**2,
+    "GiB": 1024**3,
+}
+
+
+def read_size(size: Any) -> Any:
+    """Bytes of a text such as `30 KiB`; what is not a text is returned as it is.
+
+    Example:
+        ```python
+        read_size("1.5 MB")  # 1500000.0
+        ```
+
+    Raises:
+        ValueError: the text is not a size.
+    """
+    if not isinstance(size, str):
+        return size
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", size)
+    if not parts:
+        raise ValueError(
+            f'{size!r} is not a size: give bytes, or text such as "30 KiB" or "1.5 MB"'
+        )
+    number, unit = parts.groups()
+    if unit not in _UNITS:
+        # Mistakes in a unit are mostly mistakes in its case.
+        near = {known.lower(): known for known in _UNITS}.get(unit.lower(), unit)
+        raise ValueError(f"{size!r} has the unknown unit {unit!r}: {did_you_mean(near, _UNITS)}")
+    return float(number) * _UNITS[unit]
+
+
+def read_share_or_size(value: Any) -> float:
+    """A share, 0 to 1, or a number of bytes, from a number or a text.
+
+    Example:
+        ```python
+        read_share_or_size(0.5)  # 0.5, a share
+        read_share_or_size("64 KiB")  # 65536.0, bytes
+        ```
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            value = read_size(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Part of a byte is a share with a wrong point, such as 1.5 for 0.15.
+    if not number or not (0 < value <= 1 or (1 < value < math.inf and value == int(value))):
+        raise ValueError(
+            f"{value!r} is not a share and not a size: give a share in 0..1, whole bytes, or text "
+            'such as "64 KiB"'
+        )
+    return float(value)
 
 
 def _nests_deeper(document: Any, levels: int) -> bool:

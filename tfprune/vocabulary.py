@@ -32,6 +32,7 @@ FormatName: TypeAlias = Literal[
     "c-array-float",
     "tflite-lut",
     "c-array-lut",
+    "tflite-recipe",
     "onnx",
 ]
 FORMATS: dict[FormatName, str] = {
@@ -48,6 +49,7 @@ FORMATS: dict[FormatName, str] = {
     "c-array-float": "the float32 TFLite file as a C array, for microcontrollers",
     "tflite-lut": "int8 TFLite whose weights are looked up in tables, for TFLite Micro",
     "c-array-lut": "the same as a C array, for microcontrollers",
+    "tflite-recipe": "TFLite quantized by a recipe of ai-edge-quantizer, such as int4 weights",
     "onnx": "ONNX in float32",
 }
 
@@ -75,6 +77,7 @@ RUNS_ON: dict[FormatName, str] = {
     "c-array-float": "TFLite Micro where a processor computes in floats, compiled into a program",
     "tflite-lut": "TFLite Micro; not LiteRT",
     "c-array-lut": "TFLite Micro, compiled into a program",
+    "tflite-recipe": "LiteRT; elsewhere what knows the types of the recipe",
     "onnx": "ONNX Runtime, and other runtimes that know its operators",
 }
 """Where files of a format run and where not: what their cards say."""
@@ -105,6 +108,28 @@ EXECUTORS: dict[str, str] = {
     "ray": "a Ray cluster; needs the extra cluster",
 }
 """Where the tasks of a run are done."""
+
+Precision: TypeAlias = Literal["float32", "int16"]
+PRECISIONS: dict[Precision, str] = {
+    "float32": "weights and activations in float32",
+    "int16": "int8 weights and int16 activations",
+}
+"""What single layers of an int8 file can be kept in."""
+KEEPING: tuple[FormatName, ...] = ("tflite-int8", "c-array")
+"""The formats whose files can keep layers in another precision."""
+RECIPE: FormatName = "tflite-recipe"
+"""The format that a recipe of ai-edge-quantizer makes."""
+
+RECIPES: dict[str, str] = {
+    "dynamic_wi8_afp32": "int8 weights, activations quantized while it runs",
+    "dynamic_wi4_afp32": "int4 weights, activations quantized while it runs",
+    "dynamic_wi4b32_afp32": "the same with a scale for each block of 32 weights of a dense layer",
+    "weight_only_wi8_afp32": "int8 weights, computed in float32",
+    "weight_only_wi4_afp32": "int4 weights, computed in float32",
+    "static_wi8_ai8": "int8 weights and activations",
+    "static_wi8_ai16": "int8 weights and int16 activations",
+}
+"""The recipes that ai-edge-quantizer has by name."""
 
 Quantization: TypeAlias = Literal["float16", "dynamic", "int8", "int16x8"]
 QUANTIZATIONS: dict[Quantization, FormatName] = {
@@ -149,10 +174,12 @@ MEASURED_TARGETS: dict[MeasuredTarget, str] = {
 """The targets of filter pruning that are measured on exported files."""
 DEVICE_TARGETS: dict[DeviceTarget, str] = {
     "cycles": "the share of the device's cycles to keep",
-    "sram": "the share of the device's on-chip memory to keep, at its peak",
-    "flash": "the share of the device's storage to keep",
+    "sram": "the share of the device's on-chip memory to keep, at its peak; or bytes: 64 KiB",
+    "flash": "the share of the device's storage to keep; or bytes: 64 KiB",
 }
 """The targets of filter pruning that only a device tells, whose compiler estimates them."""
+SIZED_TARGETS: frozenset[TargetName] = frozenset({"sram", "flash"})
+"""The targets that are a share, or a number of bytes."""
 
 MeasuredFormat: TypeAlias = Literal["tflite", "tflite-int8"]
 """The formats whose files are measured for a target."""

@@ -94,3 +94,8 @@ def test_a_tensorflow_that_does_not_start_is_told(code, stderr, error, monkeypat
     done = subprocess.CompletedProcess([], code, "", stderr)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert environment.tensorflow() == {"error": error}
+
+
+def test_a_tensorflow_that_starts_slowly_is_told(monkeypatch):
+    monkeypatch.setattr(environment, "_TENSORFLOW_SECONDS", 0.01)
+    assert environment.tensorflow() == {"error": "it took more than 0.01 s: is the machine busy?"}

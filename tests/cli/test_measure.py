@@ -239,3 +239,41 @@ def test_node_data_are_written_for_the_files_that_have_some(
     result = CliRunner().invoke(main, list(map(str, command)))
     assert result.exit_code == 0, result.output
     assert [path.name for path in (tmp_path / "nodes").iterdir()] == ["model.sparsity.json"]
+
+
+def test_layers_that_int8_hurts_are_told(files: dict[str, Path]) -> None:
+    command = ["measure", str(files["keras"]), "--per-layer", "--data", "digits"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    head = next(line for line in result.stdout.splitlines() if line.startswith("layer"))
+    assert "accuracy alone in int8" in head
+    assert {line.split()[0] for line in result.stdout.splitlines()[-2:]} == {"conv", "logits"}
+    found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert found["figure"] == "accuracy"
+    assert {row["layer"] for row in found["layers"]} == {"conv", "logits"}
+    assert found["int8_error"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.keras", "--per-layer"], "--per-layer needs labelled examples: give --data"),
+        (["a.tflite", "--per-layer", "--data", "digits"], "--per-layer looks into one .keras"),
+        (
+            ["a.keras", "b.keras", "--per-layer", "--data", "digits"],
+            "--per-layer looks into one .keras",
+        ),
+        (
+            ["a.keras", "--per-layer", "--layers", "--data", "digits"],
+            "--layers has no meaning with --per-layer",
+        ),
+        (
+            ["a.keras", "--per-layer", "--device", "cpu", "--data", "digits"],
+            "--device has no meaning with --per-layer",
+        ),
+    ],
+)
+def test_what_layers_are_not_told_of_is_one_line(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["measure", *arguments])
+    assert result.exit_code == 2
+    assert said in result.stderr

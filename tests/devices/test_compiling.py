@@ -145,6 +145,13 @@ def test_slim_meets_cycles_that_its_exported_file_has(tmp_path: Path) -> None:
     assert (told.original["cycles"], told.slim["cycles"]) == (before, after)
 
 
+@needs_vela
+def test_bytes_are_met_as_bytes() -> None:
+    plan = tfprune.plan(chain(8, (32, 48)), flash="12 KiB", device="ethos-u55-128")
+    told = plan.measured  # type: ignore[attr-defined]
+    assert 0.97 * 12 * 1024 <= told.slim["flash_bytes"] <= 12 * 1024 < told.original["flash_bytes"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -156,7 +163,10 @@ def test_slim_meets_cycles_that_its_exported_file_has(tmp_path: Path) -> None:
             {"sram": 0.5, "device": DEVICE, "threads": 2},
             "threads has no meaning for device ethos-u55-128: leave it out",
         ),
-        ({"flash": 2, "device": DEVICE}, "flash=2 is not a share to keep: give a number in 0..1"),
+        ({"flash": 1.5, "device": DEVICE}, "flash=1.5 is not a share and not a size: give a share"),
+        ({"sram": "9 KG", "device": DEVICE}, "sram='9 KG' has the unknown unit 'KG'"),
+        ({"cycles": "9", "device": DEVICE}, "cycles='9' is not a number: give one"),
+        ({"flash": "2 B", "device": DEVICE}, "flash=2 cannot be reached: with all removable"),
     ],
 )
 def test_contradictions_are_refused_before_work(options: dict, message: str) -> None:

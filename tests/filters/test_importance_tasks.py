@@ -12,8 +12,9 @@ from keras import layers
 import tfprune
 from tests.data.forms import FORMS
 from tfprune.data import Examples
-from tfprune.filters import IMPORTANCE, LearnStructure, channel_groups, recalibrate, scores
+from tfprune.filters import IMPORTANCE, channel_groups, recalibrate, scores
 from tfprune.filters.importance import Criterion
+from tfprune.learning import LearnStructure
 from tfprune.vocabulary import NEED_DATA
 
 from .harness import randomised

@@ -195,7 +195,8 @@ def test_channels_that_die_together_do_not_take_their_group_along(images: tuple)
         ({}, "LearnStructure needs a strength, or a target such as macs=0.5"),
         (
             {"macs": 0.5, "params": 0.5},
-            "give exactly one target of filters, macs, params, not macs and params",
+            "give exactly one target of filters, macs, params, cycles, latency, milliseconds, "
+            "sram, flash, not macs and params",
         ),
         (
             {"penalty": tfprune.GroupLasso(0.1, "depth"), "macs": 0.5},

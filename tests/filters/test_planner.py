@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from tfprune.filters import ChannelGroups
-from tfprune.filters.planner import Course, Progress, StagePlanner
+from tfprune.filters.planner import CountedTarget, Course, Progress, StagePlanner
 from tfprune.filters.targets import Target
 from tfprune.training.schedule import polynomial_decay
 
@@ -17,9 +17,9 @@ def planner(importance: str = "l2") -> StagePlanner:
         [keras.Input((5,)), layers.Dense(6), layers.Dense(4), layers.Dense(1, name="out")]
     )
     course = Course(polynomial_decay(0.0, 0.5, begin=10, end=30, frequency=10), per_epoch=8)
-    return StagePlanner(
-        ChannelGroups(model), Target("filters", 0.5), importance, round_to=1, course=course
-    )
+    groups = ChannelGroups(model)
+    target = CountedTarget(groups, Target("filters", 0.5), round_to=1)
+    return StagePlanner(groups, target, importance, course)
 
 
 def test_each_stage_ends_at_an_update_of_the_schedule_until_the_target_is_met():

@@ -18,6 +18,7 @@ from tfprune.files import sha256
 from tfprune.formats import load
 from tfprune.measure import evaluate
 from tfprune.pipeline import Pipeline
+from tfprune.pipeline.executors import Execution
 from tfprune.pipeline.runner import forecast, run
 from tfprune.report import comparison, read_run
 
@@ -158,6 +159,41 @@ def test_the_same_seed_gives_the_same_files_whatever_the_test_images_are(
     assert (new.accuracy.to_numpy() != old[old.variant == "both"].accuracy.to_numpy()).all()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"formats": ["tflite-int8"]}, "variants.dense: layer 'loop' .* cannot calibrate a loop"),
+        ({"formats": ["tflite"], "batch": "dynamic"}, "variants.dense: .* over an open batch"),
+    ],
+)
+def test_loops_that_no_training_makes_exportable_are_refused_before_it(
+    changes, message, tmp_path, monkeypatch
+):
+    inputs = keras.Input((3, 4, 4, 1))
+    loop = keras.layers.ConvLSTM2D(2, 3, name="loop")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(loop)))
+    model.save(tmp_path / "net.keras")
+    np.savez(
+        tmp_path / "films.npz",
+        **{f"x_{part}": np.zeros((40, 3, 4, 4, 1), "float32") for part in ("train", "test")},
+        **{f"y_{part}": np.arange(40) % 2 for part in ("train", "test")},
+    )
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "films",
+            "data": {"name": str(tmp_path / "films.npz")},
+            "model": {"name": str(tmp_path / "net.keras")},
+            "steps": {"dense": {"kind": "train", "epochs": 1}},
+            "variants": {"dense": ["dense"]},
+            **changes,
+        }
+    )
+    monkeypatch.setattr("keras.Model.fit", None)
+    for execution in (None, Execution("processes", workers=1)):
+        with pytest.raises(TfpruneError, match=message):
+            run(pipeline, out=tmp_path / "runs", execution=execution)
+
+
 def test_a_file_that_changed_after_it_was_measured_is_not_compared(tiny_run, tmp_path):
     copy = shutil.copytree(tiny_run, tmp_path / "copy")
     path = copy / "dense" / "seed-0" / "model.tflite"
@@ -172,6 +208,7 @@ def test_a_finished_run_is_recognised_without_keras(tiny_run, tiny_pipeline, tmp
 import json, sys
 from pathlib import Path
 from tfprune.pipeline import Pipeline
+from tfprune.pipeline.executors import Execution
 from tfprune.pipeline.runner import forecast, run
 
 record = json.loads(Path({str(tiny_run / "run.json")!r}).read_text())
@@ -416,6 +453,7 @@ def test_two_runs_at_once_share_the_work_and_end_alike(tiny_run, tiny_pipeline, 
 import json
 from pathlib import Path
 from tfprune.pipeline import Pipeline
+from tfprune.pipeline.executors import Execution
 from tfprune.pipeline.runner import run
 from tfprune.pipeline.execution import Executor
 

@@ -266,7 +266,8 @@ kind = "quantize"
         (
             "share = 0.2",
             'share = 0.2\n[steps.learn]\nkind = "learn"\nepochs = 1',
-            "steps.learn: give a strength, or one of filters, macs and params",
+            "steps.learn: give a strength, or one of filters, macs, params; with a device also "
+            "latency, milliseconds, cycles, sram, flash",
         ),
         (
             "share = 0.2",

@@ -51,16 +51,19 @@ OTHER: dict[str, Any] = {
     "dead": (True, {"filters": None}),
     "macs": (0.35, {"filters": None, "strength": None}),
     "params": (0.35, {"filters": None, "strength": None}),
-    "latency": (0.35, {"filters": None}),
-    "milliseconds": (0.35, {"filters": None}),
+    **dict.fromkeys(
+        ("latency", "milliseconds"),
+        (0.35, {"filters": None, "strength": None, "device": "ethos-u55-128"}),
+    ),
     "bytes": (4321, {"filters": None}),
     **dict.fromkeys(
-        ("cycles", "sram", "flash"), (0.35, {"filters": None, "device": "ethos-u55-128"})
+        ("cycles", "sram", "flash"),
+        (0.35, {"filters": None, "strength": None, "device": "ethos-u55-128"}),
     ),
-    "device": ("ethos-u55-64", {"filters": None, "cycles": 0.6}),
+    "device": ("ethos-u55-64", {"filters": None, "strength": None, "cycles": 0.6}),
     "device_options": (
         {"memory_mode": "Sram_Only"},
-        {"filters": None, "cycles": 0.6, "device": "ethos-u55-128"},
+        {"filters": None, "strength": None, "cycles": 0.6, "device": "ethos-u55-128"},
     ),
     "start": ("density", {}),
     "weights": ("int4", {}),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tfprune.filters import LearnStructure
+from tfprune.learning import LearnStructure
 from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import KeepZeros, PruneWeights
 

@@ -6,9 +6,9 @@ import dataclasses
 import importlib.metadata
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -21,9 +21,9 @@ from tfprune.artifacts.examples import by_input, compared, held_back, random_pix
 from tfprune.data.adapting import Data
 from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
 from tfprune.files import partial_folder, sha256, sweep
-from tfprune.formats import FORMATS, Feeds, Tensor, check_installed, file_type
+from tfprune.formats import FORMATS, Feeds, Tensor, check_installed, file_type, recipes
 from tfprune.formats.keras_file import KerasRuntime
-from tfprune.formats.registry import TENSORFLOW, has_batch
+from tfprune.formats.registry import TENSORFLOW, check_quantizer, has_batch
 from tfprune.formats.sandbox import import_libraries, run_file, shared
 from tfprune.formats.signature import tensor_names
 from tfprune.formats.source import (
@@ -39,7 +39,15 @@ from tfprune.model.compiled import Settings, kept_by_file
 from tfprune.model.input_shape import fix_input_shape
 from tfprune.model.reference import InputShape
 from tfprune.quantize import is_quantize_aware, without_rounding
-from tfprune.vocabulary import BATCHES, DEFAULT_BATCH, LARGEST_BATCH, Batch
+from tfprune.vocabulary import (
+    BATCHES,
+    DEFAULT_BATCH,
+    KEEPING,
+    LARGEST_BATCH,
+    RECIPE,
+    RECIPES,
+    Batch,
+)
 
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed
 # precision: the files compute in float32, the model in 16 bits.
@@ -64,6 +72,8 @@ def export(
     batch: Batch = DEFAULT_BATCH,
     labels: Sequence[str] | None = None,
     input_shape: InputShape | None = None,
+    keep: Mapping[str, str] | None = None,
+    recipe: str | os.PathLike[str] | Sequence[dict[str, Any]] | None = None,
 ) -> list[Artifact]:
     """Exports a model for delivery, and proves every file by running it.
 
@@ -109,6 +119,7 @@ def export(
             `"tflite-dynamic"` (int8 weights), `"tflite-int8"` (int8 throughout, weights per
             channel), `"tflite-int16x8"` (int16 activations, for models that int8 hurts),
             `"tflite-sparse"` (float32 without the zeros; refused where that saves nothing),
+            `"tflite-recipe"` (what `recipe` says, such as int4 weights),
             `"c-array"` and `"c-array-float"` (`.cc` and `.h` of the int8 or float32 file, for
             TFLite Micro) and `"onnx"` (with `pip install tfprune[onnx]`). All of TFLite use
             builtin operators only.
@@ -135,6 +146,13 @@ def export(
         input_shape: The shape of one example, without the batch, where the model leaves sizes open
             and the files shall not: microcontrollers take none of any size. Those of several
             inputs by their names; see `tfprune.model.input_shape.fix_input_shape`.
+        keep: Layers that `"tflite-int8"` and `"c-array"` keep in another precision: names, paths
+            or globs to `"float32"` or `"int16"` (int16 activations with int8 weights); the first
+            that fits counts. A BatchNorm or ReLU behind a convolution is one operator with it. It
+            needs `pip install tfprune[quantizer]`.
+        recipe: What `"tflite-recipe"` is quantized by: a name in `tfprune.vocabulary.RECIPES`, such
+            as `"dynamic_wi4_afp32"`, the path of a JSON file, or its entries; see
+            https://github.com/google-ai-edge/ai-edge-quantizer.
 
     Returns:
         One artifact a format, in the order asked for.
@@ -152,12 +170,16 @@ def export(
         model = fix_input_shape(model, input_shape)
     aware = finished(model) if is_quantize_aware(model) else None
     copy = finished(without_rounding(model))
+    kept = _kept_layers(copy, keep, chosen, aware is not None)
+    entries = _entries(recipe, chosen)
     if any(has_batch(each) for each in chosen):
         _tell_batch(copy, batch)
     data = None if representative_data is None else by_input(model, representative_data)
     given = None if comparison_data is None else by_input(model, comparison_data, "comparison_data")
     of_aware = [] if aware is None else [each for each in chosen if FORMATS[each].takes_ranges]
     calibrated = [each for each in chosen if FORMATS[each].calibrated and each not in of_aware]
+    if entries is not None and recipes.needs_calibration(entries):
+        calibrated.append(RECIPE)
     for each in calibrated:
         if data is None:
             raise UsageError(
@@ -189,7 +211,9 @@ def export(
         sweep(directory)
         with partial_folder(directory) as partial:
             (scratch := partial / "scratch").mkdir()
-            source = Source(copy, name, scratch, calibration, io, settings, batch, aware)
+            source = Source(
+                copy, name, scratch, calibration, io, settings, batch, aware, kept, entries
+            )
             artifacts = [_write(source, each, partial, wanted[each]) for each in chosen]
             model_sha256 = sha256(source.keras_file)
             if named:
@@ -208,6 +232,47 @@ def export(
             f"{directory} cannot be written ({error.strerror or one_line(error)}): "
             "give a directory you can write to"
         ) from error
+
+
+def _kept_layers(
+    model: keras.Model, keep: Mapping[str, str] | None, formats: Sequence[str], aware: bool
+) -> dict[str, str]:
+    """The layers that int8 files keep in another precision, checked."""
+    if not keep:
+        return {}
+    if not set(formats) & set(KEEPING):
+        raise UsageError(
+            f"keep has no meaning for {', '.join(formats)}: add one of {', '.join(KEEPING)}, or "
+            "leave it out"
+        )
+    if looked_up := [each for each in formats if each.endswith("-lut")]:
+        raise UsageError(f"keep cannot go with {', '.join(looked_up)}: export these without it")
+    if aware:
+        raise UsageError(
+            f"model '{model.name}' is quantization-aware: give its layers in exclude of "
+            "tfprune.quantize_aware, and leave keep out"
+        )
+    check_quantizer("keep")
+    return recipes.check_keep(model, keep)
+
+
+def _entries(
+    recipe: str | os.PathLike[str] | Sequence[dict[str, Any]] | None, formats: Sequence[str]
+) -> list[dict[str, Any]] | None:
+    """The entries of the recipe, where a format needs one."""
+    if RECIPE in formats and recipe is None:
+        names = ", ".join(RECIPES)
+        raise UsageError(f"format {RECIPE!r} needs a recipe: give a JSON file, or one of {names}")
+    if recipe is None:
+        return None
+    if RECIPE not in formats:
+        raise UsageError(
+            f"recipe has no meaning without format {RECIPE!r}: add it, or leave it out"
+        )
+    given = recipe if isinstance(recipe, str) else None
+    if isinstance(recipe, os.PathLike):
+        given = os.fspath(recipe)
+    return recipes.read_recipe(given if given is not None else list(recipe))  # type: ignore[arg-type]
 
 
 class _Wanted:

@@ -14,11 +14,23 @@ from tfprune.errors import UsageError
 from tfprune.pipeline.steps import CALIBRATION_IMAGES
 from tfprune.pipeline.steps.weights import QuantizeWeightsStep
 from tfprune.quiet import start_keras
-from tfprune.vocabulary import FORMATS, Batch, explained
+from tfprune.vocabulary import FORMATS, KEEPING, PRECISIONS, RECIPE, RECIPES, Batch, explained
 
 if TYPE_CHECKING:
     from tfprune.artifacts import Artifact
     from tfprune.pipeline.spec import DataSpec, ModelSpec
+
+
+def _kept(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for value in values:
+        layer, _equals, precision = value.rpartition("=")
+        if not layer or precision not in PRECISIONS:
+            raise click.BadParameter(
+                f"{value!r} is not of the form LAYER={' or LAYER='.join(PRECISIONS)}"
+            )
+        found.setdefault(layer, precision)
+    return found
 
 
 @click.command("export")
@@ -47,6 +59,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="What int8 and int16x8 files take and give: integers, or float32.",
 )
+@click.option(
+    "--keep",
+    multiple=True,
+    callback=_kept,
+    metavar="LAYER=PRECISION",
+    help=f"Keep a layer of {' and '.join(KEEPING)} in another precision: {explained(PRECISIONS)}. "
+    "LAYER is a name, path or glob; repeatable, the first counts.",
+)
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help=f"What {RECIPE} is quantized by: a JSON file of ai-edge-quantizer, or one of "
+    f"{', '.join(RECIPES)}.",
+)
 @options.batch
 @step_options.option(
     QuantizeWeightsStep,
@@ -73,6 +99,8 @@ def export_command(
     formats: tuple[str, ...],
     out: Path,
     io: Literal["int8", "float"],
+    keep: dict[str, str],
+    recipe: str | None,
     batch: Batch,
     bits: int | None,
     labels: Path | None,
@@ -105,6 +133,8 @@ def export_command(
         io=io,
         batch=batch,
         labels=names,
+        keep=keep,
+        recipe=recipe,
     )
     write_manifest(out, artifacts)
     if as_json:

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 1024),
     help="Of one example's latency and memory. [default: 1 of TFLite, TensorFlow's own choice]",
 )
+@click.option(
+    "--per-layer",
+    is_flag=True,
+    help="Find the layers of one .keras file that int8 hurts: each alone in int8 and each alone "
+    "left in float32, on validation images. Nothing else is measured.",
+)
 @click.option("--per-class", is_flag=True, help="Also print the accuracy of each class.")
 @click.option("--layers", is_flag=True, help="Also print MACs and parameters of .keras files.")
 @click.option(
@@ -64,6 +70,7 @@ def measure_command(
     baseline: Path | None,
     rounds: int,
     threads: int | None,
+    per_layer: bool,
     per_class: bool,
     layers: bool,
     node_data: Path | None,
@@ -102,6 +109,9 @@ def measure_command(
       devices              with --device: a list with device, estimated, figures, refusal, notes,
                            settings, and layers with --layers
     """  # noqa: D301 - click wants the character itself.
+    if per_layer:
+        _per_layer(files, data, data_dir, devices, task, as_json)
+        return
     if node_data is not None:
         from tfprune.report.node_data import check_files
 
@@ -160,6 +170,74 @@ def measure_command(
     if found is not None:
         click.echo()
         _print_devices(found)
+
+
+def _per_layer(
+    files: tuple[Path, ...],
+    data: DataSpec | None,
+    data_dir: str | None,
+    devices: list[Device],
+    task: TaskSpec | None,
+    as_json: bool,
+) -> None:
+    """The table of `tfprune.precision`."""
+    given = click.get_current_context().get_parameter_source
+    for name in ("baseline", "rounds", "threads", "per_class", "layers", "node_data"):
+        if given(name) == ParameterSource.COMMANDLINE:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} has no meaning with --per-layer: leave it out")
+    if devices:
+        raise click.UsageError("--device has no meaning with --per-layer: leave it out")
+    if data is None:
+        raise click.UsageError("--per-layer needs labelled examples: give --data")
+    if len(files) != 1 or files[0].suffix not in MODEL_FILES:
+        raise click.UsageError("--per-layer looks into one .keras or .h5 file: give one")
+    from tfprune.formats.registry import check_quantizer
+
+    check_quantizer("--per-layer")
+    start_keras()
+    import tfprune
+    from tfprune.artifacts.by_layer import EXAMPLES
+    from tfprune.model.loading import load as load_model
+    from tfprune.pipeline.steps import CALIBRATION_IMAGES
+    from tfprune.report import render
+
+    dataset = _dataset(data, data_dir, files[0])
+    table = tfprune.precision(
+        load_model(files[0]),
+        dataset.validation.sample(EXAMPLES),
+        dataset.train.sample(CALIBRATION_IMAGES).inputs,
+        task=task,
+        progress=_tell_layers,
+    )
+    by = table.attrs["figure"]
+    whole = {name: table.attrs[name] for name in ("float32", "int8", "int8_error")}
+    if as_json:
+        rows = table.to_dict("records")
+        click.echo(json.dumps({"figure": by.name, **whole, "layers": rows}, indent=2))
+        return
+    shown = table.assign(
+        error=table["error"].map("{:.3%}".format),
+        alone=table["alone"].map(by.text),
+        kept=table["kept"].map(by.text),
+        kept_error=table["kept_error"].map("{:.3%}".format),
+    ).rename(
+        columns={
+            "error": "error alone in int8",
+            "alone": f"{by.noun} alone in int8",
+            "kept": f"{by.noun} when kept in float32",
+            "kept_error": "error when kept in float32",
+        }
+    )
+    click.echo(
+        f"validation {by.noun}: {by.text(whole['float32'])} in float32, {by.text(whole['int8'])} "
+        f"in int8, with an error of {whole['int8_error']:.3%}\n\n{render(shown)}",
+        nl=False,
+    )
+
+
+def _tell_layers(done: int, count: int) -> None:
+    click.echo(f"\r{done} of {count} layers", nl=done == count, err=True)
 
 
 def _check_unused(baseline: bool) -> None:

@@ -7,7 +7,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 
 from tfprune.cli import options
@@ -107,6 +107,9 @@ def _resolved(annotation: Any, notes: list[Any]) -> tuple[Any, dict[str, float]]
             annotation, *more = get_args(annotation)
             for note in more:
                 notes += note.metadata if isinstance(note, FieldInfo) else [note]
+                if isinstance(note, BeforeValidator):
+                    # The table itself reads the text.
+                    return str, {}
         elif get_origin(annotation) in (Union, UnionType):
             (annotation,) = (each for each in get_args(annotation) if each is not type(None))
         else:
@@ -154,15 +157,18 @@ def _by_layer(number: click.ParamType) -> Callable[..., dict[str, float]]:
     return read
 
 
-def training_options(kind: str, **defaults: Any) -> options.Decorator:
+def training_options(
+    kind: str, *, leave_out: Collection[str] = (), **defaults: Any
+) -> options.Decorator:
     """The options of a step that trains, its teacher and its seed.
 
     Args:
         kind: of the step.
+        leave_out: fields without an option.
         **defaults: what the command has in place of the table's default.
     """
     return options.stacked(
-        from_table(KINDS[kind], leave_out=("teacher", "keep"), **defaults),
+        from_table(KINDS[kind], leave_out=("teacher", "keep", *leave_out), **defaults),
         click.option(
             "--distill",
             "teacher",

@@ -157,15 +157,19 @@ def cluster_command(**given: Any) -> None:
 @options.model
 @options.data(required=True, why="what to train on while learning")
 @options.task
-@step_options.training_options("learn", epochs=10, learning_rate=0.05)
+@step_options.training_options(
+    "learn", leave_out=("device_options",), epochs=10, learning_rate=0.05
+)
+@options.device_option
 @options.output
 @options.imports
 @options.as_json
 def learn_command(**given: Any) -> None:
     """Train MODEL, mostly a .keras file, until whole filters are zero.
 
-    Give one of --macs, --params and --filters, or a --strength. Then `tfprune slim --dead` removes
-    what became zero, and changes no output.
+    Give one of --macs, --params and --filters; with --device one of --cycles, --latency,
+    --milliseconds, --sram and --flash; or a --strength. Then `tfprune slim --dead` removes what
+    became zero, and changes no output.
     """
     _further("learn", **given)
 
@@ -201,6 +205,7 @@ def _further(
 ) -> None:
     """Does one step on a model."""
     specified = _read(step, given)
+    specified.check_installed()
     start_keras()
     from tfprune.pipeline.execution import model_with_data
 

@@ -44,6 +44,7 @@ class CompilingProfiler(Exports):
         device.check()
         super().__init__(model, device.formats[0], progress)
         self._device = device
+        self._costs: dict[str, OperatorFigures] = {}
 
     def __enter__(self) -> CompilingProfiler:
         try:
@@ -62,8 +63,10 @@ class CompilingProfiler(Exports):
         return self._against(self._estimated(slim))
 
     def costs(self, figure: str) -> OperatorFigures:
-        """A figure of single operators, each compiled alone."""
-        return OperatorFigures(self._device, figure, Path(self._folder.name))
+        """A figure of single operators, each compiled alone and once."""
+        if figure not in self._costs:
+            self._costs[figure] = OperatorFigures(self._device, figure, Path(self._folder.name))
+        return self._costs[figure]
 
     def _against(self, found: _Estimated) -> Measured:
         return Measured(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -126,8 +126,7 @@ def measured_value(target: Target, measured: Measured) -> float:
     """The measured figure in the unit of the target: a share, milliseconds or bytes."""
     if measured.device:
         figure = PLANNED_FIGURES[target.name]
-        whole = 1.0 if target.name == "milliseconds" else measured.original[figure]
-        return measured.slim[figure] / whole
+        return measured.slim[figure] / (measured.original[figure] if target.is_share else 1.0)
     if target.name == "bytes":
         return measured.slim_bytes
     assert measured.slim_ms is not None and measured.original_ms is not None
@@ -167,7 +166,7 @@ def plan_removals(removals: Removals, target: Target, profiler: Profiler) -> Mea
 
 
 def plan_for_device(
-    removals: Removals, target: Target, profiler: CompilingProfiler
+    removals: Removals, target: Target, profiler: CompilingProfiler, *, margin: float = 0.0
 ) -> MeasuredPlan:
     """Finds the plan with the smallest loss among those that meet a target on a device.
 
@@ -175,31 +174,42 @@ def plan_for_device(
         removals: the units that may be removed.
         target: the target.
         profiler: exports models and has the device estimate them.
+        margin: where channels have to go, by this share more of the target than it says.
 
     Raises:
-        UsageError: the target is out of reach.
-        TfpruneError: no plan that was tried meets the target.
+        MissedError: no plan that was tried meets the target, or it is out of reach.
     """
-    present = profiler.untouched()
-    nothing = np.zeros(len(removals.ladders), int)
-    if measured_value(target, present) <= target.value:
-        return _measured_plan(removals, nothing, present)
-    figure = PLANNED_FIGURES[target.name]
-    whole = present.original[figure]
-    cost: PlanCosts
-    if figure == "flash_bytes":
-        cost = PredictedBytes(removals, FORMATS[present.format].parameter_bytes, whole)
-    elif figure == "sram_bytes":
-        cost = PredictedPeak(removals, profiler.costs(figure), whole)
-    else:
-        cost = PredictedSum(removals, profiler.costs(figure), whole, shrinking_rest=True)
 
     def measure(removed: np.ndarray) -> Measured:
         return profiler.measure(rebuild(removals.plan(removed)))
 
-    aim = float(cost(nothing[None])[0]) * target.value / measured_value(target, present)
+    least = removals.least
+    present = measure(least) if least.any() else profiler.untouched()
+    if measured_value(target, present) <= target.value:
+        return _measured_plan(removals, least, present)
+    target = replace(target, value=target.value * (1 - margin))
+    cost = predicted_cost(removals, target, profiler)
+    aim = float(cost(least[None])[0]) * target.value / measured_value(target, present)
     found = search_with_corrections(removals, cost, measure, target, aim, exact=True)
     return _measured_plan(removals, *found)
+
+
+def predicted_cost(removals: Removals, target: Target, profiler: CompilingProfiler) -> PlanCosts:
+    """Predicts the figure that a target of a device limits, for removals of a model.
+
+    Args:
+        removals: the units that may be removed.
+        target: the target.
+        profiler: has the device estimate the original and single operators.
+    """
+    figure = PLANNED_FIGURES[target.name]
+    present = profiler.untouched()
+    whole = present.original[figure]
+    if figure == "flash_bytes":
+        return PredictedBytes(removals, FORMATS[present.format].parameter_bytes, whole)
+    if figure == "sram_bytes":
+        return PredictedPeak(removals, profiler.costs(figure), whole)
+    return PredictedSum(removals, profiler.costs(figure), whole, shrinking_rest=True)
 
 
 def search_with_corrections(
@@ -268,7 +278,7 @@ def search_with_corrections(
         if measured_value(target, measured) <= target.value
     ]
     if not met:
-        raise _missed_error(target, tried, tuple(all_removed.tolist()) in tried, exact)
+        raise _missed_error(removals, target, tried, tuple(all_removed.tolist()) in tried, exact)
     if exact:
         near = (1 - _CLOSE) * target.value
         met = [plan for plan in met if measured_value(target, tried[plan]) >= near] or met
@@ -329,20 +339,39 @@ def _around(ladders: Sequence[Ladder], plan: np.ndarray) -> np.ndarray:
     return np.unique(found, axis=0)
 
 
+class MissedError(UsageError):
+    """No plan that was tried meets the target of a device.
+
+    Attributes:
+        nearest: the plan that came nearest.
+    """
+
+    def __init__(self, message: str, nearest: MeasuredPlan) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
 def _missed_error(
-    target: Target, tried: Mapping[tuple[int, ...], Measured], all_removed: bool, exact: bool
+    removals: Removals,
+    target: Target,
+    tried: Mapping[tuple[int, ...], Measured],
+    all_removed: bool,
+    exact: bool,
 ) -> TfpruneError:
-    least = min(measured_value(target, measured) for measured in tried.values())
-    option = f"{target.name}={target.value:g}"
+    nearest = min(tried, key=lambda removed: measured_value(target, tried[removed]))
+    least = measured_value(target, tried[nearest])
+    said = target.shown(least, ".3g")
+    plan = _measured_plan(removals, np.array(nearest), tried[nearest])
     if all_removed:
-        return UsageError(
-            f"{option} cannot be reached: with all removable channels removed (see `tfprune "
-            f"inspect`), {least:.3g} is {'estimated' if exact else 'measured'}: give a larger "
+        message = (
+            f"{target} cannot be reached: with all removable channels removed (see `tfprune "
+            f"inspect`), {said} is {'estimated' if exact else 'measured'}: give a larger "
             "target, or exclude less"
         )
-    missed = f"{option} was missed {len(tried)} times, by at least {least / target.value - 1:.1%}"
+        return MissedError(message, plan) if exact else UsageError(message)
+    missed = f"{target} was missed {len(tried)} times, by at least {least / target.value - 1:.1%}"
     if exact:
-        return UsageError(f"{missed}: give {least:.3g} or more")
+        return MissedError(f"{missed}: give {said} or more", plan)
     return TfpruneError(f"{missed}: stop other programs on this machine and try again")
 
 

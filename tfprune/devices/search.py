@@ -46,7 +46,7 @@ class Ladder:
         size: the present number of units of the group.
         scores: float (removable,), ascending: the importance of the removable units.
         kept: the sum of the scores of the other units.
-        removed: int (rungs,), ascending from 0: the number of removed units at each rung.
+        removed: int (rungs,), ascending: the number of removed units at each rung; mostly from 0.
         layers: the number of layers that make these units.
     """
 
@@ -203,7 +203,7 @@ class _Search:
             counts = [np.searchsorted(ladder.scores, thresholds[count]) for ladder in self._ladders]
             return np.array(
                 [
-                    np.searchsorted(ladder.removed, n, "right") - 1
+                    max(0, int(np.searchsorted(ladder.removed, n, "right")) - 1)
                     for ladder, n in zip(self._ladders, counts, strict=True)
                 ]
             )
@@ -306,6 +306,7 @@ class Removals:
         round_to: the size of a group that shrinks becomes a multiple of this.
         minimum: units that every group keeps at least.
         exclude: layers that keep all their channels; see `Limits`.
+        gone: bool (groups.unit_count,): removable units that every plan removes; none if None.
 
     Raises:
         UsageError: a number is below 1, or a layer is unknown.
@@ -319,23 +320,36 @@ class Removals:
         round_to: int = 1,
         minimum: int = 1,
         exclude: Names = (),
+        gone: np.ndarray | None = None,
     ) -> None:
         limits = Limits(groups, round_to, minimum, exclude)
+        if gone is None:
+            gone = np.zeros(groups.unit_count, bool)
+        # What is gone has no importance that could be lost.
+        scores = np.where(gone, min(0.0, float(scores.min(initial=0.0))), scores)
         self.groups = groups
         self._order: list[np.ndarray] = []
         self.ladders: list[Ladder] = []
         for group in groups:
             free = group.units[limits.free(group)]
-            free = free[np.argsort(scores[free], kind="stable")]
+            free = free[np.lexsort((scores[free], ~gone[free]))]
+            # A group that is gone as a whole cannot be rebuilt without its last unit.
+            least = min(int(np.count_nonzero(gone[free])), group.size - 1)
             sizes = group.size - np.arange(len(free) + 1)
             allowed = (sizes >= minimum) & (sizes % round_to == 0)
-            allowed[0] = True
+            allowed[:least] = False
+            allowed[least] = True
             self._order.append(free)
             kept = float(scores[group.units].sum() - scores[free].sum())
             removed = np.flatnonzero(allowed)
             self.ladders.append(
                 Ladder(group.size, scores[free], max(0.0, kept), removed, len(group.layers))
             )
+
+    @property
+    def least(self) -> np.ndarray:
+        """Int (groups,): the numbers of units of each group that every plan removes."""
+        return np.array([ladder.removed[0] for ladder in self.ladders], int)
 
     def plan(self, removed: Sequence[int] | np.ndarray) -> RemovalPlan:
         """The removal plan for the number of removed units of each group, int (groups,)."""

@@ -4,7 +4,7 @@ from tfprune.filters.depth import remove_dead_blocks, removed_layers
 from tfprune.filters.fold import Fold, FoldReport, constant_units, fold_constants
 from tfprune.filters.groups import ChannelGroup, ChannelGroups, channel_groups, group_table
 from tfprune.filters.importance import IMPORTANCE, Criterion, Importance, scores
-from tfprune.filters.learn import LearnStructure
+from tfprune.filters.learn import StructureLearner
 from tfprune.filters.limits import Limits
 from tfprune.filters.plan import (
     PlanDocument,
@@ -31,10 +31,10 @@ __all__ = [
     "FoldReport",
     "GroupLasso",
     "Importance",
-    "LearnStructure",
     "Limits",
     "PlanDocument",
     "RemovalPlan",
+    "StructureLearner",
     "Target",
     "channel_groups",
     "channel_rule",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import keras
 import numpy as np
 
 from tfprune.data.adapting import Data
@@ -64,6 +65,89 @@ class Course:
     per_epoch: int
 
 
+class StageTarget(Protocol):
+    """What a training approaches in stages."""
+
+    @property
+    def share(self) -> float:
+        """The share of the cost that is left when it is met, 0 to 1."""
+
+    def alive(self, ranked: np.ndarray, dead: np.ndarray, keep: float, *, last: bool) -> np.ndarray:
+        """The units that may live so that no more than a share of the cost is left.
+
+        Args:
+            ranked: float (groups.unit_count,), the importance of each unit.
+            dead: bool (groups.unit_count,), the units that are gone whatever they score.
+            keep: the share of the cost that may be left, 0 to 1.
+            last: whether that is the target itself, and no step on the way to it.
+
+        Returns:
+            bool (groups.unit_count,).
+        """
+
+
+class OpenTarget(Protocol):
+    """A target before a training begins."""
+
+    def prepare(self, model: keras.Model) -> None:
+        """Looks at the model before it trains."""
+
+    def bound(self, groups: ChannelGroups) -> StageTarget:
+        """The target for the channel groups of the model that trains."""
+
+    def finish(self, model: keras.Model) -> None:
+        """Looks at the model after its training."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A share of what is counted in the model, for `StructureLearner`.
+
+    Attributes:
+        target: `filters`, `macs` or `params`.
+        round_to: the sizes of groups become multiples of this where they shrink.
+    """
+
+    target: Target
+    round_to: int = 1
+
+    def prepare(self, model: keras.Model) -> None:
+        """Nothing has to be known beforehand."""
+
+    def bound(self, groups: ChannelGroups) -> CountedTarget:
+        """The target for the channel groups of the model that trains."""
+        return CountedTarget(groups, self.target, self.round_to)
+
+    def finish(self, model: keras.Model) -> None:
+        """What is counted is met when its last stage is over."""
+
+
+class CountedTarget:
+    """A share of what is counted in the model: `filters`, `macs` or `params`.
+
+    Args:
+        groups: the channel groups of the model.
+        target: the share to keep.
+        round_to: the sizes of groups become multiples of this where they shrink.
+    """
+
+    def __init__(self, groups: ChannelGroups, target: Target, round_to: int) -> None:
+        self._limits = Limits(groups, round_to)
+        self._target = target
+
+    @property
+    def share(self) -> float:
+        """The share that is left when it is met."""
+        return self._target.value
+
+    def alive(self, ranked: np.ndarray, dead: np.ndarray, keep: float, *, last: bool) -> np.ndarray:
+        """The units that may live; see `StageTarget`."""
+        # What is dead goes first, whatever it scores: it will not come back.
+        ranked = np.where(dead, -1.0, ranked)
+        groups, name = self._limits.groups, self._target.name
+        return plan_cost(self._limits, ranked, counted_cost(groups, name), keep, name).alive
+
+
 class StagePlanner:
     """Plans which units die in each stage of a training, so that a target is met at its end.
 
@@ -73,19 +157,17 @@ class StagePlanner:
 
     Args:
         groups: the channel groups of the model; its weights are looked at when a stage begins.
-        target: the share to keep of `filters`, `macs` or `params`.
+        target: what is approached.
         importance: what is removed first, see `tfprune.slim`.
-        data: the examples that the importance looks at; see `scores`.
-        round_to: the sizes of groups become multiples of this where they shrink.
         course: how the training runs.
+        data: the examples that the importance looks at; see `scores`.
     """
 
     def __init__(
         self,
         groups: ChannelGroups,
-        target: Target,
+        target: StageTarget,
         importance: Importance,
-        round_to: int,
         course: Course,
         data: Data | None = None,
     ) -> None:
@@ -93,7 +175,6 @@ class StagePlanner:
         self._units = removable_units(groups)
         self._target = target
         self._importance = importance
-        self._round_to = round_to
         self._course = course
         self._collects = from_training(importance)
         # Read once: each stage scores anew.
@@ -136,14 +217,13 @@ class StagePlanner:
 
     def _dying(self, end: int, progress: Progress) -> np.ndarray:
         """The units that live and must die for no more to be left than the schedule allows."""
+        rule: Any = self._course.schedule
+        dead = np.zeros(self._groups.unit_count, bool)
+        dead[self._units[~progress.alive]] = True
+        keep = 1 - sparsity_at(rule, end)
         ranked = self._scores(progress.gradients)
-        # What is dead goes first, whatever it scores: it will not come back.
-        ranked[self._units[~progress.alive]] = -1.0
-        name = self._target.name
-        cost = counted_cost(self._groups, name)
-        keep = 1 - sparsity_at(self._course.schedule, end)
-        plan = plan_cost(Limits(self._groups, self._round_to), ranked, cost, keep, name)
-        return ~plan.alive[self._units] & progress.alive
+        alive = self._target.alive(ranked, dead, keep, last=end >= rule.end_step)
+        return ~alive[self._units] & progress.alive
 
     def _scores(self, gradients: np.ndarray) -> np.ndarray:
         if not self._collects:

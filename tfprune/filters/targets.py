@@ -28,7 +28,17 @@ from tfprune.filters.plan import (
 )
 from tfprune.filters.ranking import plan_in_rounds
 from tfprune.filters.rebuild import rebuild
-from tfprune.vocabulary import DEVICE_TARGETS, MEASURED_TARGETS, Scope, TargetName
+from tfprune.validation import read_share_or_size
+from tfprune.vocabulary import (
+    DEVICE_TARGETS,
+    MEASURED_TARGETS,
+    SIZED_TARGETS,
+    Scope,
+    TargetName,
+)
+
+# Their value is never a share.
+_ABSOLUTE = ("milliseconds", "bytes", "dead")
 
 
 @dataclass(frozen=True)
@@ -38,14 +48,15 @@ class Target:
     Attributes:
         name: a name in `COUNTED_TARGETS`, `MEASURED_TARGETS` or `DEVICE_TARGETS`.
         value: the share to keep, 0 to 1; the time of one example for `milliseconds`; the size of
-            the file for `bytes`; 1 for `dead`.
+            the file for `bytes`; for `sram` and `flash` a share, or bytes if it is above 1; 1 for
+            `dead`.
     """
 
     name: TargetName
     value: float
 
     @classmethod
-    def of(cls, **targets: float | None) -> Target:
+    def of(cls, **targets: float | str | None) -> Target:
         """The one target that is given.
 
         Example:
@@ -71,11 +82,32 @@ class Target:
                 f"not {' and '.join(given) or 'none'}"
             )
         ((name, value),) = given.items()
-        if name not in ("milliseconds", "bytes", "dead"):
+        if name in SIZED_TARGETS:
+            try:
+                value = read_share_or_size(value)
+            except ValueError as error:
+                raise UsageError(f"{name}={error}") from None
+        elif isinstance(value, str):
+            raise UsageError(f"{name}={value!r} is not a number: give one")
+        elif name not in _ABSOLUTE:
             check_keep(name, value)
         elif not value > 0:
             raise UsageError(f"{name}={value:g} is not a target: give a number above 0")
         return cls(cast(TargetName, name), float(value))
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its value is a share of what the model has, and not milliseconds or bytes."""
+        return self.name not in _ABSOLUTE and self.value <= 1
+
+    def __str__(self) -> str:
+        """As a user writes it: "cycles=0.5", "flash=65536"."""
+        return f"{self.name}={self.shown(self.value)}"
+
+    def shown(self, value: float, digits: str = "g") -> str:
+        """A value of what it limits, in its unit, for an error."""
+        whole = self.name == "bytes" or (self.name in SIZED_TARGETS and not self.is_share)
+        return f"{value:.0f}" if whole else f"{value:{digits}}"
 
     @property
     def measured(self) -> bool:

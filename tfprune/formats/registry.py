@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tfprune.formats.source import Source
 
 TENSORFLOW, LITERT, ONNX_RUNTIME = "tensorflow", "litert", "onnxruntime"
+QUANTIZER = "ai_edge_quantizer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +192,15 @@ FORMATS = {
         extra="tflm",
         memory=_MEMORY,
     ),
+    # Whether it calibrates, its recipe tells.
+    "tflite-recipe": Format(
+        ".recipe.tflite",
+        _tflite("recipe"),
+        exact=False,
+        parameter_bytes=1,
+        packages=(QUANTIZER,),
+        extra="quantizer",
+    ),
     "onnx": Format(
         ".onnx",
         _by("onnx_file", "write"),
@@ -232,6 +242,19 @@ def check_installed(formats: Iterable[str]) -> None:
             raise UsageError(
                 f"format {name!r} needs {', '.join(missing)}: pip install 'tfprune[{form.extra}]'"
             )
+
+
+def check_quantizer(what: str) -> None:
+    """Checks that ai-edge-quantizer is there.
+
+    Args:
+        what: Needs it, for the message.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if importlib.util.find_spec(QUANTIZER) is None:
+        raise UsageError(f"{what} needs {QUANTIZER}: pip install 'tfprune[quantizer]'")
 
 
 def file_type(path: Path) -> FileType:

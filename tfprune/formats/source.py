@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,8 @@ class Source:
         io: Whether integer formats take and give integers, or float32.
         settings: The losses and metrics that the `.keras` file keeps; None for none.
         batch: Examples that TFLite files take at once; see `fixed_batch`.
+        keep: Paths of layers to the precision that they have in int8 files.
+        recipe: What format `tflite-recipe` is quantized by: entries of ai-edge-quantizer.
         aware: The quantization-aware model that `model` was finished from, whose ranges int8
             formats take; None where representative data give them.
     """
@@ -51,6 +53,8 @@ class Source:
     settings: Settings | None = None
     batch: Batch = DEFAULT_BATCH
     aware: keras.Model | None = None
+    keep: Mapping[str, str] = field(default_factory=dict)
+    recipe: Sequence[dict[str, Any]] | None = None
 
     @property
     def fixed_batch(self) -> int | None:

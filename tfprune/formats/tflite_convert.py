@@ -19,6 +19,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from tfprune.data.splits import spread
 from tfprune.errors import TfpruneError
+from tfprune.formats import recipes
 from tfprune.formats.quantize_aware import write_with_ranges
 from tfprune.formats.runtime import Feeds
 from tfprune.formats.savedmodel import holds_loop, write_saved_model
@@ -88,7 +89,8 @@ def converted(source: Source, kind: str) -> bytes:
         source: The model.
         kind: `"float32"`; `"float16"` weights; `"dynamic"`, int8 weights with activations quantized
             while it runs; `"sparse"`, float32 weights stored without their zeros; `"int8"`
-            throughout; or `"int16x8"`, int16 activations with int8 weights.
+            throughout but for `source.keep`; `"int16x8"`, int16 activations with int8 weights; or
+            `"recipe"`, what `source.recipe` says.
 
     Raises:
         TfpruneError: TFLite has no operator for a layer, or cannot calibrate it.
@@ -96,6 +98,10 @@ def converted(source: Source, kind: str) -> bytes:
     path = source.scratch / f"{kind}.tflite"
     if path.exists():
         return path.read_bytes()
+    if kind == "recipe" or (kind == "int8" and source.keep):
+        content = _by_recipe(source, kind)
+        path.write_bytes(content)
+        return content
     aware = kind == "int8" and source.aware is not None
     model = source.model
     saved_model = _with_ranges(source) if aware else _graph(source, kind)
@@ -117,6 +123,32 @@ def converted(source: Source, kind: str) -> bytes:
         ) from error
     path.write_bytes(content)
     return content
+
+
+def _by_recipe(source: Source, kind: str) -> bytes:
+    """The float32 file, quantized by ai-edge-quantizer."""
+    plain = converted(source, "float32")
+    if kind == "recipe":
+        assert source.recipe is not None
+        recipe = list(source.recipe)
+    else:
+        operators = recipes.operators_of(plain, source.model)
+        without = [path for path in source.keep if path not in operators]
+        if len(without) == len(source.keep):
+            raise TfpruneError(
+                f"keep: {', '.join(without)} became no operator of the TFLite file: name layers "
+                "that compute"
+            )
+        names = {
+            name: precision
+            for path, precision in source.keep.items()
+            for name in operators.get(path, ())
+        }
+        recipe = recipes.integer_recipe(names, source.io)
+    feeds = _calibration(source)
+    examples = None if feeds is None else calibrating(feeds, source.fixed_batch or 1)
+    content = recipes.FloatFile(plain, examples).quantized(recipe)
+    return with_order(content, *tensor_names(source.model))
 
 
 def _with_ranges(source: Source) -> Path:
@@ -207,7 +239,7 @@ def convert(
     if kind in INTEGER:
         operators, dtype = INTEGER[kind]
         if feeds is not None:
-            converter.representative_dataset = _examples(feeds, batch)
+            converter.representative_dataset = calibrating(feeds, batch)
             # With it, and without examples, the converter refuses ranges from the graph.
             converter.target_spec.supported_ops = [operators]
         if io == "int8":
@@ -215,7 +247,13 @@ def convert(
     return _convert(converter)
 
 
-def _examples(feeds: Feeds, batch: int) -> Callable[[], Iterator[Feeds]]:
+def calibrating(feeds: Feeds, batch: int) -> Callable[[], Iterator[Feeds]]:
+    """Batches of at most `CALIBRATION_IMAGES` examples, evenly spread.
+
+    Args:
+        feeds: Examples by the names of a file's inputs.
+        batch: Examples in a batch; the last one is filled up.
+    """
     fewer = {
         name: images[spread(len(images), CALIBRATION_IMAGES)] for name, images in feeds.items()
     }
@@ -266,6 +304,23 @@ def unrolled(model: keras.Model, integer: bool = True) -> keras.Model:
     Raises:
         TfpruneError: A layer has an open number of steps, too many, or cannot be unrolled.
     """
+    check_loops(model, integer)
+    found = config_of(model)
+    twin = from_config(model, dataclasses.replace(found, config=_with_unroll(found.config)))
+    copy_weights(model, twin)
+    return twin
+
+
+def check_loops(model: keras.Model, integer: bool = True) -> None:
+    """Refuses a model whose loops cannot become parts of the graph, which no training changes.
+
+    Args:
+        model: A finished model.
+        integer: Whether it is for an integer format, or else for an open batch; for messages.
+
+    Raises:
+        TfpruneError: A layer has an open number of steps, too many, or cannot be unrolled.
+    """
     what, cannot, instead = _LOOPLESS[integer]
     for layer in _looping(model):
         steps = _steps(layer)
@@ -280,10 +335,6 @@ def unrolled(model: keras.Model, integer: bool = True) -> keras.Model:
                 f"layer '{layer.name}' has {said} steps, and {what} each step in "
                 f"the graph: fix them to at most {MOST_STEPS}, or {instead}"
             )
-    found = config_of(model)
-    twin = from_config(model, dataclasses.replace(found, config=_with_unroll(found.config)))
-    copy_weights(model, twin)
-    return twin
 
 
 def _looping(model: keras.Model) -> Iterator[keras.layers.RNN]:

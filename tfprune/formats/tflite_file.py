@@ -128,7 +128,8 @@ class TFLiteFile:
             if _quantized(tensor) or tensor.Type() in _FLOATS:
                 (constants if constant else activations).add(tensor.Type())
         integer = activations & set(_INTEGERS)
-        if _TYPES.INT16 in integer:
+        # Single layers of an int8 file may compute in int16, see `tfprune.export`'s keep.
+        if _TYPES.INT16 in integer and _TYPES.INT8 not in integer:
             return "tflite-int16x8"
         if integer:
             return "tflite-int8"

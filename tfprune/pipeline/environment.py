@@ -39,7 +39,7 @@ print(json.dumps({
     "cuda": built.get("cuda_version") if built.get("is_cuda_build") else None,
 }))
 """
-_TENSORFLOW_SECONDS = 60
+_TENSORFLOW_SECONDS = 120
 # Its data sets are folders NAME/VERSION or NAME/CONFIG/VERSION with this file.
 _PREPARED = "dataset_info.json"
 
@@ -151,6 +151,8 @@ def tensorflow() -> dict[str, Any]:
             said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
             return {"error": said[-1]}
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return {"error": f"it took more than {_TENSORFLOW_SECONDS} s: is the machine busy?"}
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         return {"error": one_line(error)}
     return answer

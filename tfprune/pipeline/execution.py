@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from tfprune.artifacts import export, write_manifest, write_run_manifest
 from tfprune.artifacts.examples import COMPARED_IMAGES
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, write_text
-from tfprune.formats import load
+from tfprune.formats import FORMATS, load
 from tfprune.formats.registry import has_batch
 from tfprune.measure import evaluate, parameters, sparsity, time_files
 from tfprune.model import counting
@@ -230,6 +230,30 @@ class Executor:
         except UsageError as error:
             raise UsageError(f"budget.{error}") from None
 
+    def check_formats(self, names: Iterable[str]) -> None:
+        """Checks that the model's loops can be written in the formats of some variants.
+
+        Args:
+            names: of the variants.
+
+        Raises:
+            TfpruneError: one cannot, and no training changes that.
+        """
+        # Nets of the zoo and of keras.applications have no loops.
+        if self._start is None:
+            return
+        from tfprune.formats.tflite_convert import check_loops
+
+        for name in names:
+            _, formats, _ = self.pipeline.delivered(name)
+            try:
+                if any(FORMATS[form].calibrated for form in formats):
+                    check_loops(self._start, integer=True)
+                if self.pipeline.batch == "dynamic" and any(map(has_batch, formats)):
+                    check_loops(self._start, integer=False)
+            except TfpruneError as error:
+                raise TfpruneError(f"variants.{name}: {error}") from None
+
     def do(
         self,
         job: Job,
@@ -337,6 +361,7 @@ class Executor:
             comparison_data=self.dataset.validation.sample(COMPARED_IMAGES).inputs,
             # Of a variant that is delivered in other formats only it says nothing.
             batch=self.pipeline.batch if any(map(has_batch, formats)) else DEFAULT_BATCH,
+            **self.pipeline.delivery_options(job.name),
         )
         write_manifest(folder, artifacts)
         found = self._find_task(model)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from tfprune.files import document_hash, sha256
+from tfprune.files import document_hash, existing, sha256
 from tfprune.formats import FORMATS
+from tfprune.formats.registry import QUANTIZER
 from tfprune.model.reference import imports
 from tfprune.pipeline import on_devices
 from tfprune.pipeline.expansion import Chain
@@ -19,6 +20,7 @@ from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DeviceSpec, Pipeline
 from tfprune.pipeline.store import finished
 from tfprune.report.run import DEVICES, TRIALS
+from tfprune.vocabulary import RECIPES
 
 # Change whenever a job would give another result for the same specification: the first for all
 # jobs, the others for deliveries and latencies. Each kind of step has a revision of its own,
@@ -244,11 +246,22 @@ def _delivery(
             "images": images,
             "versions": _relevant("ai-edge-litert", *optional),
             **({} if split == "test" else {"split": split}),
+            **_delivery_options(pipeline, variant),
         }
     )
     within = directory if split == "test" else directory / TRIALS
     folder = within / variant / f"seed-{seed}"
     return Job("delivery", variant, variant, seed, folder, identity, last, split=split)
+
+
+def _delivery_options(pipeline: Pipeline, variant: str) -> dict[str, Any]:
+    """What a delivery depends on beside its formats; of a recipe in a file, its content."""
+    options = pipeline.delivery_options(variant)
+    if not options:
+        return {}
+    if "recipe" in options and options["recipe"] not in RECIPES:
+        options["recipe"] = sha256(existing(Path(options["recipe"])))
+    return {**options, "quantizer": _relevant(QUANTIZER)}
 
 
 def _latency(directory: Path, seed: int, deliveries: Iterable[Job]) -> Job:

@@ -189,6 +189,7 @@ def do_jobs(
     executor = Executor(pipeline, store.directory, dataset, commit)
     if not spread:
         executor.check_budget()
+        executor.check_formats(_delivered(missing))
     for place, job in enumerate(missing):
         title = f"[{place + 1}/{len(missing)}] {job.describe(pipeline)}"
         say(title)
@@ -211,12 +212,15 @@ def _spread(
     started: Workers | None,
 ) -> None:
     """Does steps and deliveries on other processes."""
-    if pipeline.budget is not None and pipeline.figure is None:
-        # Only the model tells what is limited, so it is built here, before all work.
+    if not pipeline.model.reference.is_net or (pipeline.budget and pipeline.figure is None):
+        # Only the model tells what is limited and what can be written: it is looked at here,
+        # before all work.
         start_keras()
         from tfprune.pipeline.execution import Executor
 
-        Executor(pipeline, store.directory, images.dataset, commit).check_budget()
+        executor = Executor(pipeline, store.directory, images.dataset, commit)
+        executor.check_budget()
+        executor.check_formats(_delivered(jobs))
     table = _recorded_pipeline(pipeline)
     order = order_for(store.directory, session, table, images.data_dir, images.sha256, commit)
     workers = started or execution.start()
@@ -226,6 +230,11 @@ def _spread(
     finally:
         if started is None:
             workers.close()
+
+
+def _delivered(jobs: list[Job]) -> list[str]:
+    """The variants among some jobs that are delivered."""
+    return list(dict.fromkeys(job.name for job in jobs if job.kind == "delivery"))
 
 
 def _after(known: Forecast, later: list[Job], seconds_per_epoch: float) -> float:

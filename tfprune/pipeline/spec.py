@@ -49,6 +49,7 @@ from tfprune.vocabulary import (
     DEVICES,
     FORMATS,
     LARGEST_BATCH,
+    RECIPE,
     AnyBatch,
     FormatName,
     explained,
@@ -307,6 +308,15 @@ class Pipeline(Table):
         return self
 
     @model_validator(mode="after")
+    def _recipe_is_given(self) -> Pipeline:
+        if RECIPE in self.formats:
+            raise ValueError(
+                f"formats has {RECIPE}, which needs a recipe: deliver it by a step of the kind "
+                "export, with recipe"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batch_is_of_a_file(self) -> Pipeline:
         if self.batch != DEFAULT_BATCH:
             delivered = [form for name in self.variants for form in self.delivered(name)[1]]
@@ -384,6 +394,11 @@ class Pipeline(Table):
         if last is None or last.delivered_formats is None:
             return chain, self.formats, CALIBRATION_IMAGES
         return chain.without_last(), last.delivered_formats, last.calibration_images
+
+    def delivery_options(self, variant: str) -> dict[str, Any]:
+        """What `tfprune.export` is told beside the formats of a variant."""
+        last = self.variants[variant].last
+        return {} if last is None else self.steps[last].delivery_options
 
 
 def checked_seeds(seeds: Iterable[int]) -> list[int]:

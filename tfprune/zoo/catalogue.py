@@ -51,7 +51,7 @@ NETS: dict[str, Net] = {
     "conv4": Net("conv", {"modules": 2}),
     "conv6": Net("conv", {"modules": 3}),
     "vgg": Net("vgg", {}, ("blocks", "width")),
-    **{f"resnet{depth}": Net("resnet", {"depth": depth}) for depth in (20, 32, 44, 56, 110)},
+    **{f"resnet{depth}": Net("resnet", {"depth": depth}) for depth in (8, 20, 32, 44, 56, 110)},
     "mobilenetv1": Net("mobilenet", {}),
 }
 

@@ -15,7 +15,7 @@ from tfprune.data import Arrays, Dataset
 from tfprune.errors import UsageError
 from tfprune.filters import channel_groups, scores
 from tfprune.pipeline.steps.base import Context
-from tfprune.pipeline.steps.filters import SlimStep
+from tfprune.pipeline.steps.filters import LearnStep, SlimStep
 from tfprune.tasks import TaskSpec, find_task
 
 RNG = np.random.default_rng(0)
@@ -68,6 +68,29 @@ def test_filters_are_ranked_by_the_losses_of_the_task(importance: str, reads: bo
 def test_a_target_of_a_device_names_one(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         SlimStep(kind="slim", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cycles": 0.5}, "cycles is learnt for a device: give one"),
+        ({"cycles": 0.5, "device": "cpu"}, "device cpu cannot be planned for"),
+        ({"macs": 0.5, "device": "ethos-u55-32"}, "device has no meaning without one of latency"),
+        ({"strength": 0.5, "device_options": {"a": 2}}, "device_options has no meaning without"),
+        ({"flash": "9 KO", "device": "ethos-u55-32"}, "'9 KO' has the unknown unit 'KO'"),
+    ],
+)
+def test_what_is_learnt_for_a_device_names_one(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        LearnStep(kind="learn", epochs=1, **options)
+
+
+def test_bytes_of_a_device_are_told() -> None:
+    step = LearnStep(kind="learn", epochs=1, flash="64 KB", device="ethos-u55-32")
+    assert step.describe().startswith(
+        "shrinks channels until 64,000 bytes of storage are needed, as estimated for ethos-u55-32, "
+        "to zero, the least important by lasso first"
+    )
 
 
 def test_a_step_for_a_device_needs_its_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,11 @@ class Step(Table):
         return CALIBRATION_IMAGES
 
     @property
+    def delivery_options(self) -> dict[str, Any]:
+        """What `tfprune.export` is told beside the formats, for a kind that delivers."""
+        return {}
+
+    @property
     def epochs_to_train(self) -> int:
         """How many epochs it trains."""
         return 0

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tfprune.errors import UsageError
 from tfprune.pipeline.steps.base import Context, Importance, LeftAlone, Result, Share, Step
 from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
+from tfprune.validation import read_share_or_size
 from tfprune.vocabulary import (
     COUNTED_TARGETS,
     DEVICE_TARGETS,
@@ -36,6 +37,9 @@ RECALIBRATION_IMAGES = 2048
 # The targets that are numbers, in the order in which errors name them.
 _COUNTED = tuple(name for name in COUNTED_TARGETS if name != "dead")
 _MEASURED = (*MEASURED_TARGETS, *DEVICE_TARGETS)
+# Those that a device's compiler estimates, and those that a training can approach.
+_ON_DEVICE = tuple(name for name in _MEASURED if name != "bytes")
+_LEARNT = (*_COUNTED, *_ON_DEVICE)
 _COUNTED_ONLY, _MEASURED_ONLY = frozenset({"scope", "rounds"}), frozenset({"threads", "format"})
 
 
@@ -43,11 +47,62 @@ def _estimating() -> str:
     return ", ".join(name for name, sentence in DEVICES.items() if "estimated" in sentence)
 
 
-class LearnStep(TrainingStep):
+ShareOrSize = Annotated[
+    float, BeforeValidator(read_share_or_size, json_schema_input_type=float | str)
+]
+
+
+class DeviceStep(Step):
+    """What the kinds of steps share whose target may be one of a device."""
+
+    latency: Annotated[Share | None, Field(description=MEASURED_TARGETS["latency"])] = None
+    milliseconds: Annotated[
+        float | None, Field(gt=0, description=MEASURED_TARGETS["milliseconds"])
+    ] = None
+    cycles: Annotated[Share | None, Field(description=DEVICE_TARGETS["cycles"])] = None
+    sram: Annotated[ShareOrSize | None, Field(description=DEVICE_TARGETS["sram"])] = None
+    flash: Annotated[ShareOrSize | None, Field(description=DEVICE_TARGETS["flash"])] = None
+    device: Annotated[
+        str | None,
+        Field(description=f"whose compiler estimates the target: {_estimating()}"),
+    ] = None
+    device_options: dict[str, bool | int | float | str] = Field(
+        {}, description="options of the device"
+    )
+
+    def check_target(self, target: Any) -> None:
+        """Checks that a target and the device go together.
+
+        Raises:
+            ValueError: they do not.
+        """
+        from tfprune.devices import check_target
+
+        if self.device_options and self.device is None:
+            raise ValueError("device_options are for a device: give one, or leave them out")
+        try:
+            check_target(target, self.find_device())
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    def find_device(self) -> Device | None:
+        """The device whose compiler estimates the target; None where none does."""
+        from tfprune.devices import find_device
+
+        return None if self.device is None else find_device(self.device, **self.device_options)
+
+    def check_installed(self) -> None:
+        """The device's compiler is there."""
+        if (device := self.find_device()) is not None:
+            device.check()
+
+
+class LearnStep(DeviceStep, TrainingStep):
     """Trains until whole channels are zero: under group lasso, or up to a target, the share kept.
 
     With a target the strength is found, channel by channel; a strength beside it works on all
-    channels until the target is met.
+    channels until the target is met. The compiler of a `device` estimates `cycles`, `latency`,
+    `milliseconds`, `sram` and `flash`.
     """
 
     revision = 1
@@ -80,27 +135,43 @@ class LearnStep(TrainingStep):
 
     @model_validator(mode="after")
     def _strength_or_target(self) -> LearnStep:
-        given = [name for name in _COUNTED if getattr(self, name) is not None]
+        given = [name for name in _LEARNT if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one target, not {' and '.join(given)}")
         if given and self.groups == "depth":
             raise ValueError('targets are for filters: give groups = "depth" a strength alone')
         if not given and self.strength is None:
-            raise ValueError("give a strength, or one of filters, macs and params")
+            raise ValueError(
+                f"give a strength, or one of {', '.join(_COUNTED)}; with a device also "
+                f"{', '.join(_ON_DEVICE)}"
+            )
+        self._check_device(given[0] if given else None)
         if self.begin >= self.end:
             raise ValueError(f"begin={self.begin:g} does not come before end={self.end:g}")
         return self
 
+    def _check_device(self, target: str | None) -> None:
+        if target in _ON_DEVICE:
+            if self.device is None:
+                raise ValueError(
+                    f"{target} is learnt for a device: give one, such as ethos-u55-128"
+                )
+            self.check_target(target)
+        elif self.device is not None or self.device_options:
+            name = "device" if self.device is not None else "device_options"
+            raise ValueError(
+                f"{name} has no meaning without one of {', '.join(_ON_DEVICE)}: leave it out"
+            )
+
     def perform(self, model: keras.Model, context: Context) -> Result:
         """Trains while channels shrink to zero."""
-        from tfprune import filters
+        from tfprune import LearnStructure
+        from tfprune.model.group_lasso import GroupLasso
 
-        penalty = filters.GroupLasso(self.strength or 0.0, self.groups)
-        learner = filters.LearnStructure(
-            penalty,
-            filters=self.filters,
-            macs=self.macs,
-            params=self.params,
+        learner = LearnStructure(
+            GroupLasso(self.strength or 0.0, self.groups),
+            **{name: getattr(self, name) for name in _LEARNT},
+            device=self.find_device(),
             importance=self.importance,
             data=_ranked_on(self, context),
             round_to=self.round_to,
@@ -108,13 +179,18 @@ class LearnStep(TrainingStep):
             end=self.end,
             frequency=self.frequency,
         )
-        return fit(self, model, context, [learner])
+        # Before weights of a training that was killed are restored.
+        learner.prepare(model)
+        model, record = fit(self, model, context, [learner])
+        if learner.reached is not None:
+            record["measured"] = asdict(learner.reached)
+        return model, record
 
     def describe(self) -> str:
         """Tells the strength, the target, and the training."""
         over = " over residual branches" if self.groups == "depth" else ""
         parts = [f"group lasso of strength {self.strength:g}{over}"] if self.strength else []
-        if (until := _share(self)) is not None:
+        if (until := _budget(self)) is not None:
             parts.append(
                 f"shrinks {until} to zero, the least important by {self.importance} first, from "
                 f"{self.begin:.0%} to {self.end:.0%} of its training"
@@ -137,7 +213,7 @@ class SlimPlan:
     report: FoldReport | None = None
 
 
-class SlimStep(Step):
+class SlimStep(DeviceStep):
     """Removes channels and rebuilds the model; give exactly one target: a share kept, or dead.
 
     `latency` (a share), `milliseconds` and `bytes` are measured on exported TFLite files, on the
@@ -153,21 +229,7 @@ class SlimStep(Step):
     macs: Annotated[Share | None, Field(description=COUNTED_TARGETS["macs"])] = None
     params: Annotated[Share | None, Field(description=COUNTED_TARGETS["params"])] = None
     dead: Annotated[bool, Field(description=COUNTED_TARGETS["dead"])] = False
-    latency: Annotated[Share | None, Field(description=MEASURED_TARGETS["latency"])] = None
-    milliseconds: Annotated[
-        float | None, Field(gt=0, description=MEASURED_TARGETS["milliseconds"])
-    ] = None
     bytes: Annotated[int | None, Field(gt=0, description=MEASURED_TARGETS["bytes"])] = None
-    cycles: Annotated[Share | None, Field(description=DEVICE_TARGETS["cycles"])] = None
-    sram: Annotated[Share | None, Field(description=DEVICE_TARGETS["sram"])] = None
-    flash: Annotated[Share | None, Field(description=DEVICE_TARGETS["flash"])] = None
-    device: Annotated[
-        str | None,
-        Field(description=f"whose compiler estimates the target: {_estimating()}"),
-    ] = None
-    device_options: dict[str, bool | int | float | str] = Field(
-        {}, description="options of the device"
-    )
     threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter that is timed")] = 1
     format: Annotated[MeasuredFormat, Field(description="of the file that is measured")] = "tflite"
     scope: Annotated[
@@ -215,33 +277,12 @@ class SlimStep(Step):
             target = given[0] if given else "dead"
             raise ValueError(f"{min(unused)} has no meaning for the target {target}: leave it out")
         if measured:
-            self._check_device(given[0])
+            self.check_target(given[0])
         if self.tolerance and not self.dead:
             raise ValueError("tolerance is for constants, which dead = true folds: leave it out")
         if self.dead and self.rounds > 1:
             raise ValueError("rounds has no meaning for the target dead: leave it out")
         return self
-
-    def _check_device(self, target: Any) -> None:
-        from tfprune.devices import check_target
-
-        if self.device_options and self.device is None:
-            raise ValueError("device_options are for a device: give one, or leave them out")
-        try:
-            check_target(target, self.find_device())
-        except UsageError as error:
-            raise ValueError(str(error)) from None
-
-    def find_device(self) -> Device | None:
-        """The device whose compiler estimates the target; None for this machine."""
-        from tfprune.devices import find_device
-
-        return None if self.device is None else find_device(self.device, **self.device_options)
-
-    def check_installed(self) -> None:
-        """The device's compiler is there."""
-        if (device := self.find_device()) is not None:
-            device.check()
 
     @property
     def needs_images(self) -> str | None:
@@ -252,7 +293,8 @@ class SlimStep(Step):
     def macs_kept(self) -> float:
         """The share of the model's MACs that is left after it, about; for a forecast."""
         told = self.macs or self.params or self.latency or self.cycles or self.flash or self.sram
-        return told or (self.filters or 1.0) ** 2
+        # Bytes and milliseconds are no share.
+        return min(told or (self.filters or 1.0) ** 2, 1.0)
 
     def plan(self, model: keras.Model, context: Context, *, simplify: bool = True) -> SlimPlan:
         """Decides which channels go; no weight of the model is changed.
@@ -345,25 +387,23 @@ _SHARES = {
 }
 
 
-def _share(step: Any) -> str | None:
-    """The target of a step in words, where it is a share."""
+def _budget(step: DeviceStep) -> str | None:
+    """The target of a step in words; None without one, and for `dead` and `bytes`."""
+    there = "" if step.device is None else f", as estimated for {step.device},"
     for name, title in _SHARES.items():
-        if (share := getattr(step, name, None)) is not None:
-            return f"channels until {100 * share:.4g}% of the {title} left"
+        if (kept := getattr(step, name, None)) is not None:
+            left = f"{100 * kept:.4g}% of the {title} left"
+            if kept > 1:
+                left = f"{kept:,.0f} bytes of {title.partition(' is')[0]} are needed"
+            return f"channels until {left}{there}"
+    if step.milliseconds is not None:
+        return f"channels until one image takes {step.milliseconds:g} ms{there}"
     return None
 
 
 def _goal(step: SlimStep) -> str:
     if step.dead:
         return "all channels that contribute nothing"
-    if step.device is not None:
-        return f"{_goal_there(step)}, as estimated for {step.device}"
-    return _goal_there(step)
-
-
-def _goal_there(step: SlimStep) -> str:
-    if (share := _share(step)) is not None:
-        return share
-    if step.milliseconds is not None:
-        return f"channels until one image takes {step.milliseconds:g} ms"
-    return f"channels until the file has {step.bytes:,} bytes"
+    budget = _budget(step) or f"channels until the file has {step.bytes:,} bytes"
+    # A list of parts goes on behind it.
+    return budget.removesuffix(",")

@@ -6,7 +6,6 @@ pipeline may be read before that is known, so `Budget` itself takes any name of 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -22,47 +21,20 @@ from pydantic import (
     model_validator,
 )
 
-from tfprune.errors import UsageError, did_you_mean
+from tfprune.errors import UsageError
 from tfprune.figures import ACCURACY, Direction, Figure, judged, on_devices
 from tfprune.report.run import RUN, Run
-from tfprune.validation import describe_error, read_toml
+from tfprune.validation import describe_error, read_size, read_toml
 
 # Limits that are distances from a reference.
 RELATIVE = ("max_drop", "max_rise", "min_ratio", "max_ratio")
-_UNITS = {
-    "B": 1,
-    "kB": 1000,
-    "KB": 1000,
-    "MB": 1000**2,
-    "GB": 1000**3,
-    "KiB": 1024,
-    "MiB": 1024**2,
-    "GiB": 1024**3,
-}
-
-
-def _bytes(size: Any) -> Any:
-    """A size in bytes, from a number or from text such as `30 KiB`."""
-    if not isinstance(size, str):
-        return size
-    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", size)
-    if not parts:
-        raise ValueError(
-            f'{size!r} is not a size: give bytes, or text such as "30 KiB" or "1.5 MB"'
-        )
-    number, unit = parts.groups()
-    if unit not in _UNITS:
-        # Mistakes in a unit are mostly mistakes in its case.
-        near = {known.lower(): known for known in _UNITS}.get(unit.lower(), unit)
-        raise ValueError(f"{size!r} has the unknown unit {unit!r}: {did_you_mean(near, _UNITS)}")
-    return float(number) * _UNITS[unit]
 
 
 # Strict: `true` and "5" are mistakes here, not numbers.
 _Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 _Any = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[_Number, Field(le=1)]
-Size = Annotated[_Number, BeforeValidator(_bytes, json_schema_input_type=float | str)]
+Size = Annotated[_Number, BeforeValidator(read_size, json_schema_input_type=float | str)]
 # Names hold these characters only (see the pipeline), and globs a few more.
 Glob = Annotated[str, Field(pattern=r"^[A-Za-z0-9._*?!\[\]-]+$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
