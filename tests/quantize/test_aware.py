@@ -141,7 +141,7 @@ def test_numbers_are_rounded_and_arrays_are_not() -> None:
     image = keras.Input((4,))
     x = keras.layers.Dense(3)(image)
     model = keras.Model(image, keras.layers.Dense(2)((x * 2 - 1) * np.float32([1, 2, 3])))
-    with pytest.warns(UserWarning, match=r"1 of the layers.*computes with an array of constants"):
+    with pytest.warns(UserWarning, match=r"1 of the layers.*computes with constants"):
         quantize_aware(model)
 
 

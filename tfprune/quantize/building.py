@@ -432,7 +432,8 @@ class Builder:
                 else has_offset(call.operation)
             )
         else:
-            able = rule.kind == "sum" or isinstance(call.operation, Add | Subtract)
+            sums = rule.kind == "constant" and isinstance(call.operation, Add | Subtract)
+            able = rule.kind == "sum" or sums
         following = self._of(reader)
         return able and following.kind == "activation" and following.function in ("relu", "relu6")
 

@@ -233,7 +233,10 @@ def number_of(call: Call) -> float | None:
     x, y = operands(call)
     if isinstance(call.operation, DIVISIONS) and isinstance(y, keras.KerasTensor):
         return None
-    value = np.asarray(x if isinstance(y, keras.KerasTensor) else y, np.float32)
+    number = x if isinstance(y, keras.KerasTensor) else y
+    if isinstance(number, keras.Variable):
+        return None
+    value = np.asarray(number, np.float32)
     # TFLite has no step for a zero.
     usable = value.ndim == 0 and np.isfinite(value) and value != 0
     return float(value) if usable else None
@@ -264,14 +267,15 @@ def _refused(call: Call, kind: Kind) -> str:
         return "has no rule for its activation"
     if isinstance(operation, DIVISIONS):
         return "divides by something else than a number"
-    if kind in ("sum", "own") and type(operation).__module__.startswith("keras.src.ops"):
+    if kind in ("sum", "own", "joined") and type(operation).__module__.startswith("keras.src.ops"):
         beside = [
             each
             for each in keras.tree.flatten((call.args, dict(call.kwargs)))
             if not isinstance(each, keras.KerasTensor)
         ]
-        if isinstance(operation, knp.Add | knp.Subtract | knp.Multiply) and beside:
-            return "computes with an array of constants"
+        pairs = (knp.Add, knp.Subtract, knp.Multiply, knp.Maximum, knp.Minimum)
+        if isinstance(operation, pairs) and beside:
+            return "computes with constants"
     if kind == "scaled":
         axis = getattr(operation, "axis", -1)
         axes = axis if isinstance(axis, tuple | list) else (axis,)
