@@ -110,25 +110,3 @@ def test_the_command_writes_a_model_that_needs_no_calibration(tmp_path):
     images = np.random.default_rng(0).uniform(0, 16, (20, 8, 8, 1)).astype("float32")
     (artifact,) = tfprune.export(aware, tmp_path, ["tflite-int8"], comparison_data=images)
     assert artifact.format == "tflite-int8"
-
-
-def test_a_float_teacher_teaches_a_rounded_model(digits, tmp_path):
-    teacher = keras.Sequential(
-        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
-    )
-    # It knows nothing of the labels: only the teacher keeps a student from learning them.
-    kernel = teacher.layers[-1].kernel
-    kernel.assign(np.random.default_rng(0).normal(0, 0.05, kernel.shape))
-    x = digits.test.sample(200).inputs.astype("float32")
-    wanted = np.argmax(teacher(x, training=False), 1)
-    agreement = {}
-    for weight in (0.0, 1.0):
-        student = keras.models.clone_model(teacher)
-        student.set_weights(teacher.get_weights())
-        options = {**LEAST, "epochs": 3, "learning_rate": 0.001, "teacher_weight": weight}
-        step = QuantizeAwareStep(teacher="dense", **options)
-        context = Context(digits, 0, tmp_path, earlier=lambda name: {"dense": teacher}[name])
-        aware, _ = step.perform(student, context)
-        assert is_quantize_aware(aware)
-        agreement[weight] = np.mean(np.argmax(aware(x, training=False), 1) == wanted)
-    assert agreement[0.0] < 0.75 < 0.85 < agreement[1.0]
