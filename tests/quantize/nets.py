@@ -13,6 +13,7 @@ NETS: dict[str, Callable[[], keras.Model]] = {}
 
 def net(function: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
     def randomized() -> keras.Model:
+        keras.utils.set_random_seed(0)
         model = function()
         rng = np.random.default_rng(0)
         for weight in model.weights:
