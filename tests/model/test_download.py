@@ -84,7 +84,7 @@ def test_a_file_of_another_checksum_is_not_kept(site: Site, tmp_path: Path) -> N
     assert path.read_bytes() == b"content"
 
 
-@pytest.mark.reliability("addresses of models", "one line")
+@pytest.mark.reliability("addresses of models", "refused")
 @pytest.mark.parametrize("trouble", ["missing", "broken off", "nobody there", "no address"])
 def test_what_cannot_be_downloaded_is_one_line_and_leaves_nothing(
     site: Site, tmp_path: Path, trouble: str
