@@ -20,7 +20,9 @@ def contents(tiny_run: Path) -> Contents:
 
 def test_every_artifact_answers_as_its_file_does(contents, tiny_run):
     files = sorted(tiny_run.glob("*/seed-0/model*"))
-    assert sorted(file.path for file in contents.files) == [path for path in files if path.is_file()]
+    assert sorted(file.path for file in contents.files) == [
+        path for path in files if path.is_file()
+    ]
     example = example_at(contents.examples, 3)
     for answer in contents.answers(example):
         expected = load(answer.file.path).predict(example[None])[0]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -384,13 +385,15 @@ def probabilities(values: np.ndarray) -> np.ndarray:
     return share
 
 
-def _batch_of_one(example: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
+def _batch_of_one(
+    example: np.ndarray | dict[str, np.ndarray],
+) -> np.ndarray | dict[str, np.ndarray]:
     if isinstance(example, dict):
         return {name: np.asarray(value)[None] for name, value in example.items()}
     return np.asarray(example)[None]
 
 
-def example_at(examples: Examples, number: int) -> np.ndarray | dict[str, np.ndarray]:
+def example_at(examples: Examples, number: int) -> Any:
     """One example without its batch, by its number."""
     inputs = examples.inputs
     if isinstance(inputs, dict):

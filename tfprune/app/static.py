@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.app import views
 from tfprune.app.contents import Contents, File
 from tfprune.data.splits import leaves
 from tfprune.devices import Device, find_device
@@ -150,7 +151,6 @@ def _copy_runtime(folder: Path) -> None:
 def _index(
     contents: Contents, offered: list[tuple[File, tuple[str, ...]]], left_out: dict[str, str]
 ) -> str:
-    from tfprune.app.server import differences
 
     template = resources("tfprune.app").joinpath("page", "index.html").read_text("utf-8")
     styles = [
@@ -163,7 +163,7 @@ def _index(
     filled = {
         "NAME": html.escape(contents.name),
         "STYLE": "\n".join(styles),
-        "DIFFERENCES": differences(contents),
+        "DIFFERENCES": views.differences(contents),
         "DATA": data,
     }
     # In one pass: nothing that is filled in is taken for a place to fill.
@@ -173,7 +173,6 @@ def _index(
 def _data(
     contents: Contents, offered: list[tuple[File, tuple[str, ...]]], left_out: dict[str, str]
 ) -> dict[str, Any]:
-    from tfprune.app.server import front_member
 
     (inputs,) = leaves(contents.examples.inputs)
     examples = np.asarray(inputs)
@@ -202,7 +201,7 @@ def _data(
         ],
         "fronts": {
             cost.sentence: [
-                front_member(contents, cost, number + 1)
+                views.front_member(contents, cost, number + 1)
                 for number in range(len(contents.front(cost)))
             ]
             for cost in contents.costs

@@ -62,8 +62,10 @@ def app_command(
     Draw or upload an image, or pick a test example: each exported file answers through its own
     runtime, with its confidence, its time on this machine and its size. Ctrl-C ends it.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise UsageError("the application needs gradio: pip install 'tfprune[app]'")
+    if static is None and importlib.util.find_spec("gradio") is None:
+        raise UsageError(
+            "the application needs gradio: pip install 'tfprune[app]', or --static DIR for a page"
+        )
     start_keras()
     from tfprune.app.contents import open_run
 
