@@ -84,6 +84,7 @@ def exported(name: str) -> list[dict[str, Any]]:
     from tfprune import TfpruneError, export
     from tfprune.artifacts import verify, write_manifest
     from tfprune.formats import FORMATS
+    from tfprune.vocabulary import RECIPE
 
     model, representative = built(name)
     rows = []
@@ -94,7 +95,11 @@ def exported(name: str) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"model": name, "format": form}
             try:
                 artifacts = export(
-                    model, folder, formats=[form], representative_data=representative
+                    model,
+                    folder,
+                    formats=[form],
+                    representative_data=representative,
+                    recipe="dynamic_wi8_afp32" if form == RECIPE else None,
                 )
                 write_manifest(folder, artifacts)
                 (verdict,) = verify(folder)

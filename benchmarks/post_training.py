@@ -68,17 +68,17 @@ def _rows(title: str, model: keras.Model, dataset: Dataset) -> list[dict[str, st
             ways[f"{worst} in float32"] = (model, {worst: "float32"})
         for way, (net, keep) in ways.items():
             with tempfile.TemporaryDirectory() as folder:
-                path = _exported(net, Path(folder), images, bits, keep)
-                found = evaluate(load(path), dataset.test)
-            rows.append(
-                {
-                    "net": title,
-                    "file": kind,
-                    "way": way,
-                    "accuracy": f"{found.value:.2%}",
-                    "loss": f"{found.loss:.4f}",
-                }
-            )
+                row = {"net": title, "file": kind, "way": way}
+                try:
+                    path = _exported(net, Path(folder), images, bits, keep)
+                except tfprune.TfpruneError as error:
+                    row["accuracy"] = "refused"
+                    print(f"{row}: {error}", flush=True)
+                else:
+                    found = evaluate(load(path), dataset.test)
+                    row |= {"accuracy": f"{found.value:.2%}", "loss": f"{found.loss:.4f}"}
+                    print(row, flush=True)
+            rows.append(row)
     whole = evaluate(load(model), dataset.test)
     first = {"net": title, "file": "float32", "way": "as it is"}
     return [

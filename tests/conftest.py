@@ -19,6 +19,7 @@ from tfprune.artifacts import Artifact, export
 from tfprune.formats import FORMATS
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.runner import run
+from tfprune.vocabulary import RECIPE
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,9 +147,10 @@ def export_model(export_images: np.ndarray, shared_folder: Path) -> keras.Model:
 
 @pytest.fixture(scope="session")
 def export_formats() -> list[str]:
-    """All that can be written of a net whose weights have many values; ONNX is an extra."""
+    """All that a net whose weights have many values is written as without a recipe."""
     here = importlib.util.find_spec("tf2onnx") and importlib.util.find_spec("onnxruntime")
-    return [name for name in FORMATS if not name.endswith("-lut") and (name != "onnx" or here)]
+    without = {RECIPE, *(name for name in FORMATS if name.endswith("-lut"))}
+    return [name for name in FORMATS if name not in without and (name != "onnx" or here)]
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,7 @@ PARSED = {
     "tfprune search": "it trains nets; tests/searching and tests/cli/test_search.py run small ones",
     "tfprune slim dense.keras --cycles": "it compiles nets; tests/cli/test_slim.py runs one",
     "tfprune learn dense.keras --cycles": "it compiles nets; tests/devices/test_learning.py does",
+    "tfprune prune dense.keras --sparsity 0.5 --pattern": "it trains; tests/cli/test_cli.py does",
     "tfprune cluster": "it trains; tests/cli/test_cli.py runs it",
     "tfprune quantize-aware": "it trains; tests/pipeline/steps/test_quantize.py runs the step",
     "tfprune export": "it starts another Python; tests/cli/test_cli.py runs it",
@@ -57,7 +58,7 @@ PARSED = {
     "tfprune run pipelines/": "they are studies of hours; their files and settings are checked",
     "tfprune run first.toml": "it trains for minutes; tests/pipeline/test_shipped.py runs digits",
     "tfprune run mine.toml": "tests/pipeline runs pipelines; variants and settings are checked",
-    "python -m benchmarks.lottery": "it reads a study of hours; the module is there",
+    "python -m benchmarks.": "they make or read studies of hours; the modules are there",
     "pip install": "it changes what is installed; its extras are in setup.cfg",
     "make ": "they install and test everything; `make -n` knows the target",
 }

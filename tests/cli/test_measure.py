@@ -252,10 +252,11 @@ def test_layers_that_int8_hurts_are_told(files: dict[str, Path]) -> None:
     assert result.exit_code == 0, result.output
     head = next(line for line in result.stdout.splitlines() if line.startswith("layer"))
     assert "accuracy alone in int8" in head
-    assert {line.split()[0] for line in result.stdout.splitlines()[-2:]} == {"conv", "logits"}
+    layers = {"conv", "flatten", "logits"}
+    assert {line.split()[0] for line in result.stdout.splitlines()[-3:]} == layers
     found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
     assert found["figure"] == "accuracy"
-    assert {row["layer"] for row in found["layers"]} == {"conv", "logits"}
+    assert {row["layer"] for row in found["layers"]} == layers
     assert found["int8_error"] > 0
 
 

@@ -39,6 +39,8 @@ def test_shipped_pipelines_are_valid_and_named_after_their_file(path):
 # Their nets are deep or their variants many: a quarter of a minute or more each, which `make slow`
 # takes.
 LONG = (
+    "cifar10_study",
+    "digits_study",
     "cifar10",
     "cifar10_wasm",
     "cifar10_stack",
@@ -76,6 +78,12 @@ def test_shipped_pipelines_run(path, tmp_path):
         ),
         "training.warmup_epochs=0",
         *(f"rounds.{name}.times=1" for name in raw.get("rounds", {})),
+        # One of many values: the last is the deepest cut.
+        *(
+            f"sweep.{step}.{key}={values[-1:]!r}"
+            for step, swept in raw.get("sweep", {}).items()
+            for key, values in swept.items()
+        ),
     ]
     if "latency" in raw["steps"]:
         # So small a net has no time to save that could be measured.

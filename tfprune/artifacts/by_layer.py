@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from tfprune.formats.recipes import FloatFile, Recipe, alone_recipe, integer_rec
 from tfprune.formats.registry import check_quantizer
 from tfprune.formats.source import Source, finished
 from tfprune.formats.tflite import run_by
-from tfprune.formats.tflite_convert import calibrating, converted
+from tfprune.formats.tflite_convert import calibrating, calibration_feeds, converted
 from tfprune.formats.tflite_file import TFLiteFile
 from tfprune.measure import evaluate
 from tfprune.measure.evaluation import task_of
+from tfprune.model.graph import named_layers
 from tfprune.quantize import is_quantize_aware
 from tfprune.tasks.spec import TaskSpec
 from tfprune.tasks.task import Task
@@ -66,7 +67,7 @@ def precision(
 
     Returns:
         One row for each layer, the one that costs the most first, with columns
-        layer: Its path; of fused ones the first in the model.
+        layer: Its path; of fused ones the one with the most weights.
         fused: The paths of the others, joined by ", ".
         weights: How many constants its operators have.
         error: How far outputs are off when it alone is in int8: the mean difference over 256
@@ -101,15 +102,17 @@ def precision(
     with tempfile.TemporaryDirectory(prefix="tfprune-precision-") as scratch:
         source = Source(finished(model), "model", Path(scratch), feeds)
         content = converted(source, "float32")
+    calibration = calibration_feeds(source)
+    assert calibration is not None
     file = _Measured(
-        FloatFile(content, calibrating(feeds, source.fixed_batch or 1)),
+        FloatFile(content, calibrating(calibration, source.fixed_batch or 1)),
         lambda runtime: float(evaluate(runtime, some, found).value),
         {name: x[:COMPARED_IMAGES] for name, x in outputs.items()},
         _run(content),
     )
     sizes = {each.name: each.weights for each in TFLiteFile(content).nodes()}
     rows: list[dict[str, Any]] = []
-    layers = _fused(operators_of(content, source.model))
+    layers = _fused(operators_of(content, source.model), named_layers(source.model))
     for place, (paths, names) in enumerate(layers, 1):
         alone, error = file.figures(alone_recipe(names))
         kept, kept_error = file.figures(integer_recipe(dict.fromkeys(names, "float32")))
@@ -168,12 +171,16 @@ def _run(content: bytes) -> Runtime:
     return run_by(Path("model.tflite"), content, 1)
 
 
-def _fused(operators: dict[str, list[str]]) -> list[tuple[list[str], list[str]]]:
-    """Layers that share an operator, with all operators of theirs."""
+def _fused(
+    operators: Mapping[str, list[str]], layers: Mapping[str, keras.Layer]
+) -> list[tuple[list[str], list[str]]]:
+    """Layers that share an operator, those with the most weights first, with all operators."""
     groups: list[tuple[list[str], list[str]]] = []
     for path, names in operators.items():
         shared = [each for each in groups if set(each[1]) & set(names)]
         paths = [path for each in shared for path in each[0]] + [path]
         joined = dict.fromkeys([name for each in shared for name in each[1]] + names)
         groups = [each for each in groups if each not in shared] + [(paths, list(joined))]
+    for paths, _ in groups:
+        paths.sort(key=lambda path: -layers[path].count_params())
     return groups

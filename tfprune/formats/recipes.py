@@ -343,13 +343,10 @@ class FloatFile:
         try:
             with quiet(), _quiet_bars():
                 quantizer = Quantizer(self._content, recipe)
-                if self._ranges is None and self._examples is not None and calibrates:
-                    # All operators, so that each recipe finds its own.
-                    everything = Quantizer(self._content, integer_recipe())
-                    self._ranges = everything.calibrate(self._calibration(self._examples))
-                found = quantizer.quantize(
-                    self._ranges if calibrates else None, enable_progress_report=False
-                )
+                ranges = None
+                if self._examples is not None and calibrates:
+                    ranges = self._calibrated(quantizer, recipe, self._examples)
+                found = quantizer.quantize(ranges, enable_progress_report=False)
         # It raises what it likes where an operator cannot have what the recipe says.
         except Exception as error:
             raise TfpruneError(
@@ -358,11 +355,30 @@ class FloatFile:
             ) from error
         return bytes(found.quantized_model)
 
-    def _calibration(self, examples: Callable[[], Iterator[Feeds]]) -> dict[str, list[Feeds]]:
+    def _calibrated(
+        self, quantizer: Any, recipe: Recipe, examples: Callable[[], Iterator[Feeds]]
+    ) -> Any:
+        """What ai-edge-quantizer calls the calibration result: the range of each tensor."""
         from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_quantizer.calibrator import Calibrator
+        from ai_edge_quantizer.recipe_manager import RecipeManager
+        from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
         signatures = Interpreter(model_content=self._content).get_signature_list()
-        return {next(iter(signatures)): list(examples())}
+        data = {next(iter(signatures)): list(examples())}
+        if not {each["algorithm_key"] for each in recipe} <= {_MIN_MAX, _NOTHING}:
+            # Other algorithms look at more than ranges.
+            return quantizer.calibrate(data)
+        if self._ranges is None:
+            # Extremes, as TensorFlow's converter takes them: the moving averages that are the
+            # default cut off what single examples have. Of all operators, so that each recipe
+            # finds its own.
+            everything = RecipeManager()
+            everything.load_quantization_recipe(integer_recipe())
+            calibrator = Calibrator(self._content, qsv_update_func=min_max_update)
+            calibrator.calibrate(data, everything)
+            self._ranges = calibrator.get_model_qsvs()
+        return self._ranges
 
 
 @contextlib.contextmanager

@@ -112,7 +112,7 @@ def converted(source: Source, kind: str) -> bytes:
         )
     try:
         batch = source.fixed_batch or 1
-        feeds = None if aware else _calibration(source)
+        feeds = None if aware else calibration_feeds(source)
         content = convert(saved_model, kind, feeds, source.io, batch)
         content = with_select_v2(with_order(content, *tensor_names(model)))
     except MissingOperatorError as error:
@@ -145,7 +145,7 @@ def _by_recipe(source: Source, kind: str) -> bytes:
             for name in operators.get(path, ())
         }
         recipe = recipes.integer_recipe(names, source.io)
-    feeds = _calibration(source)
+    feeds = calibration_feeds(source)
     examples = None if feeds is None else calibrating(feeds, source.fixed_batch or 1)
     content = recipes.FloatFile(plain, examples).quantized(recipe)
     return with_order(content, *tensor_names(source.model))
@@ -172,7 +172,7 @@ def _graph(source: Source, kind: str) -> Path:
     return directory
 
 
-def _calibration(source: Source) -> Feeds | None:
+def calibration_feeds(source: Source) -> Feeds | None:
     """Representative data by the names of the SavedModel's inputs, in their dtypes."""
     data = source.representative_data
     if data is None:
