@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def measured(net: str, files: Files, place: Place) -> list[dict[str, Any]]:
     told = dict(zip(paths, place.find().measure(paths), strict=True))
     rows = []
     for method, path in made.items():
-        row = {"net": net, "method": method, "format": place.format_of(method)}
+        row: dict[str, Any] = {"net": net, "method": method, "format": place.format_of(method)}
         if isinstance(path, str):
             rows.append({**row, "refusal": path})
             continue
@@ -194,17 +194,17 @@ def ratios(rows: list[dict[str, Any]], figure: str) -> pd.DataFrame:
     for net in dict.fromkeys(row["net"] for row in rows):
         of_net = {row["method"]: row.get(figure) for row in rows if row["net"] == net}
         whole = of_net[DENSE]
-        line = {"net": net, DENSE: known.text(whole) if whole else "refused"}
+        line = {"net": net, DENSE: known.text(whole) if whole else "none"}
         for method in [each for each in of_net if each != DENSE]:
             value = of_net[method]
-            line[method] = f"{whole / value:.2f}x" if whole and value else "refused"
+            line[method] = f"{whole / value:.2f}x" if whole and value else "none"
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def report(document: Mapping[str, Any]) -> str:
+def report(document: Mapping[str, Any], title: str, explained: str) -> str:
     """The result for people."""
-    parts = ["# What each method gains on each device", __doc__.split("\n", 2)[2].strip(), NOTE]
+    parts = [f"# {title}", explained, NOTE]
     for name, told in document["devices"].items():
         place = PLACES[name]
         parts.append(f"## {device_heading(name, place.find().estimated)}")
@@ -245,8 +245,34 @@ up in tables (`tflite-lut`)."""
 )
 def main(places: tuple[str, ...], nets: tuple[str, ...], output: Path) -> None:
     """Measure each method on each device; times want a quiet machine."""
+    explained = __doc__.split("\n", 2)[2].strip()
+    compare(
+        {name: NETS[name] for name in nets or NETS},
+        places,
+        output,
+        "benchmarks.devices",
+        ("What each method gains on each device", explained),
+    )
+
+
+def compare(
+    nets: Mapping[str, Callable[[], keras.Model]],
+    places: Sequence[str],
+    output: Path,
+    module: str,
+    about: tuple[str, str],
+) -> None:
+    """Measures each method on each net and device, and writes `output`.json and `output`.md.
+
+    Args:
+        nets: what makes each.
+        places: names of `PLACES`, all if empty; what is known of the others stays.
+        output: of the results, without a suffix.
+        module: the command, such as "benchmarks.devices".
+        about: the title of the result, and how to read it.
+    """
     made_by = {
-        "command": shlex.join(["python", "-m", "benchmarks.devices", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),
@@ -255,10 +281,10 @@ def main(places: tuple[str, ...], nets: tuple[str, ...], output: Path) -> None:
     for name in asked:
         PLACES[name].find().check()
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in asked}
-    for net in nets or NETS:
+    for net, build in nets.items():
         with tempfile.TemporaryDirectory(prefix="tfprune-devices-") as folder:
             keras.utils.set_random_seed(0)
-            files = Files(NETS[net](), Path(folder))
+            files = Files(build(), Path(folder))
             for name in asked:
                 click.echo(f"{net} on {name}", err=True)
                 rows[name] += measured(net, files, PLACES[name])
@@ -270,11 +296,11 @@ def main(places: tuple[str, ...], nets: tuple[str, ...], output: Path) -> None:
     }
     both = {**known, **fresh}
     document = {
-        "command": "python -m benchmarks.devices",
+        "command": f"python -m {module}",
         "devices": {name: both[name] for name in PLACES if name in both},
     }
     write_json(stored, document)
-    write_text(output.with_suffix(".md"), report(document))
+    write_text(output.with_suffix(".md"), report(document, *about))
 
 
 if __name__ == "__main__":
