@@ -81,7 +81,8 @@ def study(run: Path, output: Path) -> None:
     table = rows(run)
     note = (
         "Percent and percentage points; mean ± sample deviation over seeds; differences are of "
-        "equal seeds, and a seed that some variant lacks is left out. Accuracy is of the float TFLite files on the whole test set, of the last "
+        "equal seeds, and a seed that some variant lacks is left out. "
+        "Accuracy is of the float TFLite files on the whole test set, of the last "
         "epoch, never the best one. Fewer weights counts all parameters that are not zero, biases "
         "and BatchNorm's included, and so is less than the kernels' own ratio; fewer MACs counts "
         "the removal of filters alone, since zeros are multiplied as well. Both, and the size by "
