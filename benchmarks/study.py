@@ -81,21 +81,12 @@ def study(run: Path, output: Path) -> None:
     table = rows(run)
     note = (
         "Percent and percentage points; mean ± sample deviation over seeds; differences are of "
-<<<<<<< HEAD
         "equal seeds, and a seed that some variant lacks is left out. Accuracy is of the float "
         "TFLite files on the whole test set, of the last epoch, never the best one. Fewer "
         "weights counts all parameters that are not zero, biases and BatchNorm's included, and "
         "so is less than the kernels' own ratio; fewer MACs counts the removal of filters "
         "alone, since zeros are multiplied as well. Both, and the size by gzip -9, are ratios "
         "to `dense`."
-=======
-        "equal seeds, and a seed that some variant lacks is left out. "
-        "Accuracy is of the float TFLite files on the whole test set, of the last "
-        "epoch, never the best one. Fewer weights counts all parameters that are not zero, biases "
-        "and BatchNorm's included, and so is less than the kernels' own ratio; fewer MACs counts "
-        "the removal of filters alone, since zeros are multiplied as well. Both, and the size by "
-        "gzip -9, are ratios to `dense`."
->>>>>>> wt/study
     )
     tables = table, summary(table)
     click.echo(runs.write(output, read_run(run).record, "benchmarks.study", note, tables))
