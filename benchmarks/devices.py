@@ -216,7 +216,10 @@ def report(document: Mapping[str, Any], title: str, explained: str) -> str:
             for sentence in [row["refusal"], *row.get("notes", [])]:
                 if sentence:
                     said.setdefault(sentence, []).append(f"{row['net']}, {row['method']}")
-        notes = [f"- {'; '.join(where)}: {sentence}" for sentence, where in said.items()]
+        notes = [
+            f"- {'all' if len(where) == len(told['rows']) else '; '.join(where)}: {sentence}"
+            for sentence, where in said.items()
+        ]
         parts += ["\n".join(notes)] if notes else []
         settings = ", ".join(f"{key} {value}" for key, value in told["settings"].items())
         parts.append(f"`{told['command']}` at {told['commit']}; {settings}; {told['machine']}")

@@ -55,7 +55,9 @@ LONG = (
 
 
 # So few images make a step, and its ramp a cut, which is said.
-@pytest.mark.filterwarnings("ignore:PruneWeights. the schedule begins and ends:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:PruneWeights. the (schedule begins and ends|frequency of):UserWarning"
+)
 @pytest.mark.filterwarnings("ignore:.*has classes that the train split lacks:UserWarning")
 @pytest.mark.parametrize(
     "path",
