@@ -138,7 +138,6 @@ def measured(name: str, size: int) -> dict[str, Any]:
     del twin, config
     row: dict[str, Any] = {
         "size": size,
-        "commit": provenance.commit(),
         "params": model.count_params(),
         "macs": tfprune.macs(model),
         "groups": len(groups),
@@ -281,7 +280,8 @@ def applications(
                 text=True,
             )
             if done.returncode == 0:
-                rows[name] = read_json(place)
+                # Of this process, which asked before it wrote: a worker would see its results.
+                rows[name] = {"commit": provenance.commit(), **read_json(place)}
             else:
                 said = [line for line in done.stderr.splitlines() if line.strip()]
                 rows[name] = {"error": said[-1] if said else f"exit {done.returncode}"}

@@ -1,4 +1,4 @@
-"""How near plans for a device's cycles, flash and SRAM come to their targets, on five nets.
+"""How near plans for a device's cycles, flash and SRAM come to their targets, on small nets.
 
 The nets are untrained: cycles and memory do not depend on what they learnt. Every figure is Vela's
 estimate of the whole exported file, of one example, at int8.
@@ -10,66 +10,21 @@ import importlib.metadata
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import keras
 import pandas as pd
-from keras import layers
 
 import tfprune
-from tfprune import zoo
+from benchmarks.nets import NETS
 from tfprune.devices import MeasuredPlan, find_device
 from tfprune.devices.base import PLANNED_FIGURES
 from tfprune.errors import TfpruneError
 from tfprune.files import write_json, write_text
 from tfprune.pipeline import provenance
 from tfprune.vocabulary import DEVICE_TARGETS, DeviceTarget
-
-
-def _normed(x: Any, layer: layers.Layer, *, active: bool = True) -> Any:
-    x = layers.BatchNormalization()(layer(x))
-    return layers.ReLU()(x) if active else x
-
-
-def resnet8() -> keras.Model:
-    """The image classifier of MLPerf Tiny."""
-    inputs = keras.Input((32, 32, 3))
-    x = _normed(inputs, layers.Conv2D(16, 3, padding="same", use_bias=False))
-    for filters, strides in ((16, 1), (32, 2), (64, 2)):
-        y = _normed(x, layers.Conv2D(filters, 3, strides, padding="same", use_bias=False))
-        y = _normed(y, layers.Conv2D(filters, 3, padding="same", use_bias=False), active=False)
-        if strides > 1:
-            x = layers.Conv2D(filters, 1, strides, padding="same")(x)
-        x = layers.ReLU()(layers.Add()([x, y]))
-    outputs = layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(inputs, outputs, name="resnet8")
-
-
-def ds_cnn() -> keras.Model:
-    """The keyword spotter of MLPerf Tiny."""
-    inputs = keras.Input((49, 10, 1))
-    x = _normed(inputs, layers.Conv2D(64, (10, 4), 2, padding="same", use_bias=False))
-    for _ in range(4):
-        x = _normed(x, layers.DepthwiseConv2D(3, padding="same", use_bias=False))
-        x = _normed(x, layers.Conv2D(64, 1, use_bias=False))
-    outputs = layers.Dense(12)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(inputs, outputs, name="ds_cnn")
-
-
-NETS: dict[str, Callable[[], keras.Model]] = {
-    "ResNet-8": resnet8,
-    "DS-CNN": ds_cnn,
-    "VGG, width 16": lambda: zoo.build("vgg", (32, 32, 3), 10, width=16, blocks=[2, 2, 2]),
-    "MobileNetV1 0.5, 96 px": lambda: keras.applications.MobileNet(
-        (96, 96, 3), alpha=0.5, weights=None, classes=2
-    ),
-    "MobileNetV2 0.35, 96 px": lambda: keras.applications.MobileNetV2(
-        (96, 96, 3), alpha=0.35, weights=None, classes=2
-    ),
-}
 
 
 def planned(net: keras.Model, target: DeviceTarget, share: float, device: str) -> dict[str, Any]:

@@ -16,7 +16,9 @@ def spread(values: pd.Series) -> str:
     return f"{values.mean():.2f}{deviation}"
 
 
-def write(output: Path, record: dict[str, Any], module: str, note: str, tables: Any) -> str:
+def write(
+    output: Path, record: dict[str, Any], module: str, note: str, tables: Any, part: str = ""
+) -> str:
     """Writes `NAME.md` and `NAME.json` of a run, and returns the Markdown.
 
     Args:
@@ -25,6 +27,7 @@ def write(output: Path, record: dict[str, Any], module: str, note: str, tables: 
         module: What makes the tables, such as `"benchmarks.filters"`.
         note: How to read them.
         tables: All rows, and what is shown of them.
+        part: What the names of the files gain, where a run has several results.
     """
     rows, shown = tables
     name = record["name"]
@@ -41,10 +44,10 @@ def write(output: Path, record: dict[str, Any], module: str, note: str, tables: 
     )
     versions = ", ".join(f"{key} {value}" for key, value in made["versions"].items())
     text = (
-        f"# {name}\n\n{record['data']}. {note}\n\n{shown.to_markdown(index=False)}\n\n"
+        f"# {name}{part}\n\n{record['data']}. {note}\n\n{shown.to_markdown(index=False)}\n\n"
         f"## How this was made\n\n`{made['command']}`, from\n\n{sessions}\n\n"
         f"{versions}; {made['machine']}\n"
     )
-    write_text(output / f"{name}.md", text)
-    write_json(output / f"{name}.json", {**made, "rows": rows.to_dict("records")})
+    write_text(output / f"{name}{part}.md", text)
+    write_json(output / f"{name}{part}.json", {**made, "rows": rows.to_dict("records")})
     return text

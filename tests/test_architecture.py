@@ -33,7 +33,7 @@ LAYERS = [
     {"pipeline.steps"},
     {"report"},
     {"pipeline"},
-    {"searching"},
+    {"searching", "app"},
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -44,6 +44,8 @@ PARSED = {
     "tfprune lottery": "it trains 63 nets; tests/cli/test_lottery.py runs a small one",
     "tfprune train mobilenetv2": "its net is deep; tests/test_what_goes_in.py trains one like it",
     "tfprune slim dense.keras --latency": "it times nets; tests/cli/test_slim.py runs one",
+    "tfprune app": "it serves until it is ended, or needs a browser; tests/app runs both",
+    "python -m http.server": "it serves until it is ended; the module is there",
     "tfprune search": "it trains nets; tests/searching and tests/cli/test_search.py run small ones",
     "tfprune slim dense.keras --cycles": "it compiles nets; tests/cli/test_slim.py runs one",
     "tfprune learn dense.keras --cycles": "it compiles nets; tests/devices/test_learning.py does",
@@ -58,7 +60,7 @@ PARSED = {
     "tfprune run pipelines/": "they are studies of hours; their files and settings are checked",
     "tfprune run first.toml": "it trains for minutes; tests/pipeline/test_shipped.py runs digits",
     "tfprune run mine.toml": "tests/pipeline runs pipelines; variants and settings are checked",
-    "python -m benchmarks.lottery": "it reads a study of hours; the module is there",
+    "python -m benchmarks.": "they make or read studies of hours; the modules are there",
     "pip install": "it changes what is installed; its extras are in setup.cfg",
     "make ": "they install and test everything; `make -n` knows the target",
 }

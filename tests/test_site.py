@@ -139,6 +139,37 @@ def test_the_page_of_results_lists_each_result_with_its_command(hooks):
         assert "python" in row or "tfprune" in row
 
 
+def test_documents_quote_results_as_they_are():
+    quotes = pytest.importorskip("benchmarks.quotes")
+    results = ROOT / "benchmarks" / "results"
+    documents = {path: path.read_text() for path in [ROOT / "README.md", *DOCS.rglob("*.md")]}
+    marks = sum(text.count("<!-- quote ") for text in documents.values())
+    assert marks == sum(text.count("<!-- end -->") for text in documents.values()) > 0
+    for path, text in documents.items():
+        assert quotes.quoted(text, results) == text, f"{path}: run python -m benchmarks.quotes"
+
+
+def test_a_quotation_follows_its_result_and_a_mistake_in_it_is_told(tmp_path):
+    quotes = pytest.importorskip("benchmarks.quotes")
+    (tmp_path / "run.md").write_text(
+        "# run\n\n| name | a | b |\n|:--|--:|--:|\n| one | 1 | 2 |\n| two | 3 | 4 |\n\ntext\n\n"
+        "| other |\n|:--|\n| 5 |\n"
+    )
+    mark = "before\n<!-- quote run: name | b where t* -->\nold\n<!-- end -->\nafter\n"
+    written = quotes.quoted(mark, tmp_path)
+    assert "| name | b |\n|:--|--:|\n| two | 4 |\n" in written
+    assert (
+        "<!-- end -->" in written
+        and "old" not in written
+        and written.startswith("before")
+        and written.endswith("after\n")
+    )
+    assert quotes.quoted(written, tmp_path) == written
+    for wrong in ("quote ran: name", "quote run: c", "quote run: name where x*"):
+        with pytest.raises(Exception, match=r"is not there|has no"):
+            quotes.quoted(f"<!-- {wrong} -->\n<!-- end -->", tmp_path)
+
+
 def test_the_picture_shows_the_committed_result():
     picture = pytest.importorskip("benchmarks.picture")
     drawn = (ROOT / picture.PICTURE).read_text()

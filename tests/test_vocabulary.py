@@ -24,6 +24,7 @@ TABLES = {
     vocabulary.MeasuredTarget: vocabulary.MEASURED_TARGETS,
     vocabulary.DeviceTarget: vocabulary.DEVICE_TARGETS,
     vocabulary.Scope: vocabulary.SCOPES,
+    vocabulary.WeightScope: vocabulary.WEIGHT_SCOPES,
     vocabulary.Selection: vocabulary.SELECTIONS,
 }
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ RECORD = "record.json"
 # Suffixes of files with a whole Keras model.
 MODEL_FILES = (".keras", ".h5", ".hdf5")
 PARTIAL = ".partial-"
+CACHE_VARIABLE = "TFPRUNE_CACHE_DIR"
 _LOCK = ".lock"
 _ABANDONED_SECONDS = 3600
 
@@ -101,6 +103,32 @@ def sweep(directory: Path) -> None:
             # A folder has no lock just after its creation, or if an older tfprune created it.
             elif time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def cache_directory() -> Path:
+    """The folder for what can be made again: TFPRUNE_CACHE_DIR, else the user's cache directory.
+
+    Example:
+        ```python
+        cache_directory()  # Path("/home/me/.cache/tfprune")
+        ```
+
+    Anybody may delete it.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        base = Path("~/Library/Caches")
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        return base.expanduser() / "tfprune"
+    # A user of a container may have no home.
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "tfprune"
 
 
 def write_json(path: str | os.PathLike[str], document: Any) -> Path:

@@ -190,6 +190,14 @@ SCOPES: dict[Scope, str] = {
     "global": "all layers together",
 }
 
+WeightScope: TypeAlias = Literal["layer", "global", "erk"]
+WEIGHT_SCOPES: dict[WeightScope, str] = {
+    "layer": SCOPES["layer"],
+    "global": SCOPES["global"],
+    "erk": "each layer at a rate of its own, higher in larger layers",
+}
+"""The scopes of single weights; the last is Erdős-Rényi-Kernel (Evci et al. 2020)."""
+
 Selection: TypeAlias = Literal["magnitude", "random"]
 SELECTIONS: dict[Selection, str] = {
     "magnitude": "the smallest weights",

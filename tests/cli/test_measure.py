@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import keras
@@ -174,6 +175,10 @@ def test_devices_need_no_data(files: dict[str, Path]) -> None:
     assert told["figures"]["device_ms"] > 0
     table = CliRunner().invoke(main, command).stdout.splitlines()
     assert table[0].split() == ["artifact", "device", "time", "memory"]
+    command = ["measure", str(files["tflite"]), "--device", "command", "--layers"]
+    bench = ["--device-option", f"command={sys.executable} -c 'print(3)' {{file}}"]
+    said = CliRunner().invoke(main, [*command, *bench]).stdout
+    assert f"{files['tflite']} on command: this device tells nothing of single layers" in said
 
 
 @pytest.mark.parametrize(

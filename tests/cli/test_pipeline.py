@@ -58,8 +58,9 @@ def test_a_finished_run_prints_the_table_and_where_the_report_is(file, tmp_path)
     result = _run("run", file, "--out", tmp_path / "saved_models")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("variant ")
+    directory = tmp_path / "saved_models" / "tiny"
     assert result.stdout.endswith(
-        f"\nreport: {tmp_path / 'saved_models' / 'tiny' / 'report.html'}\n"
+        f"\nreport: {directory / 'report.html'}\ntry it: tfprune app {directory}\n"
     )
     assert result.stderr == ""
 

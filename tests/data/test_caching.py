@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from tfprune import TfpruneError, data
-from tfprune.data.caching import bytes_of, cache_directory, cached, remembered
+from tfprune.data.caching import bytes_of, cached, remembered
 from tfprune.data.memory_maps import MappedArrays
 from tfprune.data.sources import Request
+from tfprune.files import cache_directory
 
 
 @pytest.fixture(autouse=True)

@@ -157,8 +157,10 @@ def test_open_sizes_have_no_latency() -> None:
     inputs = keras.Input((None, None, 2))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
     model = keras.Model(inputs, keras.layers.Dense(2)(x), name="open")
-    with pytest.raises(UsageError, match="'open' takes images of any size"):
-        tfprune.plan(model, latency=0.5)
+    for target, value in {"latency": 0.5, "bytes": 500}.items():
+        said = f"'open' takes images of any size, so the target {target} cannot be measured"
+        with pytest.raises(UsageError, match=said):
+            tfprune.plan(model, **{target: value})
 
 
 def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

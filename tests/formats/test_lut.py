@@ -12,6 +12,7 @@ from keras import layers
 from tfprune.artifacts import Artifact, export, verify, write_manifest
 from tfprune.errors import TfpruneError
 from tfprune.formats import load
+from tfprune.formats.lut import compressed
 from tfprune.measure import parameters
 from tfprune.weights import round_weights
 
@@ -98,6 +99,18 @@ def test_weights_of_many_values_are_refused_with_advice(images: np.ndarray, tmp_
     with pytest.raises(TfpruneError, match="--weight-bits 4"):
         export(net, tmp_path, ["tflite-lut"], images)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_stay_without_a_table_are_named(tmp_path: Path) -> None:
+    inputs = keras.Input((400,))
+    few = layers.Dense(64, name="few")(inputs)
+    both = layers.Concatenate()([few, layers.Dense(8, name="many")(inputs)])
+    net = round_weights(keras.Model(inputs, both), 4, include=["few"])
+    x = np.random.default_rng(0).normal(size=(40, 400)).astype(np.float32)
+    (plain,) = export(net, tmp_path, ["tflite-int8"], x)
+    with pytest.warns(UserWarning, match=r"more than 128 values: .*many.* \(\d+ values\)") as said:
+        compressed(plain.path.read_bytes())
+    assert "few" not in str(said[0].message)
 
 
 def test_larger_batches_give_the_same(

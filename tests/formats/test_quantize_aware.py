@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -9,13 +11,20 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
 
 import tfprune
+from tests.filters.harness import randomised
+from tests.filters.strategies import Graph, Step, built, described
 from tests.quantize.nets import NETS, examples
+from tfprune.formats.quantize_aware import write_with_ranges
+from tfprune.formats.tflite_convert import convert
 from tfprune.quantize import FakeQuantize, finished, quantize_aware
 
-# TFLite's softmax is a table of its own.
-STEPS = {"mobile": 1}
+# TFLite's softmax, and its GELU and hard-swish, are computed by other means.
+STEPS = {"mobile": 1, "activations": 2}
+FUZZ = int(os.environ.get("TFPRUNE_FUZZ_EXAMPLES", "0"))
 
 
 def exported(aware: keras.Model, inputs: list[np.ndarray], folder: Path) -> Path:
@@ -56,6 +65,48 @@ def test_it_gives_bit_for_bit_what_the_model_gives(name: str, weights: str, tmp_
         if isinstance(layer, FakeQuantize):
             low, high = layer.file_range()
             assert (high - low) / 255 in scales, layer.name
+
+
+# What has rules; the others stay in float, where sums of floats may round differently.
+RULED = (
+    "batch_norm",
+    "concatenate",
+    "convolution",
+    "dense",
+    "depthwise",
+    "grouped",
+    "merge",
+    "pooling",
+    "residual",
+    "separable",
+    "squeeze_and_excite",
+)
+STEP = st.builds(Step, st.sampled_from(RULED), *[st.integers(0, 3), *[st.integers(0, 9)] * 2])
+
+
+@pytest.mark.filterwarnings("ignore:quantize_aware. .* stay in float:UserWarning")
+@settings(max_examples=FUZZ or 3, derandomize=not FUZZ, deadline=None, print_blob=True)
+@given(st.lists(STEP, min_size=2, max_size=6))
+def test_of_any_graph_too(steps: list[Step]) -> None:
+    model = randomised(built(Graph(tuple(steps))))
+    inputs = examples(model, 32)
+    note("\n".join(described(model)))
+    (x,) = inputs
+    aware = quantize_aware(model, x)
+    with tempfile.TemporaryDirectory() as folder:
+        write_with_ranges(aware, Path(folder, "aware"), 32)
+        content = convert(Path(folder, "aware"), "int8", None, "float", 32)
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    (end,) = interpreter.get_input_details()
+    interpreter.set_tensor(end["index"], x)
+    interpreter.invoke()
+    wanted = [np.asarray(y) for y in keras.tree.flatten(aware(x, training=False))]
+    found = [interpreter.get_tensor(each["index"]) for each in interpreter.get_output_details()]
+    found = sorted(found, key=lambda y: y.ndim)
+    for mine, theirs in zip(sorted(wanted, key=lambda y: y.ndim), found, strict=True):
+        step = np.ptp(mine) / 255
+        assert np.abs(mine - theirs).max() <= 2.01 * step
 
 
 def test_zeros_of_a_trained_model_are_zeros_of_its_file(tmp_path: Path) -> None:

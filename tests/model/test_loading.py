@@ -169,6 +169,27 @@ def test_an_entry_goes_only_where_it_has_no_effect(tmp_path, change, message):
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_the_metrics_of_keras_2_are_computed(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy", "mse"])
+    model.save(path := tmp_path / "old.h5")
+    # Keras 2 wrote a metric as a wrapper with the name of its function.
+    names = {"accuracy": "categorical_accuracy", "mse": "mean_squared_error"}
+    wrapped = [
+        {"class_name": "MeanMetricWrapper", "config": {"name": name, "fn": function}}
+        for name, function in names.items()
+    ]
+    with h5py.File(path, "r+") as file:
+        said = json.loads(file.attrs["training_config"])
+        file.attrs["training_config"] = json.dumps({**said, "metrics": [wrapped]})
+    x, y = np.random.default_rng(0).random((8, 4)), np.eye(3)[np.arange(8) % 3]
+    found = tfprune.load(path).evaluate(x, y, return_dict=True, verbose=0)
+    predicted = model.predict(x, verbose=0)
+    assert found["accuracy"] == pytest.approx((predicted.argmax(1) == y.argmax(1)).mean())
+    assert found["mean_squared_error"] == pytest.approx(((predicted - y) ** 2).mean(), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
 def test_a_legacy_file_of_keras_3_loads(tmp_path):
     model = plain()
     model.save(tmp_path / "m.h5")

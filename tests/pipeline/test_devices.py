@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -65,6 +66,29 @@ def test_what_a_device_needs_is_missed_before_the_first_training(tmp_path: Path)
     with pytest.raises(UsageError, match="the program 'no-such-bench' is not found"):
         run(pipeline(missing), out=tmp_path)
     assert not list(tmp_path.glob("measured/steps/*"))
+
+
+def test_an_optional_device_is_left_out_until_what_it_needs_is_there(tmp_path: Path) -> None:
+    program = tmp_path / "bench"
+    optional = {"name": "command", "label": "board", "optional": True}
+    asked = pipeline({**optional, "command": f"{program} {{file}}"})
+    said: list[str] = []
+    directory = run(asked, out=tmp_path, say=said.append)
+    missing = f"the program '{program}' is not found"
+    assert any(line.startswith("left out: ") and missing in line for line in said)
+    assert not len(device_table(read_run(directory)))
+    for document in ("report.md", "report.html"):
+        assert "board is left out: " in (directory / document).read_text().replace("\\", "")
+    program.write_text("#!/bin/sh\necho 3\n")
+    program.chmod(0o755)
+    run(asked, out=tmp_path)
+    assert list(device_table(read_run(directory))["device_ms"]) == [3.0]
+    assert "is left out" not in (directory / "report.md").read_text()
+    # Files that it does not run are no mistake either.
+    npu = {"name": "ethos-u55-128", "optional": True}
+    run(pipeline(npu), out=tmp_path)
+    report = (directory / "report.md").read_text()
+    assert re.search(r"ethos-u55-128 is left out: (it runs tflite|device ethos)", report)
 
 
 def test_a_finished_run_is_measured_on_a_new_device(tmp_path: Path) -> None:

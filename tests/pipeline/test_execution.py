@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import pandas as pd
 import pytest
 
 from tfprune.errors import TfpruneError
@@ -83,6 +84,35 @@ def test_the_batch_goes_to_the_formats_that_have_one(digits, tmp_path, monkeypat
             (folder := tmp_path / str(number)).mkdir()
             Executor(pipeline, tmp_path, digits, "commit").do(job, None, None, folder)
     assert seen == {("keras",): 1, ("tflite-int8",): 4}
+
+
+def test_what_only_tflite_micro_runs_is_not_timed(digits, tmp_path, monkeypatch):
+    """Its time on this computer says nothing of a device."""
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "it",
+            "formats": ["tflite-int8", "tflite-lut"],
+            "data": {"name": "digits"},
+            "model": {"name": "vgg"},
+            "steps": {"dense": {"kind": "train", "epochs": 1}},
+            "variants": {"it": ["dense"]},
+        }
+    )
+    (timing,) = (job for job in plan(pipeline, tmp_path, "x") if job.kind == "latency")
+    artifacts = [
+        {"format": form, "path": f"{form}.file", "accuracy": 1.0} for form in pipeline.formats
+    ]
+    monkeypatch.setattr(execution, "read_record", lambda *_: {"artifacts": artifacts})
+    monkeypatch.setattr(execution, "write_run_manifest", lambda *_: None)
+    timed = []
+
+    def time_files(files, *_, **__):
+        timed.extend(files)
+        return pd.DataFrame()
+
+    monkeypatch.setattr(execution, "time_files", time_files)
+    Executor(pipeline, tmp_path, digits, "commit")._time(timing)
+    assert timed == ["it/seed-0/tflite-int8.file"]
 
 
 def test_a_model_that_an_earlier_step_left_and_that_is_gone_or_damaged(tmp_path):

@@ -20,11 +20,15 @@ SMALL_NETS = {
     "vgg": ["model.options={ width = 4, blocks = [1, 1] }"],
     "conv2": ["model.options.width=2"],
     "resnet20": ["model.options.width=4"],
+    "mobilenetv1": ["model.options.width=4", "data.image_size=[32, 32]"],
     "MobileNetV2": [
         "model.options={ alpha = 0.35, weights = 'random', dropout = 0.2 }",
         "data.image_size=[32, 32]",
     ],
 }
+
+# Of a model at an address, which is not asked for.
+INSTEAD = ["model={ name = 'conv2', options = { width = 2 } }"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -35,7 +39,10 @@ def test_shipped_pipelines_are_valid_and_named_after_their_file(path):
 # Their nets are deep or their variants many: a quarter of a minute or more each, which `make slow`
 # takes.
 LONG = (
+    "cifar10_study",
+    "digits_study",
     "cifar10",
+    "cifar10_wasm",
     "cifar10_stack",
     "lottery_conv2",
     "rewinding_conv2",
@@ -59,7 +66,7 @@ def test_shipped_pipelines_run(path, tmp_path):
     raw = tomllib.loads(path.read_text())
     settings = [
         "data={ name = 'digits', limit = 40, validation = 0.2 }",
-        *SMALL_NETS[raw["model"]["name"]],
+        *SMALL_NETS.get(raw["model"]["name"], INSTEAD),
         "formats=['keras']",
         "seeds=[0]",
         *(f"{name}.epochs=1" for name, step in raw["steps"].items() if "epochs" in step),
@@ -71,10 +78,25 @@ def test_shipped_pipelines_run(path, tmp_path):
         ),
         "training.warmup_epochs=0",
         *(f"rounds.{name}.times=1" for name in raw.get("rounds", {})),
+        # One of many values: the last is the deepest cut.
+        *(
+            f"sweep.{step}.{key}={values[-1:]!r}"
+            for step, swept in raw.get("sweep", {}).items()
+            for key, values in swept.items()
+        ),
     ]
     if "latency" in raw["steps"]:
         # So small a net has no time to save that could be measured.
         settings += ["steps.latency={ kind = 'slim', macs = 0.5 }"]
+    if "cycles" in raw["steps"].get("slim", {}):
+        settings += ["steps.slim={ kind = 'slim', macs = 0.5 }"]
+    if "policy" in raw["steps"].get("sparse", {}):
+        # The digits have one channel, and XNNPACK asks for three.
+        settings += ["steps.sparse={ kind = 'prune', sparsity = 0.8, epochs = 1 }"]
+    if raw["steps"].get("files", {}).get("kind") == "export":
+        settings += ["steps.files.formats=['keras']"]
+    # cpu and what else is not optional runs other files than these.
+    settings += ["devices=[]"]
     # Rewinding to epoch 1 wants a second one.
     for name, step in raw["steps"].items():
         if step.get("epoch"):

@@ -13,6 +13,7 @@ NETS: dict[str, Callable[[], keras.Model]] = {}
 
 def net(function: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
     def randomized() -> keras.Model:
+        keras.utils.set_random_seed(0)
         model = function()
         rng = np.random.default_rng(0)
         for weight in model.weights:
@@ -140,3 +141,38 @@ def long_sum() -> keras.Model:
     x = layers.ReLU()(layers.Add(name="three")(parts))
     x = layers.Subtract()([layers.Multiply()([x, *parts[:2]]), parts[2]])
     return keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+@net
+def activations() -> keras.Model:
+    image = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, activation="gelu")(image)
+    x = layers.LeakyReLU(0.15)(layers.BatchNormalization()(layers.Conv2D(6, 1)(x)))
+    x = layers.Conv2D(6, 1, activation="hard_swish")(x)
+    x = keras.ops.gelu(layers.Conv2D(6, 1)(x)) + keras.ops.leaky_relu(x)
+    s = layers.Dense(6, activation="hard_sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply()([x, s])
+    s = keras.ops.relu6(layers.Dense(6)(x) + 3.0) * (1 / 6)
+    return keras.Model(image, layers.Dense(3)(layers.Flatten()(1.0 - x * s / 2)))
+
+
+@net
+def separable() -> keras.Model:
+    image = keras.Input((6, 6, 3))
+    x = layers.SeparableConv2D(5, 3, depth_multiplier=2, use_bias=False)(image)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    y = layers.SeparableConv2D(5, 3, padding="same", activation="relu")(x)
+    x = layers.Average()([x, y, layers.Maximum()([x, y])])
+    return keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+@net
+def causal() -> keras.Model:
+    return sequence(
+        layers.Conv1D(4, 3, padding="causal", dilation_rate=2, activation="relu"),
+        layers.DepthwiseConv1D(3, padding="same"),
+        layers.SeparableConv1D(4, 3, activation="relu"),
+        layers.GlobalAveragePooling1D(),
+        layers.Dense(2),
+        shape=(12, 3),
+    )

@@ -10,7 +10,13 @@ import pytest
 import tfprune
 from tests.quantize.nets import NETS, examples
 from tfprune.errors import UsageError
-from tfprune.quantize import FakeQuantize, finished, is_quantize_aware, quantize_aware
+from tfprune.quantize import (
+    FakeQuantize,
+    QuantizedLayer,
+    finished,
+    is_quantize_aware,
+    quantize_aware,
+)
 
 
 def outputs(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
@@ -111,6 +117,45 @@ def test_what_has_no_rule_stays_in_float_and_is_named() -> None:
     with pytest.warns(UserWarning, match="'norm' has no rule for LayerNormalization"):
         aware = quantize_aware(model, examples(model))
     assert type(aware.get_layer("norm")) is keras.layers.LayerNormalization
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (keras.layers.PReLU(), "is PReLU, which TFLite computes in float"),
+        (keras.layers.Activation(keras.ops.gelu), "has no rule for its activation"),
+        (keras.layers.Conv2D(2, 1, activation="elu"), "has no rule for its activation"),
+        (keras.layers.MaxPooling2D(data_format="channels_first"), "has its channels first"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_reasons_for_float_are_those_of_the_file(layer: keras.layers.Layer, said: str) -> None:
+    image = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(2, 1)(image)
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(layer(x))))
+    with pytest.warns(UserWarning, match=said):
+        quantize_aware(model)
+
+
+def test_numbers_are_rounded_and_arrays_are_not() -> None:
+    image = keras.Input((4,))
+    x = keras.layers.Dense(3)(image)
+    model = keras.Model(image, keras.layers.Dense(2)((x * 2 - 1) * np.float32([1, 2, 3])))
+    with pytest.warns(UserWarning, match=r"1 of the layers.*computes with constants"):
+        quantize_aware(model)
+
+
+def test_a_separable_convolution_keeps_its_constraint_and_regularizer() -> None:
+    layer = keras.layers.SeparableConv2D(
+        3, 2, depthwise_constraint="non_neg", pointwise_regularizer="l2", activation="relu"
+    )
+    model = keras.Sequential([keras.Input((4, 4, 2)), layer])
+    model.layers[0].depthwise_kernel.assign(np.full((2, 2, 2, 1), 0.5))
+    aware = quantize_aware(model)
+    first, second = (each.layer for each in aware.layers if isinstance(each, QuantizedLayer))
+    assert isinstance(first.kernel.constraint, keras.constraints.NonNeg)
+    assert second.kernel.regularizer is not None
+    assert second.name == layer.name
 
 
 def test_excluded_layers_stay_in_float_without_a_word() -> None:

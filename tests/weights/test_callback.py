@@ -450,7 +450,10 @@ def test_a_schedule_that_was_over_before_is_told(compiled, data, kernels):
     ("arguments", "message"),
     [
         ({"schedule": 0.5}, "the schedule is 0.5"),
-        ({"schedule": SCHEDULE, "scope": "model"}, "scope is 'model'; choose 'layer' or 'global'"),
+        (
+            {"schedule": SCHEDULE, "scope": "model"},
+            "scope is 'model'; choose one of 'layer', 'global', 'erk'",
+        ),
         ({"schedule": SCHEDULE, "select": "big"}, "choose 'magnitude' or 'random'"),
     ],
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import PruneWeights, prune_once
+from tfprune.weights.rule import erk_sparsities
 
 
 def test_a_score_function_chooses_and_zeros_stay(compiled, data, kernels):
@@ -98,3 +103,42 @@ def test_nothing_is_read_or_written_where_a_mask_cannot_change(compiled):
         # 0.52 of 48 weights is one weight more than a half, and of 24 none.
         assert pruner.update(3)
     assert changed == [0]
+
+
+SHAPES = [(3, 3, 3, 16), (3, 3, 16, 16), (3, 3, 64, 64), (64, 10)]
+
+
+@given(sparsity=st.floats(0, 0.999), more=st.floats(0, 0.999))
+def test_erk_keeps_the_total_and_rises_with_it(sparsity, more):
+    sizes = np.array([math.prod(shape) for shape in SHAPES])
+    found = np.array(erk_sparsities(SHAPES, sparsity))
+    assert (found >= 0).all() and (found < 1).all()
+    assert found @ sizes == pytest.approx(sparsity * sizes.sum(), abs=1e-6)
+    higher = np.array(erk_sparsities(SHAPES, max(sparsity, more)))
+    assert (higher >= found - 1e-9).all()
+
+
+def test_erk_densities_are_as_the_sides_over_their_product():
+    # By hand, of two layers that are not dense: 3 + 3 + 16 + 16 is 38.
+    small, large = erk_sparsities([(3, 3, 16, 16), (3, 3, 64, 64)], 0.95)
+    assert (1 - small) / (1 - large) == pytest.approx((38 / 2304) / (134 / 36864))
+    # More than dense is dense, and the other makes up for it.
+    assert erk_sparsities([(2, 2), (40, 40)], 0.5) == [0.0, pytest.approx(802 / 1600)]
+
+
+def test_erk_prunes_while_training_and_at_once_and_in_rounds(compiled, data, kernels):
+    model = compiled()
+    model.fit(*data, verbose=0, callbacks=[PruneWeights(constant_sparsity(0.5), "erk")])
+    counts = {name: np.count_nonzero(kernel == 0) for name, kernel in kernels(model).items()}
+    shapes = [kernel.shape for kernel in kernels(model).values()]
+    shares = erk_sparsities(shapes, 0.5)
+    assert list(counts.values()) == [
+        round(share * math.prod(shape)) for share, shape in zip(shares, shapes, strict=True)
+    ]
+    assert len(set(shares)) == 2
+    half = prune_once(prune_once(compiled(), 0.3, scope="erk"), 2 / 7, scope="erk")
+    found = [np.count_nonzero(kernel == 0) for kernel in kernels(half).values()]
+    # Roundings of each round may be a weight apart.
+    assert found == pytest.approx(list(counts.values()), abs=1)
+    with pytest.raises(UsageError, match="only under the scope 'layer'"):
+        prune_once(model, 0.5, scope="erk", layers={"first": 0.5})

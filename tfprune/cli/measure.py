@@ -307,6 +307,9 @@ def _print_devices(found: pd.DataFrame) -> None:
         for note in row["notes"]:
             click.echo(f"{where}: {note}")
     for row in rows:
+        if "layers" in row and row["layers"] is None and not row["refusal"]:
+            where = f"{row['artifact']} on {row['device']}"
+            click.echo(f"{where}: this device tells nothing of single layers")
         if row.get("layers") is not None:
             title = f"layers of {row['artifact']} on {row['device']}"
             click.echo(f"\n{title}:\n\n{render(row['layers'])}", nl=False)

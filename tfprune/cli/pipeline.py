@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -108,6 +109,7 @@ def run_command(
     if len(told):
         click.echo(f"\n{render(device_summary(told))}", nl=False)
     click.echo(f"\nreport: {directory / 'report.html'}")
+    click.echo(f"try it: tfprune app {shlex.quote(str(directory))}")
 
 
 def _forecast(table: pd.DataFrame) -> str:

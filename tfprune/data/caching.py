@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,40 +13,13 @@ import numpy as np
 from tfprune.data.memory_maps import MappedArrays
 from tfprune.data.splits import Arrays, Split, filled, first, leaves
 from tfprune.errors import TfpruneError, UsageError
-from tfprune.files import document_hash, partial_folder, sweep
+from tfprune.files import CACHE_VARIABLE, cache_directory, document_hash, partial_folder, sweep
 
 if TYPE_CHECKING:
     from tfprune.data.sources.base import Request
 
-CACHE_VARIABLE = "TFPRUNE_CACHE_DIR"
 MIB = 2**20
 _BATCH = 256
-
-
-def cache_directory() -> Path:
-    """The folder for what can be made again: TFPRUNE_CACHE_DIR, else the user's cache directory.
-
-    Example:
-        ```python
-        cache_directory()  # Path("/home/me/.cache/tfprune")
-        ```
-
-    Anybody may delete it.
-    """
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    if sys.platform == "darwin":
-        base = Path("~/Library/Caches")
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    try:
-        return base.expanduser() / "tfprune"
-    # A user of a container may have no home.
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / "tfprune"
 
 
 def remembered(

@@ -14,6 +14,7 @@ from tfprune.devices.operators import Operator, operator_file
 from tfprune.devices.profiling import Exports, Measured
 from tfprune.errors import TfpruneError
 from tfprune.measure import raw_bytes
+from tfprune.vocabulary import TargetName
 
 # NPUs compute channels in steps of so many.
 STEP = 8
@@ -32,6 +33,7 @@ class CompilingProfiler(Exports):
         model: the original, with one input of a fixed shape and one output.
         device: a device whose figures do not change from call to call.
         progress: receives a short message after each measurement.
+        target: what is planned for, for messages.
 
     Raises:
         UsageError: the device cannot be planned for, lacks what it needs, or the input's shape is
@@ -39,10 +41,14 @@ class CompilingProfiler(Exports):
     """
 
     def __init__(
-        self, model: keras.Model, device: Device, progress: Callable[[str], None] | None = None
+        self,
+        model: keras.Model,
+        device: Device,
+        progress: Callable[[str], None] | None = None,
+        target: TargetName = "latency",
     ) -> None:
         device.check()
-        super().__init__(model, device.formats[0], progress)
+        super().__init__(model, device.formats[0], progress, target)
         self._device = device
         self._costs: dict[str, OperatorFigures] = {}
 

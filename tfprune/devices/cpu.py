@@ -10,7 +10,9 @@ from pydantic import Field
 
 from tfprune.devices.base import Device, Measurement
 from tfprune.errors import TfpruneError
-from tfprune.vocabulary import FORMATS, FormatName
+from tfprune.formats.registry import FORMATS
+from tfprune.vocabulary import FORMATS as NAMES
+from tfprune.vocabulary import FormatName
 
 if TYPE_CHECKING:
     from tfprune.formats.runtime import Tensor
@@ -26,8 +28,7 @@ class Cpu(Device):
     key: ClassVar[str] = "cpu"
     formats: ClassVar[tuple[FormatName, ...]] = (
         "tflite",
-        # TFLite Micro runs the others, whose time on this computer says nothing.
-        *(name for name in FORMATS if name != "tflite" and not name.endswith("-lut")),
+        *(name for name in NAMES if name != "tflite" and FORMATS[name].timed),
     )
     told: ClassVar[tuple[str, ...]] = ("device_ms", "memory_bytes")
 

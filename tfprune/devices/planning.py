@@ -116,9 +116,9 @@ def plan(
     ranked = scores(groups, importance, data)
     removals = Removals(groups, ranked, round_to=round_to, minimum=minimum, exclude=exclude)
     if device is not None:
-        with CompilingProfiler(model, device, progress) as compiler:
+        with CompilingProfiler(model, device, progress, target.name) as compiler:
             return plan_for_device(removals, target, compiler)
-    with CpuProfiler(model, format, threads, progress) as profiler:
+    with CpuProfiler(model, format, threads, progress, target.name) as profiler:
         return plan_removals(removals, target, profiler)
 
 

@@ -15,6 +15,7 @@ from tfprune.devices.cost import Times
 from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.formats import FORMATS, load
 from tfprune.formats.source import Source, finished
+from tfprune.vocabulary import TargetName
 
 # Images that calibrate int8 ranges; no figure depends on them.
 _IMAGES = 16
@@ -77,19 +78,24 @@ class Exports:
         model: the original, with one input of a fixed shape and one output.
         format: the format of the files.
         progress: receives a short message after each measurement.
+        target: what is measured, for messages.
 
     Raises:
         UsageError: the input's shape is open.
     """
 
     def __init__(
-        self, model: keras.Model, format: str, progress: Callable[[str], None] | None = None
+        self,
+        model: keras.Model,
+        format: str,
+        progress: Callable[[str], None] | None = None,
+        target: TargetName = "latency",
     ) -> None:
         shape = [size for size in load(model).input_shape if size is not None]
         if len(shape) < len(model.inputs[0].shape) - 1:
             raise UsageError(
-                f"model {model.name!r} takes images of any size, so its latency cannot be "
-                "measured: give its Input a fixed shape"
+                f"model {model.name!r} takes images of any size, so the target {target} cannot "
+                "be measured: give its Input a fixed shape"
             )
         self._format = format
         self._progress = progress or (lambda _: None)

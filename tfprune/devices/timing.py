@@ -18,7 +18,7 @@ from tfprune.devices.profiling import Exports, Measured
 from tfprune.errors import UsageError
 from tfprune.formats import Runtime, load
 from tfprune.measure import latency, raw_bytes
-from tfprune.vocabulary import MeasuredFormat
+from tfprune.vocabulary import MeasuredFormat, TargetName
 
 DEVICE_FORMATS: tuple[str, ...] = get_args(MeasuredFormat)
 # Only the smallest models finish all rounds within the seconds.
@@ -40,6 +40,7 @@ class CpuProfiler(Exports):
         format: one of `DEVICE_FORMATS`.
         threads: threads of the interpreter.
         progress: receives a short message after each measurement.
+        target: what is planned for, for messages.
 
     Raises:
         UsageError: the format is not one of `DEVICE_FORMATS`, or the input's shape is open.
@@ -51,6 +52,7 @@ class CpuProfiler(Exports):
         format: str = "tflite",
         threads: int = 1,
         progress: Callable[[str], None] | None = None,
+        target: TargetName = "latency",
     ) -> None:
         if format not in DEVICE_FORMATS:
             raise UsageError(
@@ -59,7 +61,7 @@ class CpuProfiler(Exports):
             )
         if threads < 1:
             raise UsageError(f"threads is {threads}: give at least 1")
-        super().__init__(model, format, progress)
+        super().__init__(model, format, progress, target)
         self._threads = threads
 
     def __enter__(self) -> CpuProfiler:

@@ -83,7 +83,8 @@ def compressed(content: bytes) -> bytes:
         ```
 
     Every channel has a table of its own, and so many bits an index as the channel with the most
-    values needs. A tensor that would not become smaller stays as it is.
+    values needs. A tensor that would not become smaller stays as it is. A warning names those that
+    stay since their channels have too many values.
 
     Args:
         content: The file.
@@ -101,7 +102,8 @@ def compressed(content: bytes) -> bytes:
         warnings.simplefilter("ignore")
         tensors = model_editor.read(content).subgraphs[0].tensors
         specs = []
-        for number, axis, bits in _of_few_values(content):
+        few, many = _of_few_values(content)
+        for number, axis, bits in few:
             method = spec.LookUpTableCompression(bits, spec.PerChannel(axis))
             found = lut.LutCompressor().compress(tensors[number], method)
             needed = len(found.encoded_data) + len(found.ancillary_data) + _OVERHEAD
@@ -114,11 +116,23 @@ def compressed(content: bytes) -> bytes:
             "too few weights: round them first (the step quantize-weights, or --weight-bits 4), or "
             "export tflite-int8"
         )
+    if many:
+        named = ", ".join(f"{name} ({values} values)" for name, values in many.items())
+        warnings.warn(
+            f"weights without a table, since a channel has more than {2**_MOST_BITS} values: "
+            f"{named}: round these layers too, or leave them as they are",
+            stacklevel=2,
+        )
     return coded
 
 
-def _of_few_values(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Weights that have a table: the number, the axis of the channels, bits an index."""
+def _of_few_values(content: bytes) -> tuple[list[tuple[int, int, int]], dict[str, int]]:
+    """Weights that can have a table: the number, the axis of the channels, bits an index.
+
+    And the names of those that cannot, each with the most values of one of its channels.
+    """
+    few: list[tuple[int, int, int]] = []
+    many: dict[str, int] = {}
     model = schema.Model.GetRootAs(content, 0)
     graph = model.Subgraphs(0)
     for number in range(graph.TensorsLength()):
@@ -137,7 +151,10 @@ def _of_few_values(content: bytes) -> Iterator[tuple[int, int, int]]:
         most = max(len(np.unique(channel)) for channel in channels)
         bits = max(1, math.ceil(math.log2(most)))
         if bits <= _MOST_BITS:
-            yield number, axis, bits
+            few.append((number, axis, bits))
+        else:
+            many[tensor.Name().decode(errors="replace")] = most
+    return few, many
 
 
 def _check_same_bits(plain: bytes, coded: bytes) -> None:

@@ -98,6 +98,8 @@ class Format:
         packages: What it needs beyond tfprune's own requirements.
         extra: The extra of tfprune that installs these packages.
         memory: What a device needs to run the file; None where that is not known.
+        timed: Whether the time that it takes here says something; that of TFLite Micro's kernels,
+            compiled for this computer, does not.
     """
 
     suffix: str
@@ -111,6 +113,7 @@ class Format:
     packages: tuple[str, ...] = ()
     extra: str = ""
     memory: Callable[[Path], Memory] | None = None
+    timed: bool = True
 
 
 def _by(module: str, function: str, *options: str) -> Callable[..., Any]:
@@ -179,6 +182,7 @@ FORMATS = {
         parameter_bytes=1,
         packages=("tflite_micro",),
         extra="tflm",
+        timed=False,
     ),
     "c-array-lut": Format(
         "_lut.cc",
@@ -191,6 +195,7 @@ FORMATS = {
         packages=("tflite_micro",),
         extra="tflm",
         memory=_MEMORY,
+        timed=False,
     ),
     # Whether it calibrates, its recipe tells.
     "tflite-recipe": Format(

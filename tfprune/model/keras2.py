@@ -111,6 +111,39 @@ def to_keras3(config: Mapping[str, Any]) -> dict[str, Any]:
     return converted
 
 
+def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts how a `.h5` file says that its model is compiled: metrics of Keras 2 have a name.
+
+    Example:
+        ```python
+        training_config({"metrics": [{"class_name": "MeanMetricWrapper", "config": {"fn": "mse"}}]})
+        # {"metrics": ["mse"]}
+        ```
+
+    Keras 3 reads the wrapper of a metric's function, and takes its name for the function.
+
+    Args:
+        config: the file's `training_config`.
+    """
+    converted: dict[str, Any] = _metric_names(dict(config))
+    return converted
+
+
+def _metric_names(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_metric_names(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    inner = value.get("config")
+    if value.get("class_name") == "MeanMetricWrapper" and isinstance(inner, dict):
+        function, name = inner.get("fn"), inner.get("name")
+        if isinstance(function, str):
+            # Keras chooses the accuracy by the loss, as it did when the file was written.
+            usual = name in ("accuracy", "acc") and function.endswith("_accuracy")
+            return name if usual else function
+    return {key: _metric_names(each) for key, each in value.items()}
+
+
 def named_classes(config: Any, layer: str = "") -> Iterator[tuple[dict[str, Any], str]]:
     """Every entry of a config that names a class, with the name of the layer that holds it."""
     if isinstance(config, dict):

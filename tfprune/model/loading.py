@@ -1,4 +1,4 @@
-"""Loads Keras models: from `.keras` and legacy `.h5` files, from functions, and from the zoo."""
+"""Loads Keras models: from `.keras` and `.h5` files, from addresses, functions, and the zoo."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def load(
         ```python
         model = tfprune.load("net.keras")
         model = tfprune.load("net.h5", imports=["my_layers.py"])  # with custom layers
+        model = tfprune.load("https://example.org/net.h5")  # downloaded once
         model = tfprune.load("my_model.py:build", options={"width": 8})
         model = tfprune.load("vgg", input_shape=(32, 32, 3), options={"classes": 10})
         ```
@@ -66,9 +67,10 @@ def load(
     the Python file of a function is.
 
     Args:
-        model: a `.keras` or `.h5` file that holds a whole model; `FILE.py:FUNCTION`, a function
-            that returns a Keras model; or the name of a net of `tfprune.zoo` or of
-            `keras.applications`, in upper or lower case.
+        model: a `.keras` or `.h5` file that holds a whole model, or its address, which may have
+            `#sha256=` and the checksum behind it; `FILE.py:FUNCTION`, a function that returns a
+            Keras model; or the name of a net of `tfprune.zoo` or of `keras.applications`, in upper
+            or lower case. What is at an address is kept in the user's cache.
         options: the arguments of the function, or the options of the net.
         input_shape: the shape of one example, without the batch, or those of several inputs by
             their names. A function or a net that has an argument `input_shape` gets it. What the
@@ -89,16 +91,17 @@ def load(
         UsageError: the name or an option is unknown, an argument is missing, or the shape does not
             fit; the file is of another type, or needs a class or a function that is not imported,
             or something that only Keras 2 has; the function returns no model.
-        TfpruneError: the file is missing, is damaged, or would become too large when unpacked; the
-            function raises an error; pretrained weights cannot be fetched.
+        TfpruneError: the file is missing, is damaged, or would become too large when unpacked, or
+            cannot be downloaded; the function raises an error; pretrained weights cannot be
+            fetched.
     """
     import_layers(*_modules_to_import(), *imports)
     reference = find_model(model, options)
     known = dict(defaults or {})
     if input_shape is not None:
         known["input_shape"] = input_shape
-    if reference.path is not None:
-        loaded = _load_file(reference.path)
+    if (file := reference.file()) is not None:
+        loaded = _load_file(file)
     elif reference.function is not None:
         loaded = _call(reference.function, reference.options, known)
     else:
@@ -149,7 +152,9 @@ def _compile(model: keras.Model, path: Path, config: dict[str, Any]) -> None:
             # Other libraries print why they do not find a class.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                arguments = saving_utils.compile_args_from_training_config(config)
+                arguments = saving_utils.compile_args_from_training_config(
+                    keras2.training_config(config)
+                )
         else:
             arguments = keras.saving.deserialize_keras_object(config)
         model.compile(**arguments)

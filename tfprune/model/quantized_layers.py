@@ -36,7 +36,7 @@ _BITS = 15
 _POWERS = 60
 _PACKAGE = "tfprune"
 
-Rounding: TypeAlias = Literal["even", "up", "average", "product", "sum", "difference", "again"]
+Rounding: TypeAlias = Literal["even", "up", "average", "product", "sum", "difference", "scaled"]
 """How a file rounds what an operator gives, as XNNPACK's kernels do it, bit for bit:
 
 - `"even"`: to the nearest, a half to the even number.
@@ -44,7 +44,7 @@ Rounding: TypeAlias = Literal["even", "up", "average", "product", "sum", "differ
 - `"average"`: the stored integers, a half away from zero.
 - `"product"`: a whole number of products of steps, once more multiplied by a float32.
 - `"sum"`, `"difference"`: of two tensors, with multipliers of 21 bits.
-- `"again"`: from another range, with a multiplier of 8 bits behind the point.
+- `"scaled"`: from another range, or by a leaky ReLU: multiplied with 8 bits behind the point.
 """
 
 
@@ -150,15 +150,28 @@ def _levels(x: Any, step: Any, below: Any, rounding: Rounding, beside: Sequence[
         products = x / unit
         products = ops.where(known, ops.round(products), products)
         return ops.round(products * (unit / step))
-    if rounding == "again":
-        (former,) = beside
+    if rounding == "scaled":
+        before, former, slope = (ops.cast(each, "float32") for each in beside)
         # 8 bits behind the point.
-        times = ops.round(former / step * 256.0)
-        again = ops.floor((x / _known(former) * times + 128.0) / 256.0)
-        return ops.where(former > 0, again, ops.round(x / step))
+        rising, falling = (ops.round(former / step * each * 256.0) for each in (1.0, slope))
+        levels = ops.round(before / _known(former))
+        scaled = ops.floor((levels * ops.where(levels < 0, falling, rising) + 128.0) / 256.0)
+        return ops.where(former > 0, scaled, ops.round(x / step))
     if rounding in ("sum", "difference"):
         return _levels_of_sum(x, step, beside, 1.0 if rounding == "sum" else -1.0)
     return ops.round(x / step)
+
+
+def _joined(rounding: Rounding, beside: Sequence[Any], numbers: Sequence[float]) -> list[Any]:
+    """Tensors and numbers in one list, as `_levels` reads it; Keras takes no mixed one."""
+    joined, given = list(beside), [ops.convert_to_tensor(each, "float32") for each in numbers]
+    if given and rounding in ("sum", "difference"):
+        place = int(numbers[0])
+        # A tensor and its step, and before or behind each a number and its step.
+        joined.insert(place, given[1])
+        joined.insert(place + 2, given[2])
+        return joined
+    return [*joined, *given]
 
 
 def _known(step: Any) -> Any:
@@ -173,7 +186,7 @@ def _levels_of_sum(x: Any, step: Any, beside: Sequence[Any], sign: float) -> Any
     are more bits than a float32 has, so the lower 11 of the multipliers are added first.
     """
     one, other, its_step, others_step = (
-        ops.cast(ops.stop_gradient(each), "float32") for each in beside
+        ops.stop_gradient(ops.cast(each, "float32")) for each in beside
     )
     low_bits = 2048.0
     shares = (its_step / step, others_step / step)
@@ -185,7 +198,8 @@ def _levels_of_sum(x: Any, step: Any, beside: Sequence[Any], sign: float) -> Any
     ):
         multiplier = ops.round(share * _power_of_two(shift)) * factor
         coarse = ops.floor(multiplier / low_bits)
-        levels = tensor / _known(its)
+        # The step of a number has more bits than ours have.
+        levels = ops.round(tensor / _known(its))
         upper = upper + levels * coarse
         lower = lower + levels * (multiplier - coarse * low_bits)
     total = upper + ops.floor(lower / low_bits) + _power_of_two(shift - 12.0)
@@ -234,18 +248,22 @@ class FakeQuantize(keras.layers.Layer):
         ranges: `"moving"` averages the extremes of the training batches; `"learnt"` trains them.
         momentum: of the moving average.
         fixed: the lowest and highest value, where TFLite knows them: sigmoid, softmax, tanh.
+        clips: whether the float model clips to these values too, and no other layer does it.
         **options: those of a Keras layer.
 
     A call returns the rounded tensor, and its step: 0 as long as the range is not known.
 
     Call arguments:
         x: a tensor of any shape.
-        beside: what the operator before this layer computed with, by `rounding`. `"product"`: the
-            steps whose product divides all values. `"sum"` and `"difference"`: both rounded
-            tensors, and the steps of both. `"again"`: the step of the other range.
+        beside: tensors that the operator before this layer computed with, by `rounding`.
+            `"product"`: the steps whose product divides all values. `"sum"` and `"difference"`:
+            both rounded tensors, and the steps of both. `"scaled"`: what was rounded before, and
+            its step.
+        numbers: what is no tensor. `"product"`: more steps. `"sum"` and `"difference"`: where a
+            number stands, 0 or 1, it, and its step. `"scaled"`: what negative numbers are
+            multiplied by.
         site: which of the calls this is.
         rounding: how the file rounds the result of that operator; see `Rounding`.
-        count: by how many values a mean divided: its `"product"` is that much smaller.
 
     Source:
         Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient
@@ -259,6 +277,7 @@ class FakeQuantize(keras.layers.Layer):
         ranges: RangeName = "moving",
         momentum: float = 0.99,
         fixed: Sequence[float] | None = None,
+        clips: bool = False,
         **options: Any,
     ) -> None:
         # What computes in 16 bits around it decides its dtype; it rounds in float32 itself.
@@ -267,6 +286,7 @@ class FakeQuantize(keras.layers.Layer):
         self.ranges: RangeName = ranges
         self.momentum = momentum
         self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
+        self.clips = clips
         self.observes = False
         """Whether a call widens the range, for examples that set the first ranges."""
 
@@ -293,15 +313,14 @@ class FakeQuantize(keras.layers.Layer):
         self,
         x: Any,
         beside: Sequence[Any] = (),
+        numbers: Sequence[float] = (),
         site: int = 0,
         rounding: Rounding = "even",
-        count: int = 1,
         training: bool = False,
     ) -> tuple[Any, Any]:
         """Observes in training, then rounds; what has no range yet passes as it is."""
         value = ops.cast(x, "float32")
-        if count != 1:
-            beside = [*beside, ops.convert_to_tensor(1.0 / count, "float32")]
+        beside = _joined(rounding, beside, numbers)
         if self.fixed is not None:
             rounded = rounded_to_range(value, *self.fixed, rounding, beside)
             return ops.cast(rounded, x.dtype), step_and_zero(*self.fixed)[0]
@@ -368,6 +387,7 @@ class FakeQuantize(keras.layers.Layer):
             "ranges": self.ranges,
             "momentum": self.momentum,
             "fixed": self.fixed,
+            "clips": self.clips,
         }
 
 
@@ -544,10 +564,31 @@ class QuantizedLayer(_Around):
 
 
 def _convolve(layer: Any, x: Any, kernel: Any) -> Any:
+    if layer.padding == "causal":
+        # What the layer itself does before it convolves.
+        before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
+        return ops.conv(
+            ops.pad(x, ((0, 0), (before, 0), (0, 0))),
+            kernel,
+            strides=layer.strides,
+            padding="valid",
+            dilation_rate=layer.dilation_rate,
+        )
     return layer.convolution_op(x, kernel)
 
 
 def _convolve_depthwise(layer: Any, x: Any, kernel: Any) -> Any:
+    if len(kernel.shape) == 3:
+        # The converter leaves the form of Keras in float.
+        y = ops.depthwise_conv(
+            ops.expand_dims(x, 1),
+            ops.expand_dims(kernel, 0),
+            strides=layer.strides * 2,
+            padding=layer.padding,
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate * 2,
+        )
+        return ops.squeeze(y, 1)
     return ops.depthwise_conv(
         x,
         kernel,

@@ -1,4 +1,4 @@
-"""What a user may give as a model: a file, `FILE.py:FUNCTION`, or a name of the zoo.
+"""What a user may give as a model: a file, its address, `FILE.py:FUNCTION`, or a name of the zoo.
 
 It needs no Keras: commands and pipelines check a model before anything is loaded.
 """
@@ -15,6 +15,7 @@ from tfprune import zoo
 from tfprune.errors import UsageError
 from tfprune.files import MODEL_FILES, existing, existing_file, sha256
 from tfprune.functions import FileFunction, file_function, is_file_function, sources
+from tfprune.model.download import cached_path, fetched, is_address
 
 # Of one example, without the batch: that of the only input, or those of some by their names.
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
@@ -27,7 +28,8 @@ class ModelReference:
     Attributes:
         name: what the user gave; a name of the zoo in its own upper and lower case.
         options: arguments of the function, or options of the net.
-        path: the file with the model, where it is one.
+        path: the file with the model, where it is one; of an address, where it is kept when it has
+            been downloaded.
         function: the function that returns the model, where it is one.
     """
 
@@ -49,16 +51,26 @@ class ModelReference:
         of_keras = self.name in zoo.APPLICATIONS
         return of_keras and self.options.get("weights", "imagenet") != "random"
 
-    def check_files(self) -> None:
-        """Checks that the files which the model is read from exist.
+    def file(self) -> Path | None:
+        """The file with the model, downloaded if need be; None where the model is not in a file.
 
         Raises:
-            TfpruneError: one does not.
+            TfpruneError: it does not exist, or cannot be downloaded.
+        """
+        if self.path is None:
+            return None
+        return fetched(self.name) if is_address(self.name) else existing(self.path)
+
+    def check_files(self) -> None:
+        """Checks that the files which the model is read from exist; downloads that of an address.
+
+        Raises:
+            TfpruneError: one does not, or cannot be downloaded.
         """
         if self.function is not None:
             existing_file(self.function.file)
         elif self.path is not None:
-            existing(self.path)
+            self.file()
         elif (weights := self._weights_file) is not None:
             existing_file(weights)
 
@@ -71,8 +83,8 @@ class ModelReference:
         Raises:
             TfpruneError: a file does not exist.
         """
-        if self.path is not None:
-            return {"sha256": sha256(self.path)}
+        if (file := self.file()) is not None:
+            return {"sha256": sha256(file)}
         if self.function is not None:
             content = sha256(existing_file(self.function.file))
             name = self.function.function
@@ -122,9 +134,9 @@ def find_model(
         ```
 
     Args:
-        name: a `.keras`, `.h5` or `.hdf5` file; `FILE.py:FUNCTION`; or a name of
-            `tfprune.zoo`, in upper or lower case. Files need not exist; a file that does may have
-            any name.
+        name: a `.keras`, `.h5` or `.hdf5` file, or its address (`https://…`, with `#sha256=…`
+            behind it to check it); `FILE.py:FUNCTION`; or a name of `tfprune.zoo`, in upper or
+            lower case. Files need not exist; a file that does may have any name.
         options: arguments of the function, or options of the net.
 
     Raises:
@@ -135,18 +147,26 @@ def find_model(
         raise UsageError(
             "MODEL is empty: give a .keras or .h5 file, FILE.py:FUNCTION, or a net of the zoo"
         )
+    if is_address(text):
+        path = cached_path(text)
+        _refuse_options(text, given)
+        return ModelReference(text, path=path)
     if is_file_function(text):
         return ModelReference(text, given, function=file_function(text))
     path = Path(text)
     if not _is_path(path, text):
         zoo.check(text, given)
         return ModelReference(zoo.canonical(text) or text, given)
+    _refuse_options(text, given)
+    return ModelReference(text, path=path)
+
+
+def _refuse_options(text: str, given: Mapping[str, Any]) -> None:
     if given:
         raise UsageError(
             f"{text} is a file, which has no option {' and '.join(given)}: leave it out, or give "
             "FILE.py:FUNCTION or a net of the zoo"
         )
-    return ModelReference(text, path=path)
 
 
 def _is_path(path: Path, text: str) -> bool:

@@ -27,9 +27,9 @@ from tfprune.model.loading import load as load_model
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Probe
 from tfprune.pipeline.inputs import load_data
-from tfprune.pipeline.on_devices import told_by
+from tfprune.pipeline.on_devices import left_out, told_by
 from tfprune.pipeline.plan import Job
-from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline
+from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline, none_delivered
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.base import save
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
@@ -385,15 +385,18 @@ class Executor:
         }
 
     def _time(self, job: Job) -> dict[str, Any]:
-        """Times all artifacts of a seed: see `tfprune.measure.time_files`."""
+        """Times the artifacts of a seed whose time says something; see `measure.time_files`."""
         measured: dict[str, dict[str, float]] = {}
+        files: dict[str, Path] = {}
         for delivery in job.before:
             record = read_record(delivery.folder / RECORD, DeliveryRecord)
             by = figures.from_record(record.get("task"))
             for each in record["artifacts"]:
                 path = (delivery.folder / each["path"]).relative_to(self.directory).as_posix()
                 measured[path] = {by.name: each[by.record_key]}
-        files = {path: self.directory / path for path in sorted(measured)}
+                if FORMATS[each["format"]].timed:
+                    files[path] = self.directory / path
+        files = dict(sorted(files.items()))
         example = data.mapped(lambda leaf: leaf[0], self.dataset.test.sample(1).inputs)
         table = time_files(files, example, rounds=_LATENCY_ROUNDS)
         # All that a seed delivers is in its place by now.
@@ -405,9 +408,14 @@ class Executor:
         delivered = [
             (each.folder, read_record(each.folder / RECORD, DeliveryRecord)) for each in job.before
         ]
-        return told_by(
-            self.pipeline.device(job.name), job.name, self.directory, delivered, job.seed
-        )
+        device = self.pipeline.device(job.name)
+        if said := device.missing():
+            return left_out(said, job.seed)
+        found = device.find()
+        told = told_by(found, job.name, self.directory, delivered, job.seed)
+        if device.optional and not told["measured"]:
+            return left_out(f"it {none_delivered(found.formats)}", job.seed)
+        return told
 
 
 def _read_model(path: Path) -> keras.Model:

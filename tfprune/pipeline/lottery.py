@@ -18,7 +18,7 @@ from tfprune.files import RECORD, document_hash, read_json
 from tfprune.formats.keras_file import write_keras
 from tfprune.model import cloning, graph
 from tfprune.pipeline.store import Store, finished
-from tfprune.vocabulary import Scope
+from tfprune.vocabulary import WeightScope
 from tfprune.weights.lottery import Lottery, Memoize, Method, Ticket, Train, Trained, tickets
 from tfprune.weights.rewinding import TrainingState
 
@@ -34,7 +34,7 @@ def lottery(
     rounds: int,
     prune_rate: float = 0.2,
     layers: Mapping[str, float] | None = None,
-    scope: Scope = "layer",
+    scope: WeightScope = "layer",
     rewind: Literal["init", "lr", "finetune"] | int = "init",
     finetune: Train | None = None,
     one_shot: bool = False,
@@ -74,7 +74,8 @@ def lottery(
             counts. `prune_rate=0.1, layers={"logits": 0.1, "dense*": 0.2}` are the rates of
             Frankle & Carbin for convolutions, the last layer and dense ones. Only with the scope
             "layer".
-        scope: "layer" prunes each weight tensor, "global" ranks all of them together.
+        scope: "layer" prunes each weight tensor, "global" ranks all of them together, "erk" spreads
+            the zeros as `weights.rule.erk_sparsities` tells.
         rewind: where a round begins: "init", at the weights of `model`; an int k, at those of
             step k of the dense training, 0 for "init" (a pipeline rewinds to an epoch instead,
             see `tfprune.weights.lottery`); "lr", at the weights as they are, trained

@@ -28,9 +28,16 @@ def identity(device: DeviceSpec, measured: Iterable[Sequence[str]]) -> str:
         measured: of what: lists that name each artifact, or what it was made from.
     """
     # Without defaults, as for steps; another label is another folder.
-    table = device.model_dump(mode="json", exclude_defaults=True)
+    table = device.model_dump(mode="json", exclude_defaults=True, exclude={"optional"})
+    # It is measured later, once what it needs is installed.
+    without = {"missing": True} if device.optional and device.missing() else {}
     return document_hash(
-        {"revision": REVISION, "device": table, "measured": [list(each) for each in measured]}
+        {
+            "revision": REVISION,
+            "device": table,
+            "measured": [list(each) for each in measured],
+            **without,
+        }
     )
 
 
@@ -72,6 +79,16 @@ def told_by(
         for (variant, form, sha256, path), entry in zip(rows, told, strict=True)
     ]
     return {"measured": measured, "seed": seed, "machine": provenance.machine()}
+
+
+def left_out(missing: str, seed: int) -> dict[str, Any]:
+    """The record of an optional device that needs what is not installed.
+
+    Args:
+        missing: see `DeviceSpec.missing`.
+        seed: of the run.
+    """
+    return {"measured": [], "missing": missing, "seed": seed, "machine": provenance.machine()}
 
 
 def measure_run(directory: Path, devices: Sequence[Device]) -> None:

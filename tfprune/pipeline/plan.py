@@ -27,7 +27,7 @@ from tfprune.vocabulary import RECIPES
 # and so have measurements on devices.
 _REVISION = 2
 _DELIVERY_REVISION = 3
-_LATENCY_REVISION = 1
+_LATENCY_REVISION = 2
 
 
 JudgedOn: TypeAlias = Literal["test", "validation"]

@@ -50,8 +50,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+@cache
 def commit() -> str:
-    """The commit of the checkout tfprune runs from, `-dirty` behind it where files differ."""
+    """The commit of the checkout tfprune runs from, `-dirty` behind it where files differ.
+
+    It is read once a process: a benchmark asks before it writes its first result, and what it
+    writes in the checkout then makes no later answer dirty.
+    """
     here = Path(__file__).parent
     try:
         answer = subprocess.run(

@@ -169,7 +169,8 @@ def do_jobs(
     """
     # What a device needs is missed before the first training, and not after the last.
     for name in dict.fromkeys(job.name for job in missing if job.kind == "device"):
-        pipeline.device(name).check()
+        if said := pipeline.device(name).missing():
+            say(f"left out: {said}")
     for name in dict.fromkeys(job.name for job in missing if job.kind == "step"):
         pipeline.steps[name].check_installed()
     spread = False

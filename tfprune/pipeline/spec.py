@@ -154,6 +154,10 @@ class DeviceSpec(Table):
     label: Annotated[
         Name | None, Field(description="what tables call it; the name if not given")
     ] = None
+    optional: Annotated[
+        bool,
+        Field(description="whether a run goes on where something that it needs is not installed"),
+    ] = False
 
     @model_validator(mode="after")
     def _known(self) -> DeviceSpec:
@@ -167,10 +171,33 @@ class DeviceSpec(Table):
         """The device."""
         return find_device(self.name, **(self.model_extra or {}))
 
+    def missing(self) -> str:
+        """What it still needs here, in one line, if it is optional; empty where that is nothing.
+
+        Raises:
+            UsageError: it is not optional, and needs something.
+        """
+        try:
+            self.find().check()
+        except UsageError as error:
+            if not self.optional:
+                raise
+            return str(error)
+        return ""
+
     @property
     def title(self) -> str:
         """What tables, folders and budgets call it."""
         return self.label or self.name
+
+
+def none_delivered(runs: Sequence[str]) -> str:
+    """Why a device measures nothing of a run, and what to do.
+
+    Args:
+        runs: the formats that it runs.
+    """
+    return f"runs {', '.join(runs)}, and no variant is delivered so: add {runs[0]!r} to formats"
 
 
 class RoundsSpec(Table):
@@ -300,11 +327,9 @@ class Pipeline(Table):
         delivered = {form for variant in self.variants for form in self.delivered(variant)[1]}
         for device in self.devices:
             runs = device.find().formats
-            if not delivered & set(runs):
-                raise ValueError(
-                    f"devices: {device.title} runs {', '.join(runs)}, and no variant is delivered "
-                    f"so: add {runs[0]!r} to formats"
-                )
+            # A try with other formats leaves an optional device out.
+            if not device.optional and not delivered & set(runs):
+                raise ValueError(f"devices: {device.title} {none_delivered(runs)}")
         return self
 
     @model_validator(mode="after")
@@ -345,13 +370,13 @@ class Pipeline(Table):
                 raise ValueError(f"budget: {said}")
         return self
 
-    def device(self, title: str) -> Device:
+    def device(self, title: str) -> DeviceSpec:
         """The device that tables call so.
 
         Args:
             title: one of `device_titles`.
         """
-        return next(each for each in self.devices if each.title == title).find()
+        return next(each for each in self.devices if each.title == title)
 
     @property
     def device_titles(self) -> list[str]:

@@ -17,10 +17,10 @@ from tfprune.model.quantized_layers import FakeQuantize, QuantizedLayer, Quantiz
 from tfprune.quantize.building import (
     Arguments,
     Builder,
-    in_pairs,
     inlined,
     is_quantize_aware,
     rebuilt,
+    split_up,
 )
 from tfprune.vocabulary import RANGES, WEIGHT_TYPES, RangeName, WeightTypeName
 
@@ -53,9 +53,9 @@ def quantize_aware(
     symmetric values, each activation to 256 values of its tensor's range. Rounding happens where
     the file rounds: behind each operator of TFLite, into which a BatchNorm and a ReLU that follow
     a layer are folded; concatenated tensors have one range; sigmoids, softmaxes and tanh have the
-    range that TFLite prescribes. A file that XNNPACK runs gives the same numbers, bit for bit, up to
-    softmaxes and what stays in float. Gradients pass as if nothing was rounded (straight-through), and
-    the weights that train are the float ones.
+    range that TFLite prescribes. A file that XNNPACK runs gives the same numbers, bit for bit, up
+    to softmaxes, GELU, hard-swish and what stays in float. Gradients pass as if nothing was rounded
+    (straight-through), and the weights that train are the float ones.
 
     BatchNorm folds with the statistics that it has: they do not move in this training, so that
     training and file compute the same from the first step. gamma and beta train. Train the float
@@ -107,7 +107,7 @@ def quantize_aware(
     functional(model)
     some = None if data is None else examples(data, _EXAMPLES, model=model, what="data").inputs
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
-    flat = in_pairs(inlined(model))
+    flat = split_up(inlined(model))
     for pattern in patterns:
         if not any(path_matches(path, pattern) for path in named_layers(flat)):
             raise UsageError(
@@ -194,6 +194,8 @@ def finished(model: keras.Model) -> keras.Model:
         made = None
         if isinstance(operation, FakeQuantize):
             made = args[0]
+            if operation.clips and operation.fixed is not None:
+                made = keras.ops.clip(made, *operation.fixed)
         elif isinstance(operation, QuantizedLayer):
             made = operation.layer(args[0])
             made = made if operation.batch_norm is None else operation.batch_norm(made)

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import keras
-from keras.src.ops.numpy import Subtract
+import numpy as np
+from keras.src.ops.nn import Gelu
+from keras.src.ops.numpy import Add, Subtract
 
 from tfprune.model.cloning import copy
 from tfprune.model.graph import Call, calls, functional, is_graph, path_matches
 from tfprune.model.quantized_layers import (
+    STEPS,
     FakeQuantize,
     QuantizedLayer,
     QuantizedScale,
@@ -21,11 +24,15 @@ from tfprune.model.quantized_layers import (
     has_offset,
 )
 from tfprune.quantize.rules import (
+    DIVISIONS,
     FIXED_RANGES,
     FUSED,
     Rule,
     activation_name,
+    number_of,
+    operands,
     rule_of,
+    slope_of,
 )
 from tfprune.vocabulary import RangeName, WeightTypeName
 
@@ -105,41 +112,95 @@ def rebuilt(model: keras.Model, emit: Callable[[Call, Arguments], Any], name: st
     return _with_names(keras.Model(inputs, outputs, name=name), graph.output_names)
 
 
-def in_pairs(model: keras.Model) -> keras.Model:
-    """A model whose sums and products are of two tensors each, as those of TFLite are.
+def split_up(model: keras.Model) -> keras.Model:
+    """A model whose layers are operators of TFLite each.
+
+    Sums and products are of two tensors, an average is a sum and a product, and a separable
+    convolution is two convolutions, with the weights that it has.
 
     Args:
-        model: from `inlined`. It is returned as it is where it has no larger ones.
+        model: from `inlined`. It is returned as it is where nothing is to be split.
     """
-
-    def is_long(call: Call) -> bool:
-        return len(call.inputs) > 2 and type(call.operation) in (
-            keras.layers.Add,
-            keras.layers.Multiply,
-        )
-
+    if not any(_parts_of(call) for call in calls(model)):
+        return model
     taken = {operation.name for operation in functional(model).operations}
+    made: dict[int, list[keras.Layer]] = {}
 
     def emit(call: Call, inputs: Arguments) -> Any:
         operation: Any = call.operation
-        if not is_long(call):
+        parts = _parts_of(call)
+        if not parts:
             return operation(*inputs[0], **inputs[1])
-        x, *others, last = keras.tree.flatten(inputs)
-        kind, options = type(operation), {"dtype": operation.dtype_policy}
-        for other in others:
-            name = _unused(f"{operation.name}_part", taken)
-            taken.add(name)
-            x = kind(name=name, **options)([x, other])
-        # The last one has the name; a layer that is called twice has it once.
-        name = operation.name if call.operation not in used else _unused(operation.name, taken)
-        used.append(operation)
-        taken.add(name)
-        return kind(name=name, **options)([x, last])
+        x, *others = keras.tree.flatten(inputs)
+        if id(operation) not in made:
+            layers = made[id(operation)] = parts(operation, len(call.inputs))
+            for layer in layers[:-1]:
+                layer.name = _unused(f"{operation.name}_part", taken)
+                taken.add(layer.name)
+            layers[-1].name = operation.name
+        for place, layer in enumerate(made[id(operation)]):
+            x = layer([x, others[place]]) if place < len(others) else layer(x)
+        return x
 
-    used: list[Any] = []
-    if not any(is_long(call) for call in calls(model)):
-        return model
     return rebuilt(model, emit, model.name)
+
+
+def _parts_of(call: Call) -> Callable[[Any, int], list[keras.Layer]] | None:
+    kind = type(call.operation)
+    if kind in (keras.layers.Add, keras.layers.Multiply, *_EXTREMES) and len(call.inputs) > 2:
+        return lambda layer, count: [kind(dtype=layer.dtype_policy) for _ in range(count - 1)]
+    if kind is keras.layers.Average:
+        return lambda layer, count: [
+            *(keras.layers.Add(dtype=layer.dtype_policy) for _ in range(count - 1)),
+            keras.layers.Rescaling(1 / count, dtype=layer.dtype_policy),
+        ]
+    if kind in _SEPARABLE:
+        return _separated
+    return None
+
+
+_EXTREMES = (keras.layers.Maximum, keras.layers.Minimum)
+_SEPARABLE = {
+    keras.layers.SeparableConv1D: (keras.layers.DepthwiseConv1D, keras.layers.Conv1D),
+    keras.layers.SeparableConv2D: (keras.layers.DepthwiseConv2D, keras.layers.Conv2D),
+}
+
+
+def _separated(layer: Any, _: int) -> list[keras.Layer]:
+    """A depthwise convolution, and one of size 1, that compute what a separable one does."""
+    shared = {"data_format": layer.data_format, "dtype": layer.dtype_policy}
+    depthwise, pointwise = _SEPARABLE[type(layer)]
+    first = depthwise(
+        layer.kernel_size,
+        layer.strides,
+        layer.padding,
+        layer.depth_multiplier,
+        dilation_rate=layer.dilation_rate,
+        use_bias=False,
+        depthwise_regularizer=layer.depthwise_regularizer,
+        depthwise_constraint=layer.depthwise_constraint,
+        trainable=layer.trainable,
+        **shared,
+    )
+    second = pointwise(
+        layer.filters,
+        1,
+        activation=layer.activation,
+        use_bias=layer.use_bias,
+        kernel_regularizer=layer.pointwise_regularizer,
+        kernel_constraint=layer.pointwise_constraint,
+        bias_regularizer=layer.bias_regularizer,
+        bias_constraint=layer.bias_constraint,
+        trainable=layer.trainable,
+        **shared,
+    )
+    rank = len(layer.kernel_size)
+    channels, multiplier = layer.depthwise_kernel.shape[-2:]
+    first.build((None, *[None] * rank, channels))
+    second.build((None, *[None] * rank, channels * multiplier))
+    first.set_weights([np.asarray(layer.depthwise_kernel)])
+    second.set_weights([np.asarray(each) for each in layer.weights[1:]])
+    return [first, second]
 
 
 def _make_names_unique(model: keras.Model) -> None:
@@ -225,8 +286,13 @@ class _Value:
     step: Any = None
     # How the file rounds it, and what it computes with for that; see `FakeQuantize`.
     beside: tuple[Any, ...] = ()
+    numbers: tuple[float, ...] = ()
     rounding: Rounding = "even"
-    count: int = 1
+
+
+def _scaled(made: Any, before: _Value, slope: float) -> _Value:
+    """A rounded tensor that goes to another range, its negative numbers multiplied by a slope."""
+    return _Value(made, beside=(before.tensor, before.step), numbers=(slope,), rounding="scaled")
 
 
 class Builder:
@@ -366,7 +432,8 @@ class Builder:
                 else has_offset(call.operation)
             )
         else:
-            able = rule.kind == "sum"
+            sums = rule.kind == "constant" and isinstance(call.operation, Add | Subtract)
+            able = rule.kind == "sum" or sums
         following = self._of(reader)
         return able and following.kind == "activation" and following.function in ("relu", "relu6")
 
@@ -423,7 +490,7 @@ class Builder:
             elif rule.function in FUSED:
                 made = replace(first, tensor=self._called(call, {id(call.inputs[0]): first}))
                 return self._round(made, id(out), operation)
-            return self._activated(rule.function, first, out, operation)
+            return self._activated(rule.function, first, call)
         read = {id(x): self._read(x, values) for x in call.inputs}
         if rule.kind == "averaged":
             (x,) = read.values()
@@ -438,9 +505,7 @@ class Builder:
             read = {
                 key: value
                 if value.range is self._range_layers.get(joint)
-                else self._round(
-                    _Value(value.tensor, beside=(value.step,), rounding="again"), id(out), operation
-                )
+                else self._round(_scaled(value.tensor, value, 1.0), id(out), operation)
                 for key, value in read.items()
             }
             layer = self._range_layers[joint]
@@ -452,7 +517,7 @@ class Builder:
         if function in self._fused(operation):
             return self._round(made, id(out), operation)
         inner = self._round(made, ("before", id(out)), operation)
-        return self._activated(function, inner, out, operation)
+        return self._activated(function, inner, call)
 
     def _computed(self, call: Call, read: dict[int, _Value]) -> _Value:
         """What a call gives before it is rounded, and how the file rounds that."""
@@ -460,7 +525,9 @@ class Builder:
         if kind in ("kernel", "scaled"):
             (x,) = read.values()
             made, *beside = self._wrapper(call)(x.tensor, x.step)
-            return _Value(made, None, None, tuple(beside), "sum" if beside[1:] else "product")
+            return _Value(made, None, None, tuple(beside), (), "sum" if beside[1:] else "product")
+        if kind == "constant":
+            return self._with_number(call, read)
         values = [read[id(x)] for x in call.inputs]
         steps = tuple(value.step for value in values)
         made = self._called(call, read)
@@ -470,12 +537,33 @@ class Builder:
                 # The count is not known, only its result.
                 return _Value(made)
             before, after = (math.prod(shape) for shape in shapes)
-            return _Value(made, None, None, steps, "product", before // after)
+            return _Value(made, None, None, steps, (after / before,), "product")
         if kind == "own":
-            return _Value(made, None, None, steps, "product")
+            return _Value(made, None, None, steps, (), "product")
         less = isinstance(operation, keras.layers.Subtract | Subtract)
         tensors = tuple(value.tensor for value in values)
-        return _Value(made, None, None, tensors + steps, "difference" if less else "sum")
+        return _Value(made, None, None, tensors + steps, (), "difference" if less else "sum")
+
+    def _with_number(self, call: Call, read: dict[int, _Value]) -> _Value:
+        """What a sum or product of a tensor and a number gives; the number has a range too."""
+        (value,), number = read.values(), number_of(call)
+        assert number is not None
+        made = self._called(call, read)
+        if isinstance(call.operation, DIVISIONS):
+            number = 1 / number
+        step = abs(number) / STEPS
+        if not isinstance(call.operation, Add | Subtract):
+            return _Value(made, None, None, (value.step,), (step,), "product")
+        place = float(isinstance(operands(call)[0], keras.KerasTensor))
+        less = isinstance(call.operation, Subtract)
+        return _Value(
+            made,
+            None,
+            None,
+            (value.tensor, value.step),
+            (place, number, step),
+            "difference" if less else "sum",
+        )
 
     def _called(self, call: Call, values: dict[int, _Value]) -> Any:
         args, kwargs = keras.tree.map_structure(
@@ -505,19 +593,36 @@ class Builder:
             self._wrappers[id(layer)] = made
         return self._wrappers[id(layer)]
 
-    def _activated(self, function: str, x: _Value, out: Any, operation: Any) -> _Value:
+    def _activated(self, function: str, x: _Value, call: Call) -> _Value:
         """What an activation makes of a rounded tensor; a new layer computes it."""
+        operation: Any = call.operation
+        out = id(call.outputs[0])
         name = self._fresh(operation.name, function)
         if function == "silu":
             gate = keras.layers.Activation("sigmoid", name=self._fresh(operation.name, "gate"))
             opened = self._round_fixed(gate(x.tensor), "sigmoid", operation)
             made = keras.layers.Multiply(name=name)([x.tensor, opened.tensor])
             product = _Value(made, beside=(x.step, opened.step), rounding="product")
-            return self._round(product, id(out), operation)
+            return self._round(product, out, operation)
+        if function == "hard_sigmoid":
+            # Its sixths, and the ends of the range clip.
+            line = keras.layers.Rescaling(1 / 6, 0.5, name=name, dtype=operation.dtype_policy)
+            options = {"name": name, "dtype": operation.dtype_policy}
+            made, *beside = QuantizedScale(line, **self._options, **options)(x.tensor, x.step)
+            layer = FakeQuantize(1, fixed=(0.0, 1.0), clips=True, **self._named(operation))
+            rounded, step = layer(made, beside=beside, rounding="sum")
+            return _Value(rounded, layer, step)
+        if function == "leaky_relu":
+            slope = slope_of(operation)
+            made = keras.layers.LeakyReLU(slope, name=name)(x.tensor)
+            return self._round(_scaled(made, x, slope), out, operation)
+        if isinstance(operation, Gelu):
+            # It may be the approximation.
+            return self._round(_Value(self._called(call, {id(call.inputs[0]): x})), out, operation)
         made = keras.layers.Activation(function, name=name)(x.tensor)
         if function in FIXED_RANGES:
             return self._round_fixed(made, function, operation)
-        return self._round(_Value(made), id(out), operation)
+        return self._round(_Value(made), out, operation)
 
     def _round(self, value: _Value, key: Hashable, operation: Any) -> _Value:
         """Rounds a tensor to the range of the set that a key is in."""
@@ -539,12 +644,12 @@ class Builder:
             return _Value(value.tensor, layer, keras.KerasTensor((), "float32"))
         given = {
             "beside": list(value.beside),
+            "numbers": list(value.numbers),
             "site": site if layer.sites > 1 else 0,
             "rounding": value.rounding,
-            "count": value.count,
         }
         # Keras writes down what a call is given: only what is not the default.
-        plain = {"beside": [], "site": 0, "rounding": "even", "count": 1}
+        plain = {"beside": [], "numbers": [], "site": 0, "rounding": "even"}
         options = {key: each for key, each in given.items() if each != plain[key]}
         rounded, step = layer(value.tensor, **options)
         return _Value(rounded, layer, step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import keras
+import numpy as np
 from keras import layers
 from keras.src.applications.convnext import StochasticDepth
 from keras.src.ops import nn
@@ -31,6 +32,8 @@ Kind: TypeAlias = Literal[
     "averaged",
     # One range for all inputs and the output.
     "joined",
+    # A sum or product with a number.
+    "constant",
     # Scales and shifts each channel.
     "scaled",
     # As its function says.
@@ -58,6 +61,7 @@ _KINDS: TypeTable[Kind] = TypeTable(
             (
                 layers.Conv1D,
                 layers.Conv2D,
+                layers.DepthwiseConv1D,
                 layers.DepthwiseConv2D,
                 layers.Conv2DTranspose,
                 layers.Dense,
@@ -68,7 +72,9 @@ _KINDS: TypeTable[Kind] = TypeTable(
         **dict.fromkeys(
             (
                 layers.Multiply,
+                knp.Divide,
                 knp.Multiply,
+                knp.TrueDivide,
                 layers.GlobalAveragePooling1D,
                 layers.GlobalAveragePooling2D,
                 knp.Mean,
@@ -109,15 +115,30 @@ _KINDS: TypeTable[Kind] = TypeTable(
             "moved",
         ),
         **dict.fromkeys((layers.AveragePooling1D, layers.AveragePooling2D), "averaged"),
-        **dict.fromkeys((layers.Concatenate, knp.Concatenate), "joined"),
+        **dict.fromkeys(
+            (
+                layers.Concatenate,
+                knp.Concatenate,
+                layers.Maximum,
+                knp.Maximum,
+                layers.Minimum,
+                knp.Minimum,
+            ),
+            "joined",
+        ),
         **dict.fromkeys(
             (layers.BatchNormalization, layers.Normalization, layers.Rescaling), "scaled"
         ),
         **dict.fromkeys(
             (
                 layers.Activation,
+                layers.LeakyReLU,
                 layers.ReLU,
                 layers.Softmax,
+                nn.Gelu,
+                nn.HardSigmoid,
+                nn.HardSilu,
+                nn.LeakyRelu,
                 nn.Relu,
                 nn.Relu6,
                 nn.Sigmoid,
@@ -128,7 +149,21 @@ _KINDS: TypeTable[Kind] = TypeTable(
         ),
     }
 )
-_FUNCTIONS = ("linear", "relu", "relu6", "sigmoid", "silu", "softmax", "tanh")
+_FUNCTIONS = (
+    "linear",
+    "gelu",
+    "hard_sigmoid",
+    "hard_silu",
+    "leaky_relu",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "tanh",
+)
+# Layers and operations that TFLite's converter has no int8 kernel for, whatever their ranges are.
+_FLOAT = (layers.Conv3D, layers.ELU, layers.PReLU, nn.Elu)
 FUSED = ("linear", "relu", "relu6")
 """Activations that are a part of the operator before them."""
 FIXED_RANGES = {
@@ -137,6 +172,20 @@ FIXED_RANGES = {
     "tanh": (-1.0, 127 / 128),
 }
 """Ranges that TFLite prescribes."""
+_RAW = {
+    layers.LeakyReLU: "leaky_relu",
+    nn.Gelu: "gelu",
+    nn.HardSigmoid: "hard_sigmoid",
+    nn.HardSilu: "hard_silu",
+    nn.LeakyRelu: "leaky_relu",
+    nn.Relu: "relu",
+    nn.Relu6: "relu6",
+    nn.Sigmoid: "sigmoid",
+    nn.Silu: "silu",
+}
+LEAKY_SLOPE = 0.2
+"""That of `keras.activations.leaky_relu`."""
+DIVISIONS = (knp.Divide, knp.TrueDivide)
 
 
 def rule_of(call: Call) -> Rule:
@@ -147,6 +196,8 @@ def rule_of(call: Call) -> Rule:
     """
     operation: Any = call.operation
     kind = _KINDS.of(operation)
+    if isinstance(operation, _FLOAT):
+        return Rule(None, f"is {type(operation).__name__}, which TFLite computes in float")
     if kind is None:
         return Rule(None, f"has no rule for {type(operation).__name__}")
     if any(not keras.backend.is_float_dtype(x.dtype) for x in (*call.inputs, *call.outputs)):
@@ -160,6 +211,8 @@ def rule_of(call: Call) -> Rule:
         if function is None:
             return Rule(None, "has no rule for its activation")
         return Rule(kind, function=function)
+    if number_of(call) is not None:
+        return Rule("constant")
     said = _refused(call, kind)
     if said:
         return Rule(None, said)
@@ -168,22 +221,61 @@ def rule_of(call: Call) -> Rule:
     return Rule(kind)
 
 
+def number_of(call: Call) -> float | None:
+    """The number that a raw sum, difference, product or quotient of a tensor has; None without one.
+
+    Args:
+        call: of a layer or raw operation.
+    """
+    kinds = (knp.Add, knp.Subtract, knp.Multiply, *DIVISIONS)
+    if not isinstance(call.operation, kinds) or len(call.inputs) != 1:
+        return None
+    x, y = operands(call)
+    if isinstance(call.operation, DIVISIONS) and isinstance(y, keras.KerasTensor):
+        return None
+    number = x if isinstance(y, keras.KerasTensor) else y
+    if isinstance(number, keras.Variable):
+        return None
+    value = np.asarray(number, np.float32)
+    # TFLite has no step for a zero.
+    usable = value.ndim == 0 and np.isfinite(value) and value != 0
+    return float(value) if usable else None
+
+
+def operands(call: Call) -> list[Any]:
+    """The two things that a raw operation computes with, tensors or not.
+
+    Args:
+        call: of a raw operation with two arguments.
+    """
+    return keras.tree.flatten((call.args, dict(call.kwargs)))
+
+
+def slope_of(operation: Any) -> float:
+    """What a leaky ReLU multiplies negative numbers by.
+
+    Args:
+        operation: one that `activation_name` calls so.
+    """
+    return float(getattr(operation, "negative_slope", LEAKY_SLOPE))
+
+
 def _refused(call: Call, kind: Kind) -> str:
     """Why a call of a known kind has no rule; empty where it has."""
     operation: Any = call.operation
-    if kind == "kernel":
-        if getattr(operation, "padding", "") == "causal":
-            return "pads causally"
-        if operation.activation is not None and activation_name(operation) is None:
-            return "has no rule for its activation"
-    if kind in ("sum", "own") and type(operation).__module__.startswith("keras.src.ops"):
+    if kind == "kernel" and activation_name(operation) is None:
+        return "has no rule for its activation"
+    if isinstance(operation, DIVISIONS):
+        return "divides by something else than a number"
+    if kind in ("sum", "own", "joined") and type(operation).__module__.startswith("keras.src.ops"):
         beside = [
             each
             for each in keras.tree.flatten((call.args, dict(call.kwargs)))
             if not isinstance(each, keras.KerasTensor)
         ]
-        if isinstance(operation, knp.Add | knp.Subtract | knp.Multiply) and beside:
-            return "computes with a constant"
+        pairs = (knp.Add, knp.Subtract, knp.Multiply, knp.Maximum, knp.Minimum)
+        if isinstance(operation, pairs) and beside:
+            return "computes with constants"
     if kind == "scaled":
         axis = getattr(operation, "axis", -1)
         axes = axis if isinstance(axis, tuple | list) else (axis,)
@@ -203,12 +295,20 @@ def activation_name(operation: Any) -> str | None:
     """
     if isinstance(operation, layers.ReLU):
         plain = not operation.negative_slope and not operation.threshold
+        if operation.negative_slope and not operation.threshold and operation.max_value is None:
+            return "leaky_relu"
         return {None: "relu", 6: "relu6"}.get(operation.max_value) if plain else None
     if isinstance(operation, layers.Softmax | nn.Softmax):
         return "softmax" if operation.axis == -1 else None
-    if isinstance(operation, nn.Relu | nn.Relu6 | nn.Sigmoid | nn.Silu):
-        return type(operation).__name__.lower()
+    known = _RAW.get(type(operation))
+    if known is not None:
+        return known
     function = operation.activation
     if isinstance(function, layers.Layer):
-        return activation_name(function) if _KINDS.of(function) == "activation" else None
+        # The slope of a leaky one is the inner layer's.
+        name = activation_name(function) if _KINDS.of(function) == "activation" else None
+        return None if name == "leaky_relu" else name
+    if function is keras.ops.gelu:
+        # An approximation by default, which its name in a config does not tell.
+        return None
     return next((name for name in _FUNCTIONS if is_activation(function, name)), None)

@@ -85,7 +85,7 @@ def _text(name: str, values: pd.Series, first: float | None) -> str:
 
 def device_notes(run: Run) -> list[str]:
     """What a reader must know beside the figures: refusals, notes, and what figures depend on."""
-    lines: dict[str, None] = {}
+    lines = {f"{title} is left out: {said}": None for title, said in run.left_out.items()}
     for row in run.on_devices:
         where = f"{row['variant']} as {row['format']} on {row['device']}"
         if row["refusal"]:
@@ -106,7 +106,7 @@ def section(run: Run) -> dict[str, Any] | None:
     """The part of the page about devices; None where the run has none."""
     table = device_table(run)
     if table.empty:
-        return None
+        return {"rows": [], "notes": device_notes(run)} if run.left_out else None
     summary = device_summary(table)
     names = figures_of(table)
     meanings = [find_figure(name).meaning for name in names]

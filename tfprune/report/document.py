@@ -133,9 +133,9 @@ def markdown_report(run: Run, table: pd.DataFrame, layers: pd.DataFrame) -> str:
 def _on_devices(run: Run) -> list[str]:
     """The figures of devices, where a run has some."""
     table = device_table(run)
-    if table.empty:
-        return []
     notes = [f"- {escape_markdown(line)}" for line in device_notes(run)]
+    if table.empty:
+        return ["## On devices", "", *notes, ""] if notes else []
     said = [
         "Means over seeds; in brackets the share of the first variant's in the same format on the "
         "same device." + (" An estimate is that of a compiler." if table["estimated"].any() else "")

@@ -194,6 +194,7 @@ class DeviceMeasurements(Record):
 
     seed: Count
     measured: list[MeasuredOnDevice]
+    missing: str = ""
 
 
 class _Model(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,7 @@ class Run:
         latency: the timing of each artifact, by its path relative to `directory`.
         on_devices: what devices told of artifacts, in the order of the pipeline's devices, then of
             seeds; keys as in `tfprune.report.records.MeasuredOnDevice`, with the seed.
+        left_out: why nothing was measured on an optional device, by what tables call it.
         apart: what was measured by another figure than the first of `deliveries`, and cannot stand
             beside it.
     """
@@ -147,6 +148,7 @@ class Run:
     latency: dict[str, dict[str, Any]]
     apart: tuple[Delivery, ...] = ()
     on_devices: tuple[dict[str, Any], ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def devices(self) -> dict[str, tuple[str, ...]]:
         """The formats that each device of the run takes, by what tables call the device."""
@@ -330,6 +332,11 @@ def read_run(directory: Path) -> Run:
         },
         tuple(each for each, same in zip(read, alike, strict=True) if not same),
         tuple(_told_by_devices(directory, record, read)),
+        {
+            title: found["missing"]
+            for title, found in _device_records(directory, record)
+            if found.get("missing")
+        },
     )
 
 
@@ -355,13 +362,20 @@ def _told_by_devices(
         for delivery in delivered
         for artifact in delivery.record["artifacts"]
     }
+    for _, found in _device_records(directory, record):
+        for row in found["measured"]:
+            if (directory / row["artifact"], row["sha256"]) in files:
+                yield {**row, "seed": found["seed"]}
+
+
+def _device_records(
+    directory: Path, record: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of each device of a run, with what tables call the device."""
     for device in _devices(record):
         title = device_title(device)
         for path in sorted(directory.glob(f"{DEVICES}/{title}/seed-*/{RECORD}")):
-            found = read_record(path, DeviceMeasurements)
-            for row in found["measured"]:
-                if (directory / row["artifact"], row["sha256"]) in files:
-                    yield {**row, "seed": found["seed"]}
+            yield title, read_record(path, DeviceMeasurements)
 
 
 def _not_a_run(directory: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.training.schedule import Schedule, final_update, last_update, single_cut_reason
-from tfprune.vocabulary import Policy, Scope
+from tfprune.vocabulary import Policy, WeightScope
 from tfprune.weights.attached import AttachedMasks, HoldingCallback, detach_leftovers
 from tfprune.weights.masks import Select
 from tfprune.weights.rule import ChangedMask, MaskRule, NestedMasks, listed
@@ -71,7 +71,8 @@ class PruneWeights(HoldingCallback):
         schedule: tfmot's `PolynomialDecay` or `ConstantSparsity`, or any callable from a step
             (int) to (prune now?, sparsity 0 to 1); see `tfprune.training.schedule.last_update`.
         scope: "layer" prunes each weight tensor to the schedule's sparsity; "global" ranks all
-            of them together, and only their total has it.
+            of them together, and only their total has it; "erk" prunes each to a rate of its own,
+            higher in larger ones, so that their total has it (`weights.rule.erk_sparsities`).
         select: which weights die; "magnitude", the smallest; "random", drawn with `seed`; or a
             function from a weight as a NumPy array to scores of its shape, of which the lowest
             die. It is called for each weight at each update; an exact zero dies first whatever
@@ -109,7 +110,7 @@ class PruneWeights(HoldingCallback):
     def __init__(
         self,
         schedule: Schedule,
-        scope: Scope = "layer",
+        scope: WeightScope = "layer",
         *,
         select: Select = "magnitude",
         pattern: str | tuple[int, int] | None = None,

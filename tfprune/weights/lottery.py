@@ -27,7 +27,7 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.model import cloning, graph
 from tfprune.training.schedule import check_sparsity
-from tfprune.vocabulary import Scope
+from tfprune.vocabulary import WeightScope
 from tfprune.weights.attached import KeepMasks
 from tfprune.weights.masks import masked
 from tfprune.weights.rewinding import (
@@ -56,7 +56,8 @@ class Lottery:
         prune_rate: of the weights that live, the share that dies in a round, 0 to 1.
         layers: rates of their own for layers, by name, path or glob such as `"dense*"`; the
             first that matches counts. Only with the scope "layer".
-        scope: "layer" prunes each weight tensor, "global" ranks all of them together.
+        scope: "layer" prunes each weight tensor, "global" ranks all of them together, "erk" spreads
+            the zeros as `weights.rule.erk_sparsities` tells.
         rewind: where a round begins. "init": at the initial weights (Frankle & Carbin 2019); an
             int k: at the weights of step k of the dense training (Frankle et al. 2020); "lr": at
             the weights as they are, with the learning rate from the start; "finetune": at the
@@ -74,7 +75,7 @@ class Lottery:
     rounds: int
     prune_rate: float = 0.2
     layers: Mapping[str, float] | None = None
-    scope: Scope = "layer"
+    scope: WeightScope = "layer"
     rewind: Literal["init", "lr", "finetune"] | int = "init"
     one_shot: bool = False
     controls: Sequence[Literal["reinit", "random"]] = ()
@@ -239,6 +240,8 @@ class _Run:
         # From the level, not from what the last one left: roundings do not add up.
         sparsities = [1 - (1 - rate) ** level for rate in self.rates]
         rule = self.lottery.rule()
+        if rule.scope == "erk":
+            sparsities = rule.per_kernel(self.chosen, 1 - (1 - self.lottery.prune_rate) ** level)
         new, floored = rule.masks(self.chosen, values, sparsities, masks)
         rule.warn_of_floor(f"lottery, level {level}", [self.chosen[i].path for i in floored])
         return new

@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.model import cloning
 from tfprune.training.schedule import check_sparsity
-from tfprune.vocabulary import Policy, Scope
+from tfprune.vocabulary import Policy, WeightScope
 from tfprune.weights.masks import Select, masked
 from tfprune.weights.patterns import Axes
 from tfprune.weights.rule import MaskRule
@@ -24,7 +24,7 @@ def prune_once(
     model: keras.Model,
     prune_rate: float,
     *,
-    scope: Scope = "layer",
+    scope: WeightScope = "layer",
     select: Select = "magnitude",
     pattern: str | tuple[int, int] | None = None,
     layers: Mapping[str, float] | None = None,
@@ -47,7 +47,8 @@ def prune_once(
     Args:
         model: a built model.
         prune_rate: of the weights that are not zero, the share that dies, 0 to 1.
-        scope: "layer" prunes each weight tensor, "global" ranks all of them.
+        scope: "layer" prunes each weight tensor, "global" ranks all of them, "erk" prunes
+            each so that all zeros together are spread as `weights.rule.erk_sparsities` tells.
         select: "magnitude", the smallest die; "random", a seeded choice; or a function from a
             weight's array to scores, of which the lowest die.
         pattern: "2:4" or blocks such as (1, 4), see `PruneWeights`. "2:4" holds throughout once
@@ -66,19 +67,19 @@ def prune_once(
 
     Raises:
         UsageError: an unknown scope, selection or pattern, a rate outside 0 to 1, rates of
-            layers under the scope "global", or a glob that matches no layer with a kernel.
+            layers under another scope than "layer", or a glob that matches no layer with a kernel.
     """
     check_sparsity(prune_rate, "prune_rate")
     rule = MaskRule(scope, select, seed, pattern, layers, min_kept)
     pruned = cloning.copy(model)
     chosen = kernels_of(pruned, include, exclude, policy)
-    rates = rule.per_kernel(chosen, prune_rate)
     values = [keras.ops.convert_to_numpy(kernel.variable) for kernel in chosen]
     sizes = [(int(np.count_nonzero(value)), value.size) for value in values]
-    if scope == "global":
+    if scope in ("global", "erk"):
         alive, size = (sum(column) for column in zip(*sizes, strict=True)) if sizes else (0, 0)
-        sparsities = [_sparsity(prune_rate, alive, size)] * len(chosen)
+        sparsities = rule.per_kernel(chosen, _sparsity(prune_rate, alive, size))
     else:
+        rates = rule.per_kernel(chosen, prune_rate)
         sparsities = [_sparsity(own, *counts) for own, counts in zip(rates, sizes, strict=True)]
     masks, floored = rule.masks(chosen, values, sparsities)
     rule.warn_of_floor("prune_once", [chosen[index].path for index in floored])

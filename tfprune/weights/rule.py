@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from tfprune.errors import UsageError
 from tfprune.model.graph import path_matches
 from tfprune.training.schedule import check_sparsity
-from tfprune.vocabulary import Scope
+from tfprune.vocabulary import WEIGHT_SCOPES, WeightScope
 from tfprune.weights.masks import Masks, Select, global_masks, layer_masks
 from tfprune.weights.patterns import Layout, NofM, layout_of, parse
 from tfprune.weights.selection import Kernel
@@ -28,12 +29,52 @@ def listed(names: Sequence[str]) -> str:
     return f"{first} and {more} more" if more > 0 else first
 
 
+def erk_sparsities(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]:
+    """The share of each weight tensor to prune, so that small ones stay denser.
+
+    Example:
+        ```python
+        erk_sparsities([(3, 3, 16, 16), (3, 3, 64, 64)], 0.9)  # about [0.62, 0.92]
+        ```
+
+    The density of a tensor is proportional to the sum of its sides over their product; a tensor
+    that would be more than dense is dense, and the others make up for it.
+
+    Args:
+        shapes: of the tensors; of a convolution (height, width, inputs, outputs).
+        sparsity: share of all entries together, 0 to 1.
+
+    Returns:
+        Shares, 0 to 1. They rise with `sparsity`.
+
+    Source:
+        Erdős-Rényi-Kernel of Evci et al. 2020, Rigging the Lottery,
+        https://arxiv.org/abs/1911.11134; Mocanu et al. 2018.
+    """
+    sizes = [math.prod(shape) for shape in shapes]
+    alive = (1 - check_sparsity(sparsity)) * sum(sizes)
+    if sparsity == 0:
+        return [0.0] * len(sizes)
+    scale = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
+    dense: set[int] = set()
+    while True:
+        rest = [index for index in range(len(sizes)) if index not in dense]
+        left = alive - sum(sizes[index] for index in dense)
+        factor = left / sum(scale[index] * sizes[index] for index in rest)
+        over = {index for index in rest if factor * scale[index] > 1}
+        if not over:
+            break
+        dense |= over
+    return [0.0 if index in dense else 1 - factor * scale[index] for index in range(len(sizes))]
+
+
 @dataclass(frozen=True)
 class MaskRule:
     """The choices that `PruneWeights`, `prune_once` and `Lottery` share; see `PruneWeights`.
 
     Attributes:
-        scope: "layer" masks each weight tensor, "global" ranks all of them together.
+        scope: "layer" masks each weight tensor, "global" ranks all of them together, "erk" masks
+            each at its share of `erk_sparsities`.
         select: which weights die: "magnitude", "random", or a function from weights to scores.
         seed: of the random selection.
         pattern: "2:4" or any N:M, blocks such as (1, 4), or None.
@@ -42,10 +83,10 @@ class MaskRule:
 
     Raises:
         UsageError: an unknown scope, selection or pattern, a share outside 0 to 1, a floor below
-            0, or shares of layers under the scope "global".
+            0, or shares of layers under another scope than "layer".
     """
 
-    scope: Scope = "layer"
+    scope: WeightScope = "layer"
     select: Select = "magnitude"
     seed: int = 0
     pattern: str | tuple[int, int] | None = None
@@ -53,8 +94,9 @@ class MaskRule:
     min_kept: int = 1
 
     def __post_init__(self) -> None:
-        if self.scope not in ("layer", "global"):
-            raise UsageError(f"scope is {self.scope!r}; choose 'layer' or 'global'")
+        if self.scope not in WEIGHT_SCOPES:
+            names = ", ".join(map(repr, WEIGHT_SCOPES))
+            raise UsageError(f"scope is {self.scope!r}; choose one of {names}")
         if not callable(self.select) and self.select not in ("magnitude", "random"):
             raise UsageError(
                 f"select is {self.select!r}; choose 'magnitude' or 'random', or give a function "
@@ -68,15 +110,17 @@ class MaskRule:
             )
         for name, value in (self.layers or {}).items():
             check_sparsity(value, f"the share of {name!r}")
-        if self.layers and self.scope == "global":
+        if self.layers and self.scope != "layer":
             raise UsageError("layers have shares of their own only under the scope 'layer'")
 
     def per_kernel(self, kernels: Sequence[Kernel], common: float) -> list[float]:
-        """The share to prune of each weight: its layer's own, or the common one.
+        """The share to prune of each weight: its layer's own, or what follows from the common one.
 
         Raises:
             UsageError: a name or glob that matches no layer with a kernel.
         """
+        if self.scope == "erk":
+            return erk_sparsities([kernel.variable.shape for kernel in kernels], common)
         own = self.layers or {}
         for pattern in own:
             if not any(path_matches(kernel.path, pattern) for kernel in kernels):
@@ -101,15 +145,22 @@ class MaskRule:
                 )
 
     def sparsities(
-        self, targets: Sequence[float], sparsity: float, final: float | None
+        self,
+        kernels: Sequence[Kernel],
+        targets: Sequence[float],
+        sparsity: float,
+        final: float | None,
     ) -> list[float]:
         """The sparsity of each weight on the way to its target.
 
         Args:
+            kernels: the weights.
             targets: see `per_kernel`.
             sparsity: what the schedule asks for now.
             final: the schedule's target, if it tells one; other targets need one above 0.
         """
+        if self.scope == "erk":
+            return self.per_kernel(kernels, sparsity)
         if not self.layers or not final:
             return [sparsity] * len(targets)
         # At the target the very number, and not one that a division has rounded.
@@ -132,7 +183,7 @@ class MaskRule:
 
         Args:
             kernels: the weights.
-            values: what they are now. Under the scope "layer" it may be a dict from the number
+            values: what they are now. But under the scope "global" it may be a dict from the number
                 of a weight: the others keep their mask.
             sparsities: share of dead entries in each; under the scope "global" all are the same.
             masks: the masks so far; they nest.
@@ -247,7 +298,7 @@ class NestedMasks:
         if sparsity <= self._sparsity:
             return None
         self._sparsity = sparsity
-        sparsities = self._rule.sparsities(self._targets, sparsity, self._final)
+        sparsities = self._rule.sparsities(self.kernels, self._targets, sparsity, self._final)
         values = self._changing(sparsities)
         old = self.masks
         self.masks, floored = self._rule.masks(self.kernels, values, sparsities, old or None)
@@ -267,7 +318,7 @@ class NestedMasks:
         settled = {
             index
             for index, (mask, dead) in enumerate(zip(self.masks, self._dead, strict=False))
-            if self._rule.scope == "layer" and round(sparsities[index] * mask.size) <= dead
+            if self._rule.scope != "global" and round(sparsities[index] * mask.size) <= dead
         }
         return {
             index: keras.ops.convert_to_numpy(kernel.variable)

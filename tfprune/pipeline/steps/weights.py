@@ -14,13 +14,13 @@ from tfprune.vocabulary import (
     CLUSTER_STARTS,
     PATTERNS,
     POLICIES,
-    SCOPES,
     SELECTIONS,
+    WEIGHT_SCOPES,
     ClusterScope,
     ClusterStart,
     Policy,
-    Scope,
     Selection,
+    WeightScope,
     explained,
     read_pattern,
 )
@@ -40,9 +40,9 @@ def _is_pattern(text: str) -> str:
 class WhichWeights(Table):
     """Which weights become zero; see `tfprune.PruneWeights`."""
 
-    scope: Annotated[Scope, Field(description=f"what reaches the share: {explained(SCOPES)}")] = (
-        "layer"
-    )
+    scope: Annotated[
+        WeightScope, Field(description=f"what reaches the share: {explained(WEIGHT_SCOPES)}")
+    ] = "layer"
     select: Annotated[Selection, Field(description=f"which go: {explained(SELECTIONS)}")] = (
         "magnitude"
     )
@@ -62,7 +62,7 @@ class WhichWeights(Table):
 
     @model_validator(mode="after")
     def _layers_need_their_scope(self) -> WhichWeights:
-        if self.layers and self.scope == "global":
+        if self.layers and self.scope != "layer":
             raise ValueError('layers have shares of their own only under scope = "layer"')
         return self
 
@@ -227,4 +227,8 @@ class ClusterStep(TrainingStep):
 
 
 def _where(step: WhichWeights) -> str:
-    return "all layers together" if step.scope == "global" else "every layer"
+    return {
+        "layer": "every layer",
+        "global": "all layers together",
+        "erk": "all layers, each at a rate of its own (Erdős-Rényi-Kernel),",
+    }[step.scope]
