@@ -113,3 +113,28 @@ def test_what_has_no_bias_is_named(images: np.ndarray) -> None:
 def test_bits_are_those_of_files(images: np.ndarray, bits: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         tfprune.correct_biases(net(), images, bits=bits)
+
+
+def test_sequential_models_are_graphs_like_others(images: np.ndarray) -> None:
+    """They have called their layers before the graph does."""
+    model = randomised(
+        keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                layers.Conv2D(6, 3, activation="relu", name="a"),
+                layers.Conv2D(5, 3, use_bias=False, name="b"),
+                layers.BatchNormalization(name="norm"),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(3, name="c"),
+            ]
+        )
+    )
+    assert [(pair.first.name, pair.second.name) for pair in _pairs(model)] == [
+        ("a", "b"),
+        ("b", "c"),
+    ]
+    assert_close(outputs(tfprune.equalize(model), [images]), outputs(model, [images]), 1e-4)
+    corrected = tfprune.correct_biases(model, images, bits=3)
+    for name in ("a", "norm", "c"):
+        before, after = (each.get_layer(name).get_weights()[1] for each in (model, corrected))
+        assert not np.allclose(before, after)

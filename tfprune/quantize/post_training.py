@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +119,7 @@ def equalize(model: keras.Model) -> keras.Model:
 def _pairs(model: keras.Model) -> Iterator[_Pair]:
     readers: dict[int, list[Call]] = {}
     every = list(calls(model))
+    once = _called_once(every)
     for call in every:
         for tensor in call.inputs:
             readers.setdefault(id(tensor), []).append(call)
@@ -130,26 +132,28 @@ def _pairs(model: keras.Model) -> Iterator[_Pair]:
 
     for call in every:
         first = call.operation
-        if not _scalable(first) or len(call.outputs) != 1:
+        if id(first) not in once or not _scalable(first) or len(call.outputs) != 1:
             continue
-        norm, passes = None, _passes(first)
-        here = only_reader(call) if passes else None
-        if here is not None and _is_norm(here.operation) and is_linear(first):
+        norm = None
+        here = only_reader(call) if _passes(first) else None
+        if here is not None and _is_norm(here, once) and here.operation.scale and is_linear(first):
             norm = here.operation
             here = only_reader(here)
         while here is not None and _passes_on(here.operation):
             here = only_reader(here)
-        if here is not None and _reads_channels(here.operation):
+        if here is not None and id(here.operation) in once and _reads_channels(here.operation):
             yield _Pair(first, norm, here.operation)
 
 
-def _called_once(layer: Any) -> bool:
-    return len(layer._inbound_nodes) == 1
+def _called_once(every: Iterable[Call]) -> set[int]:
+    """The ids of the operations that a graph calls once; Keras' own nodes count other graphs."""
+    counts = Counter(id(call.operation) for call in every)
+    return {key for key, count in counts.items() if count == 1}
 
 
 def _scalable(layer: Any) -> bool:
     """Whether the output channels of a layer can be scaled by its kernel."""
-    if not isinstance(layer, _WITH_KERNEL) or not _called_once(layer) or not _last(layer):
+    if not isinstance(layer, _WITH_KERNEL) or not _last(layer):
         return False
     # A depthwise kernel with several filters for a channel has them side by side.
     return getattr(layer, "depth_multiplier", 1) == 1
@@ -159,13 +163,12 @@ def _last(layer: Any) -> bool:
     return getattr(layer, "data_format", "channels_last") == "channels_last"
 
 
-def _is_norm(layer: Any) -> bool:
-    return (
-        isinstance(layer, layers.BatchNormalization)
-        and _called_once(layer)
-        and layer.scale
-        and layer.axis in (-1, len(layer._inbound_nodes[0].input_tensors[0].shape) - 1)
-    )
+def _is_norm(call: Call, once: set[int]) -> bool:
+    """Whether a call is of a BatchNorm of the last axis, which is called once."""
+    layer: Any = call.operation
+    if not isinstance(layer, layers.BatchNormalization) or id(layer) not in once:
+        return False
+    return layer.axis in (-1, len(call.inputs[0].shape) - 1)
 
 
 def is_linear(layer: Any) -> bool:
@@ -186,7 +189,7 @@ def _passes_on(layer: Any) -> bool:
 
 
 def _reads_channels(layer: Any) -> bool:
-    if not isinstance(layer, _WITH_KERNEL) or not _called_once(layer) or not _last(layer):
+    if not isinstance(layer, _WITH_KERNEL) or not _last(layer):
         return False
     return getattr(layer, "groups", 1) == 1
 
@@ -294,6 +297,7 @@ def _inputs(model: keras.Model, data: Data) -> list[np.ndarray]:
 def _points(model: keras.Model) -> tuple[list[tuple[str, str]], list[str]]:
     """Layers with kernels and the layers that carry their biases; and those without one."""
     every = list(calls(model))
+    once = _called_once(every)
     readers: dict[int, list[Call]] = {}
     for call in every:
         for tensor in call.inputs:
@@ -307,22 +311,13 @@ def _points(model: keras.Model) -> tuple[list[tuple[str, str]], list[str]]:
             continue
         after = [each for output in call.outputs for each in readers.get(id(output), [])]
         carrier = layer.name if layer.use_bias else ""
-        if len(after) == 1 and is_linear(layer) and _has_beta(after[0].operation):
-            carrier = after[0].operation.name
-        if carrier and _called_once(layer) and _last(layer):
+        if len(after) == 1 and is_linear(layer) and _is_norm(after[0], once):
+            carrier = after[0].operation.name if after[0].operation.center else ""
+        if carrier and id(layer) in once and _last(layer):
             found.append((layer.name, carrier))
         else:
             without.append(layer.name)
     return found, list(dict.fromkeys(without))
-
-
-def _has_beta(layer: Any) -> bool:
-    return (
-        isinstance(layer, layers.BatchNormalization)
-        and _called_once(layer)
-        and layer.center
-        and layer.axis in (-1, len(layer._inbound_nodes[0].input_tensors[0].shape) - 1)
-    )
 
 
 def _bias(layer: Any) -> keras.Variable:
@@ -332,12 +327,14 @@ def _bias(layer: Any) -> keras.Variable:
 def _mean_at(model: keras.Model, kernel: str, carrier: str, inputs: list[np.ndarray]) -> np.ndarray:
     """The mean of each channel behind a bias and before an activation, float64 (channels,)."""
     layer = model.get_layer(carrier)
-    until = keras.Model(functional(model).inputs, layer.output)
+    # A Sequential model has called its layers more often than its graph does.
+    (end,) = [call.outputs[0] for call in calls(model) if call.operation is layer]
+    until = keras.Model(functional(model).inputs, end)
     activation = getattr(layer, "activation", None)
     if kernel == carrier:
         layer.activation = keras.activations.linear
     try:
-        total, count = np.zeros(layer.output.shape[-1]), 0
+        total, count = np.zeros(end.shape[-1]), 0
         for start in range(0, len(inputs[0]), _BATCH):
             found = until([each[start : start + _BATCH] for each in inputs], training=False)
             values = np.asarray(keras.ops.convert_to_numpy(found), np.float64)
