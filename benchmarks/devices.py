@@ -283,6 +283,8 @@ def compare(
     asked = places or tuple(PLACES)
     for name in asked:
         PLACES[name].find().check()
+    stored = output.with_suffix(".json")
+    known = read_json(stored)["devices"] if stored.exists() else {}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in asked}
     for net, build in nets.items():
         with tempfile.TemporaryDirectory(prefix="tfprune-devices-") as folder:
@@ -291,19 +293,18 @@ def compare(
             for name in asked:
                 click.echo(f"{net} on {name}", err=True)
                 rows[name] += measured(net, files, PLACES[name])
-    stored = output.with_suffix(".json")
-    known = read_json(stored)["devices"] if stored.exists() else {}
-    fresh = {
-        name: {**made_by, "settings": PLACES[name].find().settings(), "rows": rows[name]}
-        for name in asked
-    }
-    both = {**known, **fresh}
-    document = {
-        "command": f"python -m {module}",
-        "devices": {name: both[name] for name in PLACES if name in both},
-    }
-    write_json(stored, document)
-    write_text(output.with_suffix(".md"), report(document, *about))
+        fresh = {
+            name: {**made_by, "settings": PLACES[name].find().settings(), "rows": rows[name]}
+            for name in asked
+        }
+        both = {**known, **fresh}
+        document = {
+            "command": f"python -m {module}",
+            "devices": {name: both[name] for name in PLACES if name in both},
+        }
+        # Complete after each net: all of them take long.
+        write_json(stored, document)
+        write_text(output.with_suffix(".md"), report(document, *about))
 
 
 if __name__ == "__main__":
