@@ -32,6 +32,25 @@ def test_every_artifact_answers_as_its_file_does(contents, tiny_run):
         assert answer.milliseconds > 0
 
 
+def test_the_time_is_that_of_the_inference_alone(contents, monkeypatch):
+    file, example = contents.files[0], contents.examples.inputs[0]
+    clock = iter(range(1_000_000))
+    asked = []
+
+    def one(given):
+        asked.append(given)
+        # The clock goes on by 1 s between looks, and by 4 s within a call.
+        return lambda: [next(clock) for _ in range(4)]
+
+    monkeypatch.setattr("tfprune.app.contents.time.perf_counter", lambda: next(clock))
+    for each in contents.files:
+        monkeypatch.setattr(each.runtime, "one", one)
+    monkeypatch.setattr(type(file.runtime), "fixed_batch", 2)
+    answer = contents.answers(example)[0]
+    assert answer.milliseconds == 5000 / 2
+    np.testing.assert_array_equal(asked[0], example)
+
+
 def test_what_differs_is_what_the_files_answer_otherwise(contents):
     first = contents.files[0]
     inputs = np.asarray(contents.examples.inputs)

@@ -110,3 +110,28 @@ def test_the_command_writes_a_model_that_needs_no_calibration(tmp_path):
     images = np.random.default_rng(0).uniform(0, 16, (20, 8, 8, 1)).astype("float32")
     (artifact,) = tfprune.export(aware, tmp_path, ["tflite-int8"], comparison_data=images)
     assert artifact.format == "tflite-int8"
+
+
+def test_it_learns_from_its_float_model(digits, tmp_path):
+    """A student whose only aim is its teacher's answers comes nearer to them."""
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(8, 3, activation="relu")(x)
+    teacher = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    images = digits.train.sample(100).inputs
+    wanted = np.asarray(teacher(images))
+    step = QuantizeAwareStep(
+        kind="quantize-aware",
+        epochs=6,
+        learning_rate=0.01,
+        weights="int4",
+        teacher="dense",
+        teacher_weight=1.0,
+    )
+    start = tfprune.quantize_aware(teacher, images, weights="int4")
+    context = Context(digits, 0, tmp_path, earlier=lambda name: teacher)
+    student, _ = step.perform(teacher, context)
+    before, after = (
+        float(np.square(np.asarray(each(images)) - wanted).mean()) for each in (start, student)
+    )
+    assert after < 0.7 * before
