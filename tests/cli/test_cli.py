@@ -226,7 +226,7 @@ class TestErrors:
         said = self._fails(2, "prune", trained, *TRAIN, "--sparsity", "1.5", "-o", out)
         assert said == "Invalid value for '--sparsity': 1.5 is not a number at least 0 and below 1"
         said = self._fails(2, "learn", trained, *TRAIN, "-o", out)
-        assert said == "tfprune learn: give a strength, or one of filters, macs and params"
+        assert said.startswith("tfprune learn: give a strength, or one of filters, macs, params")
         assert not out.exists()
 
     def test_damaged_keras_file(self, trained, tmp_path):

@@ -32,7 +32,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
-    x = keras.layers.Dense(CLASSES, name="logits")(keras.layers.Flatten()(x))
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(CLASSES, name="logits")(x)
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1))
     artifacts = tfprune.export(
         keras.Model(inputs, x),

@@ -47,9 +47,9 @@ def precision(
 
     Example:
         ```python
-        table = tfprune.precision(model, (x_test, y_test), x_train[:500])
+        table = tfprune.precision(model, (x, y), x[:500])
         worst = table["layer"][0]
-        tfprune.export(model, "out", ["tflite-int8"], x_train[:500], keep={worst: "float32"})
+        tfprune.export(model, "out", ["tflite-int8"], x[:500], keep={worst: "float32"})
         ```
 
     Layers whose operators TFLite fuses, such as a convolution with its BatchNorm and ReLU, are one

@@ -57,7 +57,6 @@ def load(
         ```python
         model = tfprune.load("net.keras")
         model = tfprune.load("net.h5", imports=["my_layers.py"])  # with custom layers
-        model = tfprune.load("https://example.org/net.h5")  # downloaded once
         model = tfprune.load("my_model.py:build", options={"width": 8})
         model = tfprune.load("vgg", input_shape=(32, 32, 3), options={"classes": 10})
         ```

@@ -75,7 +75,10 @@ def equalize(model: keras.Model) -> keras.Model:
 
     Example:
         ```python
-        tfprune.export(tfprune.equalize(model), "out", ["tflite-int8"], x)
+        convolutions = [keras.layers.Conv2D(8, 3, activation="relu") for _ in range(2)]
+        model = keras.Sequential([keras.Input((8, 8, 3)), *convolutions, keras.layers.Flatten()])
+        balanced = tfprune.equalize(model)
+        tfprune.export(balanced, "out", ["tflite-int8"], x)
         ```
 
     Between two layers with kernels, where only ReLU, leaky ReLU, pooling, padding and dropout lie,
@@ -237,7 +240,7 @@ def correct_biases(model: keras.Model, data: Data, *, bits: int = 8) -> keras.Mo
 
     Example:
         ```python
-        corrected = tfprune.correct_biases(model, x_train[:256], bits=4)
+        corrected = tfprune.correct_biases(model, x[:256], bits=4)
         tfprune.export(corrected, "out", ["tflite-recipe"], recipe="weight_only_wi4_afp32")
         ```
 

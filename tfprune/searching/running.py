@@ -144,6 +144,8 @@ def search(
 
     Example:
         ```python
+        from tfprune.searching import load_search
+
         what = load_search(
             model={"name": "net.keras"}, data={"name": "photos"}, device="cpu", max_drop=0.5
         )
