@@ -210,6 +210,17 @@ class Contents:
         return shown if len(values) <= 8 else f"{shown}, … ({len(values):,} numbers)"
 
     @cached_property
+    def truth(self) -> tuple[str, ...]:
+        """The name of the class of each test example; empty where it is not known."""
+        targets = self.examples.targets
+        if not self.is_classification or targets is None:
+            return ()
+        numbers = np.asarray(targets)
+        if numbers.ndim > 1:
+            numbers = numbers.argmax(-1)
+        return tuple(self.dataset.classes[int(number)] for number in numbers)
+
+    @cached_property
     def classes(self) -> dict[str, np.ndarray]:
         """The class numbers that each file answers to the test examples, by the file's title."""
         if not self.is_classification:
@@ -226,10 +237,6 @@ class Contents:
             return []
         names = self.dataset.classes
         first = self.files[0].title
-        targets = self.examples.targets
-        truth = None if targets is None else np.asarray(targets)
-        if truth is not None and truth.ndim > 1:
-            truth = truth.argmax(-1)
         found = []
         for number, expected in enumerate(self.classes[first]):
             others = {
@@ -238,7 +245,7 @@ class Contents:
                 if given[number] != expected
             }
             if others:
-                known = "" if truth is None else names[int(truth[number])]
+                known = self.truth[number] if self.truth else ""
                 found.append(Difference(number, known, others, names[int(expected)]))
         return sorted(found, key=lambda each: -len(each.answers))
 

@@ -151,7 +151,6 @@ def _copy_runtime(folder: Path) -> None:
 def _index(
     contents: Contents, offered: list[tuple[File, tuple[str, ...]]], left_out: dict[str, str]
 ) -> str:
-
     template = resources("tfprune.app").joinpath("page", "index.html").read_text("utf-8")
     styles = [
         resources("tfprune.app").joinpath("app.css").read_text("utf-8"),
@@ -173,7 +172,6 @@ def _index(
 def _data(
     contents: Contents, offered: list[tuple[File, tuple[str, ...]]], left_out: dict[str, str]
 ) -> dict[str, Any]:
-
     (inputs,) = leaves(contents.examples.inputs)
     examples = np.asarray(inputs)
     examples = examples.astype(np.uint8 if examples.dtype == np.uint8 else np.float32)
@@ -211,14 +209,6 @@ def _data(
             "dtype": examples.dtype.name,
             "shape": list(examples.shape),
             "values": base64.b64encode(np.ascontiguousarray(examples).tobytes()).decode(),
-            "truth": _truth(contents),
+            "truth": list(contents.truth),
         },
     }
-
-
-def _truth(contents: Contents) -> list[str]:
-    if contents.examples.targets is None:
-        return []
-    targets = np.asarray(contents.examples.targets)
-    numbers = targets.argmax(-1) if targets.ndim > 1 else targets
-    return [contents.dataset.classes[int(number)] for number in numbers]

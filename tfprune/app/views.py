@@ -86,12 +86,7 @@ def answers_table(answers: Sequence[Answer], by: Figure, seen: str = "") -> str:
 
 def example_view(contents: Contents, number: int) -> str:
     """A test example and its class, by its number."""
-    targets = contents.examples.targets
-    told = ""
-    if contents.is_classification and targets is not None:
-        label = np.asarray(targets)[number]
-        place = int(label.argmax()) if np.ndim(label) else int(label)
-        told = f"is {html.escape(contents.dataset.classes[place])}"
+    told = f"is {html.escape(contents.truth[number])}" if contents.truth else ""
     example = example_at(contents.examples, number)
     if contents.image_shape is not None:
         return (
