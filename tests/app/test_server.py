@@ -73,6 +73,21 @@ def shown(page: Any) -> list[str]:
     return found
 
 
+def see(page: Any, image: np.ndarray) -> None:
+    """Waits until the answers are those to an image of the data."""
+    source = views.picture(image).partition('src="')[2].partition('"')[0]
+    page.wait_for_function(
+        "source => document.querySelector('#answers img')?.src == source", arg=source
+    )
+
+
+def settle(page: Any) -> None:
+    """Waits until the answers stay: one stroke is told in several parts."""
+    source = None
+    while source != (source := page.locator("#answers img").get_attribute("src")):
+        page.wait_for_timeout(2000)
+
+
 def expected(contents: Contents, image: np.ndarray) -> list[str]:
     return [each.text for each in contents.answers(image)]
 
@@ -93,23 +108,22 @@ def test_it_answers_what_is_drawn_uploaded_and_picked(page, contents, tmp_path):
     page.mouse.move(middle, box["y"] + 0.7 * box["height"], steps=8)
     page.mouse.up()
     page.wait_for_function("old => document.querySelector('#answers img').src != old", arg=before)
+    settle(page)
     assert shown(page)[0] in contents.dataset.classes
     # Uploaded.
-    before = page.locator("#answers img").get_attribute("src")
     page.get_by_role("tab", name="Upload").click()
     file = tmp_path / "digit.png"
     digit = example_at(contents.examples, 5)
     Image.fromarray(np.kron(digit[..., 0], np.ones((4, 4), np.uint8))).save(file)
     page.locator("#photo input[type=file]").set_input_files(file)
-    page.wait_for_function("old => document.querySelector('#answers img').src != old", arg=before)
     grown = np.asarray(Image.open(file).convert("RGB"))
+    see(page, contents.photo(grown))
     assert shown(page) == expected(contents, contents.photo(grown))
     # Picked, by the keyboard.
-    before = page.locator("#answers img").get_attribute("src")
     page.get_by_role("tab", name="Test example").click()
     page.locator("#number input[type=range]").focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("old => document.querySelector('#answers img').src != old", arg=before)
+    see(page, example_at(contents.examples, 1))
     assert shown(page) == expected(contents, example_at(contents.examples, 1))
     # The rest is there.
     page.get_by_role("tab", name="Layers").click()

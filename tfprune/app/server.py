@@ -51,8 +51,12 @@ def build(contents: Contents) -> gr.Blocks:
                     elem_id="answers",
                     padding=False,
                 )
+        # In one queue, so that the newest example is answered last.
+        queue: dict[str, Any] = {"concurrency_id": "answers", "concurrency_limit": 1}
         for listen, function, source in triggers:
-            listen(function, source, table, show_progress="hidden", api_visibility="private")
+            listen(
+                function, source, table, show_progress="hidden", api_visibility="private", **queue
+            )
         with gr.Tab("Front"):
             _front(contents)
         with gr.Tab("Layers"):
@@ -127,7 +131,7 @@ def _inputs(contents: Contents) -> list[tuple[Any, Any, Any]]:
                     return views.note("Drop an image.")
                 return _answers_of(contents, contents.photo(image))
 
-            triggers.append((photo.change, uploaded, photo))
+            triggers.append((photo.input, uploaded, photo))
     with gr.Tab("Test example"):
         number = gr.Slider(
             0, len(contents.examples) - 1, 0, step=1, label="Number", elem_id="number"
