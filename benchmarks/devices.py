@@ -234,14 +234,17 @@ says how many values the weights of an output channel have at most; on tflm such
 up in tables (`tflite-lut`)."""
 
 
-@click.command()
-@click.option(
+on_devices = click.option(
     "--device",
     "places",
     multiple=True,
     type=click.Choice([*PLACES]),
     help="Just this one; what is known of the others stays.",
 )
+
+
+@click.command()
+@on_devices
 @click.option("--net", "nets", multiple=True, type=click.Choice([*NETS]), help="Just this one.")
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("benchmarks/results/devices")

@@ -13,18 +13,12 @@ from pathlib import Path
 import click
 
 import tfprune
-from benchmarks.devices import PLACES, compare
+from benchmarks.devices import compare, on_devices
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True)
-@click.option(
-    "--device",
-    "places",
-    multiple=True,
-    type=click.Choice([*PLACES]),
-    help="Just this one; what is known of the others stays.",
-)
+@on_devices
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("benchmarks/results/mlperf_tiny")
 )

@@ -285,6 +285,10 @@ class Figure:
         """How far a value lies above another: of shares in percentage points."""
         return 100 * (value - base) if self.is_share else value - base
 
+    def drop(self, value: float, base: float) -> float:
+        """How much worse a value is than another one: of shares in percentage points."""
+        return self.change(self.gain(base), self.gain(value))
+
     def is_same(self, other: Figure) -> bool:
         """Whether values of both can stand in one column: same name, unit and direction."""
         return (self.name, self.number.unit, self.better) == (

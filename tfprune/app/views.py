@@ -115,7 +115,7 @@ def front_member(contents: Contents, cost: Figure, number: int) -> str:
     for each in (by, *contents.costs):
         value, was = file.row[each.name], base.row[each.name]
         if each is by:
-            lost = each.change(each.gain(was), each.gain(value))
+            lost = each.drop(value, was)
             unit = " points" if each.is_share else each.number.unit
             change = f"{abs(lost):.2f}{unit} {'lost' if lost > 0 else 'gained'}"
         else:

@@ -71,15 +71,7 @@ def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     help="A lottery for each.",
 )
 @step_options.from_table(Training, epochs=10, learning_rate=0.1)
-@click.option(
-    "-o",
-    "--out",
-    callback=options.folder,
-    type=click.Path(path_type=Path),
-    default=Path("saved_models"),
-    show_default=True,
-    help="The run is written to a folder in here.",
-)
+@options.runs_folder
 @click.option(
     "--name",
     metavar="NAME",

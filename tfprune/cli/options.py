@@ -134,6 +134,15 @@ output = click.option(
     type=click.Path(path_type=Path),
     help="The .keras file to write.",
 )
+runs_folder = click.option(
+    "-o",
+    "--out",
+    callback=folder,
+    type=click.Path(path_type=Path),
+    default=Path("saved_models"),
+    show_default=True,
+    help="The run is written to a folder in here.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 data_dir = click.option(
     "--data-dir",

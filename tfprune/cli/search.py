@@ -86,15 +86,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=options.SEED, metavar="N", help="[default: 0]")
 @click.option("--name", metavar="NAME", help="Of the run and its folder. [default: search]")
-@click.option(
-    "-o",
-    "--out",
-    callback=options.folder,
-    type=click.Path(path_type=Path),
-    default=Path("saved_models"),
-    show_default=True,
-    help="The run is written to a folder in here.",
-)
+@options.runs_folder
 @options.execution
 @options.imports
 @options.as_json

@@ -87,7 +87,7 @@ class Found:
         """How much worse the winner is than the dense model on test data, which decided nothing."""
         table = self.test.set_index(["variant", "artifact"])[self.figure.name]
         winner = float(table.loc[WINNER].iloc[0])
-        return _drop(self.figure, winner, float(table.loc[DENSE, "keras"]))
+        return self.figure.drop(winner, float(table.loc[DENSE, "keras"]))
 
     @property
     def files(self) -> list[Path]:
@@ -250,11 +250,6 @@ def _loss(figure: Figure, drop: float) -> str:
         return "loses nothing"
     unit = " points" if figure.is_share else figure.number.unit
     return f"loses {drop:.2f}{unit}" if drop > 0 else f"gains {-drop:.2f}{unit}"
-
-
-def _drop(figure: Figure, value: float, base: float) -> float:
-    """How much worse a value is than another one; of shares in points."""
-    return figure.change(figure.gain(base), figure.gain(value))
 
 
 def _verdict(what: Search, figure: Figure, tried: Sequence[Tried], best: Tried) -> tuple[bool, str]:
@@ -473,7 +468,7 @@ class _Trials:
                     epochs,
                     name,
                     value,
-                    _drop(self.figure, value, self.baseline),
+                    self.figure.drop(value, self.baseline),
                     ratio,
                     costs,
                     refusal,
