@@ -15,9 +15,11 @@ import pytest
 from keras import layers
 
 import tfprune
+from tests.tables import slow
 from tfprune import devices, filters
 
 NAMES = [name for name in tfprune.__all__ if name != "__version__"]
+SLOW = ("lottery", "precision", "quantize_aware")
 # Trainings as long as the examples show take minutes.
 SHORTER = {"rounds=10": "rounds=1", "epochs=10": "epochs=1", "end=1000": "end=5"}
 SHORTER["end=2000"] = "end=5"
@@ -91,7 +93,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:.*HDF5 file")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [slow(name) if name in SLOW else name for name in NAMES])
 def test_the_example_of_a_public_name_runs(name: str, names: dict[str, Any]) -> None:
     code = examples(name)
     assert code, f"the docstring of tfprune.{name} has no example"

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from tests.tables import slow
+
 # Keras is imported within each of them, and then `GroupLasso` is registered.
-FIRST = ["measure.first_run", "data.adapting", "model.layer_table", "quantize"]
+FIRST = ["quantize", *map(slow, ["measure.first_run", "data.adapting", "model.layer_table"])]
 
 
 @pytest.mark.parametrize("module", FIRST)

@@ -26,6 +26,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 import tfprune
+from tests.tables import slow
 from tests.test_workflows import _accepted, _commands
 from tfprune import data, devices, filters
 from tfprune.cli import main
@@ -63,6 +64,17 @@ PARSED = {
     "python -m benchmarks.": "they make or read studies of hours; the modules are there",
     "pip install": "it changes what is installed; its extras are in setup.cfg",
     "make ": "they install and test everything; `make -n` knows the target",
+}
+
+# They train, export or compile much.
+SLOW = {
+    "docs/command-line.md",
+    "docs/devices.md",
+    "docs/guides/microcontroller.md",
+    "docs/methods/group-lasso.md",
+    "docs/methods/post-training-quantization.md",
+    "docs/quantization.md",
+    "docs/your-own.md",
 }
 
 
@@ -263,7 +275,7 @@ def place(tiny_run, tmp_path, monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [slow(name) if name in SLOW else name for name in DOCUMENTS])
 def test_every_block_of_a_document_runs(document, place):
     with warnings.catch_warnings():
         # So few images make few steps, which is what it warns of.

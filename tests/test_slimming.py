@@ -225,6 +225,7 @@ def test_dead_takes_constants_branches_and_channels_at_once() -> None:
     assert_close(outputs(small, [images]), outputs(model, [images]), 1e-5)
 
 
+@pytest.mark.slow
 def test_a_measured_target_is_met_by_the_file(tmp_path: Path) -> None:
     model = zoo.build("vgg", (8, 8, 3), 4, seed=0, width=8, blocks=[1, 1])
     (dense,) = tfprune.export(model, tmp_path / "dense", formats=["tflite"])

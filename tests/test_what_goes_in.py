@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import tfprune
+from tests.tables import slow
 from tests.test_readme import ROOT, blocks, commands
 from tfprune import data, formats, functions, measure
 from tfprune.cli import main
@@ -455,9 +456,7 @@ SLOW = ("model: `mobilenetv2`, `resnet50`, …",)
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize(
-    "row", [pytest.param(row, marks=pytest.mark.slow if row in SLOW else ()) for row in CASES]
-)
+@pytest.mark.parametrize("row", [slow(row) if row in SLOW else row for row in CASES])
 def test_what_the_table_says_goes_in(row):
     CASES[row].goes_through()
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from tests.tables import slow
 from tfprune import figures
 from tfprune.app import views
 from tfprune.app.contents import Contents, example_at, open_run
@@ -42,7 +43,7 @@ def address(contents: Contents) -> Iterator[str]:
     blocks.close()
 
 
-@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["desktop", "phone"])
+@pytest.fixture(params=[(1280, "light"), slow((390, "dark"))], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, address: str) -> Iterator[Any]:
     """The opened application; what went wrong by the end of the test fails it."""
     width, scheme = request.param

@@ -72,6 +72,7 @@ def page(address: str) -> Iterator[Any]:
         browser.close()
 
 
+@pytest.mark.slow
 @needs_browser
 def test_page_answers_as_the_files_do(contents: Contents, page: Any) -> None:
     for number in range(3):

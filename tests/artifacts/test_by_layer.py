@@ -37,6 +37,7 @@ def model() -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 def test_the_layer_that_int8_hurts_comes_first(model: keras.Model, images: np.ndarray) -> None:
     labels = np.asarray(model(images.astype(np.float32))).argmax(axis=1)
     told = []

@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import tfprune
 from tests.artifacts.small import names, one_line, tiny
+from tests.tables import slow
 from tfprune.artifacts import Artifact, export
 from tfprune.artifacts.examples import held_back
 from tfprune.errors import UsageError
@@ -111,7 +112,7 @@ def test_labels_are_written_beside_the_artifacts(model: keras.Model, tmp_path: P
         assert says in one_line(error)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", slow("float32")])
 def test_a_model_with_a_batch_of_its_own_exports(
     tmp_path: Path, formats: list[str], dtype: str
 ) -> None:
@@ -195,7 +196,7 @@ def test_a_layer_of_an_importable_module_is_found(
 # Several inputs and outputs
 
 
-@pytest.mark.parametrize("kind", ["list", "dict"])
+@pytest.mark.parametrize("kind", [slow("list"), "dict"])
 def test_several_inputs_and_outputs(several: keras.Model, tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(0)
     data = {"left": rng.uniform(0, 255, (20, 6, 6, 1)), "right": rng.uniform(0, 255, (20, 4))}
@@ -282,12 +283,14 @@ def test_the_model_itself_is_left_as_it_was(model: keras.Model, tmp_path: Path) 
         np.testing.assert_array_equal(new, old)
 
 
+@pytest.mark.slow
 def test_one_format_may_be_a_word_and_the_name_is_free(model: keras.Model, tmp_path: Path) -> None:
     (artifact,) = export(model, tmp_path / "new" / "folder", "tflite", name="net-80")
     assert artifact.path == tmp_path / "new" / "folder" / "net-80.tflite"
     assert names(artifact.path.parent) == ["net-80.tflite"]
 
 
+@pytest.mark.slow
 def test_raw_operations_and_nested_models_export(tmp_path: Path) -> None:
     stem = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(2, 3)], name="stem")
     inputs = keras.Input((6, 6, 1))
@@ -297,6 +300,7 @@ def test_raw_operations_and_nested_models_export(tmp_path: Path) -> None:
     assert len(export(model, tmp_path, representative_data=data)) == 4
 
 
+@pytest.mark.slow
 def test_images_of_any_size_export_with_data(tmp_path: Path) -> None:
     inputs = keras.Input((None, None, 1))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(inputs))
@@ -308,6 +312,7 @@ def test_images_of_any_size_export_with_data(tmp_path: Path) -> None:
     assert len(export(model, tmp_path, representative_data=data)) == 4
 
 
+@pytest.mark.slow
 def test_a_model_trained_in_mixed_precision_exports_in_float32(tmp_path: Path) -> None:
     policy = keras.DTypePolicy("mixed_float16")
     inputs = keras.Input((6, 6, 1))

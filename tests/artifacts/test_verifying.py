@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.tables import slow
 from tfprune.artifacts import Artifact, read_manifest, verify, write_manifest, write_run_manifest
 from tfprune.artifacts.verifying import Verdict
 from tfprune.errors import TfpruneError
@@ -276,7 +277,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
     ("code", "says"),
     [
         ("import os; os.abort()", r"crashes the interpreter \(SIGABRT\)"),
-        ("import os; os._exit(3)", r"crashes the interpreter \(exit code 3\)"),
+        slow("import os; os._exit(3)", r"crashes the interpreter \(exit code 3\)"),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="signals have other names there")

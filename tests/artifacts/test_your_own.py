@@ -37,6 +37,7 @@ def test_every_form_of_the_same_data_is_fed_alike(several: keras.Model, form: st
             np.testing.assert_array_equal(values, PARTS[name])
 
 
+@pytest.mark.slow
 def test_every_form_of_the_same_data_calibrates_the_same_bytes(
     several: keras.Model, tmp_path: Path
 ) -> None:

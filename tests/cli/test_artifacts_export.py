@@ -26,6 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_formats_repeat_and_the_table_has_a_row_for_each(model: Path, tmp_path: Path) -> None:
     result = _export(
         model, "-f", "tflite", "-f", "c-array", "--io", "float", "--data", "digits", "-o", tmp_path

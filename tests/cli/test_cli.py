@@ -71,6 +71,7 @@ def test_prune_makes_a_file_sparse(trained, tmp_path):
     assert float(keras.ops.mean(keras.ops.equal(kernel, 0))) == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.slow
 def test_cluster_leaves_few_values(trained, tmp_path):
     out = tmp_path / "clustered.keras"
     result = _run("cluster", trained, *TRAIN, "--values", "4", "--json", "-o", out)
@@ -80,6 +81,7 @@ def test_cluster_leaves_few_values(trained, tmp_path):
     assert len(set(keras.ops.convert_to_numpy(kernel).ravel().tolist())) == 4
 
 
+@pytest.mark.slow
 def test_learn_then_slim_then_train_from_a_teacher(trained, tmp_path):
     learnt, slim, tuned = (tmp_path / f"{name}.keras" for name in ("learnt", "slim", "tuned"))
     course = ["--macs", "0.6", "--frequency", "1", "--end", "0.7"]
@@ -99,6 +101,7 @@ def test_learn_then_slim_then_train_from_a_teacher(trained, tmp_path):
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_slim_then_train_on(trained, tmp_path):
     slim, tuned = tmp_path / "slim.keras", tmp_path / "tuned.keras"
     result = _run("slim", trained, "--filters", "0.5", "--data", "digits", "-o", slim)
@@ -153,6 +156,7 @@ def test_inspect_shows_groups_frozen_layers_and_sparsity(trained):
     assert [group["removable"] for group in document["groups"]] == [4, 8, 0]
 
 
+@pytest.mark.slow
 def test_inspect_shows_where_cutting_hurts(trained, tmp_path):
     plot = tmp_path / "s.png"
     arguments = ["--sensitivity", "--data", "digits", "--images", "50"]

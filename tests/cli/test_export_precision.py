@@ -22,6 +22,7 @@ def net(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_layer_is_kept_and_a_recipe_is_followed(net: Path, tmp_path: Path) -> None:
     options = ["-f", "tflite-int8", "--keep", "logits=float32", "-f", "tflite-recipe"]
     options += ["--recipe", "weight_only_wi8_afp32", "--data", "digits", "-o", str(tmp_path / "o")]

@@ -44,6 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {each.format: each.path for each in artifacts}
 
 
+@pytest.mark.slow
 def test_the_document_has_what_was_asked_for(files: dict[str, Path]) -> None:
     paths = [files["keras"], files["tflite-int8"]]
     result = _measure(*paths, "--json", "--per-class", "--layers", "--baseline", files["keras"])
@@ -124,6 +125,7 @@ def test_a_damaged_file_is_one_line(
     assert line.startswith(f"Error: {path} ")
 
 
+@pytest.mark.slow
 def test_photos_of_any_size_get_the_size_that_the_file_takes(tmp_path: Path) -> None:
     folder, rng = tmp_path / "photos", np.random.default_rng(0)
     for number in range(60):
@@ -237,6 +239,7 @@ def test_node_data_that_cannot_be_written_are_refused_before_work(
     assert result.output.splitlines()[-1] == f"Error: {said}"
 
 
+@pytest.mark.slow
 def test_node_data_are_written_for_the_files_that_have_some(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -247,6 +250,7 @@ def test_node_data_are_written_for_the_files_that_have_some(
     assert [path.name for path in (tmp_path / "nodes").iterdir()] == ["model.sparsity.json"]
 
 
+@pytest.mark.slow
 def test_layers_that_int8_hurts_are_told(files: dict[str, Path]) -> None:
     command = ["measure", str(files["keras"]), "--per-layer", "--data", "digits"]
     result = CliRunner().invoke(main, command)

@@ -118,6 +118,7 @@ def test_inspect_takes_each_kind_and_sizes_that_are_open(written, kind: str) -> 
     assert json.loads(result.stdout)["macs"] > 0
 
 
+@pytest.mark.slow
 def test_slim_and_export_close_open_sizes(written) -> None:
     target = ["--filters", "0.5", "--input-shape", "8x8x1", "-o", "slim.keras"]
     result = run("slim", written("opened"), *target)

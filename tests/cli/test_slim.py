@@ -197,6 +197,7 @@ def test_plans_that_are_none(model: Path, plan: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_measured_target_says_what_was_measured(model: Path, tmp_path: Path) -> None:
     result = _run("slim", model, "--bytes", "100000", "-o", tmp_path / "s.keras")
     assert result.exit_code == 0, result.output
@@ -212,6 +213,7 @@ def test_a_measured_target_out_of_reach_is_one_line(model: Path) -> None:
     assert said.startswith("bytes=100 cannot be reached")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not vela.installed(), reason="ethos-u-vela is not installed")
 def test_a_target_of_a_device_says_what_was_estimated(model: Path, tmp_path: Path) -> None:
     there = ["--device", "ethos-u55-32", "--device-option", "memory_mode=Sram_Only"]

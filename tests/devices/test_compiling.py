@@ -145,6 +145,7 @@ def test_slim_meets_cycles_that_its_exported_file_has(tmp_path: Path) -> None:
     assert (told.original["cycles"], told.slim["cycles"]) == (before, after)
 
 
+@pytest.mark.slow
 @needs_vela
 def test_bytes_are_met_as_bytes() -> None:
     plan = tfprune.plan(chain(8, (32, 48)), flash="12 KiB", device="ethos-u55-128")

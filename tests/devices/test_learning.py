@@ -60,6 +60,7 @@ def test_the_exported_file_meets_what_was_learnt_for(
     assert "apply" not in vars(model.optimizer)
 
 
+@pytest.mark.slow
 def test_what_is_dead_stays_dead_in_each_stage_and_the_last_one_meets_the_target() -> None:
     model = chain(8, (32, 48))
     target = DeviceTarget(Target.of(cycles=0.6), DEVICE)
@@ -82,6 +83,7 @@ def test_what_is_dead_stays_dead_in_each_stage_and_the_last_one_meets_the_target
         target.finish(tfprune.filters.rebuild(RemovalPlan(groups, ~dead)))
 
 
+@pytest.mark.slow
 def test_a_target_that_training_cannot_reach_is_refused_before_it() -> None:
     model = chain()
     model.compile("sgd", "mse")
@@ -91,6 +93,7 @@ def test_a_target_that_training_cannot_reach_is_refused_before_it() -> None:
             learner.set_model(model)
 
 
+@pytest.mark.slow
 def test_a_target_that_was_missed_is_said_at_the_end() -> None:
     model = chain(8, (32, 48))
     target = DeviceTarget(Target.of(cycles=0.6), DEVICE)

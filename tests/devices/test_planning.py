@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfprune
+from tests.tables import slow
 from tfprune import devices
 from tfprune.devices import timing
 from tfprune.devices.operators import operator_calls
@@ -163,6 +164,7 @@ def test_open_sizes_have_no_latency() -> None:
             tfprune.plan(model, **{target: value})
 
 
+@pytest.mark.slow
 def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_SECONDS", 0.5)
     # The model is large enough that its steps exceed the constant time of the runtime.
@@ -180,7 +182,7 @@ def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(message.startswith("timed") for message in messages)
 
 
-@pytest.mark.parametrize("format", ["tflite", "tflite-int8"])
+@pytest.mark.parametrize("format", [slow("tflite"), "tflite-int8"])
 def test_the_exported_file_is_at_most_the_size(format: str, tmp_path) -> None:
     model = chain()
     images = np.random.default_rng(0).uniform(0, 255, (20, 6, 6, 2)).astype(np.float32)

@@ -48,6 +48,7 @@ def two(tmp_path: Path) -> Path:
     return made.path
 
 
+@pytest.mark.slow
 @needs_browser
 def test_files_of_every_kind_run_or_say_why_not(export_paths: dict[str, Path], two: Path) -> None:
     formats = ["tflite", "tflite-int8"]
@@ -88,6 +89,7 @@ def test_what_gives_other_answers_is_refused(monkeypatch: pytest.MonkeyPatch, tw
     assert "litert.js" not in found.refusal
 
 
+@pytest.mark.slow
 def test_an_open_batch_is_refused(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     (made,) = tfprune.export(model, tmp_path, ["tflite"], batch="dynamic")

@@ -62,6 +62,7 @@ def resnet() -> keras.Model:
     return randomised(zoo.build("resnet20", (8, 8, 3), 4, width=2))
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None)
 @given(st.sets(st.sampled_from(BLOCKS)))
 def test_each_dead_block_takes_two_layers_of_a_resnet(resnet: keras.Model, dead: set[str]) -> None:

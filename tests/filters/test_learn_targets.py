@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
+from tests.tables import slow
 from tfprune.filters.unit_weights import of_branches
 
 from .harness import assert_close, assert_same, outputs, randomised
@@ -38,6 +39,7 @@ def fit(model: keras.Model, images: tuple, learn: tfprune.LearnStructure, **said
     return model.fit(*images, callbacks=[learn], **arguments).history
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @example("macs", 0.5, 0.2, 0.45, 9, 4, "taylor")
 @given(
@@ -122,7 +124,7 @@ def test_after_the_target_all_else_trains_freely(images: tuple) -> None:
     assert 0 < dead[0] < dead[2] == dead[5]
 
 
-@pytest.mark.parametrize("importance", ["lasso", "taylor"])
+@pytest.mark.parametrize("importance", ["lasso", slow("taylor")])
 def test_taken_up_at_an_epoch_it_ends_the_same(images: tuple, importance: str) -> None:
     """As after a kill: the weights, the optimizer's state and the epoch are all that is known."""
     whole, parts = normed(), normed()
@@ -250,6 +252,7 @@ def blocks(projection: bool = False) -> keras.Model:
     return randomised(keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(y))))
 
 
+@pytest.mark.slow
 def test_depth_takes_whole_branches_to_zero(images: tuple) -> None:
     x = np.concatenate([images[0], images[0][..., :1]], -1)
     model = blocks()

@@ -101,6 +101,7 @@ def test_weights_of_many_values_are_refused_with_advice(images: np.ndarray, tmp_
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_weights_that_stay_without_a_table_are_named(tmp_path: Path) -> None:
     inputs = keras.Input((400,))
     few = layers.Dense(64, name="few")(inputs)
@@ -113,6 +114,7 @@ def test_weights_that_stay_without_a_table_are_named(tmp_path: Path) -> None:
     assert "few" not in str(said[0].message)
 
 
+@pytest.mark.slow
 def test_larger_batches_give_the_same(
     net: keras.Model, files: dict[str, Artifact], images: np.ndarray, tmp_path: Path
 ) -> None:

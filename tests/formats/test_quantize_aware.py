@@ -18,6 +18,7 @@ import tfprune
 from tests.filters.harness import randomised
 from tests.filters.strategies import Graph, Step, built, described
 from tests.quantize.nets import NETS, examples
+from tests.tables import slow
 from tfprune.formats.quantize_aware import write_with_ranges
 from tfprune.formats.tflite_convert import convert
 from tfprune.quantize import FakeQuantize, finished, quantize_aware
@@ -25,6 +26,8 @@ from tfprune.quantize import FakeQuantize, finished, quantize_aware
 # TFLite's softmax, and its GELU and hard-swish, are computed by other means.
 STEPS = {"mobile": 1, "activations": 2}
 FUZZ = int(os.environ.get("TFPRUNE_FUZZ_EXAMPLES", "0"))
+
+QUICK = ("plain", "residual", "mobile")
 
 
 def exported(aware: keras.Model, inputs: list[np.ndarray], folder: Path) -> Path:
@@ -37,7 +40,11 @@ def exported(aware: keras.Model, inputs: list[np.ndarray], folder: Path) -> Path
 
 
 @pytest.mark.parametrize(
-    ("name", "weights"), [(name, "int8") for name in NETS] + [("mobile", "int4")]
+    ("name", "weights"),
+    [
+        *((name, "int8") if name in QUICK else slow(name, "int8") for name in NETS),
+        slow("mobile", "int4"),
+    ],
 )
 def test_it_gives_bit_for_bit_what_the_model_gives(name: str, weights: str, tmp_path: Path) -> None:
     model = NETS[name]()
@@ -84,6 +91,7 @@ RULED = (
 STEP = st.builds(Step, st.sampled_from(RULED), *[st.integers(0, 3), *[st.integers(0, 9)] * 2])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:quantize_aware. .* stay in float:UserWarning")
 @settings(max_examples=FUZZ or 3, derandomize=not FUZZ, deadline=None, print_blob=True)
 @given(st.lists(STEP, min_size=2, max_size=6))
@@ -109,6 +117,7 @@ def test_of_any_graph_too(steps: list[Step]) -> None:
         assert np.abs(mine - theirs).max() <= 2.01 * step
 
 
+@pytest.mark.slow
 def test_zeros_of_a_trained_model_are_zeros_of_its_file(tmp_path: Path) -> None:
     model = NETS["plain"]()
     (x,) = examples(model)
@@ -123,6 +132,7 @@ def test_zeros_of_a_trained_model_are_zeros_of_its_file(tmp_path: Path) -> None:
         assert living[size] <= np.count_nonzero(kernel) < 0.26 * size
 
 
+@pytest.mark.slow
 def test_other_formats_are_those_of_the_finished_model(tmp_path: Path) -> None:
     model = NETS["plain"]()
     (x,) = examples(model)
@@ -137,6 +147,7 @@ def test_other_formats_are_those_of_the_finished_model(tmp_path: Path) -> None:
     assert np.abs(y - aware(x, training=False)).max() < 0.05
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     model = NETS["plain"]()
     (x,) = examples(model)

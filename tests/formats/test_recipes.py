@@ -95,6 +95,7 @@ def _operators(content: bytes) -> list[dict[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_layers_that_are_kept_compute_in_their_precision_and_no_other_does(
     model: keras.Model, images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_layers_that_are_kept_compute_in_their_precision_and_no_other_does(
     assert kept.agreement > 0.95
 
 
+@pytest.mark.slow
 def test_a_layer_that_int8_ruins_is_saved_by_its_precision(
     images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -141,6 +143,7 @@ def test_a_layer_that_int8_ruins_is_saved_by_its_precision(
         assert file.agreement > 0.9
 
 
+@pytest.mark.slow
 def test_ends_are_floats_where_they_are_asked_for(
     model: keras.Model, images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -152,6 +155,7 @@ def test_ends_are_floats_where_they_are_asked_for(
     np.testing.assert_array_equal(runtime.predict(images[:4]), load(array.path).predict(images[:4]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dynamic_wi4_afp32", "static_wi8_ai16"])
 def test_a_recipe_makes_a_file(
     model: keras.Model, images: np.ndarray, tmp_path: Path, name: str
@@ -169,6 +173,7 @@ def _tensors(content: bytes) -> list[Any]:
     return schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0].tensors
 
 
+@pytest.mark.slow
 def test_a_recipe_in_a_file_is_that_of_its_entries(
     model: keras.Model, images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -267,6 +272,7 @@ def test_quantization_aware_models_have_exclude_instead(tmp_path: Path) -> None:
         tfprune.export(aware, tmp_path, ["tflite-int8"], keep={"dense": "float32"})
 
 
+@pytest.mark.slow
 def test_a_file_of_several_examples_is_calibrated_in_its_batch(
     model: keras.Model, images: np.ndarray, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_crash_and_a_hang_are_one_line_and_an_error_is_itself(
     assert "of the child" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_this_process_ends_at_once_and_its_child_with_it() -> None:
     code = (
         "import os, time; from tfprune.formats.sandbox import shared;"

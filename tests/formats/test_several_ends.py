@@ -243,6 +243,7 @@ def test_a_microcontrollers_file_has_the_sizes_that_are_given(tmp_path: Path) ->
     assert net.input_shape == (None, None, None, 3)
 
 
+@pytest.mark.slow
 def test_two_inputs_may_make_one_output(tmp_path: Path, export_formats: list[str]) -> None:
     left, right = keras.Input((4,), name="left"), keras.Input((2,), name="by")
     net = keras.Model([left, right], layers.Dense(2)(layers.Concatenate()([left, right])))

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import tfprune
+from tests.tables import slow
 from tfprune.errors import TfpruneError
 from tfprune.formats import load, tflite
 from tfprune.formats.tflite import quantize
@@ -56,6 +57,7 @@ def test_each_file_is_known_by_its_content(
     assert runtime.delegate == ("none" if form == "tflite-int16x8" else "XNNPACK")
 
 
+@pytest.mark.slow
 def test_dynamic_and_sparse_files_are_known_too(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32, use_bias=False)])
     kernel = np.random.default_rng(0).uniform(0.5, 1, (64, 32))
@@ -75,11 +77,11 @@ def test_macs_are_those_of_the_model(every: dict[str, Path], form: str, model: k
 @pytest.mark.parametrize(
     ("last", "wanted"),
     [
-        (lambda x: keras.layers.Dense(3, "sigmoid")(x), "sigmoid"),
+        slow(lambda x: keras.layers.Dense(3, "sigmoid")(x), "sigmoid"),
         (lambda x: keras.layers.Reshape((3,))(keras.layers.Dense(3, "softmax")(x)), "softmax"),
         (lambda x: keras.layers.Dense(3)(x), "none"),
-        (lambda x: keras.layers.Dense(3, "relu")(x), None),
-        (lambda x: keras.layers.Reshape((3, 1))(keras.layers.Dense(3, "softmax")(x)), None),
+        slow(lambda x: keras.layers.Dense(3, "relu")(x), None),
+        slow(lambda x: keras.layers.Reshape((3, 1))(keras.layers.Dense(3, "softmax")(x)), None),
     ],
     ids=["sigmoid", "softmax", "logits", "relu", "other axis"],
 )

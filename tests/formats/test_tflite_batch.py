@@ -166,6 +166,7 @@ def test_tflite_micro_runs_larger_batches(files: dict[tuple[str, Batch], Path]) 
     assert memory(four.read_bytes()).activation_bytes > memory(one.read_bytes()).activation_bytes
 
 
+@pytest.mark.slow
 def test_a_model_keeps_a_batch_of_its_own(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input(batch_shape=(4, 8)), layers.Dense(2)])
     x = RNG.normal(size=(24, 8)).astype(np.float32)
@@ -211,6 +212,7 @@ def test_a_squeeze_of_the_batch_is_one_line(tmp_path: Path) -> None:
     assert "shape (5,) for a batch of 1: name the axis of every squeeze" in one_line(error)
 
 
+@pytest.mark.slow
 @pytest.mark.reliability("recurrent layers for devices", "right")
 @pytest.mark.parametrize("batch", [3, "dynamic"])
 def test_recurrent_layers_take_larger_batches(tmp_path: Path, batch: Batch) -> None:
@@ -246,6 +248,7 @@ def choosing(tmp_path: Path) -> tuple[keras.Model, bytes]:
     return model, convert(tmp_path / "saved", "float32")
 
 
+@pytest.mark.slow
 def test_select_becomes_the_operator_that_tflite_micro_has(tmp_path: Path) -> None:
     model, plain = choosing(tmp_path)
     with pytest.raises(TfpruneError, match="no kernel for SELECT:"):
@@ -279,6 +282,7 @@ def operators(content: bytes) -> list[str]:
     return [each["op_name"] for each in Interpreter(model_content=content)._get_ops_details()]
 
 
+@pytest.mark.slow
 def test_accuracy_is_the_same_with_every_batch(tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])

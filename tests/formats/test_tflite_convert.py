@@ -70,6 +70,7 @@ def test_sparse_files_store_all_but_zeros(
     assert raw_bytes(export_paths["tflite-sparse"]) < raw_bytes(export_paths["tflite"])
 
 
+@pytest.mark.slow
 def test_a_sparse_file_that_saves_nothing_is_refused(tmp_path: Path) -> None:
     dense = tiny(keras.layers.Conv2D(4, 3))
     with pytest.raises(TfpruneError) as error:
@@ -100,6 +101,7 @@ def test_int8_is_integer_throughout_and_per_channel(export_paths: dict[str, Path
     assert (scales[32, 3, 3, 8], scales[1, 3, 3, 8]) == (32, 8)
 
 
+@pytest.mark.slow
 def test_integer_files_may_take_and_give_floats(
     export_model: keras.Model, export_images: np.ndarray, tmp_path: Path
 ) -> None:

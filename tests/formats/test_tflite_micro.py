@@ -89,6 +89,7 @@ def test_operators_are_listed_once_with_their_line(export_paths: dict[str, Path]
     assert lines["ADD"] == "resolver.AddAdd();"
 
 
+@pytest.mark.slow
 def test_images_of_any_size_have_no_arena(tmp_path: Path) -> None:
     inputs = keras.Input((None, None, 1))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))

@@ -83,6 +83,7 @@ def test_figures_are_those_of_the_files(
     assert int8["accuracy_points"] == 100 * (int8["accuracy"] - plain["accuracy"])
 
 
+@pytest.mark.slow
 def test_a_directory_has_no_packed_size_and_the_baseline_comes_first(
     files: dict[str, Path],
     images: np.ndarray,

@@ -115,6 +115,7 @@ def test_a_keras_file_tells_the_task_of_the_others(tmp_path: Path, asked: dict[s
     assert weighted["loss"][0] != pytest.approx(table["loss"][0], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.reliability("your own task", "refused")
 def test_files_of_several_tasks_need_one(tmp_path: Path) -> None:
     files = [*regression("mse", tmp_path / "a"), *regression(None, tmp_path / "b")]

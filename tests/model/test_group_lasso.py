@@ -12,6 +12,7 @@ from keras import layers
 
 import tfprune
 from tests.filters.harness import randomised
+from tests.tables import slow
 from tfprune.model.group_lasso import shrinkage
 
 AXES = {"filter": (0, 1, 2), "channel": (0, 1, 3), "shape": (3,), "depth": (0, 1, 2, 3)}
@@ -115,7 +116,7 @@ assert (type(penalty).__name__, penalty.strength, penalty.groups) == ("GroupLass
 }
 
 
-@pytest.mark.parametrize("order", LOAD)
+@pytest.mark.parametrize("order", ["tfprune first", *map(slow, list(LOAD)[1:])])
 def test_files_load_in_a_fresh_process(order: str, tmp_path: Path) -> None:
     penalty = tfprune.GroupLasso(0.5, "channel")
     keras.Sequential([keras.Input((3,)), layers.Dense(2, kernel_regularizer=penalty)]).save(

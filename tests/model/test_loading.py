@@ -552,6 +552,7 @@ def test_a_net_without_a_shape_or_classes_is_one_line(told, message):
         tfprune.load("vgg", defaults=told)
 
 
+@pytest.mark.slow
 def test_only_the_head_of_a_pretrained_net_trains():
     options = {"classes": 4, "weights": "random", "alpha": 0.35, "trainable": "head"}
     model = tfprune.load("MobileNetV2", input_shape=(32, 32, 3), options=options)

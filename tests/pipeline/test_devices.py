@@ -43,6 +43,7 @@ def pipeline(*devices: dict[str, Any], **other: Any) -> Pipeline:
     )
 
 
+@pytest.mark.slow
 def test_a_device_is_measured_once_and_a_new_one_later(tmp_path: Path) -> None:
     directory = run(pipeline(BOARD), out=tmp_path)
     record = directory / "devices" / "board" / "seed-0" / "record.json"
@@ -68,6 +69,7 @@ def test_what_a_device_needs_is_missed_before_the_first_training(tmp_path: Path)
     assert not list(tmp_path.glob("measured/steps/*"))
 
 
+@pytest.mark.slow
 def test_an_optional_device_is_left_out_until_what_it_needs_is_there(tmp_path: Path) -> None:
     program = tmp_path / "bench"
     optional = {"name": "command", "label": "board", "optional": True}

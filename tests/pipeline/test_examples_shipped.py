@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.tables import slow
 from tfprune.cli.main import main
 from tfprune.pipeline import load_pipeline
 from tfprune.pipeline.inputs import check_budget
@@ -109,12 +110,13 @@ SLOW = ("transfer_photos", "segmentation", "keywords", "two_ends", "photos")
 
 
 # So few examples make a step, and its ramp a cut, which is said.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "example",
     [
         # Half a minute or more each, which `make slow` takes.
-        pytest.param(each, marks=pytest.mark.slow if each.name in SLOW else ())
+        slow(each) if each.name in SLOW else each
         for each in EXAMPLES
     ],
     ids=lambda example: example.name,

@@ -170,6 +170,7 @@ def test_gpus_are_shared_out_and_never_twice(monkeypatch):
         ProcessWorkers(None, 4)
 
 
+@pytest.mark.slow
 def test_a_plain_run_imports_no_ray():
     code = (
         "import sys, tfprune.pipeline.runner, tfprune.pipeline.execution;"

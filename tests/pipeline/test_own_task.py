@@ -58,6 +58,7 @@ def test_a_budget_that_only_the_model_can_tell_is_checked_before_the_first_epoch
     assert not list(tmp_path.glob("own/steps/*"))
 
 
+@pytest.mark.slow
 def test_a_file_that_keeps_no_task_is_said_of_what_is_delivered_and_of_no_step(tmp_path):
     task = {
         "loss": f"{tmp_path / 'own_losses'}.py:far",

@@ -51,6 +51,7 @@ def test_a_figure_is_that_of_the_file_itself(tiny_run, tiny_pipeline):
         assert row.bytes == path.stat().st_size
 
 
+@pytest.mark.slow
 def test_onnx_is_delivered_and_measured_like_the_others(tiny_pipeline, tmp_path):
     pytest.importorskip("tf2onnx", reason="needs the extra onnx")
     pipeline = tiny_pipeline.model_copy(update={"formats": ("keras", "onnx")})
@@ -135,6 +136,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused_first(tiny_pipeline,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files_whatever_the_test_images_are(
     tiny_run, tiny_pipeline, tmp_path, monkeypatch
 ):
@@ -409,6 +411,7 @@ def test_a_chain_may_end_in_what_it_is_exported_as(tiny_pipeline, tmp_path):
     assert sizes["dense-round"] < sizes["dense-int8"]
 
 
+@pytest.mark.slow
 def test_a_keras_file_is_pruned_without_training_it_first(tiny_run, tiny_pipeline, tmp_path):
     file = tiny_run / "dense" / "seed-0" / "model.keras"
     pipeline = _chained(
@@ -423,6 +426,7 @@ def test_a_keras_file_is_pruned_without_training_it_first(tiny_run, tiny_pipelin
     assert comparison(read_run(directory)).epochs.tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_file_with_other_weights_is_another_model(tiny_run, tiny_pipeline, tmp_path):
     own = tmp_path / "net.keras"
     pipeline = _chained(tiny_pipeline, model={"name": str(own)}, variants={"as-it-is": []})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tables import slow
 from tfprune.files import write_text
 from tfprune.pipeline import load_pipeline
 from tfprune.pipeline.runner import run
@@ -48,6 +49,8 @@ LONG = (
     "rewinding_conv2",
     "filters_resnet20",
     "filters_vgg",
+    "findings",
+    "mlperf_tiny_ic",
     "mobilenetv2_transfer",
     "rewinding_resnet20",
     "ssl_resnet20",
@@ -61,7 +64,7 @@ LONG = (
 @pytest.mark.filterwarnings("ignore:.*has classes that the train split lacks:UserWarning")
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NAMED],
+    [slow(path) if path.stem in LONG else path for path in NAMED],
     ids=lambda path: path.stem,
 )
 def test_shipped_pipelines_run(path, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 import tfprune
 from tests.quantize.nets import NETS, examples
+from tests.tables import slow
 from tfprune.errors import UsageError
 from tfprune.quantize import (
     FakeQuantize,
@@ -18,12 +19,14 @@ from tfprune.quantize import (
     quantize_aware,
 )
 
+QUICK = ("plain", "residual", "mobile")
+
 
 def outputs(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
     return [np.asarray(y) for y in keras.tree.flatten(model(inputs, training=False))]
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in NETS])
 def test_it_differs_by_rounding_alone_and_finished_by_nothing(name: str) -> None:
     model = NETS[name]()
     inputs = examples(model)
@@ -62,6 +65,7 @@ def test_concatenated_tensors_have_one_range() -> None:
     assert [layer.sites for layer in shared] == [3, 2]
 
 
+@pytest.mark.slow
 def test_outputs_keep_their_names_and_the_model_its_settings() -> None:
     model = NETS["ends"]()
     losses = {"scores": "mse", "sure": "binary_crossentropy"}
@@ -74,7 +78,7 @@ def test_outputs_keep_their_names_and_the_model_its_settings() -> None:
     assert history[-1] < history[0]
 
 
-@pytest.mark.parametrize("ranges", ["moving", "learnt"])
+@pytest.mark.parametrize("ranges", [slow("moving"), "learnt"])
 def test_a_saved_model_trains_on_bit_for_bit(ranges: str, tmp_path: Path) -> None:
     model = NETS["plain"]()
     (x,) = examples(model)
@@ -93,6 +97,7 @@ def test_a_saved_model_trains_on_bit_for_bit(ranges: str, tmp_path: Path) -> Non
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.slow
 def test_without_examples_the_first_batches_set_the_ranges(tmp_path: Path) -> None:
     model = NETS["plain"]()
     (x,) = examples(model)
@@ -192,7 +197,7 @@ def test_a_model_is_made_aware_once() -> None:
 # -- zeros --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", [True, slow(False)])
 def test_zeros_stay_zeros_beside_other_callbacks(first: bool) -> None:
     model = NETS["plain"]()
     (x,) = examples(model)
@@ -213,7 +218,7 @@ def test_zeros_stay_zeros_beside_other_callbacks(first: bool) -> None:
             assert (np.asarray(layer.file_weights()[0])[zeros] == 0).all()
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", slow("mixed_float16")])
 def test_it_trains_in_mixed_precision(precision: str) -> None:
     model = NETS["mobile"]()
     (x,) = examples(model)

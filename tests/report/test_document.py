@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.report.fake import SESSION, fake_run
 from tfprune.report import write_report
 
@@ -31,6 +33,7 @@ def test_tables_are_printed_without_what_only_the_page_needs():
     assert answer.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_a_page_is_written_without_keras(tmp_path):
     code = (
         "import sys, pathlib, tfprune.report as report; "

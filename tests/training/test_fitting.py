@@ -521,6 +521,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused(digits, model, message):
         fit(model(), digits, settings(), seed=0)
 
 
+@pytest.mark.slow
 def test_a_rewound_training_equals_the_end_of_a_whole_one(digits):
     """The same weights, schedule, order of data and augmentation, from the first epoch on."""
     whole, late = vgg(), vgg()

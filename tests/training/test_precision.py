@@ -89,6 +89,7 @@ def test_layers_compute_in_16_bits_in_training_steps_alone(dtype: str) -> None:
     assert history["val_accuracy"].iloc[-1] == pytest.approx((answers == Y[:16]).mean())
 
 
+@pytest.mark.slow
 def test_the_weights_differ_from_those_of_float32_by_little() -> None:
     """Each learns the same; 16 bits have other roundings, and would have other random numbers."""
     losses = {}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from keras import optimizers
 
+from tests.tables import slow
 from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import PruneWeights
 
@@ -52,14 +53,14 @@ class KillAt(keras.callbacks.Callback):
     ("backup_first", "how", "optimizer", "options"),
     [
         (True, {}, adam(), {}),
-        (False, {}, adam(), {}),
+        slow(False, {}, adam(), {}),
         (True, {"scope": "global"}, adam(), {"steps_per_execution": 3}),
-        (False, {"select": "random", "seed": 3}, adam(), {}),
-        (True, {"scope": "global", "select": "random"}, momentum, {}),
+        slow(False, {"select": "random", "seed": 3}, adam(), {}),
+        slow(True, {"scope": "global", "select": "random"}, momentum, {}),
         (True, {"select": lambda value: value**2}, adam(use_ema=True, ema_momentum=0.9), {}),
-        (False, {"pattern": "2:4"}, adam(weight_decay=0.1, clipnorm=0.5), {}),
-        (True, {"pattern": (1, 4)}, adam(gradient_accumulation_steps=2), {}),
-        (True, {"layers": {"last": 0.5}}, scaled, {"jit_compile": True}),
+        slow(False, {"pattern": "2:4"}, adam(weight_decay=0.1, clipnorm=0.5), {}),
+        slow(True, {"pattern": (1, 4)}, adam(gradient_accumulation_steps=2), {}),
+        slow(True, {"layers": {"last": 0.5}}, scaled, {"jit_compile": True}),
     ],
     ids=[
         "backup first",

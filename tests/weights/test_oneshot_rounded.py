@@ -70,6 +70,7 @@ def test_the_model_biases_and_excluded_layers_stay(make_model):
     assert changed == [True, False, False, False]
 
 
+@pytest.mark.slow
 def test_an_int8_file_stores_as_few_values_and_compresses_below_a_plain_one(tmp_path):
     keras.utils.set_random_seed(0)
     layers = keras.layers

@@ -217,6 +217,7 @@ def test_same_seed_same_model_whatever_was_built_before():
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
+@pytest.mark.slow
 def test_layers_have_the_names_of_a_fresh_process():
     # These names of Keras' count what was built before.
     for _ in range(2):

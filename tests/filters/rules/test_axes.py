@@ -99,6 +99,7 @@ def _factored(draw: Callable, total: int) -> tuple[int, ...]:
     return (*shape, total)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_reshape_is_sliced_rightly_or_frozen(data: st.DataObject) -> None:

@@ -186,6 +186,7 @@ def test_followed(construct: str) -> None:
     assert held is None or not groups.fixed[held].all()
 
 
+@pytest.mark.slow
 def test_each_number_alone() -> None:
     """What maps single numbers passes all channels on, whatever it maps zero to."""
     x = keras.Input((4,))

@@ -112,6 +112,7 @@ def test_the_command_writes_a_model_that_needs_no_calibration(tmp_path):
     assert artifact.format == "tflite-int8"
 
 
+@pytest.mark.slow
 def test_it_learns_from_its_float_model(digits, tmp_path):
     """A student whose only aim is its teacher's answers comes nearer to them."""
     inputs = keras.Input((8, 8, 1))

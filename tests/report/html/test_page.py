@@ -190,6 +190,7 @@ def test_a_latency_that_was_not_measured_is_no_figure(tmp_path):
     assert "of the latency" not in text
 
 
+@pytest.mark.slow
 def test_a_sweep_is_folded_and_its_result_is_the_front(tmp_path):
     chains = {"dense": ["dense"]} | {f"s{n:02d}": ["dense", "sparse"] for n in range(14)}
     page = Page(_page(tmp_path, chains=chains, formats=("tflite",)))
