@@ -81,9 +81,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby("variant", sort=False).apply(told, include_groups=False).reset_index()
 
 
-@click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"))
+@runs.command
 def filters(run: Path, output: Path) -> None:
     """Tell what filter pruning cost in RUN, the directory of a run with all its variants."""
     table = rows(run)

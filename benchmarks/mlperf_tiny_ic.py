@@ -132,9 +132,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return groups.apply(told, include_groups=False).reset_index()
 
 
-@click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"))
+@runs.command
 def main(run: Path, output: Path) -> None:
     """Tell what RUN, the directory of a finished run, reached."""
     table = rows(run)

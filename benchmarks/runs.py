@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pandas as pd
 
 from tfprune.files import write_json, write_text
+
+
+def command(function: Callable[..., None]) -> click.Command:
+    """A command that is given a finished run, and the directory where its tables go.
+
+    Args:
+        function: Takes `run` and `output`.
+    """
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    results = click.Path(path_type=Path)
+    with_output = click.option("--output", type=results, default=Path("benchmarks/results"))
+    return click.command()(click.argument("run", type=folder)(with_output(function)))
 
 
 def spread(values: pd.Series) -> str:

@@ -90,9 +90,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return groups.apply(told, include_groups=False).reset_index()
 
 
-@click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"))
+@runs.command
 def stack(run: Path, output: Path) -> None:
     """Tell what each stage brought in RUN, the directory of a finished run."""
     table = rows(run)

@@ -73,9 +73,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby("variant", sort=False).apply(told, include_groups=False).reset_index()
 
 
-@click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"))
+@runs.command
 def study(run: Path, output: Path) -> None:
     """Tell what each method of RUN, the directory of a finished study, kept."""
     table = rows(run)
