@@ -192,10 +192,23 @@ function show(found) {
     rows.push(row);
   }
   at("answers").tBodies[0].replaceChildren(...rows);
+  hint();
   const differing = found.filter((each) => each.place !== found[0].place).length;
   at("said").textContent = differing
     ? `${differing} of ${found.length} files differ from ${found[0].file.title}.`
     : `All ${found.length} files agree.`;
+}
+
+// A table that is wider than its box says so.
+function hint() {
+  for (const box of document.querySelectorAll(".box, .tp-wide")) {
+    let said = box.nextElementSibling;
+    if (!said?.classList.contains("hint")) {
+      said = element("p", "The table goes on to the right: scroll it sideways.", { className: "note hint" });
+      box.after(said);
+    }
+    said.hidden = box.scrollWidth <= box.clientWidth;
+  }
 }
 
 // The example as the files see it.
@@ -313,6 +326,7 @@ function views() {
     at("left-out").append(element("li", `${title} is left out: ${why}`));
   const walk = () => {
     at("front").innerHTML = told.fronts[at("cost").value][Number(at("place").value) - 1];
+    hint();
   };
   const choose = () => {
     const members = told.fronts[at("cost").value].length;
@@ -331,6 +345,7 @@ function views() {
   };
   at("variant").value = names.at(-1) ?? "";
   at("variant").onchange = draw;
+  window.addEventListener("resize", hint);
   draw();
 }
 
