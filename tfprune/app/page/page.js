@@ -188,7 +188,6 @@ function show(found) {
     sure.append(meter, element("span", `${(100 * share).toFixed(1)}%`));
     row.append(name, element("td", file.format), said, sure);
     row.append(...[`${time.toPrecision(3)} ms`, file.size, file.value].map((each) => element("td", each)));
-    if (file.notes.length) row.title = file.notes.join("; ");
     rows.push(row);
   }
   at("answers").tBodies[0].replaceChildren(...rows);
@@ -317,13 +316,22 @@ async function uploaded() {
 
 // -- what does not change -----------------------------------------------------------------------
 
+// Titles of files by what is said of them: what holds for several is said once.
+function together(pairs) {
+  const found = new Map();
+  for (const [title, said] of pairs) found.set(said, [...(found.get(said) ?? []), title]);
+  return [...found].map(([said, titles]) => [said, titles.join("; ")]);
+}
+
 function views() {
   const head = element("tr");
   for (const each of ["", "format", "answer", "", "time here", "size", `test ${told.by}`])
     head.append(element("th", each, { scope: "col" }));
   at("answers").tHead.append(head);
-  for (const [title, why] of Object.entries(told.leftOut))
-    at("left-out").append(element("li", `${title} is left out: ${why}`));
+  for (const [note, titles] of together(told.files.flatMap(({ title, notes }) => notes.map((note) => [title, note]))))
+    at("left-out").append(element("li", `${titles}: ${note}`));
+  for (const [why, titles] of together(Object.entries(told.leftOut)))
+    at("left-out").append(element("li", `Left out: ${titles} (${why})`));
   const walk = () => {
     at("front").innerHTML = told.fronts[at("cost").value][Number(at("place").value) - 1];
     hint();
