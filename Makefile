@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest slow fuzz torture reliability docs notebooks package check format clean chromium web
+.PHONY: demo test test-lowest constraints slow fuzz torture reliability docs notebooks package check format clean chromium web
 
 demo: $(VENV)/.installed
 	$(BIN)/tfprune run pipelines/digits.toml
@@ -50,6 +50,12 @@ notebooks: $(VENV)/.installed-notebooks
 # Everything on the oldest versions that are supported, in an environment of its own.
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+# Versions for CI: what pip would install today, without what is installed here. `PYTHON` should be the oldest that is supported.
+constraints: $(VENV)/bin/python
+	mkdir -p build
+	PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report build/report.json '.[dev,docs,notebooks]'
+	$(BIN)/python .ci/pins.py build/report.json .ci/newest.txt
 
 # The sdist and the wheel in dist/, and the wheel tried in an empty environment outside of the checkout.
 package: $(VENV)/bin/python

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import tfprune
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tfprune"
+# What the jobs of CI install.
+CI_EXTRAS = ("dev", "docs", "notebooks")
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,24 @@ def test_what_is_installed_is_within_the_bounds(setup):
     for line in _listed(setup["options"]["install_requires"]):
         wanted = Requirement(line)
         assert wanted.specifier.contains(version(wanted.name), prereleases=True), line
+
+
+def test_every_requirement_is_pinned_for_ci_within_its_bounds(setup):
+    pinned = {}
+    for line in _listed((ROOT / ".ci/newest.txt").read_text()):
+        (exact,) = Requirement(line).specifier
+        assert exact.operator == "==", line
+        pinned[canonicalize_name(Requirement(line).name)] = exact.version
+    extras = setup["options.extras_require"]
+    for text in [setup["options"]["install_requires"], *(extras[name] for name in CI_EXTRAS)]:
+        for line in _listed(text):
+            wanted = Requirement(line)
+            found = pinned.get(canonicalize_name(wanted.name))
+            assert found, f"{line} has no pin: make constraints"
+            assert wanted.specifier.contains(found, prereleases=True), line
+
+
+@pytest.mark.parametrize("name", ["ci", "docs"])
+def test_ci_installs_the_pinned_versions(name):
+    workflow = yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text())
+    assert "/.ci/newest.txt" in workflow["env"]["PIP_CONSTRAINT"]

@@ -168,3 +168,12 @@ def test_a_missing_gradio_is_one_line(tiny_run, monkeypatch):
     result = CliRunner().invoke(main, ["app", str(tiny_run)])
     assert result.exit_code == 2
     assert "the application needs gradio: pip install 'tfprune[app]', or " in result.output
+
+
+def test_what_does_not_change_is_the_same_and_not_1_times(contents):
+    file = contents.files[0]
+    size = figures.figure("bytes")
+    alone = contents.showing([file], {})
+    view = views.front_member(alone, size, 1)
+    assert "<td>the same</td>" in view
+    assert " times" not in view and "gained" not in view

@@ -88,6 +88,27 @@ def test_page_answers_as_the_files_do(contents: Contents, page: Any) -> None:
 
 @pytest.mark.slow
 @needs_browser
+def test_page_runs_int8_files_and_names_only_what_it_runs(page: Any) -> None:
+    told = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    shown = {each["title"] for each in told["files"]}
+    assert any(title.endswith("tflite-int8") for title in shown)
+    for members in told["fronts"].values():
+        for member in members:
+            assert any(f"<strong>{title}</strong>" in member for title in shown)
+    assert set(told["layers"]) <= {each["variant"] for each in told["files"]}
+
+
+@needs_browser
+def test_wide_tables_scroll_in_their_box_and_say_so(page: Any) -> None:
+    boxes = page.evaluate(
+        """[...document.querySelectorAll('.box, .tp-wide')].map((box) =>
+          [box.scrollWidth > box.clientWidth, !box.nextElementSibling.hidden])"""
+    )
+    assert len(boxes) == 2 and all(wide == said for wide, said in boxes)
+    assert any(wide for wide, _ in boxes)
+
+
+@needs_browser
 @pytest.mark.parametrize("size", [(20, 31), (5, 6)])
 def test_page_prepares_photos_and_drawings_as_python_does(
     contents: Contents, page: Any, size: tuple[int, int]

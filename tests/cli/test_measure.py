@@ -288,3 +288,18 @@ def test_what_layers_are_not_told_of_is_one_line(arguments: list[str], said: str
     result = CliRunner().invoke(main, ["measure", *arguments])
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_what_an_export_writes_beside_artifacts_is_skipped(files: dict[str, Path]) -> None:
+    folder = files["tflite"].parent
+    beside = [folder / "artifacts.json", *folder.glob("*.h")]
+    assert len(beside) == 2
+    bench = ["--device", "cpu", "--device-option", "rounds=2", "--json"]
+    command = ["measure", *map(str, [files["tflite"], *beside]), *bench]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert [each["artifact"] for each in json.loads(result.stdout)] == [str(files["tflite"])]
+    for path in beside:
+        assert f"skipped: {path} only tells of artifacts" in result.stderr
+    alone = CliRunner().invoke(main, ["measure", str(beside[0]), "--device", "cpu"])
+    assert alone.exit_code == 2 and "only tells of artifacts: give the artifacts" in alone.stderr

@@ -131,6 +131,15 @@ class Contents:
         self.left_out = left_out
         self.examples: Examples = dataset.test.sample(limit)
 
+    def showing(self, files: Sequence[File], left_out: dict[str, str]) -> Contents:
+        """The same run and examples with some of the files.
+
+        Args:
+            files: that are shown.
+            left_out: why the others are not, by their titles.
+        """
+        return Contents(self.run, self.seed, self.dataset, files, left_out, len(self.examples))
+
     @property
     def name(self) -> str:
         """The name of the run."""

@@ -76,13 +76,19 @@ def serve(contents: Contents, *, host: str, port: int | None, open_browser: bool
         port: where it listens; a free one from 7860 on if None.
         open_browser: whether to open it in a browser.
     """
-    build(contents).launch(
+    blocks = build(contents)
+    # gradio's own lines advise to share the page with everyone.
+    _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,
         inbrowser=open_browser,
         share=False,
+        quiet=True,
+        prevent_thread_lock=True,
         **look(),
     )
+    print(f"{contents.name} is at {address}; Ctrl-C ends it", flush=True)
+    blocks.block_thread()
 
 
 def look() -> dict[str, Any]:

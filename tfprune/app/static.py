@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import json
 import re
@@ -26,6 +27,7 @@ from tfprune.files import partial_folder
 _OWN = ("page.js", "page.css")
 # What `loadLiteRt` loads without threads: the compat build where a browser lacks relaxed SIMD.
 _BUILDS = ("litert_wasm_internal", "litert_wasm_compat_internal")
+_FLOAT_ENDS = "runs here with float32 inputs and outputs, as LiteRT.js takes no int8 and no int16"
 
 
 @dataclass(frozen=True)
@@ -74,34 +76,63 @@ def write_page(contents: Contents, directory: Path) -> Page:
         )
     device = find_device("wasm", runtime="litert.js", rounds=1)
     device.check()
-    offered, left_out = _agreeing(contents, device)
-    if not offered:
-        said = next(iter(left_out.values()), "it has none")
-        raise TfpruneError(f"{contents.run.directory} has no file that runs in a browser: {said}")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with partial_folder(directory.parent) as partial:
+        offered, left_out = _agreeing(contents, device, partial)
+        if not offered:
+            said = next(iter(left_out.values()), "it has none")
+            raise TfpruneError(
+                f"{contents.run.directory} has no file that runs in a browser: {said}"
+            )
+        # Its front and its lists name only files that it runs.
+        contents = contents.showing([each.file for each in offered], left_out)
         new = partial / "page"
         (new / "files").mkdir(parents=True)
-        for number, (file, _) in enumerate(offered):
-            shutil.copyfile(file.path, new / _place(number))
+        for number, each in enumerate(offered):
+            shutil.copyfile(each.path, new / _place(number))
         _copy_runtime(new)
         own = resources("tfprune.app").joinpath("page")
         for name in _OWN:
             (new / name).write_text(own.joinpath(name).read_text("utf-8"), "utf-8")
-        (new / "index.html").write_text(_index(contents, offered, left_out), "utf-8")
+        (new / "index.html").write_text(_index(contents, offered), "utf-8")
         if directory.exists():
             directory.rmdir()
         new.replace(directory)
-    return Page(directory / "index.html", tuple(file.title for file, _ in offered), left_out)
+    return Page(directory / "index.html", tuple(each.file.title for each in offered), left_out)
+
+
+@dataclass(frozen=True)
+class _Offered:
+    """A file of the run as the page runs it.
+
+    Attributes:
+        file: of the run.
+        path: of what LiteRT.js loads: the file, or the same with float32 inputs and outputs.
+        dtype: of its input.
+        notes: what to know of its answers.
+    """
+
+    file: File
+    path: Path
+    dtype: str
+    notes: tuple[str, ...]
 
 
 def _agreeing(
-    contents: Contents, device: Device
-) -> tuple[list[tuple[File, tuple[str, ...]]], dict[str, str]]:
-    """The files that LiteRT.js runs as LiteRT does, with what to know of each; why not the rest."""
+    contents: Contents, device: Device, folder: Path
+) -> tuple[list[_Offered], dict[str, str]]:
+    """The files that LiteRT.js runs as LiteRT does, with what to know of each; why not the rest.
+
+    Args:
+        contents: of the run.
+        device: that runs them.
+        folder: where files with other inputs and outputs are written.
+    """
+    from tfprune.formats.float_ends import with_float_ends
+
     left_out = dict(contents.left_out)
     (example,) = (np.asarray(each)[0] for each in leaves(contents.examples.inputs))
-    asked = []
+    asked: list[_Offered] = []
     for file in contents.files:
         runtime = file.runtime
         if file.path.suffix != ".tflite":
@@ -112,15 +143,21 @@ def _agreeing(
             left_out[file.title] = f"its batch is {runtime.fixed_batch}: export it with --batch 1"
         elif tuple(runtime.inputs[0].shape[1:]) != example.shape:
             left_out[file.title] = "its input has another shape than the data"
+        elif {each.dtype for each in (*runtime.inputs, *runtime.outputs)} & {"int8", "int16"}:
+            # LiteRT.js knows neither type.
+            path = folder / f"{len(asked)}.tflite"
+            path.write_bytes(with_float_ends(file.path.read_bytes()))
+            asked.append(_Offered(file, path, "float32", (_FLOAT_ENDS,)))
         else:
-            asked.append(file)
+            asked.append(_Offered(file, file.path, runtime.inputs[0].dtype, ()))
     offered = []
-    for file, found in zip(asked, device.measure([file.path for file in asked]), strict=True):
+    for each, found in zip(asked, device.measure([each.path for each in asked]), strict=True):
         if found.refusal:
-            left_out[file.title] = found.refusal.removeprefix(f"{file.path}: ")
+            left_out[each.file.title] = found.refusal.removeprefix(f"{each.path}: ")
         else:
             # The first note tells of times, which the page measures itself.
-            offered.append((file, found.notes[1:]))
+            notes = (*each.notes, *found.notes[1:])
+            offered.append(dataclasses.replace(each, notes=notes))
     return offered, left_out
 
 
@@ -148,9 +185,7 @@ def _copy_runtime(folder: Path) -> None:
 # -- what the page is told ----------------------------------------------------------------------
 
 
-def _index(
-    contents: Contents, offered: list[tuple[File, tuple[str, ...]]], left_out: dict[str, str]
-) -> str:
+def _index(contents: Contents, offered: list[_Offered]) -> str:
     template = resources("tfprune.app").joinpath("page", "index.html").read_text("utf-8")
     styles = [
         resources("tfprune.app").joinpath("app.css").read_text("utf-8"),
@@ -158,7 +193,7 @@ def _index(
         resources("tfprune.report.html").joinpath("templates", "report.css").read_text("utf-8"),
     ]
     # Nothing in the data may end the element that holds them.
-    data = json.dumps(_data(contents, offered, left_out)).replace("<", "\\u003c")
+    data = json.dumps(_data(contents, offered)).replace("<", "\\u003c")
     filled = {
         "NAME": html.escape(contents.name),
         "STYLE": "\n".join(styles),
@@ -169,33 +204,32 @@ def _index(
     return re.sub("@([A-Z]+)@", lambda found: filled[found[1]], template)
 
 
-def _data(
-    contents: Contents, offered: list[tuple[File, tuple[str, ...]]], left_out: dict[str, str]
-) -> dict[str, Any]:
+def _data(contents: Contents, offered: list[_Offered]) -> dict[str, Any]:
     (inputs,) = leaves(contents.examples.inputs)
     examples = np.asarray(inputs)
     examples = examples.astype(np.uint8 if examples.dtype == np.uint8 else np.float32)
     size = figure("bytes")
     by = contents.figure
+    variants = {each.file.variant for each in offered}
     return {
         "classes": list(contents.dataset.classes),
         "image": list(contents.image_shape) if contents.image_shape else None,
         "bright": contents.is_bright if contents.image_shape else False,
         "by": by.noun,
-        "leftOut": left_out,
+        "leftOut": contents.left_out,
         "files": [
             {
-                "title": file.title,
-                "variant": file.variant,
-                "format": file.format,
+                "title": each.file.title,
+                "variant": each.file.variant,
+                "format": each.file.format,
                 "path": _place(number),
-                "dtype": file.runtime.inputs[0].dtype,
+                "dtype": each.dtype,
                 "shape": [1, *examples.shape[1:]],
-                "size": size.text(file.row["bytes"]),
-                "value": by.text(file.row[by.name]),
-                "notes": list(notes),
+                "size": size.text(each.file.row["bytes"]),
+                "value": by.text(each.file.row[by.name]),
+                "notes": list(each.notes),
             }
-            for number, (file, notes) in enumerate(offered)
+            for number, each in enumerate(offered)
         ],
         "fronts": {
             cost.sentence: [
@@ -204,7 +238,7 @@ def _data(
             ]
             for cost in contents.costs
         },
-        "layers": contents.pictures,
+        "layers": {name: drawn for name, drawn in contents.pictures.items() if name in variants},
         "examples": {
             "dtype": examples.dtype.name,
             "shape": list(examples.shape),

@@ -117,9 +117,15 @@ def front_member(contents: Contents, cost: Figure, number: int) -> str:
         if each is by:
             lost = each.drop(value, was)
             unit = " points" if each.is_share else each.number.unit
-            change = f"{abs(lost):.2f}{unit} {'lost' if lost > 0 else 'gained'}"
+            amount = f"{abs(lost):.2f}"
+            change = f"{amount}{unit} {'lost' if lost > 0 else 'gained'}"
+            same = float(amount) == 0
         else:
-            change = f"{value / was:.3g} times" if was else ""
+            ratio = f"{value / was:.3g}" if was else ""
+            change = f"{ratio} times" if ratio else ""
+            same = ratio == "1"
+        if same:
+            change = "the same"
         rows.append(
             f'<tr><th scope="row">{html.escape(each.sentence)}</th><td>{each.text(value)}</td>'
             f"<td>{each.text(was)}</td><td>{change}</td></tr>"

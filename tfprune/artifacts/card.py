@@ -16,12 +16,13 @@ from pydantic import Field, TypeAdapter
 
 from tfprune.errors import TfpruneError
 from tfprune.files import read_json, write_json
-from tfprune.formats.registry import has_batch
+from tfprune.formats.registry import FORMATS, has_batch
 from tfprune.formats.runtime import Memory, Tensor
 from tfprune.vocabulary import RUNS_ON
 
 MANIFEST = "artifacts.json"
 RUN_MANIFEST = "manifest.json"
+LABELS = "labels.txt"
 
 Bytes = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -210,6 +211,16 @@ def read_manifest(directory: str | os.PathLike[str], name: str = MANIFEST) -> li
         raise TfpruneError(
             f"{path} is not an artifact list, or is damaged: export again"
         ) from error
+
+
+def is_beside_artifacts(path: Path) -> bool:
+    """Whether a file is one that an export writes beside artifacts, such as `artifacts.json`.
+
+    Args:
+        path: of the file; only its name counts.
+    """
+    companions = tuple(end for form in FORMATS.values() for end in form.companions)
+    return path.name in (MANIFEST, RUN_MANIFEST, LABELS) or path.name.endswith(companions)
 
 
 def write_run_manifest(

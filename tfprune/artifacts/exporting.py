@@ -16,7 +16,7 @@ import numpy as np
 from tfprune import __version__
 from tfprune.artifacts.agreement import compare, sigmoid_outputs
 from tfprune.artifacts.calibration import doubts
-from tfprune.artifacts.card import Artifact, Companion, is_inside
+from tfprune.artifacts.card import LABELS, Artifact, Companion, is_inside
 from tfprune.artifacts.examples import by_input, compared, held_back, random_pixels
 from tfprune.data.adapting import Data
 from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
@@ -52,7 +52,6 @@ from tfprune.vocabulary import (
 # Largest difference of a float format, as a share of the outputs' range, for a model in mixed
 # precision: the files compute in float32, the model in 16 bits.
 MIXED_TOLERANCE = 5e-2
-LABELS = "labels.txt"
 # File systems allow 255, and suffixes follow.
 _LONGEST_NAME = 200
 _SANDBOX = "exports"

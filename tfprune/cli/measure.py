@@ -78,6 +78,8 @@ def measure_command(
 ) -> None:
     """Measure FILES, artifacts of any format: accuracy, MACs, size, latency and memory.
 
+    What an export writes beside them, such as artifacts.json, is skipped, so FILES may be out/*.
+
     The accuracy is that of a classification; of another task it is the figure of that task, with
     its own name, unit and direction. Latency is that of one example, median and tenth to ninetieth
     percentile. The files of a library take turns in a process of their own, so the figures can be
@@ -109,6 +111,7 @@ def measure_command(
       devices              with --device: a list with device, estimated, figures, refusal, notes,
                            settings, and layers with --layers
     """  # noqa: D301 - click wants the character itself.
+    files = _artifacts(files)
     if per_layer:
         _per_layer(files, data, data_dir, devices, task, as_json)
         return
@@ -170,6 +173,18 @@ def measure_command(
     if found is not None:
         click.echo()
         _print_devices(found)
+
+
+def _artifacts(files: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files without those that an export writes beside them, which `out/*` names too."""
+    from tfprune.artifacts.card import is_beside_artifacts
+
+    beside = [path for path in files if is_beside_artifacts(path)]
+    if len(beside) == len(files):
+        raise click.UsageError(f"{files[0]} only tells of artifacts: give the artifacts")
+    for path in beside:
+        click.echo(f"skipped: {path} only tells of artifacts", err=True)
+    return tuple(path for path in files if path not in beside)
 
 
 def _per_layer(

@@ -15,6 +15,7 @@ import keras
 
 from tfprune import data, figures, tasks, training, zoo
 from tfprune.artifacts import export, write_manifest, write_run_manifest
+from tfprune.artifacts.card import LABELS
 from tfprune.artifacts.examples import COMPARED_IMAGES
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, write_text
@@ -369,7 +370,7 @@ class Executor:
         by = found.figure
         judged_on = self.dataset.test if job.split == "test" else self.dataset.validation
         if self.dataset.classes:
-            write_text(folder / "labels.txt", "\n".join(self.dataset.classes) + "\n")
+            write_text(folder / LABELS, "\n".join(self.dataset.classes) + "\n")
         write_text(folder / "sparsity.csv", render(sparsity(model), "csv"))
         return {
             "variant": job.name,

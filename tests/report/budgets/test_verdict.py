@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from xml.etree import ElementTree
 
 import pytest
@@ -129,3 +130,8 @@ def test_the_exit_counts_limits_and_names_the_first(verdicts, error, said):
 
 def test_what_is_kept_raises_nothing():
     require_kept("digits", [KEPT])
+
+
+def test_a_share_of_all_is_not_called_1_times():
+    whole = dataclasses.replace(BROKEN, given=1.0, bound=18_432)
+    assert "at most that of dense" in whole.sentence and "times" not in whole.sentence

@@ -188,14 +188,26 @@ function show(found) {
     sure.append(meter, element("span", `${(100 * share).toFixed(1)}%`));
     row.append(name, element("td", file.format), said, sure);
     row.append(...[`${time.toPrecision(3)} ms`, file.size, file.value].map((each) => element("td", each)));
-    if (file.notes.length) row.title = file.notes.join("; ");
     rows.push(row);
   }
   at("answers").tBodies[0].replaceChildren(...rows);
+  hint();
   const differing = found.filter((each) => each.place !== found[0].place).length;
   at("said").textContent = differing
     ? `${differing} of ${found.length} files differ from ${found[0].file.title}.`
     : `All ${found.length} files agree.`;
+}
+
+// A table that is wider than its box says so.
+function hint() {
+  for (const box of document.querySelectorAll(".box, .tp-wide")) {
+    let said = box.nextElementSibling;
+    if (!said?.classList.contains("hint")) {
+      said = element("p", "The table goes on to the right: scroll it sideways.", { className: "note hint" });
+      box.after(said);
+    }
+    said.hidden = box.scrollWidth <= box.clientWidth;
+  }
 }
 
 // The example as the files see it.
@@ -304,15 +316,25 @@ async function uploaded() {
 
 // -- what does not change -----------------------------------------------------------------------
 
+// Titles of files by what is said of them: what holds for several is said once.
+function together(pairs) {
+  const found = new Map();
+  for (const [title, said] of pairs) found.set(said, [...(found.get(said) ?? []), title]);
+  return [...found].map(([said, titles]) => [said, titles.join("; ")]);
+}
+
 function views() {
   const head = element("tr");
   for (const each of ["", "format", "answer", "", "time here", "size", `test ${told.by}`])
     head.append(element("th", each, { scope: "col" }));
   at("answers").tHead.append(head);
-  for (const [title, why] of Object.entries(told.leftOut))
-    at("left-out").append(element("li", `${title} is left out: ${why}`));
+  for (const [note, titles] of together(told.files.flatMap(({ title, notes }) => notes.map((note) => [title, note]))))
+    at("left-out").append(element("li", `${titles}: ${note}`));
+  for (const [why, titles] of together(Object.entries(told.leftOut)))
+    at("left-out").append(element("li", `Left out: ${titles} (${why})`));
   const walk = () => {
     at("front").innerHTML = told.fronts[at("cost").value][Number(at("place").value) - 1];
+    hint();
   };
   const choose = () => {
     const members = told.fronts[at("cost").value].length;
@@ -331,6 +353,7 @@ function views() {
   };
   at("variant").value = names.at(-1) ?? "";
   at("variant").onchange = draw;
+  window.addEventListener("resize", hint);
   draw();
 }
 

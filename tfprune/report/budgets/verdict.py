@@ -161,7 +161,8 @@ class Verdict:
         if self.limit in ("min", "max"):
             return f"{least} {number.text(self.given, digits)}"
         if self.limit.endswith("_ratio"):
-            return f"{least} {self.given:g} times {than}"
+            times = "that of" if self.given == 1 else f"{self.given:g} times"
+            return f"{least} {times} {than}"
         way = "below" if is_floor(self.limit, self.row) else "above"
         return f"{least} {number.difference(self.given, digits)} {way} {than}"
 
