@@ -13,7 +13,12 @@ from tfprune.data.adapting import Data, examples
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.model.cloning import compile_like
 from tfprune.model.graph import Call, functional, named_layers, path_matches
-from tfprune.model.quantized_layers import FakeQuantize, QuantizedLayer, QuantizedScale
+from tfprune.model.quantized_layers import (
+    FakeQuantize,
+    QuantizedLayer,
+    QuantizedPReLU,
+    QuantizedScale,
+)
 from tfprune.quantize.building import (
     Arguments,
     Builder,
@@ -199,7 +204,7 @@ def finished(model: keras.Model) -> keras.Model:
         elif isinstance(operation, QuantizedLayer):
             made = operation.layer(args[0])
             made = made if operation.batch_norm is None else operation.batch_norm(made)
-        elif isinstance(operation, QuantizedScale):
+        elif isinstance(operation, QuantizedPReLU | QuantizedScale):
             made = operation.layer(args[0])
         if made is not None:
             # Only what rounds reads the steps beside it.
