@@ -58,7 +58,6 @@ def test_it_gives_bit_for_bit_what_the_model_gives(name: str, weights: str, tmp_
     wanted = keras.tree.flatten(aware(inputs if len(inputs) > 1 else inputs[0], training=False))
     for end, y in zip(runtime.outputs, wanted, strict=True):
         differences = np.rint(np.abs(found[end.name] - y) / end.scale)
-        print("MAXDIFF", name, differences.max(), (differences>0).mean())
         assert differences.max() <= STEPS.get(name, 0)
 
     interpreter = Interpreter(str(path))

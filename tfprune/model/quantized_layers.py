@@ -716,7 +716,7 @@ class QuantizedScale(_Around):
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class QuantizedPReLU(_Around):
-    """A PReLU whose slopes are rounded: one range for all of them.
+    """A PReLU whose slopes are rounded: the largest is 127 steps, and all have the same step.
 
     Args:
         layer: the PReLU.
@@ -741,7 +741,10 @@ class QuantizedPReLU(_Around):
 
     def file_slopes(self) -> Any:
         """The rounded slopes; float32."""
-        return rounded_constant(ops.convert_to_tensor(self.layer.alpha))[0]
+        slopes = ops.convert_to_tensor(self.layer.alpha)
+        # One channel, so one step.
+        levels, step = weight_levels(ops.expand_dims(slopes, -1), len(slopes.shape), "int8")
+        return ops.squeeze(levels * step, -1)
 
     def compute(self, x: Any, slopes: Any) -> Any:
         """The same with other slopes.
