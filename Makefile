@@ -26,9 +26,9 @@ web: $(VENV)/.installed-dev
 	@$(BIN)/tfprune devices install wasm >/dev/null 2>&1 \
 	|| echo "no npm packages: the tests of the device wasm will be skipped" >&2
 
-# Tests that take minutes: deep nets, and the run that is killed again and again.
+# The longer tests: deep nets, whole tables, and the run that is killed again and again.
 slow: $(VENV)/.installed-dev chromium web
-	$(BIN)/python -m pytest -m slow --timeout 900
+	$(BIN)/python -m pytest -m slow --timeout 900 --numprocesses 2 --dist loadfile
 
 # Random graphs, other ones each time: all that is true of slimming is true of them.
 fuzz: $(VENV)/.installed-dev

@@ -153,7 +153,7 @@ def shown(figures: dict[str, Any]) -> str:
     )
 
 
-def write(output: Path | None, models: dict[str, Any]) -> None:
+def write(output: Path | None, **results: Any) -> None:
     """Writes results with what they were made by; nowhere if `output` is None."""
     if output is not None:
         module = f"benchmarks.{Path(sys.argv[0]).stem}"
@@ -164,6 +164,6 @@ def write(output: Path | None, models: dict[str, Any]) -> None:
                 "commit": provenance.commit(),
                 "versions": provenance.versions(),
                 "machine": provenance.machine(),
-                "models": models,
+                **results,
             },
         )

@@ -89,7 +89,7 @@ def precision(
             click.echo(
                 f"  {row:15} {in_turn.shown(figures)}  {faster:.2f} times the steps a second"
             )
-    in_turn.write(output, results)
+    in_turn.write(output, models=results)
 
 
 if __name__ == "__main__":

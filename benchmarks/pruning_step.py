@@ -129,7 +129,7 @@ def pruning_step(
         for row, figures in result["rows"].items():
             sparsity = figures["final_sparsity"]
             click.echo(f"  {row:18} {in_turn.shown(figures)}  sparsity {sparsity:.4f}")
-    in_turn.write(output, results)
+    in_turn.write(output, models=results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How planning, scheduling and the store grow: to 1,000 workers and 100,000 tasks, simulated.
 
-    python -m benchmarks.scheduler
+    python -m benchmarks.scheduler --output benchmarks/results/scheduler.json
 
 No task is done: each takes a random time on a simulated clock, and one of a thousand loses its
 worker. What is timed is the planner, the scheduler, and the operations of the store: finishing a
@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
+from benchmarks import in_turn
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.plan import Job, plan
 from tfprune.pipeline.scheduling import Schedule
@@ -110,12 +111,14 @@ def measure(tasks: int, workers: int, stored: int) -> dict[str, float]:
 @click.command()
 @click.option("--most", default=100_000, show_default=True, help="Tasks of the largest plan.")
 @click.option("--stored", default=10_000, show_default=True, help="Results in the largest store.")
-def main(most: int, stored: int) -> None:
+@click.option("--output", type=click.Path(path_type=Path), help="A JSON file for the result.")
+def main(most: int, stored: int, output: Path | None) -> None:
     """Print the table in Markdown: each row has ten times the tasks of the one before."""
     rows = [
         measure(most // part, max(1, 1000 // part), max(1, stored // part)) for part in (100, 10, 1)
     ]
     print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".3g"))
+    in_turn.write(output, rows=rows)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def structure_step(
         for way, figures in rows.items():
             click.echo(f"  {way:14} {in_turn.shown(figures)}  dead {figures['dead']:.3f}")
         results[name] = {"batch": batch, "rows": rows}
-    in_turn.write(output, results)
+    in_turn.write(output, models=results)
 
 
 if __name__ == "__main__":

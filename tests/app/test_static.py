@@ -86,6 +86,7 @@ def test_page_answers_as_the_files_do(contents: Contents, page: Any) -> None:
             assert np.allclose(each["output"], there.outputs, atol=1e-2)
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("size", [(20, 31), (5, 6)])
 def test_page_prepares_photos_and_drawings_as_python_does(
@@ -105,6 +106,7 @@ def test_page_prepares_photos_and_drawings_as_python_does(
     assert np.abs(np.array(found) - contents.drawing(ink).ravel().astype(int)).max() <= 1
 
 
+@pytest.mark.slow
 @needs_browser
 def test_page_is_used_on_a_phone_by_keyboard_and_asks_nobody_else(
     page: Any, address: str, tmp_path: Path

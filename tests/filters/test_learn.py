@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import tfprune
+from tests.tables import slow
 from tfprune.slimming import plan
 
 from .harness import assert_close, assert_same, outputs, randomised
@@ -122,7 +123,9 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", ["momentum", "adam", *map(slow, ["averaged weights", "loss scale"])]
+)
 def test_coupled_channels_die_together_and_for_free(data: tuple, name: str) -> None:
     policy = keras.config.dtype_policy()
     if name == "loss scale":

@@ -14,6 +14,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from tests.tables import slow
 from tfprune import TfpruneError, UsageError, data, zoo
 from tfprune.tasks import Task, TaskSpec, find_task
 from tfprune.training import Training, compile, fit
@@ -310,7 +311,7 @@ def test_held_out_data_has_no_effect_on_the_weights(digits, whole, split):
 
 @pytest.mark.parametrize(
     "kill",
-    [Kill(epoch=0, batch=3), Kill(epoch=1, batch=0), Kill(epoch=2)],
+    [slow(Kill(epoch=0, batch=3)), Kill(epoch=1, batch=0), slow(Kill(epoch=2))],
     ids=["before the first backup", "right after it", "before the last"],
 )
 def test_killed_and_run_again_gives_the_same_bits(digits, whole, tmp_path, kill):

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers, optimizers
 
+from tests.tables import slow
 from tfprune.errors import UsageError
 from tfprune.training.schedule import constant_sparsity, polynomial_decay
 from tfprune.weights import MaskConstraint, PruneWeights
@@ -68,10 +69,10 @@ SETTINGS = pytest.mark.parametrize(
         (lambda: optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9), {}),
         (lambda: optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=3), {}),
         (lambda: optimizers.Adam(0.01, gradient_accumulation_steps=2), {"epochs": 2}),
-        (lambda: optimizers.AdamW(0.01, weight_decay=0.1), {}),
+        slow(lambda: optimizers.AdamW(0.01, weight_decay=0.1), {}),
         (lambda: optimizers.Adam(0.01, clipnorm=0.1), {}),
-        (lambda: optimizers.Adam(0.01, global_clipnorm=0.1), {}),
-        (lambda: optimizers.SGD(0.1, clipvalue=0.01), {}),
+        slow(lambda: optimizers.Adam(0.01, global_clipnorm=0.1), {}),
+        slow(lambda: optimizers.SGD(0.1, clipvalue=0.01), {}),
         (lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.01), initial_scale=8.0), {}),
     ],
     ids=[
@@ -497,8 +498,10 @@ def test_a_training_that_stops_before_the_schedule_arrives_is_told(compiled, dat
         fit(model, data, PruneWeights(SCHEDULE), callbacks=[stopping])
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("pattern", [None, (1, 4)])
+@pytest.mark.parametrize(
+    ("pattern", "scope"),
+    [(None, "global"), ((1, 4), "layer"), slow(None, "layer"), slow((1, 4), "global")],
+)
 def test_no_layer_dies_and_it_is_said_which_would_have(compiled, data, kernels, scope, pattern):
     model = compiled()
     model.get_layer("last").kernel.assign(1e-3 * model.get_layer("last").kernel)

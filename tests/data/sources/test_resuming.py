@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.tables import slow
 from tfprune import data
 from tfprune.training import Training, fit
 
@@ -45,7 +46,7 @@ def net() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(2)(x))
 
 
-@pytest.fixture(params=["folder", "folder on disk", "files", "stream"])
+@pytest.fixture(params=["folder", *map(slow, ["folder on disk", "files"]), "stream"])
 def loaded(request, write_photos, tmp_path) -> data.Dataset:
     """The same kind of data from several places that are not memory."""
     if request.param.startswith("folder"):
