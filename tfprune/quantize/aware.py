@@ -59,8 +59,8 @@ def quantize_aware(
     the file rounds: behind each operator of TFLite, into which a BatchNorm and a ReLU that follow
     a layer are folded; concatenated tensors have one range; sigmoids, softmaxes and tanh have the
     range that TFLite prescribes. A file that XNNPACK runs gives the same numbers, bit for bit, up
-    to softmaxes, GELU, hard-swish and what stays in float. Gradients pass as if nothing was rounded
-    (straight-through), and the weights that train are the float ones.
+    to softmaxes, GELU, hard-swish, PReLU and what stays in float. Gradients pass as if nothing was
+    rounded (straight-through), and the weights that train are the float ones.
 
     BatchNorm folds with the statistics that it has: they do not move in this training, so that
     training and file compute the same from the first step. gamma and beta train. Train the float
