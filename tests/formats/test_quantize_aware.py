@@ -23,8 +23,8 @@ from tfprune.formats.quantize_aware import write_with_ranges
 from tfprune.formats.tflite_convert import convert
 from tfprune.quantize import FakeQuantize, finished, quantize_aware
 
-# TFLite's softmax, and its GELU and hard-swish, are computed by other means.
-STEPS = {"mobile": 1, "activations": 2}
+# TFLite's softmax, and its GELU, hard-swish and PReLU, are computed by other means.
+STEPS = {"mobile": 1, "activations": 2, "slopes": 1}
 FUZZ = int(os.environ.get("TFPRUNE_FUZZ_EXAMPLES", "0"))
 
 QUICK = ("plain", "residual", "mobile")

@@ -19,6 +19,8 @@ def net(function: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
         for weight in model.weights:
             if weight.name in ("bias", "beta", "moving_mean"):
                 weight.assign(rng.normal(0, 0.3, weight.shape))
+            elif weight.name == "alpha":
+                weight.assign(rng.normal(0.2, 0.3, weight.shape))
             elif weight.name in ("gamma", "moving_variance"):
                 weight.assign(rng.uniform(0.5, 2, weight.shape))
         return model
@@ -175,4 +177,31 @@ def causal() -> keras.Model:
         layers.GlobalAveragePooling1D(),
         layers.Dense(2),
         shape=(12, 3),
+    )
+
+
+@net
+def slopes() -> keras.Model:
+    return sequence(
+        layers.Conv2D(4, 3, use_bias=False),
+        layers.BatchNormalization(),
+        layers.PReLU(shared_axes=[1, 2]),
+        layers.Conv2D(3, 1),
+        layers.PReLU(),
+        layers.Flatten(),
+        layers.Dense(3),
+        shape=(6, 6, 3),
+    )
+
+
+@net
+def growing_sound() -> keras.Model:
+    return sequence(
+        layers.Conv1D(4, 3, activation="relu"),
+        layers.Conv1DTranspose(5, 3, strides=2, padding="same", use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.Conv1DTranspose(3, 4, activation="relu"),
+        layers.Conv1D(2, 1),
+        shape=(8, 3),
     )

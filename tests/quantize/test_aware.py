@@ -127,7 +127,7 @@ def test_what_has_no_rule_stays_in_float_and_is_named() -> None:
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
-        (keras.layers.PReLU(), "is PReLU, which TFLite computes in float"),
+        (keras.layers.ELU(), "is ELU, which TFLite computes in float"),
         (keras.layers.Activation(keras.ops.gelu), "has no rule for its activation"),
         (keras.layers.Conv2D(2, 1, activation="elu"), "has no rule for its activation"),
         (keras.layers.MaxPooling2D(data_format="channels_first"), "has its channels first"),

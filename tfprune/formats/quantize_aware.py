@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfprune.formats.savedmodel import write_saved_model
 from tfprune.model.quantized_layers import STEPS, has_offset
-from tfprune.quantize import FakeQuantize, QuantizedLayer, QuantizedScale
+from tfprune.quantize import FakeQuantize, QuantizedLayer, QuantizedPReLU, QuantizedScale
 
 
 def write_with_ranges(model: keras.Model, directory: Path, batch: int | None = None) -> None:
@@ -66,6 +66,9 @@ def _call_in_file(layer: Any) -> Callable[..., Any] | None:
             return layer.compute(x, kernel, bias), step
 
         return multiply
+    if isinstance(layer, QuantizedPReLU):
+        (slopes,) = _constants([layer.file_slopes()])
+        return lambda x: layer.compute(x, slopes)
     if isinstance(layer, QuantizedScale):
         factor, offset = _constants(layer.file_constants())
 

@@ -16,14 +16,14 @@ from tfprune.formats.runtime import Feeds
 from tfprune.functions import importable
 from tfprune.model.cloning import config_of, copy, copy_weights, from_config
 from tfprune.model.compiled import Settings
-from tfprune.quantize import FakeQuantize, QuantizedLayer, QuantizedScale
+from tfprune.quantize import FakeQuantize, QuantizedLayer, QuantizedPReLU, QuantizedScale
 from tfprune.vocabulary import DEFAULT_BATCH, Batch
 
 Ends = Literal["int8", "float"]
 
 _TRAINING_ONLY = ("_regularizer", "_constraint")
 # A model trains on with these, and the float model without them is made before this one.
-_ROUNDING = (FakeQuantize, QuantizedLayer, QuantizedScale)
+_ROUNDING = (FakeQuantize, QuantizedLayer, QuantizedPReLU, QuantizedScale)
 
 
 @dataclass(frozen=True)

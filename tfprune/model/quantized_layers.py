@@ -714,6 +714,60 @@ class QuantizedScale(_Around):
         }
 
 
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class QuantizedPReLU(_Around):
+    """A PReLU whose slopes are rounded: the largest is 127 steps, and all have the same step.
+
+    Args:
+        layer: the PReLU.
+        **options: those of a Keras layer.
+    """
+
+    def __init__(self, layer: keras.layers.PReLU, **options: Any) -> None:
+        # Slopes in 16 bits would be rounded twice.
+        super().__init__(**{"autocast": False, **options})
+        self.layer = layer
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the inner layer."""
+        if not self.layer.built:
+            self.layer.build(input_shape)
+        self._in_float32()
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        """Multiplies negative numbers by the rounded slopes."""
+        return self.compute(x, self.file_slopes())
+
+    def file_slopes(self) -> Any:
+        """The rounded slopes; float32."""
+        slopes = ops.convert_to_tensor(self.layer.alpha)
+        # One channel, so one step.
+        levels, step = weight_levels(ops.expand_dims(slopes, -1), len(slopes.shape), "int8")
+        return ops.squeeze(levels * step, -1)
+
+    def compute(self, x: Any, slopes: Any) -> Any:
+        """The same with other slopes.
+
+        Args:
+            x: the input.
+            slopes: of a shape that multiplies with one example.
+        """
+        # What the converter knows as one operator.
+        return ops.relu(x) + (-ops.cast(slopes, x.dtype)) * ops.relu(-x)
+
+    def compute_output_spec(self, x: Any) -> Any:
+        """A tensor as the input is."""
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs to make an equal one."""
+        return {
+            **super().get_config(),
+            "layer": keras.saving.serialize_keras_object(self.layer),
+        }
+
+
 def rounded_constant(value: Any) -> tuple[Any, Any]:
     """A constant as TFLite quantizes it: one range for all of it, with zero in it; and its step.
 

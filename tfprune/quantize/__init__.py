@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tfprune.model.quantized_layers import FakeQuantize, QuantizedLayer, QuantizedScale
+from tfprune.model.quantized_layers import (
+    FakeQuantize,
+    QuantizedLayer,
+    QuantizedPReLU,
+    QuantizedScale,
+)
 from tfprune.quantize.aware import finished, quantize_aware, without_rounding
 from tfprune.quantize.building import is_quantize_aware
 from tfprune.quantize.clustering import KeepClusters, cluster
@@ -11,6 +16,7 @@ __all__ = [
     "FakeQuantize",
     "KeepClusters",
     "QuantizedLayer",
+    "QuantizedPReLU",
     "QuantizedScale",
     "cluster",
     "finished",

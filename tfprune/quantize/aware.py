@@ -13,7 +13,12 @@ from tfprune.data.adapting import Data, examples
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.model.cloning import compile_like
 from tfprune.model.graph import Call, functional, named_layers, path_matches
-from tfprune.model.quantized_layers import FakeQuantize, QuantizedLayer, QuantizedScale
+from tfprune.model.quantized_layers import (
+    FakeQuantize,
+    QuantizedLayer,
+    QuantizedPReLU,
+    QuantizedScale,
+)
 from tfprune.quantize.building import (
     Arguments,
     Builder,
@@ -54,8 +59,8 @@ def quantize_aware(
     the file rounds: behind each operator of TFLite, into which a BatchNorm and a ReLU that follow
     a layer are folded; concatenated tensors have one range; sigmoids, softmaxes and tanh have the
     range that TFLite prescribes. A file that XNNPACK runs gives the same numbers, bit for bit, up
-    to softmaxes, GELU, hard-swish and what stays in float. Gradients pass as if nothing was rounded
-    (straight-through), and the weights that train are the float ones.
+    to softmaxes, GELU, hard-swish, PReLU and what stays in float. Gradients pass as if nothing was
+    rounded (straight-through), and the weights that train are the float ones.
 
     BatchNorm folds with the statistics that it has: they do not move in this training, so that
     training and file compute the same from the first step. gamma and beta train. Train the float
@@ -199,7 +204,7 @@ def finished(model: keras.Model) -> keras.Model:
         elif isinstance(operation, QuantizedLayer):
             made = operation.layer(args[0])
             made = made if operation.batch_norm is None else operation.batch_norm(made)
-        elif isinstance(operation, QuantizedScale):
+        elif isinstance(operation, QuantizedPReLU | QuantizedScale):
             made = operation.layer(args[0])
         if made is not None:
             # Only what rounds reads the steps beside it.

@@ -15,10 +15,12 @@ from keras.src.ops.numpy import Add, Subtract
 
 from tfprune.model.cloning import copy
 from tfprune.model.graph import Call, calls, functional, is_graph, path_matches
+from tfprune.model.layer_table import TRANSPOSED_CONVOLUTIONS
 from tfprune.model.quantized_layers import (
     STEPS,
     FakeQuantize,
     QuantizedLayer,
+    QuantizedPReLU,
     QuantizedScale,
     Rounding,
     has_offset,
@@ -440,7 +442,7 @@ class Builder:
     def _fused(self, layer: Any) -> tuple[str, ...]:
         """The activations that are a part of a layer's operator."""
         # The converter leaves ReLU an operator of its own behind a transposed convolution.
-        return ("linear",) if isinstance(layer, keras.layers.Conv2DTranspose) else FUSED
+        return ("linear",) if isinstance(layer, TRANSPOSED_CONVOLUTIONS) else FUSED
 
     def _takes_in(self, call: Call, reader: Call) -> bool:
         return self._folded.get(id(call.operation)) is reader.operation
@@ -612,6 +614,12 @@ class Builder:
             layer = FakeQuantize(1, fixed=(0.0, 1.0), clips=True, **self._named(operation))
             rounded, step = layer(made, beside=beside, rounding="sum")
             return _Value(rounded, layer, step)
+        if function == "prelu":
+            options = {"name": operation.name, "dtype": operation.dtype_policy}
+            if id(operation) not in self._wrappers:
+                self._wrappers[id(operation)] = QuantizedPReLU(operation, **options)
+            made = self._wrappers[id(operation)](x.tensor)
+            return self._round(_Value(made, rounding="up"), out, operation)
         if function == "leaky_relu":
             slope = slope_of(operation)
             made = keras.layers.LeakyReLU(slope, name=name)(x.tensor)

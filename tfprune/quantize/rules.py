@@ -63,6 +63,7 @@ _KINDS: TypeTable[Kind] = TypeTable(
                 layers.Conv2D,
                 layers.DepthwiseConv1D,
                 layers.DepthwiseConv2D,
+                layers.Conv1DTranspose,
                 layers.Conv2DTranspose,
                 layers.Dense,
             ),
@@ -133,6 +134,7 @@ _KINDS: TypeTable[Kind] = TypeTable(
             (
                 layers.Activation,
                 layers.LeakyReLU,
+                layers.PReLU,
                 layers.ReLU,
                 layers.Softmax,
                 nn.Gelu,
@@ -162,8 +164,8 @@ _FUNCTIONS = (
     "softmax",
     "tanh",
 )
-# Layers and operations that TFLite's converter has no int8 kernel for, whatever their ranges are.
-_FLOAT = (layers.Conv3D, layers.ELU, layers.PReLU, nn.Elu)
+# Layers and operations that TFLite's converter leaves in float, whatever their ranges are.
+_FLOAT = (layers.Conv3D, layers.Conv3DTranspose, layers.ELU, nn.Elu)
 FUSED = ("linear", "relu", "relu6")
 """Activations that are a part of the operator before them."""
 FIXED_RANGES = {
@@ -174,6 +176,7 @@ FIXED_RANGES = {
 """Ranges that TFLite prescribes."""
 _RAW = {
     layers.LeakyReLU: "leaky_relu",
+    layers.PReLU: "prelu",
     nn.Gelu: "gelu",
     nn.HardSigmoid: "hard_sigmoid",
     nn.HardSilu: "hard_silu",
@@ -305,9 +308,9 @@ def activation_name(operation: Any) -> str | None:
         return known
     function = operation.activation
     if isinstance(function, layers.Layer):
-        # The slope of a leaky one is the inner layer's.
+        # Slopes are those of the inner layer.
         name = activation_name(function) if _KINDS.of(function) == "activation" else None
-        return None if name == "leaky_relu" else name
+        return None if name in ("leaky_relu", "prelu") else name
     if function is keras.ops.gelu:
         # An approximation by default, which its name in a config does not tell.
         return None
