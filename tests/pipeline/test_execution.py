@@ -10,6 +10,7 @@ from tfprune.errors import TfpruneError
 from tfprune.pipeline import Pipeline, execution
 from tfprune.pipeline.execution import Executor, _read_model
 from tfprune.pipeline.plan import plan
+from tfprune.pipeline.spec import DataSpec, ModelSpec
 from tfprune.pipeline.steps.training import kept_model
 
 
@@ -141,3 +142,20 @@ def test_the_origin_of_a_chain_is_new_or_what_its_first_training_kept(tmp_path, 
     executor = Executor(pipeline, tmp_path, None, "commit")
     assert executor._origin(second, 0, 7) == ("new", 7)
     assert executor._origin(second, 1, 7) == kept_model(first.folder, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((6, 4, 3), (6, 4)), ((6, 4), None), ((6, 4, 3, 1), None)]
+)
+def test_images_of_a_net_with_an_input_shape_get_its_size(shape, size, monkeypatch):
+    class AskedError(Exception):
+        pass
+
+    def load_data(*_, usual_size, **__):
+        raise AskedError(usual_size)
+
+    monkeypatch.setattr(execution, "load_data", load_data)
+    spec = ModelSpec(name="vgg", input_shape=shape)
+    with pytest.raises(AskedError) as asked:
+        execution.model_with_data(spec, DataSpec(name="photos"))
+    assert asked.value.args == (size,)

@@ -105,7 +105,10 @@ def test_a_killed_run_goes_on_to_the_same_files(tiny_run, tiny_pipeline, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run(tiny_pipeline, out=tmp_path, only=["sparse"])
     assert not (tmp_path / "tiny" / "sparse").exists()
-    run(tiny_pipeline, out=tmp_path, only=["sparse"])
+    said = []
+    run(tiny_pipeline, out=tmp_path, only=["sparse"], say=said.append)
+    titles = [line.split()[0] for line in said if line.startswith("[")]
+    assert titles == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     # Two epochs before the kill, two after: none was done twice.
     assert len(epochs) == 4
     path = "sparse/seed-0/model.keras"

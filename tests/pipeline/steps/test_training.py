@@ -102,6 +102,11 @@ def test_an_epoch_that_may_not_be_trained_cannot_be_kept():
         _train_step(early_stopping=1, keep=[1, 3])
 
 
+def test_a_retraining_trains_the_epochs_that_are_left():
+    step = RetrainStep(kind="retrain", rewind="lr", epoch=2, **{**TRAIN, "epochs": 5})
+    assert step.epochs_to_train == 3
+
+
 def test_a_step_tells_how_it_trains():
     sentence = describe_training(
         _train_step(
