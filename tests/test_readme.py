@@ -69,9 +69,12 @@ PARSED = {
 # They train, export or compile much.
 SLOW = {
     "docs/command-line.md",
+    "docs/data.md",
     "docs/devices.md",
     "docs/guides/microcontroller.md",
+    "docs/methods/few-values.md",
     "docs/methods/group-lasso.md",
+    "docs/methods/lottery-tickets.md",
     "docs/methods/post-training-quantization.md",
     "docs/quantization.md",
     "docs/your-own.md",

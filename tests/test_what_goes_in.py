@@ -451,8 +451,14 @@ def test_each_row_of_the_table_has_a_test():
     assert [f"{what}: {written}" for what, written, _ in table] == list(CASES)
 
 
-# Its net is deep.
-SLOW = ("model: `mobilenetv2`, `resnet50`, …",)
+# A deep net, and rows that many other tests go through.
+SLOW = (
+    "data: `digits`",
+    "model: `FILE.keras`",
+    "model: `vgg`, `resnet20`, `conv2`, …",
+    "model: `mobilenetv2`, `resnet50`, …",
+    "model: `--import my_layers.py`",
+)
 
 
 @pytest.mark.usefixtures("place")

@@ -112,7 +112,8 @@ def test_labels_are_written_beside_the_artifacts(model: keras.Model, tmp_path: P
         assert says in one_line(error)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", slow("float32")])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_a_model_with_a_batch_of_its_own_exports(
     tmp_path: Path, formats: list[str], dtype: str
 ) -> None:
@@ -266,6 +267,7 @@ def test_another_process_exports_the_same_bytes(
     assert done.stdout.split() == [artifact.sha256 for artifact in exported]
 
 
+@pytest.mark.slow
 def test_nothing_is_printed(
     model: keras.Model, images: np.ndarray, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_files_of_different_inputs_are_each_measured(paths):
     files = [paths["two.tflite"], paths["one.tflite"], paths["one_int8.cc"], paths["one.tflite"]]
     broken = files[0].with_name("broken.tflite")

@@ -249,6 +249,7 @@ ADDING = ["residual", "merge", "nested", "arithmetic", "shared", "batch_norm", "
 STEPS = st.builds(Step, st.sampled_from(ADDING), st.integers(0, 3), NUMBERS, NUMBERS)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=5,
     derandomize=True,

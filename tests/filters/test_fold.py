@@ -375,6 +375,7 @@ def test_a_tolerance_below_zero() -> None:
     assert str(error.value) == "tolerance=-1 is not an error to allow: give 0 or more"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*softmax over axis -1:UserWarning")
 @settings(
     max_examples=6,

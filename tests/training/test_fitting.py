@@ -448,7 +448,7 @@ def test_a_backup_is_one_file_that_is_whole_or_absent(digits, tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     "other",
-    [{"seed": 8}, {"training": settings(learning_rate=0.2)}, {"model": vgg(width=5)}],
+    [{"seed": 8}, slow({"training": settings(learning_rate=0.2)}), slow({"model": vgg(width=5)})],
     ids=["seed", "settings", "model"],
 )
 def test_another_trainings_backup_is_refused(digits, tmp_path, other):

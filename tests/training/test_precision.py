@@ -102,6 +102,7 @@ def test_the_weights_differ_from_those_of_float32_by_little() -> None:
         np.testing.assert_allclose(losses[precision], losses["float32"], rtol=0.02)
 
 
+@pytest.mark.slow
 def test_masks_and_channels_hold_in_float16() -> None:
     """With a loss scale, whose optimizer stands around the one that moves the weights."""
     training = Training(epochs=2, batch_size=8, precision="mixed_float16", learning_rate=0.05)
