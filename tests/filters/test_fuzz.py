@@ -20,7 +20,7 @@ EXAMPLES = int(os.environ.get("TFPRUNE_FUZZ_EXAMPLES", "0"))
 
 @pytest.mark.filterwarnings("ignore:.*softmax over axis -1:UserWarning")
 @settings(
-    max_examples=EXAMPLES or 6,
+    max_examples=EXAMPLES or 12,
     derandomize=not EXAMPLES,
     deadline=None,
     print_blob=True,

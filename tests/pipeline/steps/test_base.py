@@ -106,7 +106,7 @@ from tfprune.pipeline.steps import Step
 class ScaleStep(Step):
     """Multiplies all weights of the layers whose name begins with a word."""
 
-    kind: Literal["scale"]
+    kind: Literal["multiply"]
     factor: Annotated[float, Field(gt=0, le=1, description="of each weight")] = 0.5
     where: str = ""
 
@@ -132,7 +132,7 @@ options = { width = 4, blocks = [1] }
 kind = "train"
 epochs = 1
 [steps.half]
-kind = "scale"
+kind = "multiply"
 where = "logits"
 [variants]
 dense = ["dense"]
@@ -156,15 +156,15 @@ def test_a_kind_is_added_by_one_file(tmp_path):
     schema = json.loads(tfprune("pipeline", "schema"))
     assert schema["$defs"]["ScaleStep"]["properties"]["factor"]["description"] == "of each weight"
     assert "2 variants (dense, half)" in tfprune("pipeline", "check", "toy.toml")
-    assert "half (scale)" in tfprune("run", "toy.toml", "--dry-run")
+    assert "half (multiply)" in tfprune("run", "toy.toml", "--dry-run")
     tfprune("run", "toy.toml")
     (record,) = (tmp_path / "saved_models" / "toy").glob("steps/half-*/record.json")
     found = json.loads(record.read_text())
     assert found["scaled"] == 1
-    assert found["specification"] == {"kind": "scale", "factor": 0.5, "where": "logits"}
+    assert found["specification"] == {"kind": "multiply", "factor": 0.5, "where": "logits"}
     page = Path(record.parents[2] / "report.html").read_text()
     assert "multiplies all weights by 0.5 (where logits)" in page
     plain = [sys.executable, "-c", "from tfprune.cli import main; main()", "run", "toy.toml"]
     done = subprocess.run(plain, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "steps.half.kind = 'scale' is unknown: " in done.stderr
+    assert "steps.half.kind = 'multiply' is unknown: choose one of train, " in done.stderr
