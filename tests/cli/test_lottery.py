@@ -49,6 +49,7 @@ def _masks(out: Path, variant: str) -> list[np.ndarray]:
     return [np.asarray(variable) != 0 for _, variable in prunable(model)]
 
 
+@pytest.mark.slow
 def test_it_prints_the_levels_beside_the_dense_net(first, out):
     lines = first.stdout.splitlines()
     assert lines[0].split()[:4] == ["method", "level", "density", "accuracy"]
@@ -63,12 +64,14 @@ def test_it_prints_the_levels_beside_the_dense_net(first, out):
     assert (run / "tickets.svg").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("first")
 def test_the_reinit_control_has_the_tickets_masks(out):
     for one, other in zip(_masks(out, "ticket-1"), _masks(out, "reinit-1"), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("first")
 def test_the_random_control_has_the_density_of_every_layer_and_other_masks(out):
     ticket, drawn = _masks(out, "ticket-1"), _masks(out, "random-1")
@@ -78,6 +81,7 @@ def test_the_random_control_has_the_density_of_every_layer_and_other_masks(out):
     assert len({round(float(mask.mean()), 3) for mask in ticket}) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("first")
 def test_the_controls_begin_with_weights_of_their_own(out):
     values = []

@@ -128,6 +128,7 @@ def test_what_the_cpu_runs_costs_the_device_nothing(tmp_path: Path) -> None:
 
 
 # An untrained net has no classes.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:export")
 @needs_vela
 def test_slim_meets_cycles_that_its_exported_file_has(tmp_path: Path) -> None:

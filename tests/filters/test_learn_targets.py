@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfprune
-from tests.tables import slow
 from tfprune.filters.unit_weights import of_branches
 
 from .harness import assert_close, assert_same, outputs, randomised
@@ -124,7 +123,8 @@ def test_after_the_target_all_else_trains_freely(images: tuple) -> None:
     assert 0 < dead[0] < dead[2] == dead[5]
 
 
-@pytest.mark.parametrize("importance", ["lasso", slow("taylor")])
+@pytest.mark.slow
+@pytest.mark.parametrize("importance", ["lasso", "taylor"])
 def test_taken_up_at_an_epoch_it_ends_the_same(images: tuple, importance: str) -> None:
     """As after a kill: the weights, the optimizer's state and the epoch are all that is known."""
     whole, parts = normed(), normed()

@@ -47,6 +47,7 @@ def test_it_is_exported_measured_and_verified(model: keras.Model, tmp_path: Path
     assert [each.said for each in verify(tmp_path) if not each.passed] == []
 
 
+@pytest.mark.slow
 def test_a_damaged_one_is_one_line(model: keras.Model, tmp_path: Path) -> None:
     (artifact,) = export(model, tmp_path, ["toy"], IMAGES)
     artifact.path.write_bytes(b"PK nothing")

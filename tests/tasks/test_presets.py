@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.tables import slow
 from tests.tasks.small import CASES, COUNT, dataset, head, inputs_of, two_outputs
 from tfprune import data, figures
 from tfprune.errors import UsageError
@@ -35,7 +36,7 @@ def agree(model: keras.Model, task: Task, toys: data.Dataset, batch_size: int) -
     return found
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])
+@pytest.mark.parametrize("weighted", [slow(False), True], ids=["", "weights"])
 @pytest.mark.parametrize("name", CASES)
 def test_the_figure_is_that_of_keras(name: str, weighted: bool) -> None:
     if weighted and name == "pixels, one logit":

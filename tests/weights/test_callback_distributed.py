@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.versions import newer_keras
 
 CODE = """
@@ -67,6 +69,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @newer_keras("DataParallel does not work on TensorFlow")
 def test_masks_hold_on_every_device():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)

@@ -114,6 +114,7 @@ def test_every_layer_has_a_name_that_does_not_depend_on_the_process(name):
     assert first.name == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_same_seed_same_weights_without_the_global_state(name):
     # Keras' unseeded initializers draw from Python's global state.

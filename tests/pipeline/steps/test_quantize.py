@@ -83,6 +83,7 @@ def test_a_chain_has_one_such_step():
         )
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_model_that_needs_no_calibration(tmp_path):
     net = keras.Sequential(
         [

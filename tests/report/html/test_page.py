@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from tests.report.fake import SESSION, fake_run
+from tests.tables import slow
 from tfprune.report import write_report
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -66,7 +67,9 @@ def _page(directory, **options) -> str:
     return write_report(fake_run(directory, **options)).read_text(encoding="utf-8")
 
 
-@pytest.fixture(params=SEVERAL)
+@pytest.fixture(
+    params=[name if name in ("seeds", "empty", "unknown") else slow(name) for name in SEVERAL]
+)
 def directory(request, tmp_path):
     write_report(fake_run(tmp_path, **SEVERAL[request.param]))
     return tmp_path
