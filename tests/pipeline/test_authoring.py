@@ -10,6 +10,7 @@ import pytest
 
 from tfprune.errors import UsageError
 from tfprune.pipeline import json_schema, load_pipeline, new_pipeline
+from tfprune.pipeline.authoring import to_toml
 from tfprune.tasks.spec import KINDS as TASKS
 from tfprune.vocabulary import DELIVERIES
 
@@ -131,3 +132,12 @@ def test_a_terminal_is_asked_for_what_is_not_given(tmp_path, monkeypatch):
 def test_an_unknown_task_or_device_is_one_line(options, tmp_path):
     with pytest.raises(UsageError, match="did you mean"):
         new_pipeline(tmp_path / "mine.toml", **options)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["plain", 'quoted " and \\ and \n', "\x7f", 1, -2.5, 1e-9, True, [1, 2], [["a"], []], {}],
+)
+def test_values_come_back_from_toml(value):
+    document = {"top": value, "table": {"a-key": value, "dotted.key": {"inner": value}}}
+    assert tomllib.loads(to_toml(document)) == document

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.searching.small import small
 from tfprune.pipeline import Pipeline
+from tfprune.pipeline.authoring import to_toml
 from tfprune.searching.variants import Choice, chain, document_of, pipeline_of, variant_name
-from tfprune.searching.writing import to_toml
 
 CHOICES = st.builds(
     Choice,
@@ -72,12 +72,3 @@ def test_the_recovery_has_its_own_learning_rate():
 def test_what_removes_nothing_is_not_trained_on():
     steps, order = chain(small(), Choice("tflite"), 2)
     assert [steps[name]["kind"] for name in order] == ["train", "export"]
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["plain", 'quoted " and \\ and \n', "\x7f", 1, -2.5, 1e-9, True, [1, 2], [["a"], []], {}],
-)
-def test_values_come_back_from_toml(value):
-    document = {"top": value, "table": {"a-key": value, "dotted.key": {"inner": value}}}
-    assert tomllib.loads(to_toml(document)) == document

@@ -104,8 +104,8 @@ def lottery_command(
     and more rounds or seeds go on from there.
     """
     find_model(model, option).check_files()
+    from tfprune.pipeline.authoring import lottery_study
     from tfprune.pipeline.runner import run
-    from tfprune.pipeline.study import lottery_study
     from tfprune.report import read_run, render, tickets, tickets_over_seeds, tickets_with_units
 
     study = lottery_study(

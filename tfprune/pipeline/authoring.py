@@ -1,9 +1,15 @@
-"""What helps to write a pipeline file: one to begin with, and the JSON Schema for editors."""
+"""Pipelines that tfprune writes: one to begin with, lottery tickets, TOML, and the JSON Schema.
+
+Nothing here loads TensorFlow.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +86,9 @@ dense = ["dense"]
 weights-80 = ["dense", "sparse"]
 filters-50 = ["dense", "lasso", "slim", "finetune"]
 """
+# The last rate of a schedule that falls to a tenth twice, which Renda et al. 2020 fine-tune at.
+_FINETUNE = 0.01
+_WIDTH = 98
 
 
 def new_pipeline(
@@ -128,11 +137,11 @@ def new_pipeline(
     classifies = spec.reference.is_net and task in (None, "classification")
     rate = (0.02 if spec.reference.pretrained else 0.05) if classifies else 1e-3
     text = _TEMPLATE.format(
-        data=_quoted(DataSpec(name=data).name),
-        model=_quoted(spec.name),
-        name=_quoted(file.stem),
-        formats=_quoted(list(DELIVERIES[made_for] if made_for else ALL_FORMATS)),
-        task=f"\n[task]\nkind = {_quoted(task)}\n" if task else "",
+        data=_value(DataSpec(name=data).name),
+        model=_value(spec.name),
+        name=_value(file.stem),
+        formats=_value(list(DELIVERIES[made_for] if made_for else ALL_FORMATS)),
+        task=f"\n[task]\nkind = {_value(task)}\n" if task else "",
         batch=128 if classifies else 32,
         optimizer="sgd" if classifies else "adam",
         decay=1e-3 if classifies else 0,
@@ -144,11 +153,6 @@ def new_pipeline(
     except ValidationError as error:
         raise UsageError(f"{file}: {describe_error(error, Pipeline)}") from error
     return write_text(file, text)
-
-
-def _quoted(value: Any) -> str:
-    """A text or a list of texts in TOML, whose strings are those of JSON."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def json_schema() -> dict[str, Any]:
@@ -186,3 +190,156 @@ def _without_null(node: Any) -> Any:
         del node["anyOf"]
         return {**some[0], **node}
     return {**node, "anyOf": some} if some else node
+
+
+def lottery_study(
+    name: str,
+    *,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    training: Mapping[str, Any],
+    rounds: int,
+    pruning: Mapping[str, Any],
+    rewind: str = "init",
+    one_shot: bool = False,
+    controls: bool = False,
+    seeds: Sequence[int] = (0,),
+    task: Any = None,
+) -> Pipeline:
+    """The pipeline that draws lottery tickets, level by level, beside the dense net.
+
+    As of Frankle & Carbin 2019, with the rewindings of Renda, Frankle & Carbin 2020.
+
+    Args:
+        name: of the run.
+        model: the table `[model]`.
+        data: the table `[data]`.
+        training: the table `[training]`, for the dense net and every round.
+        pruning: the table of a step `prune-once`, without its kind: what a round prunes.
+        rounds: how often it is pruned.
+        rewind: "init", "lr", "finetune", or the epoch to rewind to. Fine-tuning is at a hundredth
+            of the learning rate, constant.
+        one_shot: prunes once, to the density that all rounds would reach.
+        controls: adds tickets with weights drawn anew, and those with masks drawn as well.
+        seeds: of the runs.
+        task: the table `[task]`, or None.
+
+    Returns:
+        A pipeline with the variants dense, ticket-K, and reinit-K and random-K.
+
+    Raises:
+        UsageError: it says something that a pipeline cannot.
+    """
+    if one_shot:
+        layers = pruning.get("layers", {})
+        pruning = {
+            **pruning,
+            "share": _after(pruning["share"], rounds),
+            "layers": {layer: _after(own, rounds) for layer, own in layers.items()},
+        }
+    retrain = _retrain(rewind, training)
+    chain = {
+        "start": ["dense"],
+        "repeat": ["cut", "retrain"],
+        "times": 1 if one_shot else rounds,
+    }
+    steps: dict[str, Any] = {
+        "dense": {"kind": "train", "keep": [retrain["epoch"]] if retrain.get("epoch") else []},
+        "cut": {"kind": "prune-once", **pruning},
+        "retrain": {"kind": "retrain", **retrain},
+    }
+    variants = {"ticket": chain}
+    for control in ("reinit", "random") if controls else ():
+        steps[control] = {"kind": "retrain", "rewind": control}
+        variants[control] = {**chain, "end": [control]}
+    raw = {
+        "name": name,
+        "seeds": list(seeds),
+        "formats": ["keras"],
+        "data": dict(data),
+        "model": dict(model),
+        "training": dict(training),
+        "steps": steps,
+        "variants": {"dense": ["dense"]},
+        "rounds": variants,
+    }
+    if task is not None:
+        raw["task"] = task
+    try:
+        return Pipeline.model_validate(raw)
+    except ValidationError as error:
+        raise UsageError(describe_error(error, Pipeline)) from error
+
+
+def _after(share: float, rounds: int) -> float:
+    """What several rounds take together."""
+    return float(1 - (1 - share) ** rounds)
+
+
+def _retrain(rewind: str, training: Mapping[str, Any]) -> dict[str, Any]:
+    if rewind in ("init", "0"):
+        return {"rewind": "weights"}
+    if rewind.isdecimal():
+        return {"rewind": "weights", "epoch": int(rewind)}
+    if rewind == "finetune":
+        rate = training.get("learning_rate", 0.1) * _FINETUNE
+        return {"rewind": "finetune", "schedule": "constant", "learning_rate": rate}
+    if rewind != "lr":
+        raise UsageError(
+            f"rewind is {rewind!r}; choose init, lr, finetune, or the epoch to rewind to"
+        )
+    return {"rewind": "lr"}
+
+
+def to_toml(document: Mapping[str, Any], heading: str = "") -> str:
+    """A document as TOML: first what has no keys, then one table after the other.
+
+    Example:
+        >>> print(to_toml({"name": "a", "steps": {"x-0.5": {"macs": 0.5}}}))
+        name = "a"
+        <BLANKLINE>
+        [steps."x-0.5"]
+        macs = 0.5
+
+    Args:
+        document: texts, numbers, booleans, lists and dicts of them; None is left out.
+        heading: a comment at the top.
+    """
+    lines = [f"# {line}" for line in textwrap.wrap(heading, _WIDTH - 2)]
+    _table(document, (), lines)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
+    plain = {key: value for key, value in table.items() if not _is_table(value, path)}
+    if path and (plain or not table):
+        lines += ["", f"[{'.'.join(map(_key, path))}]"]
+    lines += [f"{_key(key)} = {_value(value)}" for key, value in plain.items() if value is not None]
+    for key, value in table.items():
+        if key not in plain:
+            _table(value, (*path, key), lines)
+
+
+def _is_table(value: Any, path: tuple[str, ...]) -> bool:
+    # Deeper ones, such as the options of a net, stand in one line.
+    return isinstance(value, Mapping) and (not path or path == ("steps",))
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ", ".join(
+            f"{_key(key)} = {_value(each)}" for key, each in value.items() if each is not None
+        )
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    # TOML's strings are those of JSON, but for the one control character that JSON lets pass.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -15,6 +15,7 @@ from tfprune.errors import TfpruneError, UsageError
 from tfprune.figures import Figure, from_record
 from tfprune.files import RECORD, document_hash, write_json, write_text
 from tfprune.pipeline import provenance
+from tfprune.pipeline.authoring import to_toml
 from tfprune.pipeline.executors import Execution, Workers
 from tfprune.pipeline.inputs import RunData, check_requirements
 from tfprune.pipeline.plan import plan
@@ -34,7 +35,6 @@ from tfprune.searching.variants import (
     pipeline_of,
     variant_name,
 )
-from tfprune.searching.writing import to_toml
 
 Say = Callable[[str], None]
 

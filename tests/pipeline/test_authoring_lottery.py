@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tfprune.errors import UsageError
-from tfprune.pipeline.study import lottery_study
+from tfprune.pipeline.authoring import lottery_study
 
 GIVEN = {
     "model": {"name": "conv2"},
@@ -91,6 +91,7 @@ def test_a_mistake_is_one_line(options, said):
 
 def test_a_mistake_does_not_wait_for_tensorflow():
     code = (
-        "import sys, tfprune.pipeline.study; assert not {'tensorflow', 'keras'} & set(sys.modules)"
+        "import sys, tfprune.pipeline.authoring; "
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
