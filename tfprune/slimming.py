@@ -9,7 +9,7 @@ from tfprune.data.adapting import Data
 from tfprune.devices import Device
 from tfprune.errors import UsageError
 from tfprune.filters import Importance, RemovalPlan, rebuild, simplified
-from tfprune.filters.limits import Names
+from tfprune.filters.plan import Names
 from tfprune.filters.targets import Target, plan_counted
 from tfprune.vocabulary import Scope
 

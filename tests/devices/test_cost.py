@@ -14,8 +14,7 @@ from tfprune.devices.operators import operator_calls
 from tfprune.devices.search import Removals, search, total_loss
 from tfprune.filters import ChannelGroups, rebuild
 from tfprune.filters.groups import ModelSize
-from tfprune.filters.limits import Limits
-from tfprune.filters.plan import plan_cost
+from tfprune.filters.plan import Limits, plan_cost
 
 from ..filters.harness import randomised
 from .models import Times, drawn_scores, residual

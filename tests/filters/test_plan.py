@@ -14,7 +14,7 @@ import tfprune
 from tests.versions import newer_keras
 from tfprune.filters import channel_groups, plan_cost
 from tfprune.filters.groups import ModelSize
-from tfprune.filters.limits import Limits
+from tfprune.filters.plan import Limits
 from tfprune.model.cloning import copy
 from tfprune.slimming import plan
 

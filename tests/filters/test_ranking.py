@@ -20,7 +20,7 @@ from tfprune.filters import (
     scores,
 )
 from tfprune.filters.groups import ModelSize
-from tfprune.filters.limits import Limits
+from tfprune.filters.plan import Limits
 from tfprune.slimming import plan
 
 from .harness import randomised

@@ -20,7 +20,7 @@ from tfprune.devices.timing import CpuProfiler
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
 from tfprune.filters.importance import Importance, scores
-from tfprune.filters.limits import Names
+from tfprune.filters.plan import Names
 from tfprune.filters.targets import Target
 from tfprune.formats import FORMATS
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfprune.errors import UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan
-from tfprune.filters.limits import Limits, Names
+from tfprune.filters.plan import Limits, Names
 
 # Maps the number of removed units of each group, int (plans, groups), to the cost of each plan,
 # float (plans,). The cost must not grow if more units are removed.

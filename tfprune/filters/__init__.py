@@ -5,8 +5,8 @@ from tfprune.filters.fold import Fold, FoldReport, constant_units, fold_constant
 from tfprune.filters.groups import ChannelGroup, ChannelGroups, channel_groups, group_table
 from tfprune.filters.importance import IMPORTANCE, Criterion, Importance, scores
 from tfprune.filters.learn import StructureLearner
-from tfprune.filters.limits import Limits
 from tfprune.filters.plan import (
+    Limits,
     PlanDocument,
     RemovalPlan,
     plan_cost,

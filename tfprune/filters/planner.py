@@ -11,8 +11,7 @@ import numpy as np
 from tfprune.data.adapting import Data
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import Importance, from_training, looked_at, scores
-from tfprune.filters.limits import Limits
-from tfprune.filters.plan import plan_cost
+from tfprune.filters.plan import Limits, plan_cost
 from tfprune.filters.targets import Target, counted_cost
 from tfprune.filters.unit_weights import removable_units
 from tfprune.training.schedule import Schedule, sparsity_at

@@ -17,8 +17,9 @@ from tfprune.filters.depth import remove_dead_blocks
 from tfprune.filters.fold import FoldReport, fold_constants
 from tfprune.filters.groups import ChannelGroups, ModelSize
 from tfprune.filters.importance import Importance
-from tfprune.filters.limits import Limits, Names
 from tfprune.filters.plan import (
+    Limits,
+    Names,
     RemovalPlan,
     check_keep,
     plan_cost,
