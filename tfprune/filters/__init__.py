@@ -16,10 +16,16 @@ from tfprune.filters.plan import (
     plan_share,
     read_plan,
 )
-from tfprune.filters.ranking import plan_in_rounds, sensitivity
 from tfprune.filters.rebuild import rebuild, recalibrate
 from tfprune.filters.rules import channel_rule
-from tfprune.filters.targets import Target, plan_counted, remove_filters, simplified
+from tfprune.filters.targets import (
+    Target,
+    plan_counted,
+    plan_in_rounds,
+    remove_filters,
+    sensitivity,
+    simplified,
+)
 from tfprune.model.group_lasso import GroupLasso
 
 __all__ = [
