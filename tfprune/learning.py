@@ -10,7 +10,7 @@ from tfprune.devices import Device, Measured
 from tfprune.devices.learning import DeviceTarget
 from tfprune.errors import UsageError
 from tfprune.filters import Importance, StructureLearner, Target
-from tfprune.filters.planner import Counted
+from tfprune.filters.stages import Counted
 from tfprune.model.group_lasso import GroupLasso
 
 

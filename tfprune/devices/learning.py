@@ -150,7 +150,7 @@ class _Reference:
 
 
 class DeviceStages:
-    """Chooses the units that live in each stage, see `tfprune.filters.planner.StageTarget`."""
+    """Chooses the units that live in each stage, see `tfprune.filters.stages.StageTarget`."""
 
     def __init__(
         self,

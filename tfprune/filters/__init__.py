@@ -4,7 +4,7 @@ from tfprune.filters.depth import remove_dead_blocks, removed_layers
 from tfprune.filters.fold import Fold, FoldReport, constant_units, fold_constants
 from tfprune.filters.groups import ChannelGroup, ChannelGroups, channel_groups, group_table
 from tfprune.filters.importance import IMPORTANCE, Criterion, Importance, scores
-from tfprune.filters.learn import StructureLearner
+from tfprune.filters.learner import StructureLearner
 from tfprune.filters.plan import (
     Limits,
     PlanDocument,

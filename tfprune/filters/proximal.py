@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.filters.planner import Progress, Stage
+from tfprune.filters.stages import Progress, Stage
 from tfprune.filters.unit_weights import UnitWeights
 from tfprune.model.constraints import AfterUpdate, unlink
 from tfprune.model.group_lasso import shrinkage

@@ -10,8 +10,8 @@ from tfprune.data.adapting import Data
 from tfprune.errors import UsageError
 from tfprune.filters.groups import ChannelGroups
 from tfprune.filters.importance import Importance, from_training, needs_data
-from tfprune.filters.planner import Course, OpenTarget, Stage, StagePlanner
 from tfprune.filters.proximal import ProximalStep
+from tfprune.filters.stages import Course, OpenTarget, Stage, StagePlanner
 from tfprune.filters.unit_weights import UnitWeights, of_branches, of_channels, removable_units
 from tfprune.model.group_lasso import GroupLasso
 from tfprune.training.schedule import polynomial_decay

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from tfprune.filters import ChannelGroups
-from tfprune.filters.planner import CountedTarget, Course, Progress, StagePlanner
+from tfprune.filters.stages import CountedTarget, Course, Progress, StagePlanner
 from tfprune.filters.targets import Target
 from tfprune.training.schedule import polynomial_decay
 
