@@ -49,7 +49,7 @@ PARSED = {
     "python -m http.server": "it serves until it is ended; the module is there",
     "tfprune search": "it trains nets; tests/searching and tests/cli/test_search.py run small ones",
     "tfprune slim dense.keras --cycles": "it compiles nets; tests/cli/test_slim.py runs one",
-    "tfprune learn dense.keras --cycles": "it compiles nets; tests/devices/test_learning.py does",
+    "tfprune learn dense.keras --cycles": "it compiles nets; tests/test_learning.py does",
     "tfprune prune dense.keras --sparsity 0.5 --pattern": "it trains; tests/cli/test_cli.py does",
     "tfprune cluster": "it trains; tests/cli/test_cli.py runs it",
     "tfprune quantize-aware": "it trains; tests/pipeline/steps/test_quantize.py runs the step",

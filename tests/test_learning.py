@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 import tfprune
+from tests.devices.models import chain, drawn_scores
 from tfprune.devices import find_device, vela
-from tfprune.devices.learning import DeviceTarget
 from tfprune.devices.planning import measured_value
 from tfprune.devices.search import Removals
 from tfprune.errors import UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, Target
-
-from .models import chain, drawn_scores
+from tfprune.learning import DeviceTarget
 
 pytestmark = pytest.mark.skipif(not vela.installed(), reason="ethos-u-vela is not installed")
 DEVICE = find_device("ethos-u55-128")
