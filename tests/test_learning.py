@@ -13,7 +13,7 @@ import tfprune
 from tests.devices.models import chain, drawn_scores
 from tfprune.devices import find_device, vela
 from tfprune.devices.planning import measured_value
-from tfprune.devices.search import Removals
+from tfprune.devices.removals import Removals
 from tfprune.errors import UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, Target
 from tfprune.learning import DeviceTarget

@@ -20,7 +20,7 @@ from tfprune.devices.cost import PredictedPeak, PredictedSum
 from tfprune.devices.operators import Operator, operator_calls, operator_file
 from tfprune.devices.planning import measured_value, plan_for_device
 from tfprune.devices.profiling import Measured
-from tfprune.devices.search import Removals
+from tfprune.devices.removals import Removals
 from tfprune.errors import UsageError
 from tfprune.filters import ChannelGroups, Target
 

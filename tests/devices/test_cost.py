@@ -11,7 +11,7 @@ from keras import Sequential, layers
 import tfprune
 from tfprune.devices.cost import PredictedBytes, PredictedSum
 from tfprune.devices.operators import operator_calls
-from tfprune.devices.search import Removals, search, total_loss
+from tfprune.devices.removals import Removals, search, total_loss
 from tfprune.filters import ChannelGroups, rebuild
 from tfprune.filters.groups import ModelSize
 from tfprune.filters.plan import Limits, plan_cost

@@ -17,7 +17,7 @@ from tfprune.devices import timing
 from tfprune.devices.operators import operator_calls
 from tfprune.devices.planning import measured_value, plan_removals
 from tfprune.devices.profiling import Measured
-from tfprune.devices.search import Removals
+from tfprune.devices.removals import Removals
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, Target, rebuild
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfprune.devices.operators import Operator, operator_calls
-from tfprune.devices.search import Removals
+from tfprune.devices.removals import Removals
 from tfprune.model.counting import kernel_uses
 
 # Maps operators to a figure of each, such as milliseconds, float (operators,).

@@ -15,7 +15,14 @@ from tfprune.devices.base import PLANNED_FIGURES, Device, check_target
 from tfprune.devices.compiling import STEP, CompilingProfiler
 from tfprune.devices.cost import PredictedBytes, PredictedPeak, PredictedSum
 from tfprune.devices.profiling import Measured, Profiler
-from tfprune.devices.search import Ladder, OutOfReachError, PlanCosts, Removals, search, total_loss
+from tfprune.devices.removals import (
+    Ladder,
+    OutOfReachError,
+    PlanCosts,
+    Removals,
+    search,
+    total_loss,
+)
 from tfprune.devices.timing import CpuProfiler
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild

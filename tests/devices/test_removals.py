@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfprune.devices.search import Ladder, OutOfReachError, search, total_loss
+from tfprune.devices.removals import Ladder, OutOfReachError, search, total_loss
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfprune.devices.search import Removals
+from tfprune.devices.removals import Removals
 from tfprune.filters import ChannelGroups, rebuild
 
 from .models import chain, drawn_scores, residual
