@@ -14,7 +14,7 @@ import pandas as pd
 
 from tfprune import zoo
 from tfprune.devices import find_device
-from tfprune.devices.compiling import CompilingProfiler
+from tfprune.devices.profiling import CompilingProfiler
 from tfprune.report import render
 from tfprune.weights import prune_once
 

@@ -13,9 +13,8 @@ import numpy as np
 from tfprune import devices
 from tfprune.data.adapting import Data
 from tfprune.devices.base import PLANNED_FIGURES, Device, check_target
-from tfprune.devices.compiling import CompilingProfiler
 from tfprune.devices.planning import MissedError, measured_value, plan_for_device, predicted_cost
-from tfprune.devices.profiling import Measured
+from tfprune.devices.profiling import CompilingProfiler, Measured
 from tfprune.devices.removals import OutOfReachError, PlanCosts, Removals, search
 from tfprune.errors import UsageError
 from tfprune.figures import figure

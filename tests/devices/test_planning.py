@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import tfprune
 from tests.tables import slow
 from tfprune import devices
-from tfprune.devices import timing
+from tfprune.devices import profiling
 from tfprune.devices.operators import operator_calls
 from tfprune.devices.planning import measured_value, plan_removals
 from tfprune.devices.profiling import Measured
@@ -166,7 +166,7 @@ def test_open_sizes_have_no_latency() -> None:
 
 @pytest.mark.slow
 def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "_SECONDS", 0.5)
+    monkeypatch.setattr(profiling, "_SECONDS", 0.5)
     # The model is large enough that its steps exceed the constant time of the runtime.
     model = chain(size=24, filters=(16, 48))
     messages: list[str] = []

@@ -12,9 +12,8 @@ import numpy as np
 
 from tfprune.data.adapting import Data
 from tfprune.devices.base import PLANNED_FIGURES, Device, check_target
-from tfprune.devices.compiling import STEP, CompilingProfiler
 from tfprune.devices.cost import PredictedBytes, PredictedPeak, PredictedSum
-from tfprune.devices.profiling import Measured, Profiler
+from tfprune.devices.profiling import STEP, CompilingProfiler, CpuProfiler, Measured, Profiler
 from tfprune.devices.removals import (
     Ladder,
     OutOfReachError,
@@ -23,7 +22,6 @@ from tfprune.devices.removals import (
     search,
     total_loss,
 )
-from tfprune.devices.timing import CpuProfiler
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.filters import ChannelGroups, RemovalPlan, rebuild
 from tfprune.filters.importance import Importance, scores

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 import tfprune
 from tfprune.devices import find_device, vela
 from tfprune.devices.base import PLANNED_FIGURES, Measurement
-from tfprune.devices.compiling import STEP, OperatorFigures
 from tfprune.devices.cost import PredictedPeak, PredictedSum
 from tfprune.devices.operators import Operator, operator_calls, operator_file
 from tfprune.devices.planning import measured_value, plan_for_device
-from tfprune.devices.profiling import Measured
+from tfprune.devices.profiling import STEP, Measured, OperatorFigures
 from tfprune.devices.removals import Removals
 from tfprune.errors import UsageError
 from tfprune.filters import ChannelGroups, Target

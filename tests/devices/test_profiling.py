@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfprune.devices import timing
+from tfprune.devices import profiling
 from tfprune.devices.operators import Operator
-from tfprune.devices.timing import OperatorTimes
+from tfprune.devices.profiling import OperatorTimes
 
 SMALL = Operator("dense", (1, 1), (1, 1), 4, 4)
 
@@ -59,7 +59,7 @@ def test_drift_of_the_machine_between_batches_cancels(monkeypatch: pytest.Monkey
 
 def test_memory_bounds_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch)
-    monkeypatch.setattr(timing, "_MEMORY", 200)
+    monkeypatch.setattr(profiling, "_MEMORY", 200)
     counts: list[int] = []
     times = OperatorTimes(clock=lambda: machine.now, progress=counts.append)
     times([replace(SMALL, outputs=n) for n in (4, 5, 6, 7)])
