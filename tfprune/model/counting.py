@@ -15,9 +15,8 @@ from keras import layers
 
 from tfprune.model.graph import Call, calls, functional, is_graph
 from tfprune.model.input_shape import fix_input_shape
-from tfprune.model.layer_table import Shape, kernels_at_positions, product
+from tfprune.model.layer_table import Shape, TypeTable, kernels_at_positions, product
 from tfprune.model.reference import InputShape
-from tfprune.model.type_table import TypeTable
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The table of layer types: which kernels a layer has, their axes, and where it multiplies them.
 
 Weight pruning, MAC counts, timed operators and channel rules read this table. A new layer type gets
-one row here. Attention, wrappers and RNNs need none, since the layers inside them have rows.
+one row here. Attention, wrappers and RNNs need none, since the layers inside them have rows. A
+subclass has the row of its base class where it computes the same.
 """
 
 from __future__ import annotations
@@ -9,13 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import keras
 from keras import layers
 
 from tfprune.errors import UsageError
-from tfprune.model.type_table import TypeTable
+
+T = TypeVar("T")
+
+# Methods that a subclass may define without changing what it computes: they build, describe and
+# save the layer.
+_HARMLESS = {
+    "build",
+    "build_from_config",
+    "compute_mask",
+    "compute_output_shape",
+    "from_config",
+    "get_build_config",
+    "get_config",
+    "load_own_variables",
+    "save_own_variables",
+}
 
 Shape: TypeAlias = tuple[int | None, ...]
 # Maps a layer and the shapes of its first input and first output, batch first, to the number of
@@ -28,6 +44,54 @@ DEPTHWISE_CONVOLUTIONS = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 SEPARABLE_CONVOLUTIONS = (layers.SeparableConv1D, layers.SeparableConv2D)
 CONVOLUTIONAL_LSTMS = (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
 RECURRENT_CELLS = (layers.SimpleRNNCell, layers.GRUCell, layers.LSTMCell)
+
+
+class TypeTable(dict[type, T]):
+    """A table by layer or operation type, which also covers subclasses that compute the same.
+
+    Example:
+        ```python
+        table = TypeTable({keras.layers.Conv2D: "convolution"})
+        table.of(keras.layers.Conv2D(8, 3))  # "convolution"
+        table.of(keras.layers.Dense(2))  # None
+        ```
+
+    A subclass has the entry of its base class if no class between the two overrides `call` or
+    another method of the base, except methods that build, describe or save the layer.
+    """
+
+    def of(self, operation: object) -> T | None:
+        """The entry for an operation; None if the table has none."""
+        if "call" in vars(operation):
+            return None
+        try:
+            return self[type(operation)]
+        except KeyError:
+            return None
+
+    def __missing__(self, layer_type: type) -> T:
+        for base in layer_type.__mro__:
+            if base in self and computes_like(layer_type, base):
+                return self[base]
+            if base in self:
+                break
+        raise KeyError(layer_type)
+
+
+def computes_like(layer_type: type, base: type) -> bool:
+    """Whether a class computes what its base class computes.
+
+    Args:
+        layer_type: the base class itself or a subclass of it.
+        base: a class of the table.
+    """
+    between = layer_type.__mro__[: layer_type.__mro__.index(base)]
+    names = {name for subclass in between for name in vars(subclass)} - _HARMLESS
+    return not any(
+        hasattr(base, name)
+        for name in names
+        if name == "__call__" or not (name.startswith("__") and name.endswith("__"))
+    )
 
 
 class Axes(NamedTuple):

@@ -17,7 +17,7 @@ from keras.src.ops import numpy as knp
 
 from tfprune.model.activations import is_activation
 from tfprune.model.graph import Call
-from tfprune.model.type_table import TypeTable
+from tfprune.model.layer_table import TypeTable
 
 Kind: TypeAlias = Literal[
     # A rounded kernel; BatchNorm and ReLU behind it are a part of the operator.

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from tfprune.filters.channels import Channels, Trace, agreed
 from tfprune.filters.rules.arguments import axes_of, channel_axis, operations, rewritable
 from tfprune.filters.rules.registry import channel_rule, refuse
-from tfprune.model.type_table import TypeTable
+from tfprune.model.layer_table import TypeTable
 
 Sizes = tuple[int | None, ...]
 

@@ -20,7 +20,7 @@ from tfprune.filters.rules.arguments import arguments, operations, rewritable, r
 from tfprune.filters.rules.reduce import spread
 from tfprune.filters.rules.registry import channel_rule, refuse, refusing
 from tfprune.model.activations import is_activation, is_pointwise, mixes_channels
-from tfprune.model.type_table import TypeTable
+from tfprune.model.layer_table import TypeTable
 
 # -- one tensor ---------------------------------------------------------------------------------
 

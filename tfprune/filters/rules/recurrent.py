@@ -14,7 +14,7 @@ from tfprune.filters.rules.elementwise import not_pointwise
 from tfprune.filters.rules.linear import silent_or_constant
 from tfprune.filters.rules.registry import channel_rule, refuse, refusing
 from tfprune.model.activations import is_pointwise
-from tfprune.model.type_table import TypeTable
+from tfprune.model.layer_table import TypeTable
 
 _SIZE: TypeTable[str] = TypeTable(
     {

@@ -12,7 +12,7 @@ from keras.src.ops import numpy as knp
 from tfprune.filters.channels import Channels, Trace
 from tfprune.filters.rules.arguments import axes_of, channel_axis, operations
 from tfprune.filters.rules.registry import channel_rule, refuse
-from tfprune.model.type_table import TypeTable
+from tfprune.model.layer_table import TypeTable
 
 # From channels whose map is constant to what is known of them afterwards.
 Known = Callable[[Channels], Channels]

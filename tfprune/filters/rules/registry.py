@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import keras
 
 from tfprune.filters.channels import Channels, Trace
-from tfprune.model.type_table import TypeTable
+from tfprune.model.layer_table import TypeTable
 
 Rule = Callable[..., Channels | Sequence[Channels]]
 _R = TypeVar("_R", bound=Rule)

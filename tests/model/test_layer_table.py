@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from keras import layers
 
-from tfprune.model.type_table import TypeTable
+from tfprune.model.layer_table import TypeTable
 
 TABLE = TypeTable({layers.Conv2D: "conv", layers.Dense: "dense"})
 
