@@ -19,8 +19,7 @@ from tests.filters.harness import randomised
 from tests.filters.strategies import Graph, Step, built, described
 from tests.quantize.nets import NETS, examples
 from tests.tables import slow
-from tfprune.formats.quantize_aware import write_with_ranges
-from tfprune.formats.tflite_convert import convert
+from tfprune.formats.tflite_convert import convert, write_with_ranges
 from tfprune.quantize import FakeQuantize, finished, quantize_aware
 
 # TFLite's softmax, and its GELU, hard-swish and PReLU, are computed by other means.
