@@ -128,7 +128,7 @@ def _agreeing(
         device: that runs them.
         folder: where files with other inputs and outputs are written.
     """
-    from tfprune.formats.float_ends import with_float_ends
+    from tfprune.formats.tflite_file import with_float_ends
 
     left_out = dict(contents.left_out)
     (example,) = (np.asarray(each)[0] for each in leaves(contents.examples.inputs))

@@ -10,7 +10,7 @@ import pytest
 
 import tfprune
 from tfprune.formats import load
-from tfprune.formats.float_ends import with_float_ends
+from tfprune.formats.tflite_file import with_float_ends
 
 
 @pytest.mark.parametrize("form", ["tflite-int8", "tflite-int16x8", "tflite"])
