@@ -269,7 +269,7 @@ class Contents:
         Returns:
             uint8 of `image_shape`, resized as the data are.
         """
-        from tfprune.data.resizing import resize
+        from tfprune.data.image_files import resize
 
         assert self.image_shape is not None
         height, width, channels = self.image_shape

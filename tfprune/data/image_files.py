@@ -1,4 +1,4 @@
-"""Image files: which can be read, and examples that are decoded when they are needed."""
+"""Image files: which can be read, examples that are decoded when they are needed, other sizes."""
 
 from __future__ import annotations
 
@@ -289,8 +289,6 @@ class ImageFiles:
         """Decodes the image of a row."""
         import tensorflow as tf
 
-        from tfprune.data.resizing import resize
-
         content = tf.io.read_file(tf.gather(self._paths, row))
         if self.channels == _COLOURS:
             image = tf.io.decode_image(content, channels=_COLOURS, expand_animations=False)
@@ -391,3 +389,23 @@ class FileExamples(RandomAccess):
         return rows.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(
             batch_size
         )
+
+
+def resize(images: Any, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes uint8 images bilinearly; antialiasing uses all pixels when images shrink.
+
+    Example:
+        ```python
+        resize(np.zeros((10, 8, 8, 3), np.uint8), (4, 4)).shape  # (10, 4, 4, 3)
+        ```
+
+    Args:
+        images: uint8 (n, height, width, channels) or (height, width, channels).
+        size: (height, width).
+
+    Returns:
+        uint8, rounded to the nearest.
+    """
+    import tensorflow as tf
+
+    return tf.cast(tf.round(tf.image.resize(images, size, antialias=True)), tf.uint8)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfprune.data.checking import SPLITS, ClassOptions, checked, few
-from tfprune.data.image_files import listing
+from tfprune.data.image_files import listing, resize
 from tfprune.data.sources.base import Opened, Source
 from tfprune.errors import TfpruneError, UsageError, one_line
 from tfprune.files import document_hash, sha256
@@ -237,8 +237,6 @@ class ArrayFiles(Source):
                 f"{self.name} is read from its files as it is needed, and image_size is for images "
                 "in memory: save it in the size, or as FILE.npz"
             )
-        from tfprune.data.resizing import resize
-
         parts = [
             resize(tree[begin : begin + _AT_ONCE], size).numpy()
             for begin in range(0, max(1, len(tree)), _AT_ONCE)

@@ -38,7 +38,7 @@ class Digits(Source):
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
-        from tfprune.data.resizing import resize
+        from tfprune.data.image_files import resize
         from tfprune.data.splits import Arrays
 
         digits = load_digits()

@@ -184,7 +184,7 @@ class TensorflowDatasets(Source):
         """A split in memory, or as a stream where it is larger than the cache."""
         import tensorflow as tf
 
-        from tfprune.data.resizing import resize
+        from tfprune.data.image_files import resize
         from tfprune.data.splits import Arrays, Stream
 
         size = self.request.image_size
