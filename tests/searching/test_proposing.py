@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.searching.small import small
-from tfprune.searching.judging import Tried
-from tfprune.searching.variants import Choice
+from tfprune.searching.trials import Choice, Tried
 
 pytest.importorskip("optuna", reason="needs the extra search")
 

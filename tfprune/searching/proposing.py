@@ -16,9 +16,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tfprune.files import document_hash
-from tfprune.searching.judging import Tried
 from tfprune.searching.spec import Search
-from tfprune.searching.variants import Choice
+from tfprune.searching.trials import Choice, Tried
 
 _STUDY = "study.log"
 _RUNGS = "rungs"
@@ -34,7 +33,7 @@ class Proposals:
 
     Trials have two values, the cost's ratio and the drop, and a constraint, the drop's excess.
     Optuna's pruners take studies of one value only, so brackets are halved by
-    `tfprune.searching.judging.halved`.
+    `tfprune.searching.trials.halved`.
 
     Args:
         what: what is searched.

@@ -24,16 +24,21 @@ from tfprune.pipeline.store import Store
 from tfprune.report import comparison, read_run
 from tfprune.report.records import DeliveryRecord, Identified, read_record
 from tfprune.report.run import TRIALS
-from tfprune.searching.judging import Tried, front, halved, nearest, ranked, winner
 from tfprune.searching.proposing import Proposals
 from tfprune.searching.spec import Search, counted
-from tfprune.searching.variants import (
+from tfprune.searching.trials import (
     DENSE,
     WINNER,
     Choice,
+    Tried,
     document_of,
+    front,
+    halved,
+    nearest,
     pipeline_of,
+    ranked,
     variant_name,
+    winner,
 )
 
 Say = Callable[[str], None]

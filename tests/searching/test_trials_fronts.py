@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.searching.judging import Tried, front, halved, nearest, ranked, winner
-from tfprune.searching.variants import Choice
+from tfprune.searching.trials import Choice, Tried, front, halved, nearest, ranked, winner
 
 _NUMBERS = st.integers(0, 6).map(float)
 TRIED = st.lists(

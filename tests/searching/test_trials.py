@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.searching.small import small
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.authoring import to_toml
-from tfprune.searching.variants import Choice, chain, document_of, pipeline_of, variant_name
+from tfprune.searching.trials import Choice, chain, document_of, pipeline_of, variant_name
 
 CHOICES = st.builds(
     Choice,
