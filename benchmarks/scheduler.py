@@ -20,8 +20,7 @@ import pandas as pd
 
 from benchmarks import in_turn
 from tfprune.pipeline import Pipeline
-from tfprune.pipeline.plan import Job, plan
-from tfprune.pipeline.scheduling import Schedule
+from tfprune.pipeline.jobs import Job, Schedule, plan_jobs
 from tfprune.pipeline.store import Store
 
 _LOST = 1e-3
@@ -92,7 +91,7 @@ def measure(tasks: int, workers: int, stored: int) -> dict[str, float]:
     pipeline = _pipeline((tasks - 2) // 3)
     read = time.perf_counter() - begun
     begun = time.perf_counter()
-    jobs = [job for job in plan(pipeline, Path("runs"), "0") if job.kind != "latency"]
+    jobs = [job for job in plan_jobs(pipeline, Path("runs"), "0") if job.kind != "latency"]
     planned = time.perf_counter() - begun
     begun = time.perf_counter()
     simulated = simulate(jobs, workers, random.Random(0))

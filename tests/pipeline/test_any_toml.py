@@ -18,7 +18,7 @@ from tfprune.errors import TfpruneError
 from tfprune.pipeline import load_pipeline
 from tfprune.pipeline.forecast import Forecast, Probe
 from tfprune.pipeline.inputs import check_requirements
-from tfprune.pipeline.plan import plan
+from tfprune.pipeline.jobs import plan_jobs
 from tfprune.report.budgets import load_budget
 
 BASE: dict[str, Any] = {
@@ -149,7 +149,7 @@ def _planned_or_one_line(file: Path) -> None:
         assert len(str(error)) < 2000
         return
     directory = file.parent / pipeline.name
-    tasks = plan(pipeline, directory, "images")
+    tasks = plan_jobs(pipeline, directory, "images")
     assert (Forecast(pipeline, directory, Probe(1.0, 1000)).table(tasks)["state"] == "to do").all()
     for task in tasks:
         assert max(len(part.encode()) for part in task.folder.parts) <= 200
@@ -164,7 +164,7 @@ def test_the_pipeline_that_is_changed_is_good(file):
     file.write_text(changed(("name",), "tiny"))
     pipeline = load_pipeline(file)
     assert "ticket-2" in pipeline.variants
-    assert len(plan(pipeline, file.parent / "x", "images")) > 20
+    assert len(plan_jobs(pipeline, file.parent / "x", "images")) > 20
 
 
 @pytest.mark.reliability("pipeline and budget files in any shape", "refused")

@@ -9,7 +9,7 @@ import pytest
 from tfprune.errors import TfpruneError
 from tfprune.pipeline import Pipeline, execution
 from tfprune.pipeline.execution import Executor, _read_model
-from tfprune.pipeline.plan import plan
+from tfprune.pipeline.jobs import plan_jobs
 from tfprune.pipeline.spec import DataSpec, ModelSpec
 from tfprune.pipeline.steps.training import kept_model
 
@@ -51,7 +51,7 @@ def test_calibration_sees_as_many_training_images_as_the_step_says(
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     monkeypatch.setattr(execution, "export", export)
     monkeypatch.setattr(Executor, "_model", lambda self, job: model)
-    delivery = next(job for job in plan(pipeline, tmp_path, "x") if job.kind == "delivery")
+    delivery = next(job for job in plan_jobs(pipeline, tmp_path, "x") if job.kind == "delivery")
     Executor(pipeline, tmp_path, digits, "commit").do(delivery, None, None, tmp_path)
     ((formats, found),) = seen.items()
     assert formats == tuple(pipeline.delivered("it")[1])
@@ -80,7 +80,7 @@ def test_the_batch_goes_to_the_formats_that_have_one(digits, tmp_path, monkeypat
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     monkeypatch.setattr(execution, "export", export)
     monkeypatch.setattr(Executor, "_model", lambda self, job: model)
-    for number, job in enumerate(plan(pipeline, tmp_path, "x")):
+    for number, job in enumerate(plan_jobs(pipeline, tmp_path, "x")):
         if job.kind == "delivery":
             (folder := tmp_path / str(number)).mkdir()
             Executor(pipeline, tmp_path, digits, "commit").do(job, None, None, folder)
@@ -99,7 +99,7 @@ def test_what_only_tflite_micro_runs_is_not_timed(digits, tmp_path, monkeypatch)
             "variants": {"it": ["dense"]},
         }
     )
-    (timing,) = (job for job in plan(pipeline, tmp_path, "x") if job.kind == "latency")
+    (timing,) = (job for job in plan_jobs(pipeline, tmp_path, "x") if job.kind == "latency")
     artifacts = [
         {"format": form, "path": f"{form}.file", "accuracy": 1.0} for form in pipeline.formats
     ]
@@ -136,7 +136,7 @@ def test_the_origin_of_a_chain_is_new_or_what_its_first_training_kept(tmp_path, 
             "variants": {"it": ["dense", "more"]},
         }
     )
-    first, second, *_ = plan(pipeline, tmp_path, "x")
+    first, second, *_ = plan_jobs(pipeline, tmp_path, "x")
     monkeypatch.setattr(execution, "build_model", lambda spec, dataset, seed: ("new", seed))
     monkeypatch.setattr(execution, "_read_model", lambda path: path)
     executor = Executor(pipeline, tmp_path, None, "commit")

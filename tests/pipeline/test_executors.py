@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.pipeline.test_scheduling import _job
+from tests.pipeline.test_jobs_schedule import _job
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import sha256
 from tfprune.pipeline import Pipeline

@@ -9,7 +9,7 @@ import pytest
 
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.forecast import Forecast, Probe
-from tfprune.pipeline.plan import plan
+from tfprune.pipeline.jobs import plan_jobs
 from tfprune.pipeline.steps import KINDS, SCRATCH
 from tfprune.pipeline.store import partial
 from tfprune.report import read_run
@@ -19,7 +19,7 @@ from tfprune.vocabulary import FORMATS
 
 @pytest.fixture
 def jobs(tiny_pipeline, tmp_path):
-    return plan(tiny_pipeline, tmp_path, "images")
+    return plan_jobs(tiny_pipeline, tmp_path, "images")
 
 
 def test_a_probe_is_scaled_by_epochs_and_by_the_macs_that_are_kept(tiny_pipeline, tmp_path, jobs):
@@ -36,7 +36,7 @@ def test_a_probe_is_scaled_by_epochs_and_by_the_macs_that_are_kept(tiny_pipeline
 
 def test_what_was_recorded_says_more_than_a_probe(tiny_pipeline, tiny_run):
     known = Forecast(tiny_pipeline, tiny_run, Probe(1e6, 1000))
-    other_seed = plan(tiny_pipeline, tiny_run, "images", seeds=[7])
+    other_seed = plan_jobs(tiny_pipeline, tiny_run, "images", seeds=[7])
     recorded = next(
         step.record
         for delivery in read_run(tiny_run).deliveries
@@ -49,7 +49,7 @@ def test_what_was_recorded_says_more_than_a_probe(tiny_pipeline, tiny_run):
 def test_a_finished_task_takes_nothing(tiny_pipeline, tiny_run):
     record = read_run(tiny_run).record
     known = Forecast(tiny_pipeline, tiny_run)
-    for job in plan(tiny_pipeline, tiny_run, record["data_sha256"]):
+    for job in plan_jobs(tiny_pipeline, tiny_run, record["data_sha256"]):
         assert job.finished
         assert known.seconds(job) == known.bytes(job) == 0
 
@@ -73,7 +73,7 @@ def test_a_damaged_record_makes_no_forecast_fail(tiny_pipeline, tiny_run, tmp_pa
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_has_a_forecast(tiny_pipeline, tmp_path, form):
     pipeline = tiny_pipeline.model_copy(update={"formats": (form,)})
-    jobs = plan(pipeline, tmp_path, "images")
+    jobs = plan_jobs(pipeline, tmp_path, "images")
     table = Forecast(pipeline, tmp_path, Probe(10.0, 100_000)).table(jobs)
     delivered = table[table["kind"] == "delivery"]
     assert (delivered["bytes"] > 100_000 / 2).all()
@@ -102,7 +102,9 @@ def test_every_kind_of_step_has_a_forecast(tmp_path, kind):
             "variants": {"it": ["dense", "it"]},
         }
     )
-    table = Forecast(pipeline, tmp_path, Probe(10.0, 1000)).table(plan(pipeline, tmp_path, "x"))
+    table = Forecast(pipeline, tmp_path, Probe(10.0, 1000)).table(
+        plan_jobs(pipeline, tmp_path, "x")
+    )
     assert (table["seconds"] > 0).all()
     assert len(table) == (3 if kind in ("quantize", "export") else 4)
 
@@ -123,7 +125,7 @@ def test_what_an_earlier_step_keeps_makes_the_later_ones_shorter(tmp_path):
         }
     )
     known = Forecast(pipeline, tmp_path, Probe(10.0, 1000))
-    trainings = [job for job in plan(pipeline, tmp_path, "x") if job.name in ("dense", "more")]
+    trainings = [job for job in plan_jobs(pipeline, tmp_path, "x") if job.name in ("dense", "more")]
     assert [known.seconds(job) for job in trainings] == [10.0, 5.0, 2.5]
 
 
@@ -141,5 +143,5 @@ def test_a_retraining_that_begins_late_takes_the_epochs_that_are_left(tmp_path):
         }
     )
     known = Forecast(pipeline, tmp_path, Probe(10.0, 1000))
-    dense, again = plan(pipeline, tmp_path, "x")[:2]
+    dense, again = plan_jobs(pipeline, tmp_path, "x")[:2]
     assert (known.seconds(dense), known.seconds(again)) == (50.0, 20.0)

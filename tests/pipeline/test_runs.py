@@ -73,13 +73,13 @@ def test_what_nothing_refers_to_goes_and_the_run_stays_finished(mine, tiny_pipel
 
 
 def test_what_was_begun_for_the_pipeline_is_kept(mine):
-    from tfprune.pipeline.plan import plan
+    from tfprune.pipeline.jobs import plan_jobs
     from tfprune.pipeline.spec import Pipeline
     from tfprune.pipeline.store import partial
 
     record = read_json(mine / "run.json")
     pipeline = Pipeline.model_validate(record["pipeline"])
-    task = plan(pipeline, mine, record["data_sha256"])[0]
+    task = plan_jobs(pipeline, mine, record["data_sha256"])[0]
     begun = partial(task.folder, task.identity)
     shutil.move(task.folder, begun)
     (begun / RECORD).unlink()

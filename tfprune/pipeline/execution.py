@@ -28,8 +28,8 @@ from tfprune.model.loading import load as load_model
 from tfprune.pipeline import provenance
 from tfprune.pipeline.forecast import Probe
 from tfprune.pipeline.inputs import load_data
+from tfprune.pipeline.jobs import Job
 from tfprune.pipeline.on_devices import left_out, told_by
-from tfprune.pipeline.plan import Job
 from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline, none_delivered
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.base import save

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
-from tfprune.pipeline.plan import Job
-from tfprune.pipeline.scheduling import MOST_LOSSES, Schedule
+from tfprune.pipeline.jobs import MOST_LOSSES, Job, Schedule
 from tfprune.pipeline.working import Link, Order, Outcome, packed, perform
 from tfprune.vocabulary import EXECUTORS
 

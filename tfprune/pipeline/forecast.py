@@ -13,7 +13,7 @@ import pandas as pd
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
 from tfprune.formats import FORMATS
-from tfprune.pipeline.plan import Job
+from tfprune.pipeline.jobs import Job
 from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.steps import SCRATCH
 from tfprune.pipeline.store import partial

@@ -17,7 +17,7 @@ from tfprune.pipeline import provenance
 from tfprune.pipeline.executors import Execution, Say, Workers, do_all, order_for
 from tfprune.pipeline.forecast import Forecast
 from tfprune.pipeline.inputs import RunData, budget_mistakes, check_requirements
-from tfprune.pipeline.plan import Job, plan
+from tfprune.pipeline.jobs import Job, plan_jobs
 from tfprune.pipeline.spec import Pipeline, checked_seeds
 from tfprune.pipeline.store import Store
 from tfprune.quiet import start_keras
@@ -64,7 +64,7 @@ def run(
     store = Store(directory, say)
     images = RunData(pipeline.data, data_dir, directory)
     with store.session() as session:
-        jobs = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
+        jobs = plan_jobs(pipeline, directory, images.sha256, seeds=seeds, only=only)
         missing = [job for job in jobs if not job.finished]
         about = {
             "name": pipeline.name,
@@ -128,7 +128,7 @@ def forecast(
     seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
     images = RunData(pipeline.data, data_dir, directory)
-    jobs = plan(pipeline, directory, images.sha256, seeds=seeds, only=only)
+    jobs = plan_jobs(pipeline, directory, images.sha256, seeds=seeds, only=only)
     known = Forecast(pipeline, directory)
     if known.knows_nothing and not all(job.finished for job in jobs):
         say("nothing is recorded yet: timing a few steps of the model")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tfprune.errors import TfpruneError
 from tfprune.files import RECORD
-from tfprune.pipeline.plan import Job, plan
+from tfprune.pipeline.jobs import Job, plan_jobs
 from tfprune.pipeline.spec import Pipeline
 from tfprune.pipeline.store import Store, partial
 from tfprune.report.records import ResumableRun, RunRecord, read_record
@@ -170,7 +170,7 @@ def _jobs(directory: Path, record: dict[str, Any]) -> list[Job]:
             f"{directory / RUN} is of another version of tfprune: run its pipeline again"
         ) from error
     images = read_record(directory / RUN, ResumableRun)["data_sha256"]
-    return plan(pipeline, directory, images, seeds=planned_seeds(record))
+    return plan_jobs(pipeline, directory, images, seeds=planned_seeds(record))
 
 
 def _size(path: Path) -> int:

@@ -21,7 +21,7 @@ from tfprune.functions import IMPORTS
 
 if TYPE_CHECKING:
     from tfprune.pipeline.execution import Executor
-    from tfprune.pipeline.plan import Job
+    from tfprune.pipeline.jobs import Job
 
 # What the bits of a result depend on beside the data and the pipeline.
 DECIDING = ("keras", "tensorflow")
@@ -107,7 +107,7 @@ def packed(job: Job) -> tuple[Link, ...]:
 
 def unpacked(links: tuple[Link, ...]) -> Job:
     """The job that `packed` packed."""
-    from tfprune.pipeline.plan import Job
+    from tfprune.pipeline.jobs import Job
 
     job: Job | None = None
     for link in links:

@@ -18,7 +18,7 @@ from tfprune.pipeline import provenance
 from tfprune.pipeline.authoring import to_toml
 from tfprune.pipeline.executors import Execution, Workers
 from tfprune.pipeline.inputs import RunData, check_requirements
-from tfprune.pipeline.plan import plan
+from tfprune.pipeline.jobs import plan_jobs
 from tfprune.pipeline.runner import check_writable_run, do_jobs, run
 from tfprune.pipeline.store import Store
 from tfprune.report import comparison, read_run
@@ -380,7 +380,7 @@ class _Trials:
 
     def _missing(self, trials: Mapping[str, tuple[Choice, int]], only: str = "") -> list[Any]:
         pipeline = pipeline_of(self._what, trials)
-        jobs = plan(
+        jobs = plan_jobs(
             pipeline,
             self._store.directory,
             self._images.sha256,

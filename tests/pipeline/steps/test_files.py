@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.pipeline import Pipeline
-from tfprune.pipeline.plan import plan
+from tfprune.pipeline.jobs import plan_jobs
 from tfprune.pipeline.steps.files import ExportStep
 
 KEPT = {"formats": ["tflite-int8"], "keep": {"logits": "float32"}}
@@ -66,7 +66,7 @@ def delivery(tmp_path: Path, **given: Any) -> str:
             "variants": {"dense": ["dense", "out"]},
         }
     )
-    jobs = plan(pipeline, tmp_path, "data")
+    jobs = plan_jobs(pipeline, tmp_path, "data")
     (found,) = [job.identity for job in jobs if job.kind == "delivery"]
     return found
 

@@ -11,10 +11,10 @@ import pytest
 
 from tfprune import data
 from tfprune.pipeline import Pipeline, load_pipeline
-from tfprune.pipeline import plan as planning
+from tfprune.pipeline import jobs as jobs_module
 from tfprune.pipeline.forecast import Forecast, Probe
 from tfprune.pipeline.inputs import RunData
-from tfprune.pipeline.plan import Job, plan
+from tfprune.pipeline.jobs import Job, plan_jobs
 from tfprune.pipeline.spec import DataSpec
 from tfprune.pipeline.steps.filters import SlimStep
 
@@ -69,7 +69,7 @@ def _pipeline(**changes: Any) -> Pipeline:
 
 
 def _keys(pipeline: Pipeline, images: str = "images") -> dict[str, str]:
-    return {job.name: job.identity for job in plan(pipeline, Path("x"), images)}
+    return {job.name: job.identity for job in plan_jobs(pipeline, Path("x"), images)}
 
 
 class TestKeys:
@@ -137,8 +137,8 @@ class TestKeys:
     )
     def test_another_version_is_another_result(self, package, changed, monkeypatch):
         before = _keys(_pipeline())
-        known = {**planning.versions(), package: "0.0"}
-        monkeypatch.setattr(planning, "versions", lambda: known)
+        known = {**jobs_module.versions(), package: "0.0"}
+        monkeypatch.setattr(jobs_module, "versions", lambda: known)
         after = _keys(_pipeline())
         assert {name for name in before if before[name] != after[name]} == changed
 
@@ -161,7 +161,7 @@ class TestChains:
     def _jobs(self, tmp_path: Path, times: int) -> list[Job]:
         file = tmp_path / "p.toml"
         file.write_text(ROUNDS)
-        return plan(
+        return plan_jobs(
             load_pipeline(file, [f"rounds.ticket.times={times}"]), tmp_path / "run", "images"
         )
 
@@ -192,12 +192,12 @@ class TestChains:
         raw = pipeline.model_dump(mode="json", exclude={"training", "rounds", "sweep"})
         again = Pipeline.model_validate(raw)
         assert again.variants == pipeline.variants
-        one, other = (plan(each, tmp_path, "images") for each in (pipeline, again))
+        one, other = (plan_jobs(each, tmp_path, "images") for each in (pipeline, again))
         assert [job.identity for job in one] == [job.identity for job in other]
 
     def test_just_one_variant_is_told_by_its_own_name(self, tmp_path):
         pipeline = load_pipeline(self._file(tmp_path))
-        jobs = plan(pipeline, tmp_path, "images", only=["ticket-2"])
+        jobs = plan_jobs(pipeline, tmp_path, "images", only=["ticket-2"])
         assert {job.variant for job in jobs if job.kind != "latency"} == {"ticket-2"}
         assert len(jobs) == 5 + 1 + 1
 

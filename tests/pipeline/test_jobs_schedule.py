@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.pipeline.plan import Job
-from tfprune.pipeline.scheduling import MOST_LOSSES, Schedule
+from tfprune.pipeline.jobs import MOST_LOSSES, Job, Schedule
 
 
 def _job(number: int, after: Job | None) -> Job:
