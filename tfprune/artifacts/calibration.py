@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.artifacts.agreement import sigmoid_outputs
+from tfprune.artifacts.comparing import sigmoid_outputs
 from tfprune.artifacts.examples import LEAST_EXAMPLES, compared
 from tfprune.data.splits import spread
 from tfprune.formats import Feeds

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 
 from tfprune import __version__
-from tfprune.artifacts.agreement import compare, sigmoid_outputs
 from tfprune.artifacts.calibration import doubts
 from tfprune.artifacts.card import LABELS, Artifact, Companion, is_inside
+from tfprune.artifacts.comparing import compare, sigmoid_outputs
 from tfprune.artifacts.examples import by_input, compared, held_back, random_pixels
 from tfprune.data.adapting import Data
 from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
