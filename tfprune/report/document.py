@@ -11,9 +11,9 @@ import pandas as pd
 from tfprune.files import write_text
 from tfprune.report.devices import device_notes, device_summary, device_table
 from tfprune.report.html.comparison import example_counts, headline_format
-from tfprune.report.html.description import key_values, provenance
 from tfprune.report.html.page import page
 from tfprune.report.run import Delivery, Run, Step, read_run
+from tfprune.report.sentences import key_values, provenance
 from tfprune.report.tables import (
     confidence_interval,
     is_measured,

@@ -24,6 +24,7 @@ from tfprune.pipeline.store import Store
 from tfprune.report import comparison, read_run
 from tfprune.report.records import DeliveryRecord, Identified, read_record
 from tfprune.report.run import TRIALS
+from tfprune.report.sentences import duration
 from tfprune.searching.proposing import Proposals
 from tfprune.searching.spec import Search, counted
 from tfprune.searching.trials import (
@@ -353,10 +354,10 @@ class _Trials:
             dense = "the dense model is there"
         else:
             epochs = self._what.epochs or 0
-            dense = f"the dense training takes about {_clock(epochs * self._epoch_seconds)}"
+            dense = f"the dense training takes about {duration(epochs * self._epoch_seconds)}"
         bracket = self._bracket_seconds(self._what.bracket)
         self._say(
-            f"expected: {dense}, a bracket of {self._what.bracket} trials about {_clock(bracket)}"
+            f"expected: {dense}, a bracket of {self._what.bracket} trials about {duration(bracket)}"
         )
         if self._what.minutes and epochs * self._epoch_seconds > 60 * self._what.minutes:
             raise TfpruneError(
@@ -694,7 +695,3 @@ def _counted(record: Mapping[str, Any], artifact: Mapping[str, Any]) -> dict[str
     places = {"artifact": artifact, "file": artifact, "variant": record}
     values = {row.name: places[row.source].get(row.record_key) for row in counted()}
     return {name: float(value) for name, value in values.items() if value is not None}
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} s"

@@ -13,9 +13,9 @@ import pandas as pd
 from tfprune import figures
 from tfprune.figures import ACCURACY, Figure
 from tfprune.files import RECORD
-from tfprune.report.html.description import describe_against, percent
 from tfprune.report.html.tradeoff import pareto_front
 from tfprune.report.run import LATENCY, Delivery, Run
+from tfprune.report.sentences import describe_against, percent
 from tfprune.report.tables import Spread, confidence_interval, example_count
 
 _TO, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from tfprune.report.html.description import percent
 from tfprune.report.html.svg import canvas, colour, inline, panel, short_name, style
+from tfprune.report.sentences import percent
 from tfprune.report.tables import are_kernels
 
 WIDTH, _ROW, _TOP = 360, 22, 8

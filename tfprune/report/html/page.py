@@ -15,12 +15,12 @@ from tfprune.report.budgets import judge, judged_table, recorded_budget
 from tfprune.report.budgets.verdict import count_line, missing_lines
 from tfprune.report.devices import section as devices
 from tfprune.report.html import comparison, curves, layers, tradeoff
-from tfprune.report.html.description import (
+from tfprune.report.run import Delivery, Run
+from tfprune.report.sentences import (
     describe_removal,
     duration,
     provenance,
 )
-from tfprune.report.run import Delivery, Run
 from tfprune.report.tables import Spread, is_measured, spread
 from tfprune.report.tickets import section as levels
 

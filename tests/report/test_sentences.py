@@ -6,7 +6,7 @@ import pytest
 
 from tests.report.task_figures import ERROR, MAE
 from tfprune.figures import ACCURACY
-from tfprune.report.html.description import (
+from tfprune.report.sentences import (
     describe_against,
     describe_change,
     describe_removal,
