@@ -19,8 +19,16 @@ from tfprune.formats.keras_file import write_keras
 from tfprune.model import cloning, graph
 from tfprune.pipeline.store import Store, finished
 from tfprune.vocabulary import WeightScope
-from tfprune.weights.lottery import Lottery, Memoize, Method, Ticket, Train, Trained, tickets
-from tfprune.weights.rewinding import TrainingState
+from tfprune.weights.lottery import (
+    Lottery,
+    Memoize,
+    Method,
+    Ticket,
+    Train,
+    Trained,
+    TrainingState,
+    tickets,
+)
 
 _MODEL, _STATE = "model.keras", "early.npz"
 # What directories call a setting, where it is not its name.

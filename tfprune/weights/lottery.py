@@ -30,14 +30,7 @@ from tfprune.training.schedule import check_sparsity
 from tfprune.vocabulary import WeightScope
 from tfprune.weights.attached import KeepMasks
 from tfprune.weights.masks import masked
-from tfprune.weights.rewinding import (
-    RestoreState,
-    SaveState,
-    TrainingState,
-    control_seed,
-    reinitialize,
-    shuffle_arrays,
-)
+from tfprune.weights.rewinding import control_seed, reinitialize, shuffle_arrays
 from tfprune.weights.rule import MaskRule
 from tfprune.weights.selection import Kernel, kernels
 
@@ -308,3 +301,109 @@ def _plain(result: Any) -> Any:
     if isinstance(result, keras.callbacks.History):
         return {name: [float(value) for value in values] for name, values in result.history.items()}
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """A training as it was after some of its steps.
+
+    Attributes:
+        step: how many.
+        weights: as `model.get_weights()` returns them.
+        optimizer: the values of `optimizer.variables`: its step, its rate, its slots.
+    """
+
+    step: int
+    weights: list[np.ndarray]
+    optimizer: list[np.ndarray]
+
+
+class SaveState(keras.callbacks.Callback):
+    """Saves a training as it is after a step.
+
+    Args:
+        model: whose weights are saved; the model that trains may be another one that contains it.
+        step: counted by the optimizer, from 1.
+    """
+
+    def __init__(self, model: keras.Model, step: int) -> None:
+        super().__init__()
+        self._of = model
+        self._step = step
+        self._seen = 0
+        self._state: TrainingState | None = None
+
+    def state(self) -> TrainingState:
+        """The training as it was after the step.
+
+        Raises:
+            UsageError: the training did not come to the step, or passed over it.
+        """
+        if self._state is None:
+            raise UsageError(
+                f"train ended after {self._seen} steps, before step {self._step} to rewind to: "
+                "rewind to an earlier one, or give fit the callbacks that train is called with"
+            )
+        if self._state.step > self._step:
+            raise UsageError(
+                f"rewind is step {self._step}, which train passed over on its way to step "
+                f"{self._state.step}: choose a multiple of its steps_per_execution"
+            )
+        return self._state
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves the training once the step is reached."""
+        optimizer = self.model.optimizer
+        self._seen = _iterations(optimizer)
+        if self._state is None and self._seen >= self._step:
+            values = [np.array(variable) for variable in optimizer.variables]
+            self._state = TrainingState(self._seen, self._of.get_weights(), values)
+
+
+class RestoreState(keras.callbacks.Callback):
+    """Lets a training begin at a state that was saved, and end where it would have ended.
+
+    The optimizer gets its state of that step back: its count of steps, which schedules of the
+    learning rate follow, and its slots, without which the bias corrections of Adam (Kingma & Ba
+    2015) would be those of averages that have long settled.
+
+    Args:
+        state: where it begins.
+    """
+
+    def __init__(self, state: TrainingState) -> None:
+        super().__init__()
+        self._state = state
+        self._steps: int | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts the optimizer back."""
+        optimizer = self.model.optimizer
+        self._steps = self.params.get("steps")
+        if _iterations(optimizer):
+            # A second fit of the same training, or one that was restored.
+            return
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        shapes = [tuple(variable.shape) for variable in optimizer.variables]
+        if shapes != [value.shape for value in self._state.optimizer]:
+            raise UsageError(
+                "train: the optimizer has other variables than in the dense training: compile "
+                "the model with the same one each time"
+            )
+        for variable, value in zip(optimizer.variables, self._state.optimizer, strict=True):
+            variable.assign(value)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stops where the whole training ends."""
+        done = _iterations(self.model.optimizer)
+        if self._steps and done >= self._steps * self.params["epochs"]:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Learns the length of an epoch where the data did not tell it."""
+        self._steps = self._steps or _iterations(self.model.optimizer) - self._state.step
+
+
+def _iterations(optimizer: Any) -> int:
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))
