@@ -16,7 +16,7 @@ import pytest
 
 from tests.tables import slow
 from tfprune.artifacts import Artifact, read_manifest, verify, write_manifest, write_run_manifest
-from tfprune.artifacts.verifying import Verdict
+from tfprune.artifacts.verifying import Verification
 from tfprune.errors import TfpruneError
 from tfprune.files import sha256
 from tfprune.formats.sandbox import Sandbox, run_file
@@ -27,7 +27,7 @@ NONSENSE = ("a.keras", "b.tar.gz", "c.tflite", "d.cc", "e.exe")
 @pytest.fixture(scope="module")
 def verdicts(
     exported: list[Artifact], model: keras.Model, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Verdict]:
+) -> dict[str, Verification]:
     """Of every format, and of files whose hash is right and whose content is not.
 
     One directory for all, since starting TensorFlow takes longest.
@@ -64,12 +64,12 @@ def card(path: Path) -> Artifact:
     return Artifact(path.suffix[1:], path, sha256(path), path.stat().st_size, 1, 1.0, 0.0)
 
 
-def failures(verdicts: list[Verdict]) -> dict[str, str]:
+def failures(verdicts: list[Verification]) -> dict[str, str]:
     assert all("\n" not in each.said and len(each.said) < 450 for each in verdicts)
     return {each.path: each.said for each in verdicts if not each.passed}
 
 
-def test_every_format_passes(verdicts: dict[str, Verdict], exported: list[Artifact]) -> None:
+def test_every_format_passes(verdicts: dict[str, Verification], exported: list[Artifact]) -> None:
     for artifact in exported:
         verdict = verdicts[artifact.path.name]
         assert (verdict.passed, verdict.format) == (True, artifact.format), verdict.said
@@ -87,7 +87,9 @@ def test_every_format_passes(verdicts: dict[str, Verdict], exported: list[Artifa
         ("nan.keras", "gives NaN or infinite outputs"),
     ],
 )
-def test_a_right_hash_is_not_enough(verdicts: dict[str, Verdict], name: str, says: str) -> None:
+def test_a_right_hash_is_not_enough(
+    verdicts: dict[str, Verification], name: str, says: str
+) -> None:
     assert not verdicts[name].passed
     assert says in failures([verdicts[name]])[name]
 

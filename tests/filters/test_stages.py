@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from tfprune.filters import ChannelGroups
-from tfprune.filters.stages import CountedTarget, Course, Progress, StagePlanner
+from tfprune.filters.stages import CountedTarget, Course, StagePlanner, TrainingProgress
 from tfprune.filters.targets import Target
 from tfprune.training.schedule import polynomial_decay
 
@@ -26,7 +26,7 @@ def test_each_stage_ends_at_an_update_of_the_schedule_until_the_target_is_met():
     plans, alive = planner(), np.ones(10, bool)
     ends, counts = [], []
     for updates in (0, 10, 20, 30):
-        stage = plans.stage(Progress(updates, alive, np.zeros(10)))
+        stage = plans.stage(TrainingProgress(updates, alive, np.zeros(10)))
         alive = alive & ~stage.dying
         ends.append(stage.end)
         counts.append(np.count_nonzero(alive))
@@ -38,7 +38,7 @@ def test_each_stage_ends_at_an_update_of_the_schedule_until_the_target_is_met():
 
 
 def test_a_target_that_was_missed_is_planned_for_once_more():
-    stage = planner().stage(Progress(30, np.ones(10, bool), np.zeros(10)))
+    stage = planner().stage(TrainingProgress(30, np.ones(10, bool), np.zeros(10)))
     assert np.count_nonzero(stage.dying) == 5
     assert (stage.end, stage.last) == (40, False)
 
@@ -46,9 +46,9 @@ def test_a_target_that_was_missed_is_planned_for_once_more():
 def test_gradients_are_collected_first_and_no_stage_goes_beyond_the_epoch():
     plans = planner("taylor")
     gradients = np.arange(10.0, dtype=np.float32)
-    first = plans.first_stage(Progress(16, np.ones(10, bool), np.zeros(10)))
+    first = plans.first_stage(TrainingProgress(16, np.ones(10, bool), np.zeros(10)))
     assert not first.dying.any()
     assert first.end == 20
-    stage = plans.stage(Progress(20, np.ones(10, bool), gradients))
+    stage = plans.stage(TrainingProgress(20, np.ones(10, bool), gradients))
     assert stage.dying.any()
     assert stage.end == 24

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tfprune.artifacts import export
 from tfprune.errors import TfpruneError
-from tfprune.formats.tflite_micro import Buffer, memory, planned
+from tfprune.formats.tflite_micro import Buffer, memory, place_buffers
 
 BUFFERS = st.lists(
     st.builds(
@@ -27,7 +27,7 @@ BUFFERS = st.lists(
 
 @given(BUFFERS)
 def test_buffers_that_live_at_once_share_no_byte(buffers: list[Buffer]) -> None:
-    placed = list(zip(planned(buffers), buffers, strict=True))
+    placed = list(zip(place_buffers(buffers), buffers, strict=True))
     for (start, one), (other_start, other) in combinations(placed, 2):
         if one.first <= other.last and other.first <= one.last:
             assert start + one.size <= other_start or other_start + other.size <= start
@@ -35,7 +35,7 @@ def test_buffers_that_live_at_once_share_no_byte(buffers: list[Buffer]) -> None:
 
 @given(BUFFERS)
 def test_the_plan_lies_between_what_lives_at_once_and_all(buffers: list[Buffer]) -> None:
-    ends = [start + each.size for start, each in zip(planned(buffers), buffers, strict=True)]
+    ends = [start + each.size for start, each in zip(place_buffers(buffers), buffers, strict=True)]
     alive = [
         sum(each.size for each in buffers if each.first <= time <= each.last)
         for time in range(-1, 15)

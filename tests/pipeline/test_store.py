@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfprune.errors import TfpruneError
 from tfprune.files import document_hash
-from tfprune.pipeline.store import SCRATCH, Store, finished
+from tfprune.pipeline.store import SCRATCH, Store, is_finished
 
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -45,8 +45,8 @@ def test_a_finished_result_is_not_made_again(tmp_path):
         folder, "abc", make
     )
     assert len(made) == 1
-    assert finished(folder, "abc")
-    assert not finished(folder, "other")
+    assert is_finished(folder, "abc")
+    assert not is_finished(folder, "other")
     assert (folder / "file").read_text() == "content"
 
 

@@ -31,7 +31,7 @@ from tfprune.formats.source import (
     Source,
     custom_modules,
     finished,
-    mixed_precision,
+    is_mixed_precision,
     own_batch,
 )
 from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
@@ -298,7 +298,7 @@ class _Wanted:
                 f"model '{model.name}' gives NaN or infinite outputs: check its weights, "
                 "or train again with a lower learning rate"
             )
-        self.least_tolerance = MIXED_TOLERANCE if mixed_precision(model) else 0.0
+        self.least_tolerance = MIXED_TOLERANCE if is_mixed_precision(model) else 0.0
         self.modules = custom_modules(model)
         self.sigmoids = sigmoid_outputs(model)
 

@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 300.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What was found about one listed artifact.
 
     Attributes:
@@ -35,7 +35,7 @@ class Verdict:
     said: str
 
 
-def verify(directory: str | os.PathLike[str]) -> list[Verdict]:
+def verify(directory: str | os.PathLike[str]) -> list[Verification]:
     """Checks every artifact that a directory lists: its hash, and that it loads and runs.
 
     Example:
@@ -78,18 +78,20 @@ def _listed(directory: Path) -> list[Artifact]:
     return artifacts
 
 
-def _verdict(artifact: Artifact, directory: Path, sandbox: Sandbox) -> Verdict:
+def _verdict(artifact: Artifact, directory: Path, sandbox: Sandbox) -> Verification:
     path = artifact.path.relative_to(directory).as_posix()
     try:
         for listed in _files(artifact):
             _check_file(*listed, directory)
         _check_run(artifact, sandbox)
     except TfpruneError as error:
-        return Verdict(path, artifact.format, False, " ".join(str(error).split()))
+        return Verification(path, artifact.format, False, " ".join(str(error).split()))
     except OSError as error:
         said = f"cannot be read ({error.strerror}): copy it again"
-        return Verdict(path, artifact.format, False, said)
-    return Verdict(path, artifact.format, True, f"{artifact.bytes_raw:,} bytes, loads and runs")
+        return Verification(path, artifact.format, False, said)
+    return Verification(
+        path, artifact.format, True, f"{artifact.bytes_raw:,} bytes, loads and runs"
+    )
 
 
 def _files(artifact: Artifact) -> list[tuple[Path, str, int]]:

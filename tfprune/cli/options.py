@@ -29,7 +29,7 @@ KERAS_FILE = click.Path(path_type=Path)
 _MOST = 1_000_000
 
 
-class Number(click.ParamType):
+class NumberRange(click.ParamType):
     """A finite number in a range, `low` and `high` among it unless `open` names them.
 
     click's own range lets `nan` pass, which is neither below nor above anything.
@@ -257,7 +257,7 @@ def data(required: bool, why: str) -> Decorator:
         click.option(
             "--cache-mib",
             "data_cache_mib",
-            type=Number(0, 10**9, "low"),
+            type=NumberRange(0, 10**9, "low"),
             metavar="MIB",
             help="The largest size of what is cached or taken into memory. [default: 1024]",
         ),

@@ -49,14 +49,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-drop",
-    type=options.Number(0, 10**9),
+    type=options.NumberRange(0, 10**9),
     metavar="DROP",
     help="How much worse than the dense model it may be on validation data: in points where the "
     "figure is a share (0.5 is from 92.0% to 91.5%), else in its unit. [default: 0.5]",
 )
 @click.option(
     "--max-ratio",
-    type=options.Number(0, 10**9, "low"),
+    type=options.NumberRange(0, 10**9, "low"),
     metavar="RATIO",
     help="The most it may cost, divided by the dense model's cost: 0.5 for half. [default: any]",
 )
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 @click.option("--trials", type=options.COUNT, metavar="N", help="At most so many. [default: 24]")
 @click.option(
     "--minutes",
-    type=options.Number(0, 10**6, "low"),
+    type=options.NumberRange(0, 10**6, "low"),
     metavar="N",
     help="Begin nothing that does not fit into so many minutes. [default: no limit]",
 )

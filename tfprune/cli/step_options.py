@@ -132,7 +132,9 @@ def _type(kind: Any, bounds: dict[str, float]) -> click.ParamType:
     if kind is float:
         low = bounds.get("ge", bounds.get("gt", -_LARGEST))
         high = bounds.get("le", bounds.get("lt", _LARGEST))
-        return options.Number(low, high, f"{'low' * ('gt' in bounds)} {'high' * ('lt' in bounds)}")
+        return options.NumberRange(
+            low, high, f"{'low' * ('gt' in bounds)} {'high' * ('lt' in bounds)}"
+        )
     return click.STRING
 
 

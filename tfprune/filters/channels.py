@@ -105,7 +105,7 @@ class Slice:
 
 
 @dataclass(frozen=True, eq=False)
-class Number:
+class ConfigNumber:
     """A config entry that counts or lists channels, such as `filters` of a Conv2D.
 
     Attributes:
@@ -153,7 +153,7 @@ class Trace:
         self.count = 0
         self.producers: dict[int, tuple[keras.Layer, np.ndarray]] = {}
         self.slices: dict[tuple[int, int], Slice] = {}
-        self.numbers: dict[tuple[int, tuple[str | int, ...]], Number] = {}
+        self.numbers: dict[tuple[int, tuple[str | int, ...]], ConfigNumber] = {}
         self.reads: list[Read] = []
         self.normalized: set[int] = set()
         self.frozen: list[Remark] = []
@@ -333,7 +333,7 @@ class Trace:
         ids: np.ndarray,
         edited: Callable[[Any, np.ndarray], Any],
     ) -> None:
-        known = self.numbers.setdefault((id(layer), path), Number(layer, path, ids, edited))
+        known = self.numbers.setdefault((id(layer), path), ConfigNumber(layer, path, ids, edited))
         if known.ids is not ids:
             # A shared layer: one number serves both calls, so their channels go together.
             self._edges.append((known.ids, ids))

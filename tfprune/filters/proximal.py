@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.filters.stages import Progress, Stage
+from tfprune.filters.stages import Stage, TrainingProgress
 from tfprune.filters.unit_weights import UnitWeights
 from tfprune.model.constraints import AfterUpdate, unlink
 from tfprune.model.group_lasso import shrinkage
@@ -73,9 +73,11 @@ class ProximalStep:
         """Whether the stage has come to its end."""
         return self.updates >= int(ops.convert_to_numpy(self._stage_end))
 
-    def progress(self) -> Progress:
+    def progress(self) -> TrainingProgress:
         """What the plan of the next stage goes by."""
-        return Progress(self.updates, self.alive, np.array(ops.convert_to_numpy(self._gradients)))
+        return TrainingProgress(
+            self.updates, self.alive, np.array(ops.convert_to_numpy(self._gradients))
+        )
 
     def dead_share(self) -> float:
         """The share of the units that are zero, 0 to 1."""

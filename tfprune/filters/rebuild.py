@@ -10,7 +10,7 @@ from keras import layers
 
 from tfprune.data.adapting import Data, examples
 from tfprune.data.splits import leaves
-from tfprune.filters.channels import Number
+from tfprune.filters.channels import ConfigNumber
 from tfprune.filters.plan import RemovalPlan
 from tfprune.model.cloning import (
     compile_like,
@@ -48,7 +48,7 @@ def rebuild(plan: RemovalPlan) -> keras.Model:
     """
     model = plan.groups.model
     model_config = config_of(model)
-    numbers: dict[int, list[Number]] = {}
+    numbers: dict[int, list[ConfigNumber]] = {}
     for number in plan.groups.trace.numbers.values():
         numbers.setdefault(id(number.layer), []).append(number)
     _edit(plan, model, model_config.config, numbers)
@@ -59,7 +59,10 @@ def rebuild(plan: RemovalPlan) -> keras.Model:
 
 
 def _edit(
-    plan: RemovalPlan, model: keras.Model, config: dict[str, Any], numbers: dict[int, list[Number]]
+    plan: RemovalPlan,
+    model: keras.Model,
+    config: dict[str, Any],
+    numbers: dict[int, list[ConfigNumber]],
 ) -> None:
     config.pop("build_input_shape", None)
     for entry in config["layers"]:

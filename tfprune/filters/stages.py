@@ -35,7 +35,7 @@ class Stage:
     last: bool = False
 
 
-class Progress(NamedTuple):
+class TrainingProgress(NamedTuple):
     """How far a training is.
 
     Attributes:
@@ -180,7 +180,7 @@ class StagePlanner:
         self._data = None if self._collects else looked_at(groups.model, importance, data)
         self._epoch_end = 0
 
-    def first_stage(self, progress: Progress) -> Stage:
+    def first_stage(self, progress: TrainingProgress) -> Stage:
         """The stage that begins with an epoch; nothing of the epochs before is needed for it."""
         if not self._collects:
             return self.stage(progress)
@@ -189,14 +189,14 @@ class StagePlanner:
         collecting = min(rule.frequency, max(1, self._course.per_epoch // 2))
         return Stage(self._none(), progress.updates + collecting)
 
-    def stage(self, progress: Progress) -> Stage:
+    def stage(self, progress: TrainingProgress) -> Stage:
         """The stage that begins now."""
         stage = self._scheduled(progress)
         if self._collects and not stage.last:
             return Stage(stage.dying, min(stage.end, self._epoch_end))
         return stage
 
-    def _scheduled(self, progress: Progress) -> Stage:
+    def _scheduled(self, progress: TrainingProgress) -> Stage:
         rule: Any = self._course.schedule
         step = progress.updates
         if step < rule.begin_step:
@@ -214,7 +214,7 @@ class StagePlanner:
     def _none(self) -> np.ndarray:
         return np.zeros(self._units.size, bool)
 
-    def _dying(self, end: int, progress: Progress) -> np.ndarray:
+    def _dying(self, end: int, progress: TrainingProgress) -> np.ndarray:
         """The units that live and must die for no more to be left than the schedule allows."""
         rule: Any = self._course.schedule
         dead = np.zeros(self._groups.unit_count, bool)

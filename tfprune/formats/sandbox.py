@@ -170,7 +170,7 @@ def shared(name: str) -> Sandbox:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class FileAnswers:
     """What a file did in a sandbox.
 
     Attributes:
@@ -191,7 +191,7 @@ def run_file(
     *,
     modules: Sequence[str] = (),
     timeout: float,
-) -> Outcome:
+) -> FileAnswers:
     """Opens a file in a sandbox and runs it once.
 
     Example:
@@ -311,7 +311,7 @@ def _run_on_some(runtime: Runtime) -> Feeds:
         return runtime.run(zero_feeds(runtime.inputs, _RANDOM_EXAMPLES, runtime.name))
 
 
-def _run_once(path: Path, feeds: Feeds | None, modules: Sequence[str]) -> Outcome:
+def _run_once(path: Path, feeds: Feeds | None, modules: Sequence[str]) -> FileAnswers:
     for module in modules:
         # What is really missed shows when a file is loaded.
         with contextlib.suppress(Exception):
@@ -328,4 +328,4 @@ def _run_once(path: Path, feeds: Feeds | None, modules: Sequence[str]) -> Outcom
     # A damaged graph may load, and fail anywhere when it runs.
     except Exception as error:
         raise TfpruneError(f"{path} {said} ({one_line(error)}): export it again") from error
-    return Outcome(runtime.inputs, runtime.outputs, values)
+    return FileAnswers(runtime.inputs, runtime.outputs, values)

@@ -158,11 +158,11 @@ def finished(model: keras.Model) -> keras.Model:
     return copy
 
 
-def mixed_precision(layer: keras.Layer) -> bool:
+def is_mixed_precision(layer: keras.Layer) -> bool:
     """Whether a model, or any layer in it, computes in another dtype than its weights have."""
     children = getattr(layer, "layers", None)
     if children:
-        return any(mixed_precision(child) for child in children)
+        return any(is_mixed_precision(child) for child in children)
     return layer.compute_dtype != layer.variable_dtype
 
 

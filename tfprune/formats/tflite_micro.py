@@ -101,7 +101,9 @@ def memory(content: bytes) -> Memory:
             )
     operators = list(dict.fromkeys(_operators(model, graph)))
     buffers = list(_activations(model, graph))
-    ends = (offset + each.size for offset, each in zip(planned(buffers), buffers, strict=True))
+    ends = (
+        offset + each.size for offset, each in zip(place_buffers(buffers), buffers, strict=True)
+    )
     activations = max(ends, default=0)
     kept = (
         _BYTES_FIXED
@@ -153,7 +155,7 @@ def any_input(
     return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
 
 
-def planned(buffers: Sequence[Buffer]) -> list[int]:
+def place_buffers(buffers: Sequence[Buffer]) -> list[int]:
     """Where each buffer starts in memory that they share, placed greedily, the largest first.
 
     Of equal ones the last goes first, as in TFLite Micro: another order can give another peak.

@@ -10,7 +10,7 @@ import ray
 
 from tfprune.errors import UsageError
 from tfprune.pipeline.executors import GROWTH, Workers
-from tfprune.pipeline.working import Link, Order, Outcome, perform
+from tfprune.pipeline.working import JobOutcome, Link, Order, perform
 
 
 class RayWorkers(Workers):
@@ -68,12 +68,12 @@ class RayWorkers(Workers):
         """Gives a job to the cluster; see `Workers`."""
         self._calls[self._perform.remote(order, links)] = place
 
-    def next(self) -> tuple[int, Outcome | None]:
+    def next(self) -> tuple[int, JobOutcome | None]:
         """Waits for a job; see `Workers`."""
         (ended, *_), _ = ray.wait(list(self._calls), num_returns=1)
         place = self._calls.pop(ended)
         try:
-            outcome: Outcome = ray.get(ended)
+            outcome: JobOutcome = ray.get(ended)
         except (
             ray.exceptions.WorkerCrashedError,
             ray.exceptions.NodeDiedError,

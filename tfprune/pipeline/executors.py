@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfprune.errors import TfpruneError, UsageError, did_you_mean
 from tfprune.pipeline.jobs import MOST_LOSSES, Job, Schedule
-from tfprune.pipeline.working import Link, Order, Outcome, packed, perform
+from tfprune.pipeline.working import JobOutcome, Link, Order, packed, perform
 from tfprune.vocabulary import EXECUTORS
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Workers(ABC):
         """
 
     @abstractmethod
-    def next(self) -> tuple[int, Outcome | None]:
+    def next(self) -> tuple[int, JobOutcome | None]:
         """Waits until a job ends: its place, and how; None where its worker is gone."""
 
     @abstractmethod
@@ -245,7 +245,7 @@ class ProcessWorkers(Workers):
         ]
         self._pools: list[ProcessPoolExecutor | None] = [None] * self.size
         self._free = list(reversed(range(self.size)))
-        self._calls: dict[Future[Outcome], tuple[int, int]] = {}
+        self._calls: dict[Future[JobOutcome], tuple[int, int]] = {}
 
     def begin(self, place: int, order: Order, links: tuple[Link, ...]) -> None:
         """Gives a job to a free process; see `Workers`."""
@@ -259,7 +259,7 @@ class ProcessWorkers(Workers):
             future = self._started(slot).submit(perform, order, links)
         self._calls[future] = place, slot
 
-    def next(self) -> tuple[int, Outcome | None]:
+    def next(self) -> tuple[int, JobOutcome | None]:
         """Waits for a job; see `Workers`."""
         ended, _ = wait(self._calls, return_when=FIRST_COMPLETED)
         future = min(ended, key=lambda each: self._calls[each])

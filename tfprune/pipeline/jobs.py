@@ -20,7 +20,7 @@ from tfprune.pipeline import on_devices
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DeviceSpec, Pipeline
-from tfprune.pipeline.store import finished
+from tfprune.pipeline.store import is_finished
 from tfprune.report.run import DEVICES, TRIALS
 from tfprune.vocabulary import RECIPES
 
@@ -79,7 +79,7 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether its result lies in its folder."""
-        return finished(self.folder, self.identity)
+        return is_finished(self.folder, self.identity)
 
     def describe(self, pipeline: Pipeline) -> str:
         """The job in a few words."""

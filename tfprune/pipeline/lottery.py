@@ -17,7 +17,7 @@ from tfprune.errors import TfpruneError, UsageError
 from tfprune.files import RECORD, document_hash, read_json
 from tfprune.formats.keras_file import write_keras
 from tfprune.model import cloning, graph
-from tfprune.pipeline.store import Store, finished
+from tfprune.pipeline.store import Store, is_finished
 from tfprune.vocabulary import WeightScope
 from tfprune.weights.lottery import (
     Lottery,
@@ -175,7 +175,7 @@ def _stored(directory: Path, model: keras.Model, settings: Lottery) -> Memoize:
 
 
 def _check(start: Path, about: dict[str, Any]) -> None:
-    if not (start / RECORD).is_file() or finished(start, document_hash(about)):
+    if not (start / RECORD).is_file() or is_finished(start, document_hash(about)):
         return
     known = read_json(start / RECORD)["about"]
     if known["model"] != about["model"]:

@@ -20,7 +20,7 @@ _LOCKS = ".locks"
 _SESSION = "session-"
 
 
-def finished(folder: Path, identity: str) -> bool:
+def is_finished(folder: Path, identity: str) -> bool:
     """Whether `folder` holds the finished result of that identity.
 
     Raises:
@@ -75,10 +75,10 @@ class Store:
         Raises:
             TfpruneError: the folder cannot be written.
         """
-        if not finished(folder, identity):
+        if not is_finished(folder, identity):
             name = folder.relative_to(self.directory).as_posix()
             with self.lock(name.replace("/", "--"), f"waiting for another run to make {name}"):
-                if not finished(folder, identity):
+                if not is_finished(folder, identity):
                     _make(folder, identity, make)
         return read_record(folder / RECORD, Identified)
 
@@ -142,7 +142,7 @@ def _make(folder: Path, identity: str, make: Callable[[Path], dict[str, Any]]) -
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
         # A kill may have come between the record and the renaming.
-        if not finished(unfinished, identity):
+        if not is_finished(unfinished, identity):
             write_json(unfinished / RECORD, {"identity": identity, **make(unfinished)})
         shutil.rmtree(unfinished / SCRATCH, ignore_errors=True)
         if folder.exists():

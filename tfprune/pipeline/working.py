@@ -68,7 +68,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job ended.
 
     Attributes:
@@ -117,7 +117,7 @@ def unpacked(links: tuple[Link, ...]) -> Job:
     return job
 
 
-def perform(order: Order, links: tuple[Link, ...]) -> Outcome:
+def perform(order: Order, links: tuple[Link, ...]) -> JobOutcome:
     """Does a job, in whatever process.
 
     Args:
@@ -144,7 +144,7 @@ def perform(order: Order, links: tuple[Link, ...]) -> Outcome:
             said = " ".join(str(raised).split())[:300] or "no message"
             error, wrongly_called = f"unexpected {type(raised).__name__}: {said}", False
     told = tuple(" ".join(str(each.message).split()) for each in caught)
-    return Outcome(time.perf_counter() - begun, told, error, wrongly_called)
+    return JobOutcome(time.perf_counter() - begun, told, error, wrongly_called)
 
 
 @functools.lru_cache(maxsize=1)

@@ -25,7 +25,7 @@ from tfprune.tasks.heads import (
     Head,
     Labels,
     NamedMetric,
-    Target,
+    OutputTarget,
     given,
     is_plain_crossentropy,
     kind_metrics,
@@ -154,7 +154,7 @@ def resolve(
 
 def _head(
     output: Output,
-    target: Target | None,
+    target: OutputTarget | None,
     where: str,
     spec: TaskSpec,
     kind: Kind | None,
@@ -211,7 +211,7 @@ def _head(
     return head
 
 
-def _recognised(output: Output, target: Target | None, where: str, data_name: str) -> Kind:
+def _recognised(output: Output, target: OutputTarget | None, where: str, data_name: str) -> Kind:
     """The kind that outputs and targets show; one line that asks where they do not."""
     many = (output.channels or 2) > 1
     if len(output.shape) > 1:
@@ -255,7 +255,7 @@ def _recognised(output: Output, target: Target | None, where: str, data_name: st
     )
 
 
-def _label_form(output: Output, target: Target) -> Labels:
+def _label_form(output: Output, target: OutputTarget) -> Labels:
     rank = len(output.shape)
     same = len(target.shape) == rank and target.shape[-1] == output.channels
     return ONE_HOT if same and (output.channels or 0) > 1 else SPARSE
@@ -281,7 +281,7 @@ def _check_kind(head: Head) -> None:
         raise UsageError(f"{head.where} gives outputs of shape {head.output.shape}, and {wrong}")
 
 
-def _check_shapes(head: Head, target: Target, data_name: str, weighed: bool) -> None:
+def _check_shapes(head: Head, target: OutputTarget, data_name: str, weighed: bool) -> None:
     """Whether outputs and targets of these shapes belong together."""
     output, shape = head.output.shape, target.shape
     if head.kind is None:
@@ -320,7 +320,7 @@ def _same(shape: Sequence[int | None], wanted: Sequence[int | None]) -> bool:
     )
 
 
-def _zeros_and_ones(target: Target) -> bool:
+def _zeros_and_ones(target: OutputTarget) -> bool:
     return bool(np.isin(target.sample(), (0, 1)).all())
 
 
@@ -547,7 +547,7 @@ def compiled_with(model: keras.Model) -> Compiled | None:
     return Compiled(losses, [a + b for a, b in zip(plain, weighted, strict=True)], weights)
 
 
-def _targets(ends: Ends, examples: Split | Examples | None) -> list[Target] | None:
+def _targets(ends: Ends, examples: Split | Examples | None) -> list[OutputTarget] | None:
     if examples is None:
         return None
     if isinstance(examples, Split):
@@ -558,14 +558,14 @@ def _targets(ends: Ends, examples: Split | Examples | None) -> list[Target] | No
         specs = ends.arrays(examples.element_spec[1], "targets")
         sample = functools.cache(lambda: ends.arrays(some_of(examples).targets, "targets"))
         return [
-            Target(tuple(spec.shape), _dtype_kind(spec.dtype), _leaf(sample, place))
+            OutputTarget(tuple(spec.shape), _dtype_kind(spec.dtype), _leaf(sample, place))
             for place, spec in enumerate(specs)
         ]
     if examples.targets is None:
         raise UsageError("the data have no targets: give data with what the model should answer")
     arrays = [np.asarray(array) for array in ends.arrays(examples.targets, "targets")]
     return [
-        Target(array.shape[1:], array.dtype.kind, _leaf(lambda: arrays, place))
+        OutputTarget(array.shape[1:], array.dtype.kind, _leaf(lambda: arrays, place))
         for place, array in enumerate(arrays)
     ]
 

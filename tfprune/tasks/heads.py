@@ -48,7 +48,7 @@ _BINARY = ("binary", "multi-label")
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class OutputTarget:
     """What is known about the target of one output.
 
     Attributes:

@@ -28,7 +28,7 @@ def channel_axis(layer: keras.Operation, rank: int) -> int:
     return layer_table.channel_axis(layer) % rank
 
 
-def axes_of(axis: int | Iterable[int] | None, rank: int) -> list[int]:
+def axes_from_front(axis: int | Iterable[int] | None, rank: int) -> list[int]:
     """The axes that a config names, counted from the front, in its order; None means all."""
     if axis is None:
         return list(range(rank))

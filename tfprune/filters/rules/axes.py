@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tfprune.filters.channels import Channels, Trace, agreed
-from tfprune.filters.rules.arguments import axes_of, channel_axis, operations, rewritable
+from tfprune.filters.rules.arguments import axes_from_front, channel_axis, operations, rewritable
 from tfprune.filters.rules.registry import channel_rule, refuse
 from tfprune.model.layer_table import TypeTable
 
@@ -24,7 +24,7 @@ Sizes = tuple[int | None, ...]
 
 
 def _moved(operation: Any, rank: int) -> list[int]:
-    order = [axis for axis in range(rank) if axis not in axes_of(operation.source, rank)]
+    order = [axis for axis in range(rank) if axis not in axes_from_front(operation.source, rank)]
     pairs = zip(operation.destination, operation.source, strict=True)
     for destination, source in sorted((to % rank, of % rank) for to, of in pairs):
         order.insert(destination, source)
@@ -68,7 +68,7 @@ def expand_dims(trace: Trace, operation: Any, x: Channels) -> Channels:
     if x.axis is None:
         return trace.passed(x)
     rank = len(trace.call.outputs[0].shape)
-    new = axes_of(operation.axis, rank)
+    new = axes_from_front(operation.axis, rank)
     return trace.passed(x, axis=[axis for axis in range(rank) if axis not in new][x.axis])
 
 
@@ -79,7 +79,7 @@ def squeeze(trace: Trace, operation: Any, x: Channels) -> Channels | list[Channe
         return trace.passed(x)
     if operation.axis is None:
         return refuse(trace, "names no axis, and would drop the channels if one were left", x)
-    gone = axes_of(operation.axis, len(x.shape))
+    gone = axes_from_front(operation.axis, len(x.shape))
     if x.axis in gone:
         return refuse(trace, "drops the axis of the channels", x)
     return trace.passed(x, axis=x.axis - sum(axis < x.axis for axis in gone))
@@ -91,7 +91,7 @@ def squeeze(trace: Trace, operation: Any, x: Channels) -> Channels | list[Channe
 @channel_rule(knp.Flip)
 def flip(trace: Trace, operation: Any, x: Channels) -> Channels:
     """Over the channels their order turns round."""
-    if x.axis is not None and x.axis in axes_of(operation.axis, len(x.shape)):
+    if x.axis is not None and x.axis in axes_from_front(operation.axis, len(x.shape)):
         x = x.taken(np.arange(len(x))[::-1])
     return trace.passed(x)
 

@@ -11,7 +11,7 @@ from keras import layers
 from keras.src.applications.convnext import LayerScale
 
 from tfprune.filters.channels import Channels, Trace, float_values
-from tfprune.filters.rules.arguments import axes_of
+from tfprune.filters.rules.arguments import axes_from_front
 from tfprune.filters.rules.linear import tied
 from tfprune.filters.rules.registry import channel_rule, refuse
 
@@ -23,7 +23,7 @@ def batch_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
     Along an axis other than the channels' every channel gets the same, and none is told from
     others.
     """
-    (axis,) = axes_of(layer.axis, len(x.shape))
+    (axis,) = axes_from_front(layer.axis, len(x.shape))
     if x.axis not in (None, axis):
         return trace.passed(x.varying())
     x = trace.along(x, axis)
@@ -44,7 +44,7 @@ def batch_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
 
 def _over_axes(trace: Trace, layer: Any, x: Channels, gamma: Any, beta: Any) -> Channels:
     """Normalised over some axes of each example, then scaled and shifted along the same axes."""
-    axes = axes_of(layer.axis, len(x.shape))
+    axes = axes_from_front(layer.axis, len(x.shape))
     if x.axis not in axes:
         return trace.passed(x.varying())
     trace.inexact(x, f"{layer.name} normalises over all channels")
@@ -78,7 +78,7 @@ def group_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
 
     A single group is a layer normalisation over everything: there a channel goes, inexactly.
     """
-    (axis,) = axes_of(layer.axis, len(x.shape))
+    (axis,) = axes_from_front(layer.axis, len(x.shape))
     x = trace.along(x, axis)
     if layer.groups == 1:
         trace.inexact(x, f"{layer.name} normalises over all channels")

@@ -10,7 +10,7 @@ from keras.src.ops import image, math, nn
 from keras.src.ops import numpy as knp
 
 from tfprune.filters.channels import Channels, Trace
-from tfprune.filters.rules.arguments import axes_of, channel_axis, operations
+from tfprune.filters.rules.arguments import axes_from_front, channel_axis, operations
 from tfprune.filters.rules.registry import channel_rule, refuse
 from tfprune.model.layer_table import TypeTable
 
@@ -70,7 +70,7 @@ def reduction(trace: Trace, operation: Any, x: Channels) -> Channels | list[Chan
     """Leaves one number of each channel, or of each of its rows."""
     if x.axis is None:
         return trace.passed(x)
-    axes = axes_of(operation.axis, len(x.shape))
+    axes = axes_from_front(operation.axis, len(x.shape))
     if x.axis in axes:
         return refuse(trace, f"is a {type(operation).__name__} over all channels", x)
     known = _REDUCED[type(operation)](x)
@@ -80,7 +80,7 @@ def reduction(trace: Trace, operation: Any, x: Channels) -> Channels | list[Chan
 @channel_rule(*_SWEPT)
 def sweep(trace: Trace, operation: Any, x: Channels) -> Channels | list[Channels]:
     """Moves or adds up numbers along axes, which must not be that of the channels."""
-    if x.axis is not None and x.axis in axes_of(operation.axis, len(x.shape)):
+    if x.axis is not None and x.axis in axes_from_front(operation.axis, len(x.shape)):
         return refuse(trace, f"is a {type(operation).__name__} over all channels", x)
     return trace.passed(_SWEPT[type(operation)](x))
 
@@ -97,7 +97,7 @@ def softmax(trace: Trace, operation: Any, x: Channels, *masks: Channels) -> Chan
     """Along the channels, each result depends on all others."""
     for mask in masks:
         trace.freeze(mask, f"{operation.name} takes it for a mask")
-    axes = axes_of(operation.axis, len(x.shape))
+    axes = axes_from_front(operation.axis, len(x.shape))
     return trace.passed(spread(trace, x, axes, type(operation).__name__.lower()))
 
 
