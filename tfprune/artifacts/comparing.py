@@ -22,7 +22,7 @@ _QUANTIZED_ADVICE = (
     "check the representative data; an input has 256 values in int8, too few for columns of unlike "
     "ranges and for row numbers in floats: rescale them, or take tflite-int16x8 or tflite-dynamic"
 )
-_SAID = {
+_SHARES = {
     "classes": "the same class for {:.1%} of the examples",
     "sides": "the same side of 0.5 for {:.1%} of the outputs",
     "values": "{:.1%} of the outputs' variance explained",
@@ -123,9 +123,9 @@ def _one(
         off = found.largest_difference if found.bounded else found.off
         passes = off <= QUANTIZED_TOLERANCE or holds
     if not passes:
-        said = _SAID[found.compared_as].format(found.share)
+        share = _SHARES[found.compared_as].format(found.share)
         raise TfpruneError(
-            f"{name} does not agree with the model ({said}, "
+            f"{name} does not agree with the model ({share}, "
             f"largest difference {found.off:.2%} of the outputs' range): "
             + ("leave this format out" if form.exact else _QUANTIZED_ADVICE)
         )

@@ -1,4 +1,4 @@
-"""`tfprune doctor`, `devices`: what is here, what is missing, and what installs it."""
+"""`tfprune doctor`, `devices`: what this machine has, what is missing, and what installs it."""
 
 from __future__ import annotations
 
@@ -80,18 +80,18 @@ def _requirement(each: dict[str, Any]) -> str:
     return str(each["version"])
 
 
-def _gpus(told: dict[str, Any]) -> str:
-    if "error" in told:
-        return f"TensorFlow does not start: {told['error']}"
-    built = f"built for CUDA {told['cuda']}" if told["cuda"] else "built without CUDA"
-    return f"{', '.join(told['gpus']) or 'none'} ({built})"
+def _gpus(tensorflow: dict[str, Any]) -> str:
+    if "error" in tensorflow:
+        return f"TensorFlow does not start: {tensorflow['error']}"
+    built = f"built for CUDA {tensorflow['cuda']}" if tensorflow["cuda"] else "built without CUDA"
+    return f"{', '.join(tensorflow['gpus']) or 'none'} ({built})"
 
 
 def _section(title: str, rows: dict[str, str]) -> Iterator[str]:
     yield f"\n{title}"
     width = max(map(len, rows), default=0)
-    for name, said in rows.items():
-        yield f"  {name:<{width}}  {said}"
+    for name, text in rows.items():
+        yield f"  {name:<{width}}  {text}"
 
 
 @click.group("devices", invoke_without_command=True)
@@ -114,7 +114,7 @@ def devices_command(context: click.Context, as_json: bool) -> None:
     from tfprune.report import render
 
     table = pd.DataFrame(rows)
-    table["missing"] = [said or "nothing" for said in table["missing"]]
+    table["missing"] = [text or "nothing" for text in table["missing"]]
     click.echo(render(table), nl=False)
 
 

@@ -245,8 +245,8 @@ def _rescue(model: Any, output: Path, error: Exception) -> TfpruneError:
 
     from tfprune.errors import TfpruneError
 
-    said = str(error) if isinstance(error, TfpruneError) else f"{type(error).__name__}: {error}"
-    said = " ".join(said.split())
+    reason = str(error) if isinstance(error, TfpruneError) else f"{type(error).__name__}: {error}"
+    reason = " ".join(reason.split())
     for folder in (output.parent, Path.cwd(), Path(tempfile.gettempdir())):
         for suffix, save in ((".keras", model.save), (".weights.h5", model.save_weights)):
             path = folder / f"{output.stem}-rescued{suffix}"
@@ -256,8 +256,8 @@ def _rescue(model: Any, output: Path, error: Exception) -> TfpruneError:
             except Exception:
                 path.unlink(missing_ok=True)
                 continue
-            return TfpruneError(f"{said}; what was trained is in {path.resolve()}")
-    return TfpruneError(f"{said}; what was trained could not be saved elsewhere either")
+            return TfpruneError(f"{reason}; what was trained is in {path.resolve()}")
+    return TfpruneError(f"{reason}; what was trained could not be saved elsewhere either")
 
 
 def _change_weights(
@@ -300,9 +300,9 @@ def _change_weights(
     if as_json:
         click.echo(json.dumps({"output": str(output), "sparsity": zeros, **record}, indent=2))
         return
-    said = [f"{options.shown(output)}: {zeros:.1%} of the weights are zero"]
+    parts = [f"{options.shown(output)}: {zeros:.1%} of the weights are zero"]
     for name, values in record.items():
         row = figure(name.removeprefix("validation_"))
         before, after = (row.text(value) for value in values.values())
-        said.append(f"validation {row.noun} {before} to {after}")
-    click.echo(", ".join(said))
+        parts.append(f"validation {row.noun} {before} to {after}")
+    click.echo(", ".join(parts))

@@ -396,27 +396,27 @@ class CompilingProfiler(Exports):
             self._original.bytes,
             found.bytes,
             device=self._device.name,
-            original=self._original.told.figures,
-            slim=found.told.figures,
-            notes=found.told.notes,
+            original=self._original.measurement.figures,
+            slim=found.measurement.figures,
+            notes=found.measurement.notes,
         )
 
     def _estimated(self, model: keras.Model) -> _Estimated:
         path = self._export(model)
-        (told,) = self._device.measure([path])
-        if told.refusal:
+        (measurement,) = self._device.measure([path])
+        if measurement.refusal:
             raise TfpruneError(
                 f"device {self._device.name} cannot run model {model.name!r}: "
-                + told.refusal.replace(str(path), "its file")
+                + measurement.refusal.replace(str(path), "its file")
             )
-        self._progress(f"estimated {told.figures} for {self._device.name}")
-        return _Estimated(raw_bytes(path), told)
+        self._progress(f"estimated {measurement.figures} for {self._device.name}")
+        return _Estimated(raw_bytes(path), measurement)
 
 
 @dataclass(frozen=True)
 class _Estimated:
     bytes: int
-    told: Measurement
+    measurement: Measurement
 
 
 class OperatorFigures:
@@ -449,9 +449,9 @@ class OperatorFigures:
     def _figure_of(self, operator: Operator) -> float:
         if operator not in self._known:
             self._file.write_bytes(operator_file(operator, int8=True, random=True))
-            (told,) = self._device.measure([self._file])
+            (measurement,) = self._device.measure([self._file])
             # What the CPU runs takes nothing of the NPU.
-            self._known[operator] = told.figures.get(self._figure, 0.0)
+            self._known[operator] = measurement.figures.get(self._figure, 0.0)
         return self._known[operator]
 
 

@@ -82,7 +82,7 @@ class StructureLearner(keras.callbacks.Callback):
         self._prepared = False
 
     def prepare(self, model: keras.Model) -> None:
-        """Looks at the model that a share of the target is one of; `fit` does it if nobody did.
+        """Looks at the model that a target is a share of; `fit` does it where it was not done.
 
         A training that goes on after a kill has other weights: then give what it began with.
 

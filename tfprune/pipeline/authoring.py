@@ -175,7 +175,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _without_null(node: Any) -> Any:
-    """A schema without null, which TOML does not have: what is not said is left out."""
+    """A schema without null, which TOML does not have: a key without a value is left out."""
     if isinstance(node, list):
         return [_without_null(each) for each in node]
     if not isinstance(node, dict):
@@ -208,36 +208,36 @@ def lottery_study(
 ) -> Pipeline:
     """The pipeline that draws lottery tickets, level by level, beside the dense net.
 
-    As of Frankle & Carbin 2019, with the rewindings of Renda, Frankle & Carbin 2020.
+    The method is that of Frankle & Carbin 2019, with the rewindings of Renda et al. 2020.
 
     Args:
-        name: of the run.
+        name: the name of the run.
         model: the table `[model]`.
         data: the table `[data]`.
         training: the table `[training]`, for the dense net and every round.
         pruning: the table of a step `prune-once`, without its kind: what a round prunes.
-        rounds: how often it is pruned.
-        rewind: "init", "lr", "finetune", or the epoch to rewind to. Fine-tuning is at a hundredth
-            of the learning rate, constant.
+        rounds: how often the net is pruned.
+        rewind: "init", "lr", "finetune", or the epoch to rewind to. Fine-tuning has a constant
+            learning rate, a hundredth of the one in `training`.
         one_shot: prunes once, to the density that all rounds would reach.
         controls: adds tickets with weights drawn anew, and those with masks drawn as well.
-        seeds: of the runs.
+        seeds: the seeds of the run.
         task: the table `[task]`, or None.
 
     Returns:
         A pipeline with the variants dense, ticket-K, and reinit-K and random-K.
 
     Raises:
-        UsageError: it says something that a pipeline cannot.
+        UsageError: a pipeline with these values is not valid.
     """
     if one_shot:
         layers = pruning.get("layers", {})
         pruning = {
             **pruning,
-            "share": _after(pruning["share"], rounds),
-            "layers": {layer: _after(own, rounds) for layer, own in layers.items()},
+            "share": _share_after(pruning["share"], rounds),
+            "layers": {layer: _share_after(own, rounds) for layer, own in layers.items()},
         }
-    retrain = _retrain(rewind, training)
+    retrain = _retraining(rewind, training)
     chain = {
         "start": ["dense"],
         "repeat": ["cut", "retrain"],
@@ -271,12 +271,12 @@ def lottery_study(
         raise UsageError(describe_error(error, Pipeline)) from error
 
 
-def _after(share: float, rounds: int) -> float:
-    """What several rounds take together."""
+def _share_after(share: float, rounds: int) -> float:
+    """The share of the weights that several rounds prune together."""
     return float(1 - (1 - share) ** rounds)
 
 
-def _retrain(rewind: str, training: Mapping[str, Any]) -> dict[str, Any]:
+def _retraining(rewind: str, training: Mapping[str, Any]) -> dict[str, Any]:
     if rewind in ("init", "0"):
         return {"rewind": "weights"}
     if rewind.isdecimal():

@@ -60,7 +60,7 @@ class Job:
     seed: int
     folder: Path
     identity: str
-    # Chains are told by their last link: written out, those of many rounds would be quadratic.
+    # A chain is known by its last link: written out, those of many rounds would be quadratic.
     after: Job | None = field(default=None, repr=False, compare=False)
     timed: tuple[Job, ...] = field(default=(), repr=False, compare=False)
     split: JudgedOn = "test"

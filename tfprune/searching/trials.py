@@ -61,8 +61,8 @@ class Choice:
         """The choices in a few words."""
         parts = []
         if self.keep < 1:
-            said = {"macs": "MACs", "params": "parameters"}[self.target]
-            parts.append(f"{self.keep:.0%} of the {said} by {self.importance}")
+            cost = {"macs": "MACs", "params": "parameters"}[self.target]
+            parts.append(f"{self.keep:.0%} of the {cost} by {self.importance}")
         if self.zeros:
             parts.append(f"{self.zeros:.0%} zeros")
         if self.bits:
@@ -166,7 +166,7 @@ def pipeline_of(
         devices: tables of devices that artifacts are measured on.
 
     Raises:
-        UsageError: it says something that a pipeline cannot.
+        UsageError: a pipeline with these trials is not valid.
     """
     try:
         return Pipeline.model_validate(document_of(search, trials, devices=devices))
@@ -271,7 +271,7 @@ def front(tried: Iterable[Tried], cost: Callable[[Tried], float | None]) -> list
 
 
 def ranked(tried: Sequence[Tried]) -> list[Tried]:
-    """Trials by fronts: those that nobody beats, then those that only these beat, and so on.
+    """Trials by fronts: those that no other one beats, then those that only these beat, and so on.
 
     Within a front, those that lie farther from others come first (Deb et al. 2002, NSGA-II), so
     that the halving of a bracket keeps cheap trials, which need more training, and good ones.
