@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -264,20 +264,35 @@ def _count_calls_from_0(config: dict[str, Any]) -> dict[str, Any]:
         and [inner["class_name"] for inner in _layers(layer)[:1]] == ["InputLayer"]
     }
 
-    def shifted(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: shifted(item) for key, item in value.items()}
-        if not isinstance(value, list):
-            return value
-        if len(value) >= 3 and isinstance(value[0], str) and value[0] in nested:
-            return [value[0], value[1] - 1, *map(shifted, value[2:])]
-        return [shifted(item) for item in value]
+    def shifted(part: Any) -> Any:
+        return _map_references(part, nested, lambda name, call: (name, call - 1))
 
     layers = [
         {**layer, "inbound_nodes": shifted(layer.get("inbound_nodes", []))}
         for layer in config["layers"]
     ]
     return {**config, "layers": layers, "output_layers": shifted(config["output_layers"])}
+
+
+def _map_references(
+    part: Any, names: Collection[str], change: Callable[[str, Any], tuple[str, Any]]
+) -> Any:
+    """A part of a config, in which each reference to an output of some layers is changed.
+
+    Args:
+        part: what may hold references, which are lists of the layer's name, the number of its call,
+            the number of the output, and perhaps arguments.
+        names: the layers that are meant.
+        change: maps the name and the number of the call to those of the new reference.
+    """
+    if isinstance(part, dict):
+        return {key: _map_references(item, names, change) for key, item in part.items()}
+    if not isinstance(part, list):
+        return part
+    items = [_map_references(item, names, change) for item in part]
+    if len(part) >= 3 and isinstance(part[0], str) and part[0] in names:
+        return [*change(part[0], items[1]), *items[2:]]
+    return items
 
 
 def _without_slash(name: str) -> str:
@@ -289,14 +304,8 @@ def _rename_layers(config: dict[str, Any]) -> dict[str, Any]:
     """Gives the layers of a functional model names that Keras 3 accepts, also in references."""
     old = {str(layer.get("name")) for layer in config["layers"]}
 
-    def renamed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: renamed(item) for key, item in value.items()}
-        if not isinstance(value, list):
-            return value
-        if len(value) >= 3 and isinstance(value[0], str) and value[0] in old:
-            return [_without_slash(value[0]), *map(renamed, value[1:])]
-        return [renamed(item) for item in value]
+    def renamed(part: Any) -> Any:
+        return _map_references(part, old, lambda name, call: (_without_slash(name), call))
 
     layers = [
         {

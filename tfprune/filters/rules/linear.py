@@ -50,6 +50,11 @@ def _linear(trace: Trace, layer: Any, x: Channels, axis: int, size_key: str) -> 
     made = trace.produce(axis, silent_or_constant(kernel, bias, x.constant))
     trace.weight(layer.kernel, row.inputs, x, "input")
     trace.weight(layer.kernel, row.outputs, made, "filter")
+    return _filters_made(trace, layer, made, size_key)
+
+
+def _filters_made(trace: Trace, layer: Any, made: Channels, size_key: str = "filters") -> Channels:
+    """What a layer returns that has made channels: its bias and a config entry go with them."""
     if layer.use_bias:
         trace.weight(layer.bias, 0, made, "filter")
     trace.number(size_key, made)
@@ -177,10 +182,7 @@ def separable(trace: Trace, layer: Any, x: Channels) -> Channels:
     trace.weight(layer.depthwise_kernel, -2, x, "filter")
     trace.weight(layer.pointwise_kernel, -2, between, "input")
     trace.weight(layer.pointwise_kernel, -1, made, "filter")
-    if layer.use_bias:
-        trace.weight(layer.bias, 0, made, "filter")
-    trace.number("filters", made)
-    return activated(trace, layer.activation, made)
+    return _filters_made(trace, layer, made)
 
 
 def grouped(trace: Trace, layer: Any, x: Channels) -> Channels:
@@ -207,10 +209,7 @@ def grouped(trace: Trace, layer: Any, x: Channels) -> Channels:
     tied(trace, made, count)
     trace.weight(layer.kernel, -2, places, "input")
     trace.weight(layer.kernel, -1, made, "filter")
-    if layer.use_bias:
-        trace.weight(layer.bias, 0, made, "filter")
-    trace.number("filters", made)
-    return activated(trace, layer.activation, made)
+    return _filters_made(trace, layer, made)
 
 
 def _one_by_one(trace: Trace, layer: Any, x: Channels) -> Channels:
