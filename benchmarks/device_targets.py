@@ -54,9 +54,7 @@ def planned(net: keras.Model, target: DeviceTarget, share: float, device: str) -
     return {**found, "seconds": time.perf_counter() - begin}
 
 
-def one_more(
-    net: keras.Model, plan: RemovalPlan, device: Device, target: DeviceTarget
-) -> float:
+def one_more(net: keras.Model, plan: RemovalPlan, device: Device, target: DeviceTarget) -> float:
     """The least that the net takes above a plan, with one channel more in one group."""
     found = []
     with CompilingProfiler(net, device, None, target) as compiler:
