@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -69,20 +70,29 @@ def test_the_document_has_what_was_asked_for(files: dict[str, Path]) -> None:
     assert [line.partition(":")[0] for line in lines] == [str(path) for path in paths]
 
 
-def test_the_table_says_threads_delegate_and_spread(files: dict[str, Path]) -> None:
+def test_few_files_stand_side_by_side(files: dict[str, Path]) -> None:
     paths = [files["tflite"], files["c-array"]]
     result = _measure(*paths, "--threads", "2", "--per-class")
     assert result.exit_code == 0, result.output
-    header, one, two = result.stdout.splitlines()[:3]
-    for title in ("latency", "p10", "p90", "threads", "delegate", "memory", "entropy floor"):
-        assert title in header
-    assert "left" not in header
-    for line, path, form in ((one, paths[0], "tflite"), (two, paths[1], "c-array")):
-        assert line.split()[:2] == [str(path), form]
-        assert "  2   XNNPACK" in line
+    header, *lines = result.stdout.partition("\n\n")[0].splitlines()
+    assert header.split() == ["figure", *map(str, paths)]
+    told = {re.split(r"  +", line)[0]: re.split(r"  +", line)[1:] for line in lines}
+    for title in ("latency", "p10", "p90", "memory", "entropy floor"):
+        assert any(title in name for name in told)
+    assert not any("left" in name for name in told)
+    assert told["format"] == ["tflite", "c-array"]
+    assert (told["threads"], told["delegate"]) == (["2", "2"], ["XNNPACK", "XNNPACK"])
     classes = result.stdout.partition("accuracy of each class:\n\n")[2].splitlines()
     assert classes[0].split() == ["class", "examples", *map(str, paths)]
     assert len(classes) == 1 + CLASSES
+
+
+def test_each_of_many_files_has_a_line(files: dict[str, Path], tmp_path: Path) -> None:
+    copies = [shutil.copy(files["tflite"], tmp_path / f"{number}.tflite") for number in range(4)]
+    result = _measure(*copies, "--rounds", "1")
+    header, *lines = result.stdout.splitlines()
+    assert header.split()[:2] == ["artifact", "format"] and "entropy floor" in header
+    assert [line.split()[:2] for line in lines] == [[str(path), "tflite"] for path in copies]
 
 
 def test_plain_json_has_no_lists(files: dict[str, Path]) -> None:

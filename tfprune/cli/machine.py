@@ -14,6 +14,9 @@ from tfprune.vocabulary import DEVICES
 if TYPE_CHECKING:
     from tfprune.devices import Device
 
+# Packages of an extra that are named when they are missing; extras of developers have dozens.
+_NAMED = 4
+
 
 @click.command("doctor")
 @options.as_json
@@ -53,9 +56,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield from _section(
         "extras",
         {
-            extra: f"needs {', '.join(missing)}: pip install 'tfprune[{extra}]'"
-            if missing
-            else "ok"
+            extra: f"needs {_few(missing)}: pip install 'tfprune[{extra}]'" if missing else "ok"
             for extra, missing in found["extras"].items()
         },
     )
@@ -67,6 +68,12 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         {"chromium": found["chromium"] or "not found; only tests of reports need it"},
     )
     yield from _section("TensorFlow", {"GPUs": _gpus(found["tensorflow"])})
+
+
+def _few(names: list[str]) -> str:
+    """Names, of which the last ones are counted where they are many: `--json` has all."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _requirement(each: dict[str, Any]) -> str:

@@ -88,8 +88,11 @@ def measure_command(
     weights as they are would take; below the entropy floor no lossless coder gets that looks at one
     weight at a time.
 
+    Up to three files stand side by side, with one line for each figure; of more files, each has a
+    line.
+
     \b
-    Columns of the table and keys of each entry of --json:
+    Figures of the table and keys of each entry of --json:
       artifact         the file
       format           what it is, by its content
       batch            examples that it takes at once; null: any number
@@ -159,7 +162,8 @@ def measure_command(
         return
     from tfprune.report import render
 
-    click.echo(render(_for_people(table, by)), nl=False)
+    shown = _for_people(table, by)
+    click.echo(render(_side_by_side(shown) if len(shown) <= _BESIDE else shown), nl=False)
     if per_class:
         click.echo(
             f"\n{by.noun} of each class:\n\n{render(_classes(table, by, dataset.classes))}",
@@ -386,6 +390,8 @@ def _json(
 _TEXTS = ("artifact", "format", "batch", "threads", "delegate")
 # The sparsity shows it too.
 _LEFT_OUT = ("nonzero",)
+# So many files stand side by side in a terminal; the lines of more are easier to compare.
+_BESIDE = 3
 
 
 def _for_people(table: pd.DataFrame, by: figures.Figure) -> pd.DataFrame:
@@ -416,6 +422,13 @@ def _for_people(table: pd.DataFrame, by: figures.Figure) -> pd.DataFrame:
                 "" if value is None else text(value) for value in table[name]
             ]
     return pd.DataFrame(shown)
+
+
+def _side_by_side(shown: pd.DataFrame) -> pd.DataFrame:
+    """One row a figure, one column a file, for few files with many figures."""
+    turned = shown.drop(columns="artifact").T
+    turned.columns = list(shown["artifact"])
+    return turned.reset_index(names="figure")
 
 
 def _classes(table: pd.DataFrame, by: figures.Figure, names: tuple[str, ...]) -> pd.DataFrame:

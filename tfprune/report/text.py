@@ -40,6 +40,7 @@ _NAMES = {
     "state",
     "method",
     "device",
+    "figure",
 }
 
 
