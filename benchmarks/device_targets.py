@@ -25,7 +25,7 @@ import tfprune
 from benchmarks.nets import NETS
 from tfprune.devices import Device, MeasuredPlan, find_device
 from tfprune.devices.base import PLANNED_FIGURES
-from tfprune.devices.compiling import CompilingProfiler
+from tfprune.devices.profiling import CompilingProfiler
 from tfprune.errors import TfpruneError
 from tfprune.files import write_json, write_text
 from tfprune.filters import RemovalPlan, rebuild
