@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tfprune.cli import inspect, lottery, slim, step_options, steps
+from tfprune.cli import inspect, lottery, slim, step_options, training, weights
 from tfprune.errors import UsageError
 from tfprune.pipeline.steps import KINDS
 from tfprune.pipeline.steps.weights import PruneOnceStep
@@ -16,14 +16,14 @@ from tfprune.pipeline.steps.weights import PruneOnceStep
 # The fields of a step that a command does not take: they name other steps of a chain.
 OF_CHAINS = {"kind", "keep"}
 COMMANDS = [
-    ("train", steps.train_command),
-    ("prune", steps.prune_command),
-    ("cluster", steps.cluster_command),
-    ("learn", steps.learn_command),
-    ("quantize-aware", steps.quantize_aware_command),
+    ("train", training.train_command),
+    ("prune", training.prune_command),
+    ("cluster", training.cluster_command),
+    ("learn", training.learn_command),
+    ("quantize-aware", training.quantize_aware_command),
     ("slim", slim.slim_command),
-    ("prune-once", steps.prune_once_command),
-    ("quantize-weights", steps.quantize_weights_command),
+    ("prune-once", weights.prune_once_command),
+    ("quantize-weights", weights.quantize_weights_command),
     ("prune-once", lottery.lottery_command),
 ]
 

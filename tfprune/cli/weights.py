@@ -1,0 +1,109 @@
+"""`tfprune prune-once`, `quantize-weights`: steps that change weights and train nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tfprune.cli import options, step_options
+from tfprune.pipeline.steps import KINDS
+from tfprune.quiet import start_keras
+
+if TYPE_CHECKING:
+    from tfprune.pipeline.spec import DataSpec, ModelSpec
+    from tfprune.tasks import TaskSpec
+
+_data = options.data(required=False, why="shows what the change costs, on validation examples")
+_seed = click.option(
+    "--seed",
+    type=options.SEED,
+    default=0,
+    show_default=True,
+    help="Of what is drawn by chance, and of the validation examples.",
+)
+
+
+@click.command("prune-once")
+@options.model
+@step_options.from_table(KINDS["prune-once"], share=0.5)
+@_data
+@_seed
+@options.task
+@options.output
+@options.imports
+@options.as_json
+def prune_once_command(**given: Any) -> None:
+    """Set a share of the weights of MODEL, mostly a .keras file, to zero, and train nothing.
+
+    Of the weights that are not zero yet, so a second call goes on. `tfprune train` keeps zeros.
+    """
+    _changed("prune-once", **given)
+
+
+@click.command("quantize-weights")
+@options.model
+@step_options.from_table(KINDS["quantize-weights"])
+@_data
+@_seed
+@options.task
+@options.output
+@options.imports
+@options.as_json
+def quantize_weights_command(**given: Any) -> None:
+    """Round the weights of MODEL, mostly a .keras file, to few values, and train nothing.
+
+    Each output channel has values of its own; zeros stay zero. Archives, and the formats tflite-lut
+    and c-array-lut, store few values in fewer bits.
+    """
+    _changed("quantize-weights", **given)
+
+
+def _changed(
+    kind: str,
+    *,
+    model: ModelSpec,
+    data: DataSpec | None,
+    data_dir: str | None,
+    task: TaskSpec | None,
+    output: Path,
+    seed: int,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Does one step on a model, and writes what comes out."""
+    step = step_options.read_step(kind, given)
+    start_keras()
+    from tfprune import sparsity
+    from tfprune.artifacts import export
+    from tfprune.artifacts.examples import COMPARED_IMAGES
+    from tfprune.figures import figure
+    from tfprune.pipeline.execution import model_with_data
+    from tfprune.pipeline.steps import Context
+    from tfprune.tasks import find_task
+
+    original, dataset = model_with_data(model, data, data_dir, seed, task)
+    options.tell(dataset)
+    context = Context(
+        dataset,
+        seed,
+        Path(),
+        find_task=lambda other: find_task(other, task, dataset, like=original),
+    )
+    changed, record = step.perform(original, context)
+    compared = None
+    if dataset is not None:
+        compared = dataset.validation.sample(COMPARED_IMAGES).inputs
+    export(changed, output.parent, ["keras"], compared, name=output.stem)
+    zeros = float(sparsity(changed)["sparsity"].iloc[-1])
+    if as_json:
+        click.echo(json.dumps({"output": str(output), "sparsity": zeros, **record}, indent=2))
+        return
+    said = [f"{options.shown(output)}: {zeros:.1%} of the weights are zero"]
+    for name, values in record.items():
+        row = figure(name.removeprefix("validation_"))
+        before, after = (row.text(value) for value in values.values())
+        said.append(f"validation {row.noun} {before} to {after}")
+    click.echo(", ".join(said))
