@@ -174,7 +174,7 @@ def frozen() -> keras.Model:
 
 def identity() -> keras.Model:
     inputs = image()
-    return keras.Model(inputs, inputs)
+    return keras.Model(inputs, layers.Identity()(inputs))
 
 
 def quantized() -> keras.Model:

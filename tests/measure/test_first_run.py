@@ -10,6 +10,7 @@ import flatbuffers
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 from tfprune.errors import TfpruneError, UsageError
@@ -42,7 +43,7 @@ def one_line(error: pytest.ExceptionInfo[BaseException], path: Path) -> str:
 def dense(path: Path, size: int) -> Path:
     """A TFLite file with `size * size` float32 weights."""
     model = keras.Sequential([keras.Input((size,)), keras.layers.Dense(size)])
-    model.export(path, format="litert", verbose=False)
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
     return path
 
 
@@ -118,7 +119,7 @@ def test_images_beyond_reason_are_refused(tmp_path: Path) -> None:
     inputs = keras.Input((None, None, 3))
     path = tmp_path / "open.tflite"
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
-    model.export(path, format="litert", verbose=False)
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
     assert first_run(path, input_shape=(9, 7, 3)).memory_bytes >= 0
     with pytest.raises(TfpruneError) as error:
         first_run(path, input_shape=(1 << 20, 1 << 20, 3))

@@ -100,7 +100,9 @@ def tickets(run: Run) -> pd.DataFrame:
     # Methods stay in the order of the pipeline.
     rank = {method: place for place, method in enumerate(table["method"].unique())}
     return table.sort_values(
-        ["method", "level", "seed"], key=lambda column: column.replace(rank), ignore_index=True
+        ["method", "level", "seed"],
+        key=lambda column: column.map(rank) if column.name == "method" else column,
+        ignore_index=True,
     )
 
 
