@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -27,7 +26,7 @@ def devices_command(context: click.Context, as_json: bool) -> None:
 
     rows = [_row(kind) for kind in kinds()]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        options.print_json(rows)
         return
     import pandas as pd
 

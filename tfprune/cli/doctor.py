@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +23,7 @@ def doctor_command(as_json: bool) -> None:
 
     found = environment()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        options.print_json(found)
         return
     for line in _lines(found):
         click.echo(line)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.figures import Figure, from_record
-from tfprune.files import RECORD, document_hash, write_json, write_text
+from tfprune.files import RECORD, document_hash, strict_json, write_text
 from tfprune.pipeline import provenance
 from tfprune.pipeline.executors import Execution, Workers
 from tfprune.pipeline.inputs import RunData, check_requirements
@@ -233,7 +233,7 @@ def search(
     if found.test_drop > what.max_drop >= best.drop:
         on_test += ", more than allowed: what was chosen on few examples looks better on these"
     found = replace(found, said=f"{said}; {on_test}")
-    write_json(directory / RESULT, _recorded(found))
+    write_text(directory / RESULT, strict_json(_recorded(found)) + "\n")
     return found
 
 
