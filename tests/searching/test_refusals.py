@@ -1,4 +1,4 @@
-"""A trial that fails by itself is refused and the search goes on; what fails all of them ends it."""
+"""A trial that fails by itself is refused and the search goes on; others end it."""
 
 from __future__ import annotations
 
