@@ -31,6 +31,7 @@ from tfprune.quantize.rules import (
     FUSED,
     Rule,
     activation_name,
+    is_masked,
     number_of,
     operands,
     rule_of,
@@ -151,7 +152,8 @@ def _parts_of(call: Call) -> Callable[[Any, int], list[keras.Layer]] | None:
     kind = type(call.operation)
     if kind in (keras.layers.Add, keras.layers.Multiply, *_EXTREMES) and len(call.inputs) > 2:
         return lambda layer, count: [kind(dtype=layer.dtype_policy) for _ in range(count - 1)]
-    if kind is keras.layers.Average:
+    # Rescaling, which takes its place, passes no mask on.
+    if kind is keras.layers.Average and not is_masked(call):
         return lambda layer, count: [
             *(keras.layers.Add(dtype=layer.dtype_policy) for _ in range(count - 1)),
             keras.layers.Rescaling(1 / count, dtype=layer.dtype_policy),
@@ -375,7 +377,7 @@ class Builder:
             mine = [call for call in self._calls if call.operation is layer]
             if any(self._of(call).kind != "kernel" for call in mine):
                 continue
-            if self._functions[id(layer)] != "linear":
+            if self._functions[id(layer)] != "linear" or layer.activity_regularizer is not None:
                 continue
             readers = [self._only_reader(call.outputs[0]) for call in mine]
             norm = readers[0].operation if readers[0] is not None else None

@@ -17,6 +17,7 @@ from keras.src.ops import numpy as knp
 
 from tfprune.model.activations import is_activation
 from tfprune.model.graph import Call
+from tfprune.model.layer_table import TRANSPOSED_CONVOLUTIONS
 from tfprune.model.type_table import TypeTable
 
 Kind: TypeAlias = Literal[
@@ -209,6 +210,11 @@ def rule_of(call: Call) -> Rule:
         return Rule(None, "has its channels first, and TFLite computes with channels last")
     if getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False):
         return Rule(None, "has LoRA or quantized weights")
+    # BatchNorm reads a mask for its statistics only, which do not move here.
+    if kind != "scaled" and getattr(operation, "_call_has_mask_arg", False) and is_masked(call):
+        return Rule(None, "computes with a mask")
+    if _regularizes(operation) and (kind != "kernel" or not _ends_at_once(operation)):
+        return Rule(None, "has an activity regularizer, which takes what it gives in float")
     if kind == "activation":
         function = activation_name(operation)
         if function is None:
@@ -222,6 +228,26 @@ def rule_of(call: Call) -> Rule:
     if isinstance(operation, layers.UpSampling2D) and operation.interpolation != "nearest":
         return Rule("averaged")
     return Rule(kind)
+
+
+def is_masked(call: Call) -> bool:
+    """Whether a call reads a tensor with a mask, such as that of an embedding of zeros.
+
+    Args:
+        call: of a layer or raw operation.
+    """
+    return any(getattr(x, "_keras_mask", None) is not None for x in call.inputs)
+
+
+def _regularizes(operation: Any) -> bool:
+    """Whether an operation adds to the loss by what it gives."""
+    return getattr(operation, "activity_regularizer", None) is not None
+
+
+def _ends_at_once(layer: Any) -> bool:
+    """Whether what a layer with a kernel gives is what its operator gives."""
+    fused = ("linear",) if isinstance(layer, TRANSPOSED_CONVOLUTIONS) else FUSED
+    return activation_name(layer) in fused
 
 
 def number_of(call: Call) -> float | None:
