@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ class Evaluation:
 
     Attributes:
         figure: The name of the compared figure, such as "accuracy" or "mean_iou".
-        value: The figure; shares are 0 to 1.
+        value: The figure; shares are 0 to 1. NaN where the model gives NaN for some example.
         loss: The mean loss of an example, the outputs' losses weighted and added. Of one class an
             example: the cross-entropy in nats. Regularizers of weights are not part of it.
         metrics: All metrics by name, the figure among them unless it is the loss.
@@ -123,6 +124,13 @@ def evaluate(
         for tally, target, output, weight in zip(tallies, wanted, outputs, weighed, strict=True):
             tally.update(np.asarray(target), output, weight)
         count += len(outputs[0])
+    for tally in tallies:
+        if tally.undefined:
+            warnings.warn(
+                f"{runtime.name} gives NaN for {tally.undefined:,} of {count:,} examples: what is "
+                f"measured of {tally.head.where} is not a number",
+                stacklevel=2,
+            )
     return _evaluation(task, tallies, seconds, count)
 
 
@@ -214,6 +222,7 @@ class _Tally:
         self._loss = None if self._plain else head.loss()
         self._lost, self._count = 0.0, 0
         self._weights: list[np.ndarray] = []
+        self.undefined = 0
         # Of each class: examples, and those that are right; both weighted in the last two.
         self._seen = np.zeros((4, head.classes if head.has_classes else 0))
 
@@ -226,6 +235,8 @@ class _Tally:
             raise UsageError(
                 f"{self._where}: outputs of shape {got} are not those of {head.where}, {wanted}"
             )
+        # NaN is no answer, and yet the largest of some, and on one side of any threshold.
+        self.undefined += int(np.isnan(outputs).reshape(len(outputs), -1).any(axis=1).sum())
         check_values(head, targets, self._where)
         if weights is not None:
             weights = np.asarray(weights, np.float32)
@@ -264,11 +275,13 @@ class _Tally:
         found = {name: float(metric.result()) for name, metric in self._metrics.items()}
         if self._accuracy is not None:
             found = {self._accuracy: float(self._seen[3].sum() / self._seen[2].sum()), **found}
-        return found
+        return dict.fromkeys(found, math.nan) if self.undefined else found
 
     def per_class(self) -> tuple[tuple[float | None, ...], tuple[int, ...]]:
         """The share of right answers of each class, or its IoU, and the number of its examples."""
         head = self.head
+        if self.undefined:
+            return (), ()
         if head.has_classes and len(head.output.shape) <= 1:
             return _shares(self._seen[3], self._seen[2]), _whole(self._seen[0])
         for metric in self._metrics.values():
