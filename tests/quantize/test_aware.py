@@ -248,28 +248,19 @@ def _text(pool: keras.layers.Layer, *before: keras.layers.Layer) -> keras.Model:
 @pytest.mark.parametrize(
     "model",
     [
-        _text(keras.layers.GlobalAveragePooling1D()),
-        _text(
-            keras.layers.GlobalAveragePooling1D(),
-            keras.layers.Dense(6, "relu"),
-            keras.layers.BatchNormalization(),
-            keras.layers.PReLU(),
-        ),
-        _text(keras.layers.LSTM(4), keras.layers.Dense(6, "tanh")),
-        _text(keras.layers.GlobalAveragePooling1D(), keras.layers.Activation("silu")),
+        _text(keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(6, "relu")),
+        slow(_text(keras.layers.LSTM(4), keras.layers.Dense(6, "tanh"), keras.layers.PReLU())),
     ],
-    ids=["embedding", "dense", "lstm", "silu"],
+    ids=["mean", "lstm"],
 )
 def test_masks_reach_what_reads_them(model: keras.Model) -> None:
     words = np.random.default_rng(0).integers(1, 12, (32, 8)).astype("int32")
     words[:, 3:] = 0
-    with pytest.warns(UserWarning, match="stay in float"):
+    with pytest.warns(UserWarning, match="stay in float") as said:
         aware = tfprune.quantize_aware(model, words)
+    assert not [each for each in said if "destroy the mask" in str(each.message)]
     wanted, found = model.predict(words, verbose=0), aware.predict(words, verbose=0)
     assert np.abs(found - wanted).max() < 0.05 * np.ptp(wanted)
-    np.testing.assert_allclose(
-        finished(aware).predict(words, verbose=0), wanted, atol=1e-5 * np.ptp(wanted)
-    )
 
 
 def test_activity_regularizers_go_on() -> None:

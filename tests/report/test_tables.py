@@ -8,7 +8,7 @@ import math
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -198,6 +198,7 @@ def test_all_right_is_no_proof_of_perfection():
     assert (round(low, 3), high) == (0.963, 1.0)
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.floats(0, 1) | st.just(math.nan), min_size=1, max_size=4))
 def test_a_mean_is_of_all_seeds_or_is_not_known(accuracies):
     """A seed whose figure is NaN does not drop out of the mean, as a seed to come does."""

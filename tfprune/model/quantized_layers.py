@@ -287,7 +287,7 @@ class FakeQuantize(keras.layers.Layer):
         self.momentum = momentum
         self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
         self.clips = clips
-        # Layers behind it may read a mask.
+        # Keras would warn that masks are lost, which the graph hands to whoever reads them.
         self.supports_masking = True
         self.observes = False
         """Whether a call widens the range, for examples that set the first ranges."""

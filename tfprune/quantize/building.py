@@ -31,7 +31,6 @@ from tfprune.quantize.rules import (
     FUSED,
     Rule,
     activation_name,
-    is_masked,
     number_of,
     operands,
     rule_of,
@@ -152,8 +151,7 @@ def _parts_of(call: Call) -> Callable[[Any, int], list[keras.Layer]] | None:
     kind = type(call.operation)
     if kind in (keras.layers.Add, keras.layers.Multiply, *_EXTREMES) and len(call.inputs) > 2:
         return lambda layer, count: [kind(dtype=layer.dtype_policy) for _ in range(count - 1)]
-    # Rescaling, which takes its place, passes no mask on.
-    if kind is keras.layers.Average and not is_masked(call):
+    if kind is keras.layers.Average:
         return lambda layer, count: [
             *(keras.layers.Add(dtype=layer.dtype_policy) for _ in range(count - 1)),
             keras.layers.Rescaling(1 / count, dtype=layer.dtype_policy),

@@ -210,9 +210,6 @@ def rule_of(call: Call) -> Rule:
         return Rule(None, "has its channels first, and TFLite computes with channels last")
     if getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False):
         return Rule(None, "has LoRA or quantized weights")
-    # BatchNorm reads a mask for its statistics only, which do not move here.
-    if kind != "scaled" and getattr(operation, "_call_has_mask_arg", False) and is_masked(call):
-        return Rule(None, "computes with a mask")
     if _regularizes(operation) and (kind != "kernel" or not _ends_at_once(operation)):
         return Rule(None, "has an activity regularizer, which takes what it gives in float")
     if kind == "activation":
@@ -228,15 +225,6 @@ def rule_of(call: Call) -> Rule:
     if isinstance(operation, layers.UpSampling2D) and operation.interpolation != "nearest":
         return Rule("averaged")
     return Rule(kind)
-
-
-def is_masked(call: Call) -> bool:
-    """Whether a call reads a tensor with a mask, such as that of an embedding of zeros.
-
-    Args:
-        call: of a layer or raw operation.
-    """
-    return any(getattr(x, "_keras_mask", None) is not None for x in call.inputs)
 
 
 def _regularizes(operation: Any) -> bool:
