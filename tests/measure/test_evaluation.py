@@ -326,3 +326,14 @@ def test_nan_is_no_answer(end: keras.Layer, targets: np.ndarray, kind: Kind) -> 
         assert np.isfinite(
             evaluate(load(model), (inputs[1:], targets[1:]), TaskSpec(kind=kind)).value
         )
+
+
+def test_sigmoids_of_classes_have_the_loss_of_probabilities() -> None:
+    """They sum to anything, and are no logits for that."""
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Dense(3, "sigmoid")(x))
+    inputs = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    labels = np.arange(32) % 3
+    loss = keras.losses.SparseCategoricalCrossentropy()(labels, np.asarray(model(inputs)))
+    found = evaluate(load(model), (inputs, labels), TaskSpec(kind="classification"))
+    assert found.loss == pytest.approx(float(loss), rel=1e-4)

@@ -157,10 +157,16 @@ class _CrossEntropy:
     """The cross-entropy of examples that come in parts.
 
     Only all of them together tell whether the outputs are probabilities.
+
+    Args:
+        output_step: See `cross_entropy`.
+        logits: False where the outputs are known to be probabilities, such as those of sigmoids,
+            which sum to anything: then each row is divided by its sum, as Keras' losses do it.
     """
 
-    def __init__(self, output_step: float) -> None:
+    def __init__(self, output_step: float, logits: bool | None = None) -> None:
         self._step = output_step
+        self._logits = logits
         self._probabilities = True
         self._own: list[np.ndarray] = []
         self._softmax: list[np.ndarray] = []
@@ -173,6 +179,8 @@ class _CrossEntropy:
         if self._probabilities:
             self._own.append(outputs[rows, labels])
         powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        if self._logits is False:
+            powers = np.maximum(outputs, _FLOOR)
         self._softmax.append(powers[rows, labels] / powers.sum(axis=1))
 
     def each(self) -> np.ndarray:
@@ -218,7 +226,7 @@ class _Tally:
             None,
         )
         (tensor,) = [each for each in runtime.outputs if each.name == name]
-        self._entropy = _CrossEntropy(tensor.scale or 0.0) if self._plain else None
+        self._entropy = _CrossEntropy(tensor.scale or 0.0, head.logits) if self._plain else None
         self._loss = None if self._plain else head.loss()
         self._lost, self._count = 0.0, 0
         self._weights: list[np.ndarray] = []
