@@ -229,6 +229,17 @@ def test_a_loss_compiled_for_the_wrong_outputs_is_said_and_put_right() -> None:
     assert task.compile_arguments()["loss"].get_config()["from_logits"] is True
 
 
+@pytest.mark.parametrize("loss", ["binary_crossentropy", keras.losses.binary_crossentropy])
+def test_where_the_end_does_not_tell_the_compiled_loss_does(loss: Any) -> None:
+    x = keras.Input((4,))
+    model = keras.Model(x, 1.0 - keras.layers.Dense(1, "sigmoid")(x))
+    model.compile("sgd", loss, metrics=["accuracy"])
+    some = toys(model, SIDES)
+    task = find_task(model, None, some)
+    assert task.heads[0].from_logits is False
+    agree(model, task, some, 7)
+
+
 def test_a_specification_goes_before_the_compiled_model() -> None:
     model = compiled(head(1), loss="mse", metrics=["mse"])
     assert find_task(model, TaskSpec(figure="mae")).figure.name == "mae"
