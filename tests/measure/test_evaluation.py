@@ -337,3 +337,14 @@ def test_sigmoids_of_classes_have_the_loss_of_probabilities() -> None:
     loss = keras.losses.SparseCategoricalCrossentropy()(labels, np.asarray(model(inputs)))
     found = evaluate(load(model), (inputs, labels), TaskSpec(kind="classification"))
     assert found.loss == pytest.approx(float(loss), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_that_are_no_numbers_are_refused(value: float) -> None:
+    """A ReLU makes 0 of NaN, and the answer looks like any other."""
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Dense(3)(keras.layers.ReLU()(x)))
+    inputs = np.ones((8, 4), np.float32)
+    inputs[2] = value
+    with pytest.raises(UsageError, match="NaN or infinite values in the inputs of 1 examples"):
+        evaluate(load(model), (inputs, np.arange(8) % 3))

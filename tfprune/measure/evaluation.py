@@ -94,7 +94,7 @@ def evaluate(
         The figure, the loss, the other metrics and the time it took.
 
     Raises:
-        UsageError: Examples, task and model do not fit each other.
+        UsageError: Examples, task and model do not fit each other, or inputs are not finite.
     """
     if isinstance(examples, tuple):
         examples = Examples(*(mapped(np.asarray, tree) for tree in examples))
@@ -109,6 +109,7 @@ def evaluate(
     seconds, count = 0.0, 0
     for inputs, targets, weights in _parts(examples, runtime, batch_size):
         feeds = _feeds(inputs, runtime, task)
+        _check_finite(feeds, runtime.name)
         start = time.perf_counter()
         found = runtime.run(feeds, batch_size, progress)
         seconds += time.perf_counter() - start
@@ -203,6 +204,8 @@ class _Tally:
         weighted: bool,
         batch_size: int,
     ) -> None:
+        # What is known; the first examples alone may look like probabilities.
+        known = head.logits
         head = dataclasses.replace(head, weighted=weighted)
         if head.has_classes and (head.output.channels or 0) > 1 and head.logits is None:
             # A file does not tell what its last operation was.
@@ -226,7 +229,7 @@ class _Tally:
             None,
         )
         (tensor,) = [each for each in runtime.outputs if each.name == name]
-        self._entropy = _CrossEntropy(tensor.scale or 0.0, head.logits) if self._plain else None
+        self._entropy = _CrossEntropy(tensor.scale or 0.0, known) if self._plain else None
         self._loss = None if self._plain else head.loss()
         self._lost, self._count = 0.0, 0
         self._weights: list[np.ndarray] = []
@@ -399,6 +402,18 @@ def _feeds(inputs: Tree, runtime: Runtime, task: Task) -> Feeds:
             f"{', '.join(names)}: give the task of this model"
         )
     return {name: np.asarray(x) for name, x in by_name(inputs, names).items()}
+
+
+def _check_finite(feeds: Feeds, name: str) -> None:
+    """Refuses inputs of NaN: a ReLU makes some number of it, and the answer looks like one."""
+    for x in feeds.values():
+        if x.dtype.kind != "f" or np.isfinite(x).all():
+            continue
+        count = int((~np.isfinite(x)).reshape(len(x), -1).any(axis=1).sum())
+        raise UsageError(
+            f"the data of {name} have NaN or infinite values in the inputs of {count:,} examples: "
+            "correct them, or leave these examples out"
+        )
 
 
 def _parts(
