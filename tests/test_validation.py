@@ -170,7 +170,9 @@ def test_up_to_one_is_a_share_and_above_it_are_bytes(said: object, value: float)
     assert read_share_or_size(said) == value
 
 
-@pytest.mark.parametrize("said", [0, -1, 1.5, True, None, "nan", "inf", "1.5 bits", [2]])
+@pytest.mark.parametrize(
+    "said", [0, -1, 1.5, True, None, "nan", "inf", "1.5 bits", "0.0005 KiB", "1 B", [2]]
+)
 def test_what_is_neither_a_share_nor_a_size_is_refused(said: object) -> None:
     with pytest.raises(ValueError, match=r"is not a|has the unknown unit"):
         read_share_or_size(said)

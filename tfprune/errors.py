@@ -41,6 +41,18 @@ class UsageError(TfpruneError, ValueError):
     exit_code = 2
 
 
+class RefusedError(TfpruneError):
+    """What came out cannot be used: a training that diverged, a file that does not agree.
+
+    It says nothing of what else is tried, so `tfprune.search` goes on without that trial.
+
+    Example:
+        ```python
+        raise RefusedError("the loss became nan in epoch 3: lower learning_rate")
+        ```
+    """
+
+
 class OpenSizeError(UsageError):
     """Images that vary in size, and no size was asked for."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,33 @@ def write_json(path: str | os.PathLike[str], document: Any) -> Path:
         ```
     """
     return write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def strict_json(document: Any) -> str:
+    """A document as JSON that every reader takes: null for what is missing or not a number.
+
+    Example:
+        ```python
+        strict_json([0.5, float("nan")])  # a list of 0.5 and null
+        ```
+
+    Args:
+        document: Dicts, lists and plain values, of NumPy too.
+
+    Returns:
+        The text, indented, without a newline at its end.
+    """
+    return json.dumps(_known(document), indent=2, allow_nan=False)
+
+
+def _known(value: Any) -> Any:
+    """A value without the numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _known(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(each) for each in value]
+    plain = value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -108,16 +108,20 @@ def read_share_or_size(value: Any) -> float:
     Raises:
         ValueError: it is neither.
     """
+    given = value
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             value = read_size(value)
+            # A byte or less with a unit is no share.
+            if isinstance(value, int | float) and value <= 1:
+                value = math.nan
     number = isinstance(value, int | float) and not isinstance(value, bool)
     # Part of a byte is a share with a wrong point, such as 1.5 for 0.15.
     if not number or not (0 < value <= 1 or (1 < value < math.inf and value == int(value))):
         raise ValueError(
-            f"{value!r} is not a share and not a size: give a share in 0..1, whole bytes, or text "
+            f"{given!r} is not a share and not a size: give a share in 0..1, whole bytes, or text "
             'such as "64 KiB"'
         )
     return float(value)

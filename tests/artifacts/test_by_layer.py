@@ -79,3 +79,13 @@ def test_what_does_not_fit_is_said(
     with pytest.raises(UsageError) as error:
         tfprune.precision(model, data(images), images)  # type: ignore[operator]
     assert message in str(error.value)
+
+
+def test_examples_are_spread_over_data_that_are_sorted_by_class() -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(inputs))
+    model.set_weights([np.zeros((4, 3)), np.array([1.0, 0.0, 0.0])])
+    x = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
+    table = tfprune.precision(model, (x, np.arange(90) // 30), x, examples=9)
+    # It always answers the class that comes first.
+    assert table.attrs["float32"] == pytest.approx(1 / 3)

@@ -195,3 +195,10 @@ def test_the_exported_file_is_at_most_the_size(format: str, tmp_path) -> None:
     assert after.bytes_raw == plan.measured.slim_bytes <= size
     assert plan.measured.original_bytes == before.bytes_raw
     assert plan.measured.slim_ms is None
+
+
+def test_a_target_that_is_met_already_is_said() -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(4)(inputs)))
+    with pytest.warns(UserWarning, match="slim: bytes=10000000 is met already"):
+        assert tfprune.slim(model, bytes=10_000_000).count_params() == model.count_params()

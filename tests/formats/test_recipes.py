@@ -122,6 +122,17 @@ def test_layers_that_are_kept_compute_in_their_precision_and_no_other_does(
 
 
 @pytest.mark.slow
+def test_of_layers_that_are_one_operator_the_pattern_that_comes_first_counts(
+    model: keras.Model, images: np.ndarray, tmp_path: Path
+) -> None:
+    keep = {"relu": "float32", "*": "int16"}
+    types = computed_in(export(model, tmp_path, images, "tflite-int8", keep=keep)[0].path)
+    # Its convolution and BatchNorm are named by the glob.
+    assert types.pop("CONV_2D 0") == "FLOAT32"
+    assert set(types.values()) == {"INT16"}
+
+
+@pytest.mark.slow
 def test_a_layer_that_int8_ruins_is_saved_by_its_precision(
     images: np.ndarray, tmp_path: Path
 ) -> None:

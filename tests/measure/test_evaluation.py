@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tfprune.formats import load
 from tfprune.formats.runtime import Feeds, Runtime, StoredWeights, Tensor
 from tfprune.measure import cross_entropy, evaluate, evaluation
 from tfprune.tasks import TaskSpec, find_task
+from tfprune.tasks.spec import Kind
 
 finite = st.floats(-6, 6, width=32)
 
@@ -298,3 +300,51 @@ def test_files_with_several_ends_are_measured_by_name(
         alone = evaluate(load(path), given, spec, batch_size=5)
         assert alone.value == found.value
         assert alone.loss == pytest.approx(found.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("end", "targets", "kind"),
+    [
+        (keras.layers.Dense(3), np.arange(8) % 3, "classification"),
+        (keras.layers.Dense(1, "sigmoid"), np.arange(8) % 2, "binary"),
+        (keras.layers.Dense(2, "sigmoid"), np.eye(2)[np.arange(8) % 2], "multi-label"),
+        (keras.layers.Dense(1), np.arange(8.0), "regression"),
+    ],
+)
+def test_nan_is_no_answer(end: keras.Layer, targets: np.ndarray, kind: Kind) -> None:
+    """It would be class 0, and on the lower side of any threshold."""
+    x = keras.Input((4,))
+    model = keras.Model(x, end(keras.ops.sqrt(x)))
+    inputs = np.ones((8, 4), np.float32)
+    inputs[0] = -1
+    with pytest.warns(UserWarning, match="gives NaN for 1 of 8 examples"):
+        found = evaluate(load(model), (inputs, targets), TaskSpec(kind=kind))
+    assert np.isnan(found.value)
+    assert found.per_class == ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(
+            evaluate(load(model), (inputs[1:], targets[1:]), TaskSpec(kind=kind)).value
+        )
+
+
+def test_sigmoids_of_classes_have_the_loss_of_probabilities() -> None:
+    """They sum to anything, and are no logits for that."""
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Dense(3, "sigmoid")(x))
+    inputs = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    labels = np.arange(32) % 3
+    loss = keras.losses.SparseCategoricalCrossentropy()(labels, np.asarray(model(inputs)))
+    found = evaluate(load(model), (inputs, labels), TaskSpec(kind="classification"))
+    assert found.loss == pytest.approx(float(loss), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_that_are_no_numbers_are_refused(value: float) -> None:
+    """A ReLU makes 0 of NaN, and the answer looks like any other."""
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Dense(3)(keras.layers.ReLU()(x)))
+    inputs = np.ones((8, 4), np.float32)
+    inputs[2] = value
+    with pytest.raises(UsageError, match="NaN or infinite values in the inputs of 1 examples"):
+        evaluate(load(model), (inputs, np.arange(8) % 3))

@@ -233,3 +233,50 @@ def test_it_trains_in_mixed_precision(precision: str) -> None:
     # Neither weights nor ranges were rounded to 16 bits.
     for weight in twin.weights:
         assert weight.dtype == "float32"
+
+
+def _text(pool: keras.layers.Layer, *before: keras.layers.Layer) -> keras.Model:
+    """A classifier of words, of which 0 is none."""
+    words = keras.Input((8,), dtype="int32")
+    x = keras.layers.Embedding(12, 6, mask_zero=True)(words)
+    for layer in before:
+        x = layer(x)
+    keras.utils.set_random_seed(0)
+    return keras.Model(words, keras.layers.Dense(3)(pool(x)))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _text(keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(6, "relu")),
+        slow(_text(keras.layers.LSTM(4), keras.layers.Dense(6, "tanh"), keras.layers.PReLU())),
+    ],
+    ids=["mean", "lstm"],
+)
+def test_masks_reach_what_reads_them(model: keras.Model) -> None:
+    words = np.random.default_rng(0).integers(1, 12, (32, 8)).astype("int32")
+    words[:, 3:] = 0
+    with pytest.warns(UserWarning, match="stay in float") as said:
+        aware = tfprune.quantize_aware(model, words)
+    assert not [each for each in said if "destroy the mask" in str(each.message)]
+    wanted, found = model.predict(words, verbose=0), aware.predict(words, verbose=0)
+    assert np.abs(found - wanted).max() < 0.05 * np.ptp(wanted)
+
+
+def test_activity_regularizers_go_on() -> None:
+    inputs = keras.Input((4,))
+    options = {"activity_regularizer": "l2"}
+    x = keras.layers.Dense(5, "relu", name="a", **options)(inputs)
+    x = keras.layers.Dense(5, name="b", **options)(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Dense(5, "tanh", name="c", **options)(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    some = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    with pytest.warns(UserWarning, match="'c' has an activity regularizer"):
+        aware = tfprune.quantize_aware(model, some)
+    losses = []
+    for each in (model, finished(aware), aware):
+        each(some)
+        losses.append(float(sum(np.asarray(loss) for loss in each.losses)))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=0.05)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -138,3 +141,78 @@ def test_sequential_models_are_graphs_like_others(images: np.ndarray) -> None:
     for name in ("a", "norm", "c"):
         before, after = (each.get_layer(name).get_weights()[1] for each in (model, corrected))
         assert not np.allclose(before, after)
+
+
+class Standardised(layers.Conv2D):
+    """Its outputs do not grow with its kernel."""
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        return super().convolution_op(inputs, kernel / keras.ops.std(kernel))
+
+
+class Squared(layers.BatchNormalization):
+    """Not linear in gamma and beta."""
+
+    def call(self, inputs: Any, **given: Any) -> Any:
+        return keras.ops.square(super().call(inputs, **given))
+
+
+class Capped(layers.ReLU):
+    """A ReLU that a scale does not pass."""
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.minimum(super().call(inputs), 0.1)
+
+
+class CappedPool(layers.MaxPooling2D):
+    """A pooling that a scale does not pass."""
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.minimum(super().call(inputs), 0.1)
+
+
+class Doubled(layers.Dense):
+    """Adds its bias twice."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return super().call(inputs) + self.bias
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        Standardised(6, 3, name="own"),
+        Squared(name="own"),
+        Capped(name="own"),
+        CappedPool(name="own"),
+        Doubled(6, name="own"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_subclasses_that_compute_in_a_way_of_their_own_are_left_alone(
+    images: np.ndarray, own: keras.Layer
+) -> None:
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.ReLU()(own(layers.Conv2D(6, 3, name="a")(x)))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(5, 3, activation="relu", name="b")(x))
+    model = randomised(keras.Model(inputs, layers.Dense(3, name="c")(x)))
+    even = tfprune.equalize(model)
+    assert_close(outputs(even, [images]), outputs(model, [images]), 1e-4)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        corrected = tfprune.correct_biases(model, images, bits=3)
+    before, after = (each.get_layer("own").get_weights() for each in (model, corrected))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    named = any("correct_biases: own stay" in str(each.message) for each in said)
+    assert named == hasattr(own, "kernel")
+
+
+def test_all_that_is_rounded_is_corrected_or_named(images: np.ndarray) -> None:
+    x = inputs = keras.Input((8, 8, 3))
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, name="deep")], name="in")
+    x = layers.SeparableConv2D(4, 3, name="parted")(inner(x))
+    x = layers.Conv2DTranspose(4, 2, name="back")(x)
+    model = randomised(keras.Model(inputs, layers.Dense(2, name="c")(layers.Flatten()(x))))
+    with pytest.warns(UserWarning, match="correct_biases: in/deep, parted, back stay as they are"):
+        tfprune.correct_biases(model, images)

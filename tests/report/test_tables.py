@@ -8,11 +8,12 @@ import math
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from tfprune.errors import TfpruneError
+from tfprune.files import strict_json
 from tfprune.report import (
     comparison,
     layer_sparsity,
@@ -195,3 +196,27 @@ def test_the_interval_is_wilsons(counts):
 def test_all_right_is_no_proof_of_perfection():
     low, high = confidence_interval(1.0, 100)
     assert (round(low, 3), high) == (0.963, 1.0)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.floats(0, 1) | st.just(math.nan), min_size=1, max_size=4))
+def test_a_mean_is_of_all_seeds_or_is_not_known(accuracies):
+    """A seed whose figure is NaN does not drop out of the mean, as a seed to come does."""
+    table = _table(accuracies)
+    planned = table.iloc[[0]].assign(seed=9, accuracy=None, loss=None, macs=None, bytes=None)
+    planned = planned.assign(latency_ms=None)
+    whole = pd.concat([table, planned.astype(dict.fromkeys(table.columns[4:], float))])
+    mean = spread(whole).means["accuracy"].item()
+    wanted = math.nan if any(map(math.isnan, accuracies)) else sum(accuracies) / len(accuracies)
+    assert mean == pytest.approx(wanted, nan_ok=True)
+    assert spread(whole).means["loss"].item() == 0.5
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_is_strict_whatever_a_figure_is(value):
+    """NaN is no JSON: other readers than Python's refuse the whole document."""
+    text = render(_table([value, 0.5]), "json")
+    assert [row["accuracy"] for row in json.loads(text, parse_constant=pytest.fail)] == [None, 0.5]
+    nested = strict_json({"figures": [value, {"loss": value}], "name": "NaN"})
+    found = json.loads(nested, parse_constant=pytest.fail)
+    assert found == {"figures": [None, {"loss": None}], "name": "NaN"}

@@ -66,6 +66,12 @@ def test_another_space_is_another_study(tmp_path):
     assert Proposals(small(space=SPACE, trials=99, minutes=3), tmp_path).count == 4
 
 
+def test_what_was_tried_on_other_data_or_another_model_is_not_known(tmp_path):
+    _propose(Proposals(small(space=SPACE), tmp_path, of="photos of May"), 1)
+    assert Proposals(small(space=SPACE), tmp_path, of="photos of May").count == 4
+    assert not Proposals(small(space=SPACE), tmp_path, of="photos of June").has_begun
+
+
 def test_a_refused_trial_counts_and_teaches_nothing(tmp_path):
     proposals = Proposals(small(space=SPACE), tmp_path)
     ((number, choice),) = proposals.ask(1).items()

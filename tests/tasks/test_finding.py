@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.tasks.small import COUNT, dataset, head, inputs_of, pixels, two_outputs
 from tests.tasks.test_presets import agree
@@ -105,11 +108,61 @@ def test_an_unknown_end_is_asked_for_logits() -> None:
         (lambda x: keras.layers.Dense(3, lambda y: y + 1)(x), None),
         (lambda x: Mystery()(x), None),
         (lambda x: x / keras.ops.sum(x), None),
+        (lambda x: 1.0 - keras.ops.sigmoid(x), None),
+        (lambda x: keras.ops.sigmoid(x) * keras.ops.sigmoid(x), None),
+        (lambda x: keras.layers.Dense(3, "hard_sigmoid")(x), "sigmoid"),
+        (lambda x: keras.ops.clip(keras.ops.sigmoid(x), 1e-6, 1 - 1e-6), "sigmoid"),
+        (lambda x: keras.layers.Concatenate()([keras.ops.sigmoid(x)] * 2), "sigmoid"),
+        (lambda x: keras.layers.Concatenate()([keras.ops.softmax(x)] * 2), None),
+        (lambda x: keras.ops.softmax(x)[:, 1:2], None),
+        (lambda x: keras.layers.Add()([keras.layers.Dense(4)(x), keras.ops.sigmoid(x)]), "none"),
+        (lambda x: keras.layers.Rescaling(2.0)(keras.layers.Dense(4)(x)), "none"),
     ],
 )
 def test_the_last_operation_tells(build: Callable[[Any], Any], expected: str | None) -> None:
     x = keras.Input((4,))
     assert output_activation(keras.Model(x, build(x)).outputs[0]) == expected
+
+
+ENDS: dict[str, Callable[[Any], Any]] = {
+    "sigmoid": keras.ops.sigmoid,
+    "hard sigmoid": keras.layers.Activation("hard_sigmoid"),
+    "softmax": keras.layers.Softmax(),
+    "dense": lambda x: keras.layers.Dense(4, kernel_initializer="random_normal")(x) * 100.0,
+    "one less": lambda x: 1.0 - x,
+    "twice": lambda x: keras.layers.Concatenate()([x, x]),
+    "part": lambda x: x[:, :2],
+    "clipped": lambda x: keras.ops.clip(x, 1e-7, 1 - 1e-7),
+    "sum": lambda x: keras.layers.Add()([x, x]),
+    "product": lambda x: keras.layers.Multiply()([x, x]),
+    "average": lambda x: keras.layers.Average()([x, x]),
+    "largest": lambda x: keras.ops.maximum(x, x),
+    "means": lambda x: keras.layers.Concatenate()([keras.ops.mean(x, -1, keepdims=True)] * 2),
+    "shape": lambda x: keras.layers.Reshape((-1, 1))(x),
+    "scaled": keras.layers.Rescaling(3.0, -1.0),
+}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(sorted(ENDS)), min_size=1, max_size=3))
+def test_what_is_called_probabilities_is_some_and_what_is_called_logits_is_none(
+    chain: list[str],
+) -> None:
+    """A threshold of 0 for probabilities, or of 0.5 for logits, is a wrong accuracy."""
+    x = keras.Input((4,))
+    y = keras.layers.Dense(4, kernel_initializer="random_normal")(x) * 100.0
+    for name in chain:
+        y = keras.ops.reshape(y, (-1, math.prod(y.shape[1:]))) if len(y.shape) > 2 else y
+        y = ENDS[name](y)
+    told = output_activation(keras.Model(x, y).outputs[0])
+    gives = np.asarray(keras.Model(x, y)(RNG.normal(size=(64, 4)).astype(np.float32)))
+    within = gives.min() >= 0 and gives.max() <= 1
+    # What is clipped to this range has it, whatever it was.
+    assert (
+        within
+        if told in ("sigmoid", "softmax")
+        else told is None or "clipped" in chain or not (within)
+    ), (told, chain)
 
 
 def compiled(model: keras.Model, **arguments: Any) -> keras.Model:
@@ -174,6 +227,17 @@ def test_a_loss_compiled_for_the_wrong_outputs_is_said_and_put_right() -> None:
     with pytest.warns(UserWarning, match="compiled for probabilities"):
         task = find_task(model)
     assert task.compile_arguments()["loss"].get_config()["from_logits"] is True
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", keras.losses.binary_crossentropy])
+def test_where_the_end_does_not_tell_the_compiled_loss_does(loss: Any) -> None:
+    x = keras.Input((4,))
+    model = keras.Model(x, 1.0 - keras.layers.Dense(1, "sigmoid")(x))
+    model.compile("sgd", loss, metrics=["accuracy"])
+    some = toys(model, SIDES)
+    task = find_task(model, None, some)
+    assert task.heads[0].from_logits is False
+    agree(model, task, some, 7)
 
 
 def test_a_specification_goes_before_the_compiled_model() -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from tfprune.artifacts.examples import COMPARED_IMAGES, by_input
 from tfprune.data.adapting import Data
 from tfprune.data.adapting import examples as read_examples
-from tfprune.data.splits import Split
+from tfprune.data.splits import Split, spread
 from tfprune.errors import UsageError
 from tfprune.formats import Feeds, Runtime, load
 from tfprune.formats.recipes import FloatFile, Recipe, alone_recipe, integer_recipe, operators_of
@@ -62,7 +62,7 @@ def precision(
         representative_data: Training examples, which set the ranges of activations: as for
             `tfprune.export`.
         task: What the model is compared by; see `tfprune.measure.measure_files`.
-        examples: How many of `data` are looked at, at most.
+        examples: How many of `data` are looked at, at most: evenly spread, or of batches the first.
         progress: Told after each layer how many are done, and how many there are.
 
     Returns:
@@ -92,8 +92,7 @@ def precision(
         )
     if examples < 1:
         raise UsageError(f"examples is {examples}: give at least 1")
-    tested = data if isinstance(data, Split) else read_examples(data)
-    some = tested.sample(examples) if isinstance(tested, Split) else tested[:examples]
+    some = data.sample(examples) if isinstance(data, Split) else read_examples(data, examples)
     if some.targets is None:
         raise UsageError("data has no targets to measure with: give (x, y), or batches of both")
     found = task if isinstance(task, Task) else task_of(load(model), task, some)
@@ -107,7 +106,7 @@ def precision(
     file = _Measured(
         FloatFile(content, calibrating(calibration, source.fixed_batch or 1)),
         lambda runtime: float(evaluate(runtime, some, found).value),
-        {name: x[:COMPARED_IMAGES] for name, x in outputs.items()},
+        {name: x[spread(len(x), COMPARED_IMAGES)] for name, x in outputs.items()},
         _run(content),
     )
     sizes = {each.name: each.weights for each in TFLiteFile(content).nodes()}

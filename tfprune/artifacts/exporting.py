@@ -19,7 +19,7 @@ from tfprune.artifacts.card import LABELS, Artifact, Companion, is_inside
 from tfprune.artifacts.comparing import compare, sigmoid_outputs
 from tfprune.artifacts.examples import by_input, compared, held_back, random_pixels
 from tfprune.data.adapting import Data
-from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
+from tfprune.errors import RefusedError, TfpruneError, UsageError, did_you_mean, one_line
 from tfprune.files import partial_folder, sha256, sweep
 from tfprune.formats import FORMATS, Feeds, Tensor, check_installed, file_type, recipes
 from tfprune.formats.keras_file import KerasRuntime
@@ -213,7 +213,7 @@ def export(
             source = Source(
                 copy, name, scratch, calibration, io, settings, batch, aware, kept, entries
             )
-            artifacts = [_write(source, each, partial, wanted[each]) for each in chosen]
+            artifacts = [_proven(source, each, partial, wanted[each]) for each in chosen]
             model_sha256 = sha256(source.keras_file)
             if named:
                 lines = "".join(f"{label}\n" for label in named)
@@ -294,7 +294,7 @@ class _Wanted:
                 "give representative_data that it can take"
             ) from error
         if not all(np.isfinite(y).all() for y in self.outputs.values()):
-            raise TfpruneError(
+            raise RefusedError(
                 f"model '{model.name}' gives NaN or infinite outputs: check its weights, "
                 "or train again with a lower learning rate"
             )
@@ -412,6 +412,16 @@ def _labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[str, ...]
             "leave labels out, and tell what each output means elsewhere"
         )
     return named
+
+
+def _proven(source: Source, format_name: str, partial: Path, wanted: _Wanted) -> Artifact:
+    """The file of one format; what fails is its own fault, and not that of the folder."""
+    try:
+        return _write(source, format_name, partial, wanted)
+    except UsageError:
+        raise
+    except TfpruneError as error:
+        raise RefusedError(str(error)) from error
 
 
 def _write(source: Source, format_name: str, partial: Path, wanted: _Wanted) -> Artifact:

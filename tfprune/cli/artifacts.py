@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,7 +137,7 @@ def export_command(
     )
     write_manifest(out, artifacts)
     if as_json:
-        click.echo(json.dumps([each.to_dict(out) for each in artifacts], indent=2))
+        options.print_json([each.to_dict(out) for each in artifacts])
         return
     import pandas as pd
 
@@ -190,7 +189,7 @@ def verify_command(directory: Path, as_json: bool) -> None:
     passed = all(each.passed for each in verdicts)
     if as_json:
         listed = [dataclasses.asdict(each) for each in verdicts]
-        click.echo(json.dumps({"passed": passed, "artifacts": listed}, indent=2))
+        options.print_json({"passed": passed, "artifacts": listed})
     else:
         for each in verdicts:
             click.echo(f"{'ok' if each.passed else 'FAILED':8}{each.path}: {each.said}")

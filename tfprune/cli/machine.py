@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ def doctor_command(as_json: bool) -> None:
 
     found = environment()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        options.print_json(found)
         return
     for line in _lines(found):
         click.echo(line)
@@ -114,7 +113,7 @@ def devices_command(context: click.Context, as_json: bool) -> None:
 
     rows = [_row(kind) for kind in kinds()]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        options.print_json(rows)
         return
     import pandas as pd
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +157,7 @@ def measure_command(
     if found is not None and not layers:
         found = found.drop(columns="layers", errors="ignore")
     if as_json:
-        click.echo(_json(table, tables, per_class, found))
+        options.print_json(_rows(table, tables, per_class, found))
         return
     from tfprune.report import render
 
@@ -233,7 +232,7 @@ def _per_layer(
     whole = {name: table.attrs[name] for name in ("float32", "int8", "int8_error")}
     if as_json:
         rows = table.to_dict("records")
-        click.echo(json.dumps({"figure": by.name, **whole, "layers": rows}, indent=2))
+        options.print_json({"figure": by.name, **whole, "layers": rows})
         return
     shown = table.assign(
         error=table["error"].map("{:.3%}".format),
@@ -287,7 +286,7 @@ def _only_on_devices(
     if as_json:
         names = dict.fromkeys(map(str, files))
         entries = [{"artifact": name, "devices": _entries(shown, name)} for name in names]
-        click.echo(json.dumps(entries, indent=2))
+        options.print_json(entries)
     else:
         _print_devices(shown)
     return found
@@ -369,13 +368,13 @@ def _layers(path: Path) -> pd.DataFrame:
     return layer_table(load_model(path))
 
 
-def _json(
+def _rows(
     table: pd.DataFrame,
     layers: dict[str, pd.DataFrame],
     per_class: bool,
     found: pd.DataFrame | None,
-) -> str:
-    rows = table.to_dict("records")
+) -> list[dict[str, Any]]:
+    rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
     for row in rows:
         if found is not None:
             row["devices"] = _entries(found, row["artifact"])
@@ -383,7 +382,7 @@ def _json(
             del row["per_class"], row["class_images"]
         if row["artifact"] in layers:
             row["layers"] = layers[row["artifact"]].to_dict("records")
-    return json.dumps(rows, indent=2)
+    return rows
 
 
 # Columns that are not figures: what was measured, and how its latency was.

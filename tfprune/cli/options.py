@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tfprune.files import strict_json
 from tfprune.vocabulary import BATCHES, DEFAULT_BATCH, LARGEST_BATCH, Batch, explained
 
 if TYPE_CHECKING:
@@ -144,6 +145,13 @@ runs_folder = click.option(
     help="The run is written to a folder in here.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def print_json(document: Any) -> None:
+    """Prints one JSON document; null stands for what is not a number, which JSON does not have."""
+    click.echo(strict_json(document))
+
+
 data_dir = click.option(
     "--data-dir",
     metavar="DIR",

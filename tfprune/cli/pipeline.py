@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shlex
 import sys
 from collections.abc import Collection
@@ -179,7 +178,7 @@ def schema() -> None:
     """Print the JSON Schema of pipeline files, with which editors complete and check them."""
     from tfprune.pipeline import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    options.print_json(json_schema())
 
 
 @pipeline_command.command("new")
@@ -291,9 +290,7 @@ def gc(runs: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool) -> None:
     if not dry_run:
         found = [each for run in directories for each in collect(run, delete=True)]
     if as_json:
-        click.echo(
-            json.dumps([{"path": str(each.path), "bytes": each.bytes} for each in found], indent=2)
-        )
+        options.print_json([{"path": str(each.path), "bytes": each.bytes} for each in found])
         return
     for each in found:
         click.echo(f"{each.path}: {each.bytes:,} bytes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,7 +173,7 @@ def check_command(
 
     if as_json:
         document = verdict.document(name, source, verdicts, str(baseline) if baseline else None)
-        click.echo(json.dumps(document, indent=2, allow_nan=False))
+        options.print_json(document)
     else:
         _print(verdicts)
     markdown = verdict.markdown_summary(name, source, verdicts, str(baseline) if baseline else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,19 +145,16 @@ def search_command(
         progress=True,
     )
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "directory": str(found.directory),
-                    "pipeline": str(found.pipeline),
-                    "files": [str(each) for each in found.files],
-                    "said": found.said,
-                    "is_met": found.is_met,
-                    "winner": found.winner.to_dict(),
-                    "tried": [each.to_dict() for each in found.tried],
-                },
-                indent=2,
-            )
+        options.print_json(
+            {
+                "directory": str(found.directory),
+                "pipeline": str(found.pipeline),
+                "files": [str(each) for each in found.files],
+                "said": found.said,
+                "is_met": found.is_met,
+                "winner": found.winner.to_dict(),
+                "tried": [each.to_dict() for each in found.tried],
+            }
         )
     else:
         click.echo(f"validation, {found.figure.noun} against {found.search.cost.noun}:")

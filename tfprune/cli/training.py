@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ def _fitted(
     except Exception as error:
         raise _rescued(model, output, error) from error
     if as_json:
-        click.echo(json.dumps({"output": str(output), **record}, indent=2))
+        options.print_json({"output": str(output), **record})
         return
     history = record["history"]
     by = task.figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +98,7 @@ def _changed(
     export(changed, output.parent, ["keras"], compared, name=output.stem)
     zeros = float(sparsity(changed)["sparsity"].iloc[-1])
     if as_json:
-        click.echo(json.dumps({"output": str(output), "sparsity": zeros, **record}, indent=2))
+        options.print_json({"output": str(output), "sparsity": zeros, **record})
         return
     said = [f"{options.shown(output)}: {zeros:.1%} of the weights are zero"]
     for name, values in record.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -122,9 +123,19 @@ def plan(
     removals = Removals(groups, ranked, round_to=round_to, minimum=minimum, exclude=exclude)
     if device is not None:
         with CompilingProfiler(model, device, progress, target.name) as compiler:
-            return plan_for_device(removals, target, compiler)
-    with CpuProfiler(model, format, threads, progress, target.name) as profiler:
-        return plan_removals(removals, target, profiler)
+            found = plan_for_device(removals, target, compiler)
+    else:
+        with CpuProfiler(model, format, threads, progress, target.name) as profiler:
+            found = plan_removals(removals, target, profiler)
+    # A share of 1 asks for nothing.
+    if found.alive.all() and not (target.is_share and target.value == 1):
+        value = target.shown(measured_value(target, found.measured), ".3g")
+        warnings.warn(
+            f"slim: {target} is met already: model {model.name!r} has {value}, and nothing is "
+            "removed",
+            stacklevel=4,
+        )
+    return found
 
 
 def measured_value(target: Target, measured: Measured) -> float:

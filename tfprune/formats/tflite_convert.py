@@ -141,11 +141,11 @@ def _by_recipe(source: Source, kind: str) -> bytes:
                 f"keep: {', '.join(without)} became no operator of the TFLite file: name layers "
                 "that compute"
             )
-        names = {
-            name: precision
-            for path, precision in source.keep.items()
-            for name in operators.get(path, ())
-        }
+        names: dict[str, str] = {}
+        for kept, precision in source.keep.items():
+            for name in operators.get(kept, ()):
+                # A convolution and its ReLU are one operator: what was said first counts.
+                names.setdefault(name, precision)
         recipe = recipes.integer_recipe(names, source.io)
     feeds = calibration_feeds(source)
     examples = None if feeds is None else calibrating(feeds, source.fixed_batch or 1)

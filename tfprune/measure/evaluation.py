@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ class Evaluation:
 
     Attributes:
         figure: The name of the compared figure, such as "accuracy" or "mean_iou".
-        value: The figure; shares are 0 to 1.
+        value: The figure; shares are 0 to 1. NaN where the model gives NaN for some example.
         loss: The mean loss of an example, the outputs' losses weighted and added. Of one class an
             example: the cross-entropy in nats. Regularizers of weights are not part of it.
         metrics: All metrics by name, the figure among them unless it is the loss.
@@ -93,7 +94,7 @@ def evaluate(
         The figure, the loss, the other metrics and the time it took.
 
     Raises:
-        UsageError: Examples, task and model do not fit each other.
+        UsageError: Examples, task and model do not fit each other, or inputs are not finite.
     """
     if isinstance(examples, tuple):
         examples = Examples(*(mapped(np.asarray, tree) for tree in examples))
@@ -108,6 +109,7 @@ def evaluate(
     seconds, count = 0.0, 0
     for inputs, targets, weights in _parts(examples, runtime, batch_size):
         feeds = _feeds(inputs, runtime, task)
+        _check_finite(feeds, runtime.name)
         start = time.perf_counter()
         found = runtime.run(feeds, batch_size, progress)
         seconds += time.perf_counter() - start
@@ -123,6 +125,13 @@ def evaluate(
         for tally, target, output, weight in zip(tallies, wanted, outputs, weighed, strict=True):
             tally.update(np.asarray(target), output, weight)
         count += len(outputs[0])
+    for tally in tallies:
+        if tally.undefined:
+            warnings.warn(
+                f"{runtime.name} gives NaN for {tally.undefined:,} of {count:,} examples: what is "
+                f"measured of {tally.head.where} is not a number",
+                stacklevel=2,
+            )
     return _evaluation(task, tallies, seconds, count)
 
 
@@ -149,10 +158,16 @@ class _CrossEntropy:
     """The cross-entropy of examples that come in parts.
 
     Only all of them together tell whether the outputs are probabilities.
+
+    Args:
+        output_step: See `cross_entropy`.
+        logits: False where the outputs are known to be probabilities, such as those of sigmoids,
+            which sum to anything: then each row is divided by its sum, as Keras' losses do it.
     """
 
-    def __init__(self, output_step: float) -> None:
+    def __init__(self, output_step: float, logits: bool | None = None) -> None:
         self._step = output_step
+        self._logits = logits
         self._probabilities = True
         self._own: list[np.ndarray] = []
         self._softmax: list[np.ndarray] = []
@@ -165,6 +180,8 @@ class _CrossEntropy:
         if self._probabilities:
             self._own.append(outputs[rows, labels])
         powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        if self._logits is False:
+            powers = np.maximum(outputs, _FLOOR)
         self._softmax.append(powers[rows, labels] / powers.sum(axis=1))
 
     def each(self) -> np.ndarray:
@@ -187,6 +204,8 @@ class _Tally:
         weighted: bool,
         batch_size: int,
     ) -> None:
+        # What is known; the first examples alone may look like probabilities.
+        known = head.logits
         head = dataclasses.replace(head, weighted=weighted)
         if head.has_classes and (head.output.channels or 0) > 1 and head.logits is None:
             # A file does not tell what its last operation was.
@@ -210,10 +229,11 @@ class _Tally:
             None,
         )
         (tensor,) = [each for each in runtime.outputs if each.name == name]
-        self._entropy = _CrossEntropy(tensor.scale or 0.0) if self._plain else None
+        self._entropy = _CrossEntropy(tensor.scale or 0.0, known) if self._plain else None
         self._loss = None if self._plain else head.loss()
         self._lost, self._count = 0.0, 0
         self._weights: list[np.ndarray] = []
+        self.undefined = 0
         # Of each class: examples, and those that are right; both weighted in the last two.
         self._seen = np.zeros((4, head.classes if head.has_classes else 0))
 
@@ -226,6 +246,8 @@ class _Tally:
             raise UsageError(
                 f"{self._where}: outputs of shape {got} are not those of {head.where}, {wanted}"
             )
+        # NaN is no answer, and yet the largest of some, and on one side of any threshold.
+        self.undefined += int(np.isnan(outputs).reshape(len(outputs), -1).any(axis=1).sum())
         check_values(head, targets, self._where)
         if weights is not None:
             weights = np.asarray(weights, np.float32)
@@ -264,11 +286,13 @@ class _Tally:
         found = {name: float(metric.result()) for name, metric in self._metrics.items()}
         if self._accuracy is not None:
             found = {self._accuracy: float(self._seen[3].sum() / self._seen[2].sum()), **found}
-        return found
+        return dict.fromkeys(found, math.nan) if self.undefined else found
 
     def per_class(self) -> tuple[tuple[float | None, ...], tuple[int, ...]]:
         """The share of right answers of each class, or its IoU, and the number of its examples."""
         head = self.head
+        if self.undefined:
+            return (), ()
         if head.has_classes and len(head.output.shape) <= 1:
             return _shares(self._seen[3], self._seen[2]), _whole(self._seen[0])
         for metric in self._metrics.values():
@@ -378,6 +402,18 @@ def _feeds(inputs: Tree, runtime: Runtime, task: Task) -> Feeds:
             f"{', '.join(names)}: give the task of this model"
         )
     return {name: np.asarray(x) for name, x in by_name(inputs, names).items()}
+
+
+def _check_finite(feeds: Feeds, name: str) -> None:
+    """Refuses inputs of NaN: a ReLU makes some number of it, and the answer looks like one."""
+    for x in feeds.values():
+        if x.dtype.kind != "f" or np.isfinite(x).all():
+            continue
+        count = int((~np.isfinite(x)).reshape(len(x), -1).any(axis=1).sum())
+        raise UsageError(
+            f"the data of {name} have NaN or infinite values in the inputs of {count:,} examples: "
+            "correct them, or leave these examples out"
+        )
 
 
 def _parts(

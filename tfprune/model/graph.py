@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -17,7 +17,11 @@ from tfprune.model.activations import is_activation, is_pointwise, mixes_channel
 _PASSING = frozenset(
     {
         "Average",
+        "AveragePooling1D",
+        "AveragePooling2D",
+        "AveragePooling3D",
         "Cast",
+        "Clip",
         "Cropping1D",
         "Cropping2D",
         "Dropout",
@@ -25,6 +29,9 @@ _PASSING = frozenset(
         # Of `tfprune.quantize`, which builds on this module.
         "FakeQuantize",
         "Flatten",
+        "GlobalAveragePooling1D",
+        "GlobalAveragePooling2D",
+        "GlobalAveragePooling3D",
         "Identity",
         "Permute",
         "Reshape",
@@ -32,6 +39,30 @@ _PASSING = frozenset(
         "Transpose",
         "UpSampling1D",
         "UpSampling2D",
+    }
+)
+# They choose among numbers, which are then still those of a sigmoid, but of no softmax.
+_CHOOSING = frozenset(
+    {
+        "Concatenate",
+        "GetItem",
+        "GlobalMaxPooling1D",
+        "GlobalMaxPooling2D",
+        "GlobalMaxPooling3D",
+        "Max",
+        "MaxPooling1D",
+        "MaxPooling2D",
+        "MaxPooling3D",
+        "Maximum",
+        "Mean",
+        "Min",
+        "Minimum",
+        "RepeatVector",
+        "Slice",
+        "Split",
+        "Stack",
+        "Take",
+        "Unstack",
     }
 )
 # They may give probabilities of a person's own making, or anything.
@@ -247,28 +278,44 @@ def output_activation(tensor: Any) -> str | None:
 
     Returns:
         "softmax" or "sigmoid" for probabilities; "none" for numbers of any range, such as logits;
-        None where the last operation is neither Keras' nor TensorFlow's.
+        None where the last operation is neither Keras' nor TensorFlow's, or computes with
+        probabilities, such as `1 - p`.
     """
-    operation, _, place = tensor._keras_history
+    operation, node, place = tensor._keras_history
     if isinstance(operation, keras.Model):
         followed = getattr(operation, "outputs", None) and not overrides(type(operation), "call")
         return output_activation(operation.outputs[place]) if followed else None
+    inputs = operation._inbound_nodes[node].input_tensors
     if isinstance(operation, keras.layers.TimeDistributed):
         operation = operation.layer
     name = type(operation).__name__
     linear = name == "Activation" and is_activation(operation.activation, "linear")
-    if (linear or name in _PASSING) and len(operation._inbound_nodes) == 1:
-        found = {output_activation(each) for each in keras.tree.flatten(operation.input)}
-        return found.pop() if len(found) == 1 else "none"
+    if linear or name in _PASSING or name in _CHOOSING:
+        return _of_inputs(inputs, {"sigmoid"} if name in _CHOOSING else {"sigmoid", "softmax"})
     activation = getattr(operation, "activation", None)
-    for kind in ("softmax", "sigmoid"):
-        named = (name.lower(), type(activation).__name__.lower())
-        if kind in named or is_activation(activation, kind):
+    names = (name.lower(), type(activation).__name__.lower())
+    for kind, spellings in _PROBABILITIES.items():
+        plain = {spelling.replace("_", "") for spelling in spellings}
+        if plain & set(names) or is_activation(activation, *spellings):
             return kind
     if activation is None:
-        known = type(operation).__module__.startswith("keras.") and name not in _OPAQUE
-        return "none" if known else None
+        if not type(operation).__module__.startswith("keras.") or name in _OPAQUE:
+            return None
+        # What has weights gives numbers of any range; a sum or product depends on its terms.
+        return "none" if getattr(operation, "weights", ()) else _of_inputs(inputs, set())
     return "none" if is_pointwise(activation) or mixes_channels(activation) else None
+
+
+_PROBABILITIES = {"softmax": ("softmax",), "sigmoid": ("sigmoid", "hard_sigmoid", "sparse_sigmoid")}
+
+
+def _of_inputs(inputs: Sequence[Any], kept: Collection[str]) -> str | None:
+    """What is left of the activations of some tensors, of which an operation keeps these."""
+    found = {output_activation(each) for each in inputs}
+    if "none" in found or not found:
+        return "none"
+    only = found.pop()
+    return only if not found and only in kept else None
 
 
 def finalize_states(model: keras.Model) -> None:

@@ -287,6 +287,8 @@ class FakeQuantize(keras.layers.Layer):
         self.momentum = momentum
         self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
         self.clips = clips
+        # Keras would warn that masks are lost, which the graph hands to whoever reads them.
+        self.supports_masking = True
         self.observes = False
         """Whether a call widens the range, for examples that set the first ranges."""
 
@@ -448,8 +450,14 @@ class QuantizedLayer(_Around):
         # Steps need more digits than 16 bits hold; the call casts what it multiplies.
         super().__init__(**{"autocast": False, **options})
         self.layer = layer
+        self.supports_masking = layer.supports_masking
         self.batch_norm = batch_norm
         self.weight_type: WeightTypeName = weight_type
+        # The inner layer is not called, so that another one regularizes what it would give.
+        regularizer = layer.activity_regularizer
+        self._regularized = regularizer and keras.layers.Identity(
+            activity_regularizer=regularizer, dtype=self.dtype_policy
+        )
 
     def build(self, input_shape: Any) -> None:
         """Builds the inner layers."""
@@ -468,7 +476,8 @@ class QuantizedLayer(_Around):
         if self.compute_dtype != "float32":
             # Whole numbers of these sizes are more than 16 bits hold.
             x = ops.cast(x, self.compute_dtype)
-            return self.compute(x, *self._as_floats(levels, steps, bias)), units
+            made = self.compute(x, *self._as_floats(levels, steps, bias))
+            return self._given(made), units
         # Without a range yet it computes as if a step was 1, and rounds the weights alone.
         known = _known(step)
         whole = None
@@ -477,7 +486,10 @@ class QuantizedLayer(_Around):
             rounded = straight_through(ops.round(whole), whole)
             whole = ops.where(step > 0, rounded, whole)
         y = self._multiplied(ops.cast(x, "float32") / known, levels, whole)
-        return self.layer.activation(y * (known * steps)), units
+        return self._given(self.layer.activation(y * (known * steps))), units
+
+    def _given(self, y: Any) -> Any:
+        return y if self._regularized is None else self._regularized(y)
 
     def file_weights(self, step: float | None = None) -> tuple[Any, Any]:
         """The folded and rounded kernel, and the folded bias or None; float32.
@@ -649,6 +661,7 @@ class QuantizedScale(_Around):
         # Pixels have more digits than 16 bits hold.
         super().__init__(**{"autocast": False, **options})
         self.layer = layer
+        self.supports_masking = layer.supports_masking
         self.ranges: RangeName = ranges
         self.momentum = momentum
         if has_offset(layer):
@@ -727,6 +740,7 @@ class QuantizedPReLU(_Around):
         # Slopes in 16 bits would be rounded twice.
         super().__init__(**{"autocast": False, **options})
         self.layer = layer
+        self.supports_masking = layer.supports_masking
 
     def build(self, input_shape: Any) -> None:
         """Builds the inner layer."""

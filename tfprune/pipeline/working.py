@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfprune.errors import TfpruneError, UsageError
+from tfprune.errors import RefusedError, TfpruneError, UsageError
 from tfprune.functions import IMPORTS
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # What the bits of a result depend on beside the data and the pipeline.
 DECIDING = ("keras", "tensorflow")
+# Kinds of errors that the planning process tells apart, the last one any.
+_KINDS: tuple[type[TfpruneError], ...] = (UsageError, RefusedError, TfpruneError)
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,17 @@ class JobOutcome:
         seconds: that it took.
         warnings: that it gave, one line each.
         error: one line; empty where the job is done.
-        wrongly_called: whether the error is a mistake in how the run was asked for.
+        kind: of the error: whose mistake it is.
     """
 
     seconds: float
     warnings: tuple[str, ...] = ()
     error: str = ""
-    wrongly_called: bool = False
+    kind: type[TfpruneError] = TfpruneError
 
     def raised(self) -> TfpruneError:
         """The error."""
-        return (UsageError if self.wrongly_called else TfpruneError)(self.error)
+        return self.kind(self.error)
 
 
 def packed(job: Job) -> tuple[Link, ...]:
@@ -128,6 +130,7 @@ def perform(order: Order, links: tuple[Link, ...]) -> JobOutcome:
         How it ended; nothing is raised that an error of the job could be mistaken for.
     """
     begun = time.perf_counter()
+    error, kind = "", _KINDS[-1]
     with warnings.catch_warnings(record=True) as caught:
         try:
             executor = _executor(order)
@@ -136,15 +139,15 @@ def perform(order: Order, links: tuple[Link, ...]) -> JobOutcome:
             job = unpacked(links)
             make = functools.partial(executor.do, job, None, None)
             Store(executor.directory).finish(job.folder, job.identity, make)
-            error, wrongly_called = "", False
         except TfpruneError as raised:
-            error, wrongly_called = str(raised), isinstance(raised, UsageError)
+            error = str(raised)
+            kind = next(each for each in _KINDS if isinstance(raised, each))
         # Whatever it is, the process that planned the job tells it.
         except Exception as raised:
             said = " ".join(str(raised).split())[:300] or "no message"
-            error, wrongly_called = f"unexpected {type(raised).__name__}: {said}", False
+            error = f"unexpected {type(raised).__name__}: {said}"
     told = tuple(" ".join(str(each.message).split()) for each in caught)
-    return JobOutcome(time.perf_counter() - begun, told, error, wrongly_called)
+    return JobOutcome(time.perf_counter() - begun, told, error, kind)
 
 
 @functools.lru_cache(maxsize=1)

@@ -375,7 +375,7 @@ class Builder:
             mine = [call for call in self._calls if call.operation is layer]
             if any(self._of(call).kind != "kernel" for call in mine):
                 continue
-            if self._functions[id(layer)] != "linear":
+            if self._functions[id(layer)] != "linear" or layer.activity_regularizer is not None:
                 continue
             readers = [self._only_reader(call.outputs[0]) for call in mine]
             norm = readers[0].operation if readers[0] is not None else None

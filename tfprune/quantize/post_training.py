@@ -16,9 +16,10 @@ from tfprune.data.adapting import Data, examples
 from tfprune.errors import UsageError
 from tfprune.model import cloning
 from tfprune.model.activations import is_activation
-from tfprune.model.graph import Call, calls, functional, is_graph
-from tfprune.model.layer_table import CONVOLUTIONS, DEPTHWISE_CONVOLUTIONS
+from tfprune.model.graph import Call, calls, functional
+from tfprune.model.layer_table import CONVOLUTIONS, DEPTHWISE_CONVOLUTIONS, TypeTable
 from tfprune.weights.oneshot import MOST_BITS, round_weights
+from tfprune.weights.selection import kernels
 
 # Ranges of neighbours depend on each other; more rounds change nothing that counts.
 _ROUNDS = 20
@@ -26,32 +27,42 @@ _SETTLED = 1e-3
 # Enough for means over whole images.
 _IMAGES = 256
 _BATCH = 64
-_WITH_KERNEL = (layers.Dense, *CONVOLUTIONS, *DEPTHWISE_CONVOLUTIONS)
+# By type: a subclass that computes in its own way may do anything with its kernel.
+_WITH_KERNEL = TypeTable(
+    dict.fromkeys((layers.Dense, *CONVOLUTIONS, *DEPTHWISE_CONVOLUTIONS), True)
+)
+_NORM = TypeTable({layers.BatchNormalization: True})
+_FUNCTION = TypeTable({layers.ReLU: "relu", layers.Activation: "activation"})
 # Of c * x they give c times what they give of x, channel by channel, for c above 0.
-_PASSING = (
-    layers.MaxPooling1D,
-    layers.MaxPooling2D,
-    layers.MaxPooling3D,
-    layers.AveragePooling1D,
-    layers.AveragePooling2D,
-    layers.AveragePooling3D,
-    layers.GlobalAveragePooling1D,
-    layers.GlobalAveragePooling2D,
-    layers.GlobalAveragePooling3D,
-    layers.GlobalMaxPooling1D,
-    layers.GlobalMaxPooling2D,
-    layers.GlobalMaxPooling3D,
-    layers.ZeroPadding1D,
-    layers.ZeroPadding2D,
-    layers.ZeroPadding3D,
-    layers.UpSampling1D,
-    layers.Dropout,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-    layers.Identity,
-    layers.LeakyReLU,
-    layers.PReLU,
+_PASSING = TypeTable(
+    dict.fromkeys(
+        (
+            layers.MaxPooling1D,
+            layers.MaxPooling2D,
+            layers.MaxPooling3D,
+            layers.AveragePooling1D,
+            layers.AveragePooling2D,
+            layers.AveragePooling3D,
+            layers.GlobalAveragePooling1D,
+            layers.GlobalAveragePooling2D,
+            layers.GlobalAveragePooling3D,
+            layers.GlobalMaxPooling1D,
+            layers.GlobalMaxPooling2D,
+            layers.GlobalMaxPooling3D,
+            layers.ZeroPadding1D,
+            layers.ZeroPadding2D,
+            layers.ZeroPadding3D,
+            layers.UpSampling1D,
+            layers.Dropout,
+            layers.SpatialDropout1D,
+            layers.SpatialDropout2D,
+            layers.SpatialDropout3D,
+            layers.Identity,
+            layers.LeakyReLU,
+            layers.PReLU,
+        ),
+        True,
+    )
 )
 
 
@@ -156,7 +167,7 @@ def _called_once(every: Iterable[Call]) -> set[int]:
 
 def _scalable(layer: Any) -> bool:
     """Whether the output channels of a layer can be scaled by its kernel."""
-    if not isinstance(layer, _WITH_KERNEL) or not _last(layer):
+    if not _WITH_KERNEL.of(layer) or not _last(layer):
         return False
     # A depthwise kernel with several filters for a channel has them side by side.
     return getattr(layer, "depth_multiplier", 1) == 1
@@ -169,7 +180,7 @@ def _last(layer: Any) -> bool:
 def _is_norm(call: Call, once: set[int]) -> bool:
     """Whether a call is of a BatchNorm of the last axis, which is called once."""
     layer: Any = call.operation
-    if not isinstance(layer, layers.BatchNormalization) or id(layer) not in once:
+    if not _NORM.of(layer) or id(layer) not in once:
         return False
     return layer.axis in (-1, len(call.inputs[0].shape) - 1)
 
@@ -184,15 +195,16 @@ def _passes(layer: Any) -> bool:
 
 
 def _passes_on(layer: Any) -> bool:
-    if isinstance(layer, layers.ReLU):
+    function = _FUNCTION.of(layer)
+    if function == "relu":
         return layer.max_value is None and not layer.threshold
-    if isinstance(layer, layers.Activation):
+    if function == "activation":
         return bool(is_activation(layer.activation, "relu", "leaky_relu", "linear"))
-    return isinstance(layer, _PASSING) and _last(layer)
+    return bool(_PASSING.of(layer)) and _last(layer)
 
 
 def _reads_channels(layer: Any) -> bool:
-    if not isinstance(layer, _WITH_KERNEL) or not _last(layer):
+    if not _WITH_KERNEL.of(layer) or not _last(layer):
         return False
     return getattr(layer, "groups", 1) == 1
 
@@ -280,7 +292,7 @@ def correct_biases(model: keras.Model, data: Data, *, bits: int = 8) -> keras.Mo
     if without:
         warnings.warn(
             f"correct_biases: {', '.join(without)} stay as they are: they have no bias, are called "
-            "twice, or lie in a nested model",
+            "twice, lie in another layer or model, or compute in a way of their own",
             stacklevel=2,
         )
     for kernel, carrier in points:
@@ -298,29 +310,27 @@ def _inputs(model: keras.Model, data: Data) -> list[np.ndarray]:
 
 
 def _points(model: keras.Model) -> tuple[list[tuple[str, str]], list[str]]:
-    """Layers with kernels and the layers that carry their biases; and those without one."""
+    """Layers with kernels and the layers that carry their biases; and the paths of all others."""
     every = list(calls(model))
     once = _called_once(every)
     readers: dict[int, list[Call]] = {}
     for call in every:
         for tensor in call.inputs:
             readers.setdefault(id(tensor), []).append(call)
-    found, without = [], []
+    found = []
     for call in every:
-        layer = call.operation
-        if is_graph(layer):
-            without.append(layer.name)
-        if not isinstance(layer, _WITH_KERNEL):
+        layer: Any = call.operation
+        if not _WITH_KERNEL.of(layer) or id(layer) not in once or not _last(layer):
             continue
         after = [each for output in call.outputs for each in readers.get(id(output), [])]
         carrier = layer.name if layer.use_bias else ""
         if len(after) == 1 and is_linear(layer) and _is_norm(after[0], once):
             carrier = after[0].operation.name if after[0].operation.center else ""
-        if carrier and id(layer) in once and _last(layer):
+        if carrier:
             found.append((layer.name, carrier))
-        else:
-            without.append(layer.name)
-    return found, list(dict.fromkeys(without))
+    corrected = {kernel for kernel, _ in found}
+    rounded = dict.fromkeys(kernel.path for kernel in kernels(model))
+    return found, [path for path in rounded if path not in corrected]
 
 
 def _bias(layer: Any) -> keras.Variable:

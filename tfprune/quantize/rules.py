@@ -17,7 +17,7 @@ from keras.src.ops import numpy as knp
 
 from tfprune.model.activations import is_activation
 from tfprune.model.graph import Call
-from tfprune.model.layer_table import TypeTable
+from tfprune.model.layer_table import TRANSPOSED_CONVOLUTIONS, TypeTable
 
 Kind: TypeAlias = Literal[
     # A rounded kernel; BatchNorm and ReLU behind it are a part of the operator.
@@ -209,6 +209,8 @@ def rule_of(call: Call) -> Rule:
         return Rule(None, "has its channels first, and TFLite computes with channels last")
     if getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False):
         return Rule(None, "has LoRA or quantized weights")
+    if _regularizes(operation) and (kind != "kernel" or not _ends_at_once(operation)):
+        return Rule(None, "has an activity regularizer, which takes what it gives in float")
     if kind == "activation":
         function = activation_name(operation)
         if function is None:
@@ -222,6 +224,17 @@ def rule_of(call: Call) -> Rule:
     if isinstance(operation, layers.UpSampling2D) and operation.interpolation != "nearest":
         return Rule("averaged")
     return Rule(kind)
+
+
+def _regularizes(operation: Any) -> bool:
+    """Whether an operation adds to the loss by what it gives."""
+    return getattr(operation, "activity_regularizer", None) is not None
+
+
+def _ends_at_once(layer: Any) -> bool:
+    """Whether what a layer with a kernel gives is what its operator gives."""
+    fused = ("linear",) if isinstance(layer, TRANSPOSED_CONVOLUTIONS) else FUSED
+    return activation_name(layer) in fused
 
 
 def number_of(call: Call) -> float | None:

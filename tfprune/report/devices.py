@@ -67,7 +67,7 @@ def device_summary(table: pd.DataFrame) -> pd.DataFrame:
             "device": device_heading(str(device), bool(group["estimated"].any())),
         }
         for name in names:
-            whole = None if base is None else base[name].mean()
+            whole = None if base is None else base[name].mean(skipna=False)
             row[find_figure(name).column_heading] = _text(name, group[name], whole)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -75,7 +75,8 @@ def device_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def _text(name: str, values: pd.Series, first: float | None) -> str:
     """A mean with its deviation, and its share of the first variant's mean."""
-    row, mean = find_figure(name), float(values.mean())
+    # Of all seeds or of none: one that the device refuses is not left out without a word.
+    row, mean = find_figure(name), float(values.mean(skipna=False))
     text = row.text(mean, float(values.std()))
     # A share of a share would be read as that share itself.
     if not text or not first or pd.isna(first) or row.is_share:

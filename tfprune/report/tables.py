@@ -168,7 +168,8 @@ class Spread:
     """What several seeds measured, in the order of the table that it was computed from.
 
     Attributes:
-        means: one row a run, variant and artifact, its columns as in `comparison` without `seed`.
+        means: one row a run, variant and artifact, its columns as in `comparison` without `seed`;
+            NaN where a seed that has figures lacks this one, or has NaN.
         deviations: the same rows and columns; sample deviations, NaN where there is one seed only.
         seeds: how many seeds each row has figures of.
         planned: how many seeds it should have.
@@ -189,11 +190,29 @@ def spread(table: pd.DataFrame) -> Spread:
     Args:
         table: what `comparison` returned.
     """
-    groups = table.drop(columns="seed").groupby(_GROUP, sort=False)
-    there = table[_GROUP].assign(there=is_measured(table)).groupby(_GROUP, sort=False)
+    measured = is_measured(table)
+    figures_of = table.drop(columns="seed")
+    groups = figures_of.groupby(_GROUP, sort=False)
+    there = table[_GROUP].assign(there=measured).groupby(_GROUP, sort=False)
+    # A seed that is measured and lacks a figure, such as a loss that became NaN, is no seed to
+    # leave out: then the mean of all is not known.
+    values = figures_of.columns.drop(_GROUP)
+    lacking = (
+        figures_of[values]
+        .isna()
+        .mul(measured, axis=0)
+        .groupby([table[name] for name in _GROUP], sort=False)
+        .any()
+        .reset_index(drop=True)
+    )
+
+    def known(found: pd.DataFrame) -> pd.DataFrame:
+        whole = found.reset_index()
+        return whole.assign(**{name: whole[name].mask(lacking[name]) for name in values})
+
     return Spread(
-        groups.mean().reset_index(),
-        groups.std().reset_index(),
+        known(groups.mean()),
+        known(groups.std()),
         there["there"].sum().reset_index(drop=True),
         groups.size().reset_index(drop=True),
     )

@@ -8,19 +8,16 @@ them than a name.
 from __future__ import annotations
 
 import io
-import json
-import math
 import re
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tfprune.figures import ACCURACY, Figure, by_name
+from tfprune.files import strict_json
 
 # What Markdown and the HTML in it give a meaning.
 _MARKDOWN = re.compile(r"([\\|*_<>&~`\[\]])")
@@ -129,18 +126,8 @@ def _csv(table: pd.DataFrame) -> str:
 
 def _json(table: pd.DataFrame) -> str:
     # Not `to_json`, which keeps ten digits.
-    rows = [
-        {key: _json_value(value) for key, value in row.items()}
-        for row in table.astype(object).to_dict("records")
-    ]
-    return json.dumps(rows, indent=2, allow_nan=False, default=_json_value) + "\n"
-
-
-def _json_value(value: Any) -> Any:
-    """A value of a table as JSON knows it: null where it is missing, or infinite."""
-    plain = value.item() if isinstance(value, np.generic) else value
-    unknown = plain is pd.NA or (isinstance(plain, float) and not math.isfinite(plain))
-    return None if unknown else plain
+    whole = table.astype(object)
+    return strict_json(whole.where(whole.notna(), None).to_dict("records")) + "\n"
 
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {

@@ -120,14 +120,17 @@ def tickets_over_seeds(table: pd.DataFrame, by: Figure = ACCURACY) -> pd.DataFra
     Returns:
         Columns method, level, seeds (how many), density (their mean) and, for each of accuracy,
         early_stop_epoch, early_stop_val_accuracy and val_accuracy (or those of another `by`), its
-        mean, and NAME_min and NAME_max, the lowest and the highest of the seeds.
+        mean, and NAME_min and NAME_max, the lowest and the highest of the seeds; NaN where a seed
+        lacks it.
     """
     groups = table.groupby(["method", "level"], sort=False)
     parts: dict[str, Any] = {"seeds": groups.size(), "density": groups["density"].mean()}
     for figure in (row.name for row in _figures(by)):
-        parts[figure] = groups[figure].mean()
-        parts[f"{figure}_min"] = groups[figure].min()
-        parts[f"{figure}_max"] = groups[figure].max()
+        # Of all seeds or not known: a seed with NaN is none to leave out.
+        known = groups[figure].count() == groups.size()
+        parts[figure] = groups[figure].mean().where(known)
+        parts[f"{figure}_min"] = groups[figure].min().where(known)
+        parts[f"{figure}_max"] = groups[figure].max().where(known)
     return pd.DataFrame(parts).reset_index()
 
 

@@ -39,9 +39,10 @@ class Proposals:
         what: what is searched.
         folder: where the journal lies.
         out_of_reach: a share of the model that cannot be reached; only larger ones are proposed.
+        of: the identity of the data and the model: what was tried on others tells nothing.
     """
 
-    def __init__(self, what: Search, folder: Path, out_of_reach: float = 0.0) -> None:
+    def __init__(self, what: Search, folder: Path, out_of_reach: float = 0.0, of: str = "") -> None:
         self._what = what
         low, high = what.space.keep
         steps = math.floor((out_of_reach - low) / what.space.keep_step + 1e-9) + 1
@@ -52,7 +53,7 @@ class Proposals:
         with _without_warnings():
             self._study = optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(folder / _STUDY))),
-                study_name=document_hash(asked),
+                study_name=document_hash([asked, of]),
                 directions=["minimize", "minimize"],
                 load_if_exists=True,
             )

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from tfprune.errors import TfpruneError, UsageError
+from tfprune.errors import RefusedError, TfpruneError, UsageError
 from tfprune.figures import Figure, from_record
-from tfprune.files import RECORD, document_hash, write_json, write_text
+from tfprune.files import RECORD, document_hash, strict_json, write_text
 from tfprune.pipeline import provenance
 from tfprune.pipeline.authoring import to_toml
 from tfprune.pipeline.executors import Execution, Workers
@@ -239,7 +239,7 @@ def search(
     if found.test_drop > what.max_drop >= best.drop:
         on_test += ", more than allowed: what was chosen on few examples looks better on these"
     found = replace(found, said=f"{said}; {on_test}")
-    write_json(directory / RESULT, _recorded(found))
+    write_text(directory / RESULT, strict_json(_recorded(found)) + "\n")
     return found
 
 
@@ -328,6 +328,7 @@ class _Trials:
         self._first: list[Choice] = []
         self._out_of_reach = 0.0
         self._workers: Workers | None = None
+        self._identity = ""
 
     def close(self) -> None:
         """Ends the workers."""
@@ -348,6 +349,9 @@ class _Trials:
         from tfprune.pipeline.execution import probe
 
         self._say(self._images.note)
+        # Other data, another model or a newer step would not give what is in the journal.
+        jobs = plan_jobs(whole, self._store.directory, self._images.sha256, split="validation")
+        self._identity = document_hash([job.identity for job in jobs if job.kind != "latency"])
         self._epoch_seconds = probe(whole, self._images.dataset).seconds_per_epoch
         epochs = 0
         if not self._missing({}, only=DENSE):
@@ -394,19 +398,20 @@ class _Trials:
         """Trains and exports trials, as far as they are not there.
 
         Returns:
-            Why some of them cannot be made, such as a share of the MACs that is out of reach.
+            Why some of them cannot be made, such as a share of the MACs that is out of reach, a
+            training that diverges, or a file that does not agree with its model.
         """
         try:
             self._made(trials)
             return {}
-        except UsageError:
+        except (UsageError, RefusedError):
             pass
         # One by one, so that each is told apart; what is made already is not made again.
         refused: dict[str, str] = {}
         for name, each in trials.items():
             try:
                 self._made({name: each})
-            except UsageError as error:
+            except (UsageError, RefusedError) as error:
                 refused[name] = str(error)
         return refused
 
@@ -439,6 +444,12 @@ class _Trials:
         self.figure = from_record(record.get("task"))
         by_format = {each["format"]: each for each in record["artifacts"]}
         self.baseline = float(by_format["keras"][self.figure.record_key])
+        if not math.isfinite(self.baseline):
+            raise TfpruneError(
+                f"the {self.figure.noun} of the dense model is not a number on validation data, so "
+                "nothing can be compared with it: train it at a lower learning rate, or compare "
+                "by another figure"
+            )
         base = by_format[self._what.formats[0]]
         self._base_file = folder / base["path"], base["sha256"]
         self._base_costs = {**_counted(record, base)}
@@ -604,7 +615,9 @@ class _Trials:
 
     def search(self) -> None:
         """Tries brackets until the trials or the minutes are spent."""
-        proposals = Proposals(self._what, self._store.directory / TRIALS, self._out_of_reach)
+        proposals = Proposals(
+            self._what, self._store.directory / TRIALS, self._out_of_reach, self._identity
+        )
         for rungs in proposals.done():
             self.tried += rungs
         if not proposals.has_begun:
@@ -684,6 +697,8 @@ class _Trials:
         keeping = [each for each in self.tried if each.keeps(self._what.max_drop)]
         finalists = sorted(keeping, key=lambda each: each.ratio)[:_FINALISTS]
         if self._what.is_measured and finalists:
+            # What was freed since it was tried is made again.
+            self._make({each.variant: (each.choice, each.rung) for each in finalists})
             again = {each.variant: each for each in self._measured(finalists)}
             self.tried = [again.get(each.variant, each) for each in self.tried]
             return winner(list(again.values()), self._what.max_drop)

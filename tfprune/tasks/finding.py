@@ -27,6 +27,7 @@ from tfprune.tasks.heads import (
     NamedMetric,
     OutputTarget,
     given,
+    is_bare,
     is_plain_crossentropy,
     kind_metrics,
     loss_kind,
@@ -133,6 +134,7 @@ def resolve(
             kind,
             loss,
             weights[place],
+            compiled=from_model,
             trained=not from_model or loss is not None,
             weighted=weighted,
             data_name=data_name,
@@ -161,6 +163,7 @@ def _head(
     loss: Any,
     weight: float | None,
     *,
+    compiled: bool,
     trained: bool,
     weighted: bool,
     data_name: str,
@@ -177,14 +180,15 @@ def _head(
     elif loss is None and kind == "classification":
         labels = SPARSE
     plain = loss is not None and kind in ("classification", "segmentation")
-    compiled_for, ignored = given(loss, "from_logits"), given(loss, "ignore_class")
+    named, compiled_for, ignored = loss, given(loss, "from_logits"), given(loss, "ignore_class")
     if plain and (output.channels or 0) > 1 and is_plain_crossentropy(loss):
         loss = None
     logits = {"softmax": False, "sigmoid": False, "none": True}.get(output.activation or "")
     if spec.from_logits is not None:
         logits = spec.from_logits
     elif logits is None:
-        logits = compiled_for
+        # A name, and a function of Keras, stand for a loss of probabilities.
+        logits = False if compiled_for is None and compiled and is_bare(named) else compiled_for
     elif compiled_for is not None and compiled_for != logits:
         is_given = "logits" if compiled_for else "probabilities"
         ends_in = output.activation if not logits else "neither softmax nor sigmoid"

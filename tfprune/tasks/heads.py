@@ -331,6 +331,15 @@ def is_plain_crossentropy(identifier: Any) -> bool:
     return True
 
 
+def is_bare(identifier: Any) -> bool:
+    """Whether a loss is a cross-entropy by its name alone, or Keras' function of that name."""
+    plain = metrics.plain(loss_name(identifier))
+    own = str(getattr(identifier, "__module__", "")).startswith("keras.")
+    return plain.endswith("crossentropy") and (
+        isinstance(identifier, str) or (own and inspect.isfunction(identifier))
+    )
+
+
 def given(identifier: Any, key: str) -> Any:
     """An argument that a loss carries, such as `from_logits`; None where it carries none."""
     if isinstance(identifier, dict):

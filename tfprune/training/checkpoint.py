@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from tfprune.errors import TfpruneError
+from tfprune.errors import RefusedError, TfpruneError
 from tfprune.training.backup import COLUMN, FILE
 from tfprune.training.early_stopping import BestEpoch
 
@@ -124,7 +124,7 @@ class EpochLog(keras.callbacks.Callback):
         """Adds a row to the history and saves the epoch."""
         figures = dict(logs or {})
         if not math.isfinite(figures["loss"]):
-            raise TfpruneError(
+            raise RefusedError(
                 f"the loss became {figures['loss']} in epoch {epoch + 1}: "
                 "lower learning_rate, or add warmup_epochs"
             )
