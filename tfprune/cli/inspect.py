@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,8 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Pat
 @click.option(
     "--device",
     type=click.Choice(["wasm"]),
-    help="Also show which layers run sparse there, which forbid it, and what `tfprune rewrite` makes "
-    "of these.",
+    help="Also show which layers run sparse there, which forbid it, and what `tfprune rewrite` "
+    "makes of these.",
 )
 @options.data(required=False, why="its validation images show how sensitive each group is")
 @options.task
@@ -145,8 +146,8 @@ def inspect_command(
     click.echo(render(zeros), nl=False)
     if sparse is not None:
         click.echo(f"\n{_told(sparse)}")
-    if rewritable is not None:
-        click.echo(_rewritten(rewritable))
+    if sparse is not None and rewritable is not None:
+        click.echo(_rewritten(rewritable, sparse.forbidden))
     if cuts is not None:
         whole = by.text(cuts[by.name][0])
         click.echo(f"\n{by.noun} when one group alone is cut, of {whole}:\n")
@@ -168,10 +169,13 @@ def _told(sparse: SparseLayers) -> str:
     return "\n".join(lines)
 
 
-def _rewritten(found: Rewrites) -> str:
+def _rewritten(found: Rewrites, forbidden: Mapping[str, str]) -> str:
     """What `tfprune rewrite` would change, and what it cannot, one line each."""
     lines = [f"can be rewritten exactly: {name}: {said}" for name, said in found.changes.items()]
-    lines += [f"cannot be rewritten exactly: {name}: {why}" for name, why in found.left.items()]
+    for name, why in found.left.items():
+        # A reason that forbids it is told already.
+        more = "" if forbidden.get(name) == why else f": {why}"
+        lines.append(f"cannot be rewritten exactly: {name}{more}")
     if found.layers:
         lines.append(
             f"after `tfprune rewrite`, {len(found.layers)} layers can run sparse, from "
