@@ -37,6 +37,7 @@ from tfprune.weights.xnnpack import (
     ACTIVATION_LAYERS,
     NOTHING,
     Graph,
+    odd_relu,
     unknown_activation,
     wrong_form,
 )
@@ -833,13 +834,16 @@ class _Rewritable(Graph):
         if not self._excites(call):
             return self._beside(call, base)
         layer: Any = call.operation
-        if type(layer) is layers.Activation and unknown_activation(layer):
+        split = type(layer) is layers.Activation and _split(layer)
+        if type(layer) is layers.Activation and unknown_activation(layer) and not split:
             return base
-        if type(layer) is layers.ReLU and (layer.threshold or layer.negative_slope):
+        if isinstance(layer, ACTIVATION_LAYERS) and odd_relu(layer):
             return base
 
         def make(writer: _Writer, tensors: list[Any]) -> Any:
             x = self._pixel(call, writer, tensors[0])
+            if split:
+                return writer.hard_sigmoid(x, layer.name)
             return x if _makes_pixel(call) else layer(x)
 
         said = "is left out: numbers stay pixels" if _makes_pixel(call) else ""

@@ -322,10 +322,8 @@ def _why_not(graph: Graph, call: Call) -> str:
     if kind is keras.layers.Activation:
         return unknown_activation(layer)
     if kind in ACTIVATION_LAYERS:
-        odd = getattr(layer, "threshold", 0) or (
-            kind is keras.layers.ReLU and (layer.negative_slope or layer.max_value not in (None, 6))
-        )
-        return "its kind of ReLU is several operators: use ReLU or ReLU(max_value=6)" if odd else ""
+        odd = "its kind of ReLU is several operators: use ReLU or ReLU(max_value=6)"
+        return odd if odd_relu(layer) else ""
     if kind in (keras.layers.Add, keras.layers.Multiply):
         return "" if len(call.inputs) == 2 else "it has more than two inputs: use several"
     if kind in (Add, Multiply):
@@ -411,6 +409,17 @@ def wrong_form(layer: Any) -> str:
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return "channels_first"
     return "" if layer.compute_dtype == "float32" else str(layer.compute_dtype)
+
+
+def odd_relu(layer: Any) -> bool:
+    """Whether a ReLU is not one operator of TFLite.
+
+    Args:
+        layer: of a type of `ACTIVATION_LAYERS`.
+    """
+    if type(layer) is not keras.layers.ReLU:
+        return False
+    return bool(layer.threshold or layer.negative_slope or layer.max_value not in (None, 6))
 
 
 def unknown_activation(layer: Any) -> str:
