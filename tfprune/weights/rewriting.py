@@ -320,6 +320,28 @@ class _Windows:
         return square
 
 
+def _places(
+    before: int, kernel: int, dilation: int, size: int, mirrored: bool
+) -> tuple[int, ...] | None:
+    """Where the weights of a kernel are in a kernel with symmetric padding, along one axis.
+
+    Args:
+        before: from `_before`.
+        kernel: how many weights there are.
+        dilation: their distance.
+        size: of the kernel with symmetric padding.
+        mirrored: whether the image is mirrored along the axis.
+
+    Returns:
+        A place for each weight; None where it is too small for them.
+    """
+    start = size // 2 - before
+    places = tuple(start + dilation * tap for tap in range(kernel))
+    if places[0] < 0 or places[-1] >= size:
+        return None
+    return places[::-1] if mirrored else places
+
+
 def _before(
     size: int | None,
     extent: int,
@@ -350,7 +372,7 @@ def _before(
             return "its output has another size than its input"
         return extent - 1 - before if mirrored else before
     if size is None:
-        return "the size of its image is open, so that its padding is not known: fix the size"
+        return "the size of its image is open, so that its zeros are not known"
     padded = size + sum(pads)
     count = -(-padded // stride) if same else (padded - extent) // stride + 1
     before = pads[0]
@@ -533,8 +555,10 @@ class _Rewritable(Graph):
         for reader in self.readers(call):
             if _is_first(reader) and self.why_no_start(reader) == "":
                 continue
-            if not _takes_padding(reader) or self.why_not(reader) != "":
+            if not _takes_padding(reader):
                 return super().why_not(call) or "padding that no depthwise convolution takes in"
+            if reason := self.why_not(reader):
+                return f"padding that {reader.operation.name} cannot take in: {reason}"
         return "its zeros leave the model" if self.is_output(call) else None
 
     def _unpadded(self, call: Call) -> tuple[Any, tuple[tuple[int, int], tuple[int, int]]]:
@@ -556,11 +580,11 @@ class _Rewritable(Graph):
         dilation = tuple(getattr(layer, "dilation_rate", (1, 1)))
         strides = tuple(layer.strides)
         if strides not in ((1, 1), (2, 2)):
-            return f"strides {strides[0]}x{strides[1]}"
+            return f"strides {strides[0]}x{strides[1]}: use strides 1 or 2"
         source, pads = self._unpadded(call)
-        extents, begins = [], []
+        extents = [dilation[axis] * (kernel[axis] - 1) + 1 for axis in (0, 1)]
+        begins: list[int] = []
         for axis in (0, 1):
-            extents.append(dilation[axis] * (kernel[axis] - 1) + 1)
             before = _before(
                 source.shape[1 + axis],
                 extents[axis],
@@ -570,21 +594,24 @@ class _Rewritable(Graph):
                 1 + axis in self._mirrored,
             )
             if isinstance(before, str):
-                return before
+                most = max(kernel) // 2
+                return f"{before}: use padding='same', or ZeroPadding2D({most}) for it alone"
             begins.append(before)
         for size in sizes:
-            starts = [size // 2 - before for before in begins]
-            if all(0 <= start <= size - end for start, end in zip(starts, extents, strict=True)):
-                places = [
-                    tuple(starts[axis] + dilation[axis] * tap for tap in range(kernel[axis]))
-                    for axis in (0, 1)
-                ]
-                rows, columns = (
-                    place[::-1] if 1 + axis in self._mirrored else place
-                    for axis, place in enumerate(places)
+            rows, columns = (
+                _places(
+                    begins[axis], kernel[axis], dilation[axis], size, 1 + axis in self._mirrored
                 )
+                for axis in (0, 1)
+            )
+            if rows is not None and columns is not None:
                 return _Windows(size, rows, columns)
-        return f"its windows do not fit into a kernel of {sizes[-1]}x{sizes[-1]} in the middle"
+        if max(extents) > sizes[-1]:
+            return f"kernel {kernel[0]}x{kernel[1]}: use kernels of up to {sizes[-1]}x{sizes[-1]}"
+        return (
+            f"its windows are not a part of a kernel of {sizes[-1]}x{sizes[-1]} with "
+            f"ZeroPadding2D({sizes[-1] // 2}): use images of odd size"
+        )
 
     def _depthwise(self, call: Call, base: str) -> _Change | str | None:
         layer: Any = call.operation
@@ -596,7 +623,7 @@ class _Rewritable(Graph):
             return base
         windows = self._windows(call, layer, _SIZES)
         if isinstance(windows, str):
-            return base or windows
+            return windows
         if not base and windows.is_same:
             return None
         return self._moved(call, windows, lambda: _depthwise(layer, windows), base)
@@ -626,7 +653,7 @@ class _Rewritable(Graph):
         if layer.groups == channels == layer.filters and layer.groups > 1:
             windows = self._windows(call, layer, _SIZES)
             if isinstance(windows, str):
-                return base
+                return windows
             return self._moved(call, windows, lambda: _depthwise(layer, windows), base)
         if tuple(layer.kernel_size) != (1, 1) or layer.groups != 1:
             return base
@@ -689,14 +716,15 @@ class _Rewritable(Graph):
             return base
         windows = self._windows(call, layer, _SIZES)
         if isinstance(windows, str):
-            return f"{windows}: use kernels of 3x3 or 5x5, and strides 1 or 2"
+            return windows
+        place = windows
         source, _ = self._unpadded(call)
 
         def make(writer: _Writer, _: list[Any]) -> Any:
             def parts() -> tuple[Any, Any]:
                 first, second = separated(layer)
                 first.name, second.name = writer.name(f"{layer.name}_depthwise"), layer.name
-                return _depthwise(first, windows), second
+                return _depthwise(first, place), second
 
             first, second = writer.once(("separated", id(layer)), parts)
             x = writer.known[id(source)]

@@ -307,12 +307,12 @@ def _why_not(graph: Graph, call: Call) -> str:
             followers[0].operation, keras.layers.DepthwiseConv2D
         )
         return "" if fused else "padding that no depthwise convolution takes in: remove it"
-    if kind in NOTHING:
-        return ""
     if kind is keras.layers.GlobalAveragePooling2D:
         return ""
     if any(len(x.shape) != _RANK for x in (*call.inputs, *call.outputs)):
         return "it reads or gives something else than images: put it behind the pooling"
+    if kind in NOTHING:
+        return ""
     if kind is keras.layers.Conv2D:
         return _why_no_convolution(layer)
     if kind is keras.layers.DepthwiseConv2D:
