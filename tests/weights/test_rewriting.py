@@ -172,7 +172,6 @@ def test_what_lies_in_the_middle_is_rewritten_exactly(name: str) -> None:
 @pytest.mark.parametrize(
     ("first", "size", "channels"),
     [
-        (same, (13, 13), 3),
         (same, (12, 12), 3),
         (same, (12, 13), 3),
         (same, (12, 12), 1),

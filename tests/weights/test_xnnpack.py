@@ -146,6 +146,18 @@ def test_the_pooling_may_keep_its_dimensions_or_not(keepdims: bool, behind: kera
     assert [layer.name for layer in found.layers] == ["one", "two"]
 
 
+@pytest.mark.parametrize(("size", "forbidden"), [(17, []), (16, ["first"]), (15, ["deep"])])
+def test_same_padding_with_strides_is_the_same_on_all_sides_for_odd_sizes_only(
+    size: int, forbidden: list[str]
+) -> None:
+    model = net(
+        lambda x: layers.Conv2D(8, 3, 2, padding="same", name="first")(x),
+        lambda x: layers.DepthwiseConv2D(3, 2, padding="same", name="deep")(x),
+        size=size,
+    )
+    assert list(sparse_layers(model).forbidden) == forbidden
+
+
 def test_an_input_from_elsewhere_and_an_output_in_between_forbid_it() -> None:
     other = keras.Input((8, 8, 12), name="other")
     image = keras.Input((16, 16, 3))

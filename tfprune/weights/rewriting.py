@@ -659,14 +659,14 @@ class _Rewritable(Graph):
             return base
         if tuple(layer.strides) == (1, 1):
             return self._activated(call) if split else base
-        windows = self._windows(call, layer, _FIRST_SIZES)
-        if isinstance(windows, str):
+        picks = self._windows(call, layer, _FIRST_SIZES)
+        if isinstance(picks, str):
             return base
         source, _ = self._unpadded(call)
 
         def make(writer: _Writer, _: list[Any]) -> Any:
             x = writer.known[id(source)]
-            picked = windows.filled(np.ones((1, 1)))
+            picked = picks.filled(np.ones((1, 1)))
             x = writer.frozen(x, f"{layer.name}_pick", picked, (2, 2))
             return writer.activated(layer, x, split, lambda: _unstrided(layer))
 
@@ -717,14 +717,13 @@ class _Rewritable(Graph):
         windows = self._windows(call, layer, _SIZES)
         if isinstance(windows, str):
             return windows
-        place = windows
         source, _ = self._unpadded(call)
 
         def make(writer: _Writer, _: list[Any]) -> Any:
             def parts() -> tuple[Any, Any]:
                 first, second = separated(layer)
                 first.name, second.name = writer.name(f"{layer.name}_depthwise"), layer.name
-                return _depthwise(first, place), second
+                return _depthwise(first, windows), second
 
             first, second = writer.once(("separated", id(layer)), parts)
             x = writer.known[id(source)]

@@ -367,13 +367,17 @@ def _padding(graph: Graph, call: Call, wanted: int) -> str:
     """Why the padding is not the same on all sides; empty where it is."""
     layer: Any = call.operation
     padded = graph.padded(call)
-    # XNNPACK turns "same" into numbers where they depend on no size of the image.
     if layer.padding == "same":
-        if tuple(layer.strides) == (1, 1) and padded is None:
+        # XNNPACK turns "same" into numbers where they depend on no size of the image, and the
+        # format tflite-sparse does where they are the same on all sides.
+        odd = all(size is not None and size % 2 for size in call.inputs[0].shape[1:3])
+        before = graph.producer(call.inputs[0])
+        alone = before is None or type(before.operation) is not keras.layers.ZeroPadding2D
+        if alone and (tuple(layer.strides) == (1, 1) or odd):
             return ""
         return (
             f"padding='same' with strides {_by(layer.strides)}: use ZeroPadding2D({wanted}) and "
-            "padding='valid', which is the same only for images of odd size"
+            "padding='valid', or images of odd size"
         )
     if padded == wanted:
         return ""
