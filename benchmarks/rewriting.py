@@ -29,26 +29,17 @@ from tfprune.pipeline import provenance
 from tfprune.weights import prune_once
 from tfprune.weights.xnnpack import sparse_layers
 
-OTHERS: dict[str, Callable[[], keras.Model]] = {
-    "MobileNetV1 0.5, 97 px": lambda: keras.applications.MobileNet(
-        (97, 97, 3), alpha=0.5, weights=None, classes=2
-    ),
+COMPARED: dict[str, Callable[[], keras.Model]] = {
+    **{name: NETS[name] for name in ("MobileNetV1 0.5, 96 px", "MobileNetV2 0.35, 96 px")},
     "MobileNetV1 0.5, 32 px": lambda: keras.applications.MobileNet(
         (32, 32, 3), alpha=0.5, weights=None, classes=2
     ),
-    "MobileNetV2 1.0, 224 px": lambda: keras.applications.MobileNetV2(
-        (224, 224, 3), weights=None, classes=2
+    "MobileNetV2 0.35, 97 px": lambda: keras.applications.MobileNetV2(
+        (97, 97, 3), alpha=0.35, weights=None, classes=2
     ),
     "MobileNetV3 small, 224 px": lambda: keras.applications.MobileNetV3Small(
         (224, 224, 3), weights=None, classes=2
     ),
-    "EfficientNetB0, 224 px": lambda: keras.applications.EfficientNetB0(
-        (224, 224, 3), weights=None, classes=2
-    ),
-}
-COMPARED = {
-    **{name: NETS[name] for name in ("MobileNetV1 0.5, 96 px", "MobileNetV2 0.35, 96 px")},
-    **OTHERS,
 }
 SHARES = (0.7, 0.8, 0.9)
 AS_IT_IS = "as it is"
