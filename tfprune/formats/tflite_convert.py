@@ -26,7 +26,7 @@ from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
 from tfprune.formats.source import Ends, Source, own_batch
 from tfprune.formats.tflite_file import with_order, with_select_v2
-from tfprune.formats.tflite_padding import with_own_padding
+from tfprune.formats.tflite_sparse import for_sparse_kernels
 from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.quiet import quiet
 
@@ -117,7 +117,7 @@ def converted(source: Source, kind: str) -> bytes:
         content = convert(saved_model, kind, feeds, source.io, batch)
         content = with_select_v2(with_order(content, *tensor_names(model)))
         if kind == "sparse":
-            content = with_own_padding(content)
+            content = for_sparse_kernels(content)
     except MissingOperatorError as error:
         raise TfpruneError(
             f"TFLite has no builtin operator for {', '.join(error.operators)}"
