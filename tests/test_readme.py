@@ -57,6 +57,7 @@ PARSED = {
     "tfprune inspect dense.keras --sensitivity": "it cuts often; tests/cli/test_cli.py runs it",
     "tfprune measure": "it times files; tests/cli/test_measure.py runs it",
     "tfprune devices install": "it downloads; tests/devices/test_wasm.py runs it with another npm",
+    "tfprune rewrite": "it wants a net of another kind; tests/weights/test_rewriting.py runs it",
     "tfprune verify": "it loads each file of a run; tests/cli/test_artifacts_verify.py runs it",
     "tfprune run pipelines/": "they are studies of hours; their files and settings are checked",
     "tfprune run first.toml": "it trains for minutes; tests/pipeline/test_shipped.py runs digits",

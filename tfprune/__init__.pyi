@@ -23,5 +23,6 @@ from .slimming import plan as plan
 from .slimming import slim as slim
 from .training.schedule import polynomial_decay as polynomial_decay
 from .weights import PruneWeights as PruneWeights
+from .weights import rewrite_for_xnnpack as rewrite_for_xnnpack
 
 __version__: str

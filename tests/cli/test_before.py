@@ -83,6 +83,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "cluster": (["cluster", "GOOD", *TRAIN], "-o"),
     "prune-once": (["prune-once", "GOOD"], "-o"),
     "quantize-weights": (["quantize-weights", "GOOD"], "-o"),
+    "rewrite": (["rewrite", "GOOD"], "-o"),
     "quantize-aware": (["quantize-aware", "GOOD", *TRAIN], "-o"),
     "learn": (["learn", "GOOD", "--macs", "0.5", *TRAIN], "-o"),
     "slim": (["slim", "GOOD", "--latency", "0.5"], "-o"),

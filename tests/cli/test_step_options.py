@@ -24,6 +24,7 @@ COMMANDS = [
     ("slim", slim.slim_command),
     ("prune-once", weights.prune_once_command),
     ("quantize-weights", weights.quantize_weights_command),
+    ("rewrite", weights.rewrite_command),
     ("prune-once", lottery.lottery_command),
 ]
 

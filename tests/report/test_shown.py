@@ -21,6 +21,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "prune": {"epochs": 4, "sparsity": 0.5},
     "prune-once": {"share": 0.2},
     "quantize-weights": {},
+    "rewrite": {},
     "learn": {"epochs": 4, "strength": 0.001},
     "slim": {"filters": 0.75},
     "retrain": {"epochs": 4, "rewind": "lr"},

@@ -76,6 +76,7 @@ def residual(x: keras.KerasTensor) -> keras.KerasTensor:
         lambda x: layers.UpSampling2D(interpolation="bilinear")(x),
         lambda x: layers.LeakyReLU()(layers.ELU()(layers.Activation("sigmoid")(x))),
         lambda x: layers.Activation("silu")(layers.Activation("hard_silu")(x)),
+        lambda x: x * (x + layers.ReLU()(x)),
     ],
 )
 def test_what_xnnpack_can_run_sparse_is_all_found(middle: Change | None) -> None:
@@ -136,12 +137,25 @@ def test_what_a_part_begins_and_ends_with_is_named(changes, name: str, said: str
     assert said in found.forbidden[name]
 
 
+@pytest.mark.parametrize("behind", [layers.Flatten(), layers.Dropout(0.1)])
 @pytest.mark.parametrize("keepdims", [False, True])
-def test_the_pooling_may_keep_its_dimensions_or_not(keepdims: bool) -> None:
+def test_the_pooling_may_keep_its_dimensions_or_not(keepdims: bool, behind: keras.Layer) -> None:
     pool = layers.GlobalAveragePooling2D(keepdims=keepdims)
-    found = sparse_layers(net(last=lambda x: layers.Flatten()(pool(x))))
+    found = sparse_layers(net(last=lambda x: layers.Flatten()(behind(pool(x)))))
     assert found.forbidden == {}
     assert [layer.name for layer in found.layers] == ["one", "two"]
+
+
+@pytest.mark.parametrize(("size", "forbidden"), [(17, []), (16, ["first"]), (15, ["deep"])])
+def test_same_padding_with_strides_is_the_same_on_all_sides_for_odd_sizes_only(
+    size: int, forbidden: list[str]
+) -> None:
+    model = net(
+        lambda x: layers.Conv2D(8, 3, 2, padding="same", name="first")(x),
+        lambda x: layers.DepthwiseConv2D(3, 2, padding="same", name="deep")(x),
+        size=size,
+    )
+    assert list(sparse_layers(model).forbidden) == forbidden
 
 
 def test_an_input_from_elsewhere_and_an_output_in_between_forbid_it() -> None:

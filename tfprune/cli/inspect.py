@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tfprune.data import Dataset
     from tfprune.pipeline.spec import DataSpec, ModelSpec
     from tfprune.tasks import Task, TaskSpec
+    from tfprune.weights.rewriting import Rewrites
     from tfprune.weights.xnnpack import SparseLayers
 
 
@@ -60,7 +62,8 @@ def _plot(ctx: click.Context, param: click.Parameter, value: Path | None) -> Pat
 @click.option(
     "--device",
     type=click.Choice(["wasm"]),
-    help="Also show which layers run sparse there, and which layer forbids it.",
+    help="Also show which layers run sparse there, which forbid it, and what `tfprune rewrite` "
+    "makes of these.",
 )
 @options.data(required=False, why="its validation images show how sensitive each group is")
 @options.task
@@ -91,6 +94,7 @@ def inspect_command(
     from tfprune.pipeline.execution import model_with_data
     from tfprune.report import render
     from tfprune.tasks import find_task
+    from tfprune.weights.rewriting import rewrites
     from tfprune.weights.xnnpack import sparse_layers
 
     # Data that are not looked at still tell a function the shape of its input.
@@ -101,6 +105,7 @@ def inspect_command(
     table, zeros = group_table(groups), sparsity(network)
     by, cuts = ACCURACY, None
     sparse = sparse_layers(network) if device else None
+    rewritable = rewrites(network) if sparse is not None and sparse.forbidden else None
     if dataset is not None and probed:
         found = find_task(network, task, dataset)
         by, cuts = found.figure, _sensitivity(network, dataset, found, images, importance, plot)
@@ -119,6 +124,12 @@ def inspect_command(
                 "zeros": sparse.zeros,
                 "forbidden": sparse.forbidden,
             }
+        if rewritable is not None:
+            document["rewritable"] = {
+                "layers": list(rewritable.layers),
+                "changes": rewritable.changes,
+                "left": rewritable.left,
+            }
         if cuts is not None:
             document["sensitivity"] = json.loads(render(cuts, "json"))
         click.echo(json.dumps(document, indent=2))
@@ -135,6 +146,8 @@ def inspect_command(
     click.echo(render(zeros), nl=False)
     if sparse is not None:
         click.echo(f"\n{_told(sparse)}")
+    if sparse is not None and rewritable is not None:
+        click.echo(_rewritten(rewritable, sparse.forbidden))
     if cuts is not None:
         whole = by.text(cuts[by.name][0])
         click.echo(f"\n{by.noun} when one group alone is cut, of {whole}:\n")
@@ -152,6 +165,21 @@ def _told(sparse: SparseLayers) -> str:
             f"{len(sparse.layers)} layers can run sparse, from {sparse.layers[0].name} to "
             f"{sparse.layers[-1].name}; {100 * sparse.zeros:.1f}% of their weights are zero, and "
             f"more than {100 * LEAST_ZEROS:.1f}% must be: {state}"
+        )
+    return "\n".join(lines)
+
+
+def _rewritten(found: Rewrites, forbidden: Mapping[str, str]) -> str:
+    """What `tfprune rewrite` would change, and what it cannot, one line each."""
+    lines = [f"can be rewritten exactly: {name}: {said}" for name, said in found.changes.items()]
+    for name, why in found.left.items():
+        # A reason that forbids it is told already.
+        more = "" if forbidden.get(name) == why else f": {why}"
+        lines.append(f"cannot be rewritten exactly: {name}{more}")
+    if found.layers:
+        lines.append(
+            f"after `tfprune rewrite`, {len(found.layers)} layers can run sparse, from "
+            f"{found.layers[0]} to {found.layers[-1]}"
         )
     return "\n".join(lines)
 

@@ -27,6 +27,7 @@ _COMMANDS = {
     "train": ("training", "Train a net of the zoo, or a .keras file further."),
     "prune": ("training", "Make a model's weights sparse while it trains."),
     "prune-once": ("weights", "Set a share of a model's weights to zero, without training."),
+    "rewrite": ("weights", "Rewrite a model exactly, so that zeros pay in browsers and phones."),
     "quantize-weights": ("weights", "Round a model's weights to few values, without training."),
     "cluster": ("training", "Give a model's weights few values, and train these."),
     "learn": ("training", "Train a model until whole filters are zero."),

@@ -1,7 +1,8 @@
-"""`tfprune prune-once`, `quantize-weights`: steps that change weights and train nothing."""
+"""`tfprune prune-once`, `quantize-weights`, `rewrite`: steps that train nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def prune_once_command(**given: Any) -> None:
 
     Of the weights that are not zero yet, so a second call goes on. `tfprune train` keeps zeros.
     """
-    _changed("prune-once", **given)
+    _changed("prune-once", _zeros, **given)
 
 
 @click.command("quantize-weights")
@@ -57,11 +58,50 @@ def quantize_weights_command(**given: Any) -> None:
     Each output channel has values of its own; zeros stay zero. Archives, and the formats tflite-lut
     and c-array-lut, store few values in fewer bits.
     """
-    _changed("quantize-weights", **given)
+    _changed("quantize-weights", _zeros, **given)
+
+
+@click.command("rewrite")
+@options.model
+@step_options.from_table(KINDS["rewrite"])
+@_data
+@_seed
+@options.task
+@options.output
+@options.imports
+@options.as_json
+def rewrite_command(**given: Any) -> None:
+    """Rewrite MODEL, mostly a .keras file, so that XNNPACK can run it sparse.
+
+    Its outputs stay the same up to float rounding. Browsers and phones run zeros faster only where
+    each layer has a form that XNNPACK knows; `tfprune inspect --device wasm` shows which layers
+    have not, and what would become of them.
+    """
+    _changed("rewrite", _sparse, **given)
+
+
+def _zeros(_: Any, changed: Any) -> tuple[dict[str, Any], str]:
+    from tfprune import sparsity
+
+    zeros = float(sparsity(changed)["sparsity"].iloc[-1])
+    return {"sparsity": zeros}, f"{zeros:.1%} of the weights are zero"
+
+
+def _sparse(original: Any, changed: Any) -> tuple[dict[str, Any], str]:
+    from tfprune.model.counting import count_macs
+    from tfprune.weights.xnnpack import sparse_layers
+
+    names = [layer.name for layer in sparse_layers(changed).layers]
+    before, after = (count_macs(model).whole_macs for model in (original, changed))
+    said = f"{len(names)} layers can run sparse, from {names[0]} to {names[-1]}"
+    if before is not None and after is not None:
+        said += f", {before:,} MACs to {after:,}"
+    return {"layers": names, "macs": [before, after]}, said
 
 
 def _changed(
     kind: str,
+    tell: Callable[[Any, Any], tuple[dict[str, Any], str]],
     *,
     model: ModelSpec,
     data: DataSpec | None,
@@ -72,10 +112,12 @@ def _changed(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Does one step on a model, and writes what comes out."""
+    """Does one step on a model, writes what comes out, and tells it.
+
+    `tell` gives figures of the model before and after, and a sentence with them.
+    """
     step = step_options.read_step(kind, given)
     start_keras()
-    from tfprune import sparsity
     from tfprune.artifacts import export
     from tfprune.artifacts.examples import COMPARED_IMAGES
     from tfprune.figures import figure
@@ -96,11 +138,11 @@ def _changed(
     if dataset is not None:
         compared = dataset.validation.sample(COMPARED_IMAGES).inputs
     export(changed, output.parent, ["keras"], compared, name=output.stem)
-    zeros = float(sparsity(changed)["sparsity"].iloc[-1])
+    figures, sentence = tell(original, changed)
     if as_json:
-        options.print_json({"output": str(output), "sparsity": zeros, **record})
+        options.print_json({"output": str(output), **figures, **record})
         return
-    said = [f"{options.shown(output)}: {zeros:.1%} of the weights are zero"]
+    said = [f"{options.shown(output)}: {sentence}"]
     for name, values in record.items():
         row = figure(name.removeprefix("validation_"))
         before, after = (row.text(value) for value in values.values())

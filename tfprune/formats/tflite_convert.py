@@ -26,6 +26,7 @@ from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
 from tfprune.formats.source import Ends, Source, own_batch
 from tfprune.formats.tflite_file import with_order, with_select_v2
+from tfprune.formats.tflite_sparse import for_sparse_kernels
 from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.model.quantized_layers import STEPS, has_offset
 from tfprune.quantize import FakeQuantize, QuantizedLayer, QuantizedPReLU, QuantizedScale
@@ -117,6 +118,8 @@ def converted(source: Source, kind: str) -> bytes:
         feeds = None if aware else calibration_feeds(source)
         content = convert(saved_model, kind, feeds, source.io, batch)
         content = with_select_v2(with_order(content, *tensor_names(model)))
+        if kind == "sparse":
+            content = for_sparse_kernels(content)
     except MissingOperatorError as error:
         raise TfpruneError(
             f"TFLite has no builtin operator for {', '.join(error.operators)}"

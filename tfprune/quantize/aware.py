@@ -13,20 +13,14 @@ from tfprune.data.adapting import Data, examples
 from tfprune.errors import UsageError, did_you_mean
 from tfprune.model.cloning import compile_like
 from tfprune.model.graph import Call, functional, named_layers, path_matches
+from tfprune.model.inlining import Arguments, inlined, rebuilt
 from tfprune.model.quantized_layers import (
     FakeQuantize,
     QuantizedLayer,
     QuantizedPReLU,
     QuantizedScale,
 )
-from tfprune.quantize.building import (
-    Arguments,
-    Builder,
-    inlined,
-    is_quantize_aware,
-    rebuilt,
-    split_up,
-)
+from tfprune.quantize.building import Builder, is_quantize_aware, split_up
 from tfprune.vocabulary import RANGES, WEIGHT_TYPES, RangeName, WeightTypeName
 
 _EXAMPLES = 512

@@ -9,6 +9,7 @@ from tfprune.weights.lottery import Lottery, Ticket, tickets
 from tfprune.weights.masks import global_masks, layer_masks, magnitude_mask, mask_lowest, scores
 from tfprune.weights.oneshot import prune_once, round_weights
 from tfprune.weights.rewinding import reinitialize, rewind, shuffle_weights, untrained_control
+from tfprune.weights.rewriting import rewrite_for_xnnpack
 from tfprune.weights.selection import prunable, register_prunable
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "register_prunable",
     "reinitialize",
     "rewind",
+    "rewrite_for_xnnpack",
     "round_weights",
     "scores",
     "shuffle_weights",

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras.src.ops.numpy import Add, Multiply
 
 from tfprune.errors import UsageError
 from tfprune.model.activations import is_activation
@@ -31,9 +32,9 @@ LEAST_ZEROS = 2 / 3
 
 # Activations with a kernel for channels first. gelu and tanh have none; others are not known to.
 _ACTIVATIONS = ("linear", "relu", "relu6", "sigmoid", "elu", "leaky_relu", "silu", "hard_silu")
-_ACTIVATION_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
+ACTIVATION_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
 # The converter removes them.
-_NOTHING = (
+NOTHING = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout2D,
     keras.layers.GaussianDropout,
@@ -83,17 +84,8 @@ def sparse_layers(model: keras.Model) -> SparseLayers:
     Raises:
         UsageError: the model has no graph.
     """
-    graph = _Graph(model)
-    starts = [call for call in graph.calls if _why_no_start(graph, call) == ""]
-    if not starts:
-        return SparseLayers((), graph.no_start())
-    found: list[keras.layers.Layer] = []
-    forbidden: dict[str, str] = {}
-    for part in graph.parts(starts):
-        reasons = graph.forbidden(part)
-        forbidden |= reasons
-        if not reasons:
-            found += [call.operation for call in part if _is_pointwise(call)]
+    parts, forbidden = Graph(model).judged()
+    found = [call.operation for part in parts for call in part if is_pointwise(call.operation)]
     return SparseLayers(tuple(dict.fromkeys(found)), forbidden)
 
 
@@ -123,8 +115,15 @@ def kernels_of(
     return chosen
 
 
-class _Graph:
-    """The calls of a model, without those that only pad or do nothing."""
+class Graph:
+    """The calls of a model, and what XNNPACK makes of each.
+
+    Args:
+        model: a functional or built Sequential model.
+
+    Attributes:
+        calls: in the order in which they are computed.
+    """
 
     def __init__(self, model: keras.Model) -> None:
         self.calls: list[Call] = list(calls(model))
@@ -152,6 +151,36 @@ class _Graph:
         """Whether the model gives what a call makes."""
         return any(id(out) in self._ends for out in call.outputs)
 
+    def judged(self) -> tuple[list[list[Call]], dict[str, str]]:
+        """The parts that can run sparse, and the layers that forbid it in others, with reasons."""
+        starts = [call for call in self.calls if self.why_no_start(call) == ""]
+        if not starts:
+            return [], self.no_start()
+        able: list[list[Call]] = []
+        found: dict[str, str] = {}
+        for part in self.parts(starts):
+            reasons = self.forbidden(part)
+            found |= reasons
+            if not reasons:
+                able.append(part)
+        return able, found
+
+    def why_no_start(self, call: Call) -> str:
+        """Why a call cannot begin a part; empty where it can."""
+        return _why_no_start(self, call)
+
+    def why_not(self, call: Call) -> str:
+        """Why a call has no kernel for channels first; empty where it has one."""
+        return _why_not(self, call)
+
+    def is_pointwise(self, call: Call) -> bool:
+        """Whether a call is a convolution that can have a sparse kernel."""
+        return is_pointwise(call.operation)
+
+    def is_pooling(self, call: Call) -> bool:
+        """Whether a call is a global average pooling."""
+        return isinstance(call.operation, keras.layers.GlobalAveragePooling2D)
+
     def padded(self, call: Call) -> int | None:
         """The rows and columns of zeros that a layer before it adds on each side, for it alone."""
         before = self.producer(call.inputs[0])
@@ -165,7 +194,7 @@ class _Graph:
         """Why no layer begins a part that can run sparse, of the layer that comes closest."""
         for call in self.calls:
             if isinstance(call.operation, keras.layers.Conv2D):
-                return {call.operation.name: _why_no_start(self, call)}
+                return {call.operation.name: self.why_no_start(call)}
         name = self.calls[0].operation.name if self.calls else "the model"
         return {name: "no Conv2D begins the net, so nothing can run sparse"}
 
@@ -180,7 +209,7 @@ class _Graph:
             if id(call) in behind:
                 continue
             behind[id(call)] = call
-            if id(call) in begins or (_why_not(self, call) == "" and not self._leaves(call)):
+            if id(call) in begins or (self.why_not(call) == "" and not self._leaves(call)):
                 waiting += self.readers(call)
         left = [call for call in self.calls if id(call) in behind]
         while left:
@@ -200,10 +229,15 @@ class _Graph:
             yield [call for call in left if id(call) in part]
             left = [call for call in left if id(call) not in part]
 
+    def _is_pixel(self, call: Call) -> bool:
+        """Whether a call gives one number a channel, which a pooling does in either form."""
+        shape = call.outputs[0].shape
+        return self.is_pooling(call) or (len(shape) == _RANK and tuple(shape[1:3]) == (1, 1))
+
     def _leaves(self, call: Call) -> bool:
         """Whether a part may end here: one pixel has the same layout either way."""
-        return _is_pixel(call) and not any(
-            _why_not(self, reader) == "" for reader in self.readers(call)
+        return self._is_pixel(call) and not any(
+            self.why_not(reader) == "" for reader in self.readers(call)
         )
 
     def forbidden(self, part: Sequence[Call]) -> dict[str, str]:
@@ -212,8 +246,8 @@ class _Graph:
         found: dict[str, str] = {}
         for call in part:
             name = call.operation.name
-            starts = _why_no_start(self, call) == ""
-            reason = "" if starts else _why_not(self, call)
+            starts = self.why_no_start(call) == ""
+            reason = "" if starts else self.why_not(call)
             if not reason and not starts:
                 for tensor in call.inputs:
                     made = self.producer(tensor)
@@ -222,35 +256,29 @@ class _Graph:
                             "it also reads what does not come from the first convolution: XNNPACK "
                             "needs all of its inputs from there"
                         )
-            if not reason and not _is_pixel(call) and self.is_output(call):
+            if not reason and not self._is_pixel(call) and self.is_output(call):
                 reason = "its output leaves the model: end with GlobalAveragePooling2D()"
             if reason:
                 found[name] = reason
-        if not found and not any(_is_pooling(call) for call in part):
+        if not found and not any(self.is_pooling(call) for call in part):
             found[part[-1].operation.name] = (
                 "no global average pooling follows: end with GlobalAveragePooling2D()"
             )
-        if not found and not any(_is_pointwise(call) for call in part):
+        if not found and not any(self.is_pointwise(call) for call in part):
             found[part[0].operation.name] = "no 1x1 convolution follows it"
         return found
 
 
-def _is_pixel(call: Call) -> bool:
-    """Whether a call gives one number a channel, which a pooling does in either form."""
-    shape = call.outputs[0].shape
-    return _is_pooling(call) or (len(shape) == _RANK and tuple(shape[1:3]) == (1, 1))
+def is_pointwise(layer: Any) -> bool:
+    """Whether a layer is a 1x1 convolution.
 
-
-def _is_pooling(call: Call) -> bool:
-    return isinstance(call.operation, keras.layers.GlobalAveragePooling2D)
-
-
-def _is_pointwise(call: Call) -> bool:
-    layer = call.operation
+    Args:
+        layer: any layer or operation.
+    """
     return type(layer) is keras.layers.Conv2D and tuple(layer.kernel_size) == (1, 1)
 
 
-def _why_no_start(graph: _Graph, call: Call) -> str:
+def _why_no_start(graph: Graph, call: Call) -> str:
     """Why a call cannot begin a part; empty where it can."""
     layer = call.operation
     advice = (
@@ -269,7 +297,7 @@ def _why_no_start(graph: _Graph, call: Call) -> str:
     return f"{wrong}: {advice}" if wrong else ""
 
 
-def _why_not(graph: _Graph, call: Call) -> str:
+def _why_not(graph: Graph, call: Call) -> str:
     """Why a call has no kernel for channels first; empty where it has one."""
     layer = call.operation
     kind = type(layer)
@@ -279,12 +307,12 @@ def _why_not(graph: _Graph, call: Call) -> str:
             followers[0].operation, keras.layers.DepthwiseConv2D
         )
         return "" if fused else "padding that no depthwise convolution takes in: remove it"
-    if kind in _NOTHING:
-        return ""
     if kind is keras.layers.GlobalAveragePooling2D:
         return ""
     if any(len(x.shape) != _RANK for x in (*call.inputs, *call.outputs)):
         return "it reads or gives something else than images: put it behind the pooling"
+    if kind in NOTHING:
+        return ""
     if kind is keras.layers.Conv2D:
         return _why_no_convolution(layer)
     if kind is keras.layers.DepthwiseConv2D:
@@ -292,14 +320,14 @@ def _why_not(graph: _Graph, call: Call) -> str:
     if kind is keras.layers.BatchNormalization:
         return _why_not_folded(graph, call)
     if kind is keras.layers.Activation:
-        return _unknown_activation(layer)
-    if kind in _ACTIVATION_LAYERS:
-        odd = getattr(layer, "threshold", 0) or (
-            kind is keras.layers.ReLU and (layer.negative_slope or layer.max_value not in (None, 6))
-        )
-        return "its kind of ReLU is several operators: use ReLU or ReLU(max_value=6)" if odd else ""
+        return unknown_activation(layer)
+    if kind in ACTIVATION_LAYERS:
+        odd = "its kind of ReLU is several operators: use ReLU or ReLU(max_value=6)"
+        return odd if odd_relu(layer) else ""
     if kind in (keras.layers.Add, keras.layers.Multiply):
         return "" if len(call.inputs) == 2 else "it has more than two inputs: use several"
+    if kind in (Add, Multiply):
+        return "" if len(call.inputs) == 2 else "it has a number: put it into a convolution"
     if kind is keras.layers.UpSampling2D:
         pixels = min(size or 0 for size in call.inputs[0].shape[1:3])
         if layer.interpolation == "bilinear" and pixels > 1:
@@ -321,7 +349,7 @@ def _why_no_convolution(layer: Any) -> str:
     return ""
 
 
-def _why_no_depthwise(graph: _Graph, call: Call) -> str:
+def _why_no_depthwise(graph: Graph, call: Call) -> str:
     layer: Any = call.operation
     wrong = _common(layer)
     if not wrong and layer.depth_multiplier != 1:
@@ -335,24 +363,28 @@ def _why_no_depthwise(graph: _Graph, call: Call) -> str:
     return _padding(graph, call, layer.kernel_size[0] // 2)
 
 
-def _padding(graph: _Graph, call: Call, wanted: int) -> str:
+def _padding(graph: Graph, call: Call, wanted: int) -> str:
     """Why the padding is not the same on all sides; empty where it is."""
     layer: Any = call.operation
     padded = graph.padded(call)
-    # XNNPACK turns "same" into numbers where they depend on no size of the image.
     if layer.padding == "same":
-        if tuple(layer.strides) == (1, 1) and padded is None:
+        # XNNPACK turns "same" into numbers where they depend on no size of the image, and the
+        # format tflite-sparse does where they are the same on all sides.
+        odd = all(size is not None and size % 2 for size in call.inputs[0].shape[1:3])
+        before = graph.producer(call.inputs[0])
+        alone = before is None or type(before.operation) is not keras.layers.ZeroPadding2D
+        if alone and (tuple(layer.strides) == (1, 1) or odd):
             return ""
         return (
             f"padding='same' with strides {_by(layer.strides)}: use ZeroPadding2D({wanted}) and "
-            "padding='valid', which is the same only for images of odd size"
+            "padding='valid', or images of odd size"
         )
     if padded == wanted:
         return ""
     return f"padding {padded or 0}: put ZeroPadding2D({wanted}) before it, for it alone"
 
 
-def _why_not_folded(graph: _Graph, call: Call) -> str:
+def _why_not_folded(graph: Graph, call: Call) -> str:
     """BatchNorm runs as a part of the convolution before it."""
     before = graph.producer(call.inputs[0])
     linear = (
@@ -366,16 +398,40 @@ def _why_not_folded(graph: _Graph, call: Call) -> str:
 
 
 def _common(layer: Any) -> str:
-    if layer.data_format != "channels_last":
+    wrong = wrong_form(layer)
+    if not wrong and tuple(layer.dilation_rate) != (1, 1):
+        wrong = f"dilation {_by(layer.dilation_rate)}"
+    return wrong or unknown_activation(layer)
+
+
+def wrong_form(layer: Any) -> str:
+    """Why XNNPACK cannot run numbers such as those of a layer sparse; empty where it can.
+
+    Args:
+        layer: a convolution, a pooling or a Dense layer.
+    """
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
         return "channels_first"
-    if layer.compute_dtype != "float32":
-        return f"{layer.compute_dtype}"
-    if tuple(layer.dilation_rate) != (1, 1):
-        return f"dilation {_by(layer.dilation_rate)}"
-    return _unknown_activation(layer)
+    return "" if layer.compute_dtype == "float32" else str(layer.compute_dtype)
 
 
-def _unknown_activation(layer: Any) -> str:
+def odd_relu(layer: Any) -> bool:
+    """Whether a ReLU is not one operator of TFLite.
+
+    Args:
+        layer: of a type of `ACTIVATION_LAYERS`.
+    """
+    if type(layer) is not keras.layers.ReLU:
+        return False
+    return bool(layer.threshold or layer.negative_slope or layer.max_value not in (None, 6))
+
+
+def unknown_activation(layer: Any) -> str:
+    """Why XNNPACK has no sparse kernel before an activation; empty where it has one.
+
+    Args:
+        layer: one that has an activation function.
+    """
     if is_activation(layer.activation, *_ACTIVATIONS):
         return ""
     name = getattr(layer.activation, "__name__", "a function of its own")

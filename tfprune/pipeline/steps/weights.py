@@ -1,4 +1,7 @@
-"""Steps that change single weights: `prune`, `prune-once`, `quantize-weights` and `cluster`."""
+"""Steps that change single weights: `prune`, `prune-once`, `quantize-weights` and `cluster`.
+
+Beside them `rewrite`, which gives a model the form in which zeros among its weights pay.
+"""
 
 from __future__ import annotations
 
@@ -224,6 +227,25 @@ class ClusterStep(TrainingStep):
             f"gives the weights of each {self.scope} {self.values} values; "
             f"{describe_training(self)}"
         )
+
+
+class RewriteStep(Step):
+    """Rewrites what keeps XNNPACK's sparse kernels from running a model; outputs stay the same."""
+
+    reshapes = True
+
+    kind: Literal["rewrite"]
+
+    def perform(self, model: keras.Model, context: Context) -> Result:
+        """Rewrites the model."""
+        from tfprune import weights
+
+        rewritten = weights.rewrite_for_xnnpack(model)
+        return rewritten, context.validated(before=model, rewritten=rewritten)
+
+    def describe(self) -> str:
+        """Tells what for."""
+        return "rewrites exactly what keeps XNNPACK's sparse kernels from running it"
 
 
 def _where(step: WhichWeights) -> str:
