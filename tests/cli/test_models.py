@@ -195,7 +195,8 @@ def examples(count=60):
 def net():
     left, right = keras.Input((4,), name="left"), keras.Input((2,), name="right")
     x = keras.layers.Concatenate()([left, right])
-    ends = {"sign": keras.layers.Dense(2, name="sign")(x), "sum": keras.layers.Dense(1)(x)}
+    sizes = {"sign": 2, "sum": 1}
+    ends = {name: keras.layers.Dense(size, name=name)(x) for name, size in sizes.items()}
     return keras.Model({"left": left, "right": right}, ends)
 """
     )

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.tasks import small
+from tests.tasks.small import COUNT
 from tfprune.data import load
+from tfprune.errors import UsageError
 from tfprune.tasks import TaskSpec, find_task
 
 
@@ -32,3 +35,21 @@ def test_masks_in_files_are_targets(tmp_path: Path, channels: int) -> None:
     task = find_task(model, TaskSpec(kind="segmentation"), dataset)
     task.check(model, dataset)
     assert task.figure.name == "mean_iou"
+
+
+@pytest.mark.reliability("outputs in a dict, of layers with other names", "refused")
+def test_outputs_that_an_older_keras_cannot_pair_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = keras.Input((4,))
+    ends = {name: keras.layers.Dense(1, name=f"{name}_layer")(inputs) for name in ("a", "b")}
+    model = keras.Model(inputs, ends)
+    rng = np.random.default_rng(0)
+    targets = {name: rng.normal(size=(COUNT, 1)).astype(np.float32) for name in ends}
+    dataset = small.dataset(small.inputs_of(model, rng), targets)
+    task = find_task(model, TaskSpec(kind="regression", figure="a/mae"), dataset)
+    monkeypatch.setattr(keras, "__version__", "3.12.0")
+    task.check(model, dataset)
+    monkeypatch.setattr(keras, "__version__", "3.11.3")
+    with pytest.raises(UsageError, match="'a' as 'a_layer' alone: give the layer that makes it"):
+        task.check(model, dataset)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 from keras import ops
+from packaging.version import Version
 
 from tfprune.data.splits import Split, Tree, leaves, mapped
 from tfprune.errors import UsageError, did_you_mean
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 
 _TRIED = 4
+# From this version on, Keras takes losses and metrics by the keys of a dict of outputs.
+_BY_KEYS = Version("3.12")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +147,7 @@ class Task:
                 f"{ends.where} has the outputs {', '.join(ends.names)}, and the task is about "
                 f"{', '.join(self.ends.names)}: find the task of this model"
             )
+        _check_keys(ends)
         if dataset.classes and len(self.heads) == 1 and self.heads[0].kind == "classification":
             check_class_count(self.heads[0], dataset)
         seen: dict[str, set[int]] = {}
@@ -269,6 +273,18 @@ class Task:
             ]
             outputs = rng.uniform(0.2, 0.8, (len(target), *shape)).astype(np.float32)
             try_head(head, np.asarray(target), outputs, weight)
+
+
+def _check_keys(ends: Ends) -> None:
+    """Refuses outputs in a dict that older versions of Keras cannot pair with their targets."""
+    renamed = [each for each in ends.outputs if each.name != each.keras_name]
+    if isinstance(ends.structure, dict) and renamed and Version(keras.__version__) < _BY_KEYS:
+        first = renamed[0]
+        raise UsageError(
+            f"{ends.where}: Keras {keras.__version__} knows the output {first.name!r} as "
+            f"{first.keras_name!r} alone: give the layer that makes it the name {first.name!r}, or "
+            f"install Keras {_BY_KEYS} or newer"
+        )
 
 
 def _all_classes(task: Task, place: int, train: Split) -> Any:
