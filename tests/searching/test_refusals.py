@@ -10,7 +10,7 @@ from keras import Input, Model, layers
 
 import tfprune
 from tfprune.errors import RefusedError, TfpruneError, UsageError
-from tfprune.pipeline.working import Outcome
+from tfprune.pipeline.working import JobOutcome
 
 pytest.importorskip("optuna", reason="needs the extra search")
 
@@ -42,7 +42,7 @@ def test_what_fails_every_trial_ends_it(monkeypatch):
 
 @pytest.mark.parametrize("kind", [TfpruneError, UsageError, RefusedError])
 def test_the_kind_of_an_error_comes_back_from_a_worker(kind):
-    outcome = pickle.loads(pickle.dumps(Outcome(1.0, error="said", kind=kind)))
+    outcome = pickle.loads(pickle.dumps(JobOutcome(1.0, error="said", kind=kind)))
     assert type(outcome.raised()) is kind
 
 
