@@ -26,15 +26,27 @@ _seed = click.option(
 )
 
 
-@click.command("prune-once")
-@options.model
-@step_options.from_table(KINDS["prune-once"], share=0.5)
-@_data
-@_seed
-@options.task
-@options.output
-@options.imports
-@options.as_json
+def _command(kind: str, **defaults: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """A command that does a step of a kind, which trains nothing, on a model in a file."""
+
+    def made(function: Callable[..., None]) -> click.Command:
+        for option in (
+            options.as_json,
+            options.imports,
+            options.output,
+            options.task,
+            _seed,
+            _data,
+            step_options.from_table(KINDS[kind], **defaults),
+            options.model,
+        ):
+            function = option(function)
+        return click.command(kind)(function)
+
+    return made
+
+
+@_command("prune-once", share=0.5)
 def prune_once_command(**given: Any) -> None:
     """Set a share of the weights of MODEL, mostly a .keras file, to zero, and train nothing.
 
@@ -43,15 +55,7 @@ def prune_once_command(**given: Any) -> None:
     _changed("prune-once", _zeros, **given)
 
 
-@click.command("quantize-weights")
-@options.model
-@step_options.from_table(KINDS["quantize-weights"])
-@_data
-@_seed
-@options.task
-@options.output
-@options.imports
-@options.as_json
+@_command("quantize-weights")
 def quantize_weights_command(**given: Any) -> None:
     """Round the weights of MODEL, mostly a .keras file, to few values, and train nothing.
 
@@ -61,15 +65,7 @@ def quantize_weights_command(**given: Any) -> None:
     _changed("quantize-weights", _zeros, **given)
 
 
-@click.command("rewrite")
-@options.model
-@step_options.from_table(KINDS["rewrite"])
-@_data
-@_seed
-@options.task
-@options.output
-@options.imports
-@options.as_json
+@_command("rewrite")
 def rewrite_command(**given: Any) -> None:
     """Rewrite MODEL, mostly a .keras file, so that XNNPACK can run it sparse.
 
