@@ -36,7 +36,7 @@ def fit(model: keras.Model, learner: tfprune.LearnStructure) -> None:
     ("name", "value", "near"),
     [
         pytest.param("flash", "12 KiB", 0.97, marks=pytest.mark.slow),
-        ("cycles", 0.6, 0.85),
+        pytest.param("cycles", 0.6, 0.85, marks=pytest.mark.slow),
     ],
 )
 def test_the_exported_file_meets_what_was_learnt_for(

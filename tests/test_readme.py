@@ -77,6 +77,7 @@ SLOW = {
     "docs/methods/group-lasso.md",
     "docs/methods/lottery-tickets.md",
     "docs/methods/post-training-quantization.md",
+    "docs/python.md",
     "docs/quantization.md",
     "docs/your-own.md",
 }

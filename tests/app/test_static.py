@@ -98,6 +98,7 @@ def test_page_runs_int8_files_and_names_only_what_it_runs(page: Any) -> None:
     assert set(told["layers"]) <= {each["variant"] for each in told["files"]}
 
 
+@pytest.mark.slow
 @needs_browser
 def test_wide_tables_scroll_in_their_box_and_say_so(page: Any) -> None:
     boxes = page.evaluate(
@@ -108,6 +109,7 @@ def test_wide_tables_scroll_in_their_box_and_say_so(page: Any) -> None:
     assert any(wide for wide, _ in boxes)
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("size", [(20, 31), (5, 6)])
 def test_page_prepares_photos_and_drawings_as_python_does(

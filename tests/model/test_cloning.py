@@ -15,6 +15,7 @@ from keras import layers, ops
 
 import tfprune
 from tests.filters.harness import assert_same, examples, outputs, randomised
+from tests.tables import slow
 from tests.versions import newer_keras
 from tfprune.formats.source import finished
 from tfprune.model.activations import is_pointwise
@@ -97,7 +98,7 @@ PLACES: dict[str, Place] = {
 }
 # Every spelling in one place, every place with many a spelling.
 CASES = list(zip(SPELLINGS, itertools.cycle(PLACES))) + [
-    (spelling, place)
+    (spelling, place) if spelling == "own relu" else slow(spelling, place)
     for spelling in ("own relu", "lambda", "partial", "object", "method", "keras.ops.gelu")
     for place in PLACES
     # Bidirectional copies the layer by Keras' own config as soon as it is made.
