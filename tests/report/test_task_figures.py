@@ -104,7 +104,7 @@ class TestEveryOutput:
         value = read_json(run / "dense" / "seed-0" / "record.json")["artifacts"][0][by.name]
         (row,) = comparison(read_run(run)).query("variant == 'dense' and seed == 0").iloc[:1].iloc
         assert row[by.name] == value
-        first = pd.read_csv(run / "comparison.csv")
+        first = pd.read_csv(run / "comparison.csv", float_precision="round_trip")
         assert list(first.columns[:5]) == ["run", "variant", "seed", "artifact", by.name]
         assert first[by.name][0] == value
         assert json.loads((run / "comparison.json").read_text())[0][by.name] == value
