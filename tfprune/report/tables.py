@@ -285,7 +285,7 @@ def _layers(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise TfpruneError(f"{path} is missing: delete its folder and run again")
     try:
-        part = pd.read_csv(path, keep_default_na=False)
+        part = pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
     except (OSError, ValueError) as error:
         raise TfpruneError(f"{path} is damaged: delete its folder and run again") from error
     whole = (
