@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 from collections.abc import Iterable
 
@@ -55,6 +56,26 @@ class RefusedError(TfpruneError):
 
 class OpenSizeError(UsageError):
     """Images that vary in size, and no size was asked for."""
+
+
+def check_package(what: str, package: str, extra: str) -> None:
+    """Checks that an optional package is installed.
+
+    Example:
+        ```python
+        check_package("device tflm", "tflite_micro", "tflm")
+        ```
+
+    Args:
+        what: needs it, for the message.
+        package: as it is imported.
+        extra: of tfprune, that installs it.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UsageError(f"{what} needs {package}: pip install 'tfprune[{extra}]'")
 
 
 def did_you_mean(word: str, choices: Iterable[str], otherwise: str | None = None) -> str:

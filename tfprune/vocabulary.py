@@ -231,6 +231,16 @@ WEIGHT_TYPES: dict[WeightTypeName, str] = {
 }
 """How a quantization-aware model rounds its kernels."""
 
+QUANTIZER = "ai_edge_quantizer"
+"""The package that writes files whose layers differ in precision; the extra quantizer has it."""
+
+ActivationTypeName: TypeAlias = Literal["int8", "int16"]
+ACTIVATION_TYPES: dict[ActivationTypeName, str] = {
+    "int8": "256 values of each range",
+    "int16": "65,535 values of each range, for tflite-int16x8; needs the extra quantizer",
+}
+"""How a quantization-aware model rounds what its layers give."""
+
 RangeName: TypeAlias = Literal["moving", "learnt"]
 RANGES: dict[RangeName, str] = {
     "moving": "averages of the extremes of training batches",

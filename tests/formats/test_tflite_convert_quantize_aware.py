@@ -19,6 +19,7 @@ from tests.filters.harness import randomised
 from tests.filters.strategies import Graph, Step, built, described
 from tests.quantize.nets import NETS, examples
 from tests.tables import slow
+from tfprune.errors import UsageError
 from tfprune.formats.tflite_convert import convert, write_with_ranges
 from tfprune.quantize import FakeQuantize, finished, quantize_aware
 
@@ -71,6 +72,64 @@ def test_it_gives_bit_for_bit_what_the_model_gives(name: str, weights: str, tmp_
         if isinstance(layer, FakeQuantize):
             low, high = layer.file_range()
             assert (high - low) / 255 in scales, layer.name
+
+
+# Steps of 65,534 in the range of an output: kernels with int16 activations round multipliers.
+FEW = 10
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in NETS])
+def test_with_int16_activations_it_gives_the_same_within_a_few_steps(
+    name: str, tmp_path: Path
+) -> None:
+    model = NETS[name]()
+    inputs = examples(model)
+    aware = quantize_aware(model, inputs, activations="int16")
+    (artifact,) = tfprune.export(aware, tmp_path, ["tflite-int16x8"], comparison_data=inputs)
+    runtime = tfprune.formats.load(artifact.path)
+    assert runtime.format == "tflite-int16x8"
+    found = runtime.run(dict(zip([x.name for x in runtime.inputs], inputs, strict=True)))
+    wanted = keras.tree.flatten(aware(inputs if len(inputs) > 1 else inputs[0], training=False))
+    for end, y in zip(runtime.outputs, wanted, strict=True):
+        assert np.abs(found[end.name] - y).max() <= FEW * end.scale
+    if name in QUICK:
+        details = Interpreter(str(artifact.path)).get_tensor_details()
+        assert not [each["name"] for each in details if each["dtype"] == np.float32]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:export. the model gives one class:UserWarning")
+def test_int8_formats_of_a_model_with_int16_activations_are_calibrated(tmp_path: Path) -> None:
+    model = NETS["plain"]()
+    (x,) = examples(model, 256)
+    aware = quantize_aware(model, x, activations="int16")
+    with pytest.raises(UsageError, match="'tflite-int8' needs representative_data"):
+        tfprune.export(aware, tmp_path, ["tflite-int8", "tflite-int16x8"], comparison_data=x)
+    images = np.random.default_rng(2).normal(size=(64, 6, 6, 2)).astype("float32")
+    small, large = tfprune.export(
+        aware, tmp_path, ["tflite-int8", "tflite-int16x8"], x, comparison_data=images
+    )
+    assert small.agreement > 0.8
+    assert large.agreement > 0.9999
+
+
+@pytest.mark.slow
+def test_zeros_and_ranges_of_a_saved_model_with_int16_activations_stay(tmp_path: Path) -> None:
+    model = NETS["plain"]()
+    (x,) = examples(model)
+    aware = quantize_aware(model, x, weights="int4", activations="int16", ranges="learnt")
+    aware.compile(keras.optimizers.Adam(0.01), "mse")
+    pruner = tfprune.PruneWeights(tfprune.polynomial_decay(0, 0.75, begin=0, end=4, frequency=1))
+    aware.fit(x, np.ones((64, 3)), batch_size=8, callbacks=[pruner], verbose=0)
+    aware.save(tmp_path / "aware.keras")
+    again = tfprune.load(tmp_path / "aware.keras")
+    (artifact,) = tfprune.export(again, tmp_path, ["tflite-int16x8"], comparison_data=x)
+    (y,) = tfprune.formats.load(artifact.path).run({"image": x}).values()
+    assert np.abs(y - aware(x, training=False)).max() < 1e-3 * np.ptp(y)
+    living = {each.size: len(each.living) for each in tfprune.formats.load(artifact.path).weights()}
+    for kernel in (weight for weight in aware.weights if weight.name == "kernel"):
+        size = int(np.prod(kernel.shape))
+        assert living[size] <= np.count_nonzero(kernel) < 0.26 * size
 
 
 # What has rules; the others stay in float, where sums of floats may round differently.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import tfprune
 from tests.quantize.nets import NETS, examples
 from tests.tables import slow
 from tfprune.errors import UsageError
+from tfprune.model.quantized_layers import STEPS, rounded_to_range, step_and_zero
 from tfprune.quantize import (
     FakeQuantize,
     QuantizedLayer,
@@ -18,6 +20,7 @@ from tfprune.quantize import (
     is_quantize_aware,
     quantize_aware,
 )
+from tfprune.vocabulary import QUANTIZER, ActivationTypeName
 
 QUICK = ("plain", "residual", "mobile")
 
@@ -55,6 +58,27 @@ def test_every_output_of_an_operator_has_one_of_256_values() -> None:
     )
     for values in outputs(between, examples(model, 256)):
         assert len(np.unique(values)) <= 256
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16"])
+def test_a_range_holds_zero_and_its_ends(kind: ActivationTypeName) -> None:
+    for low, high in [(-1.0, 2.0), (0.0, 6.0), (-3.0, 0.0), (0.0, 0.0), (-1e-9, 1e-7)]:
+        step, below = (float(each) for each in step_and_zero(low, high, kind))
+        assert below == int(below)
+        lowest, highest = -below * step, (STEPS[kind] - below) * step
+        assert lowest <= low + step and highest >= high - step
+        if kind == "int16":
+            assert lowest == -highest
+        rounded = np.asarray(rounded_to_range(np.float32([low, 0, high]), low, high, kind=kind))
+        assert rounded[1] == 0
+        np.testing.assert_allclose(rounded, [low, 0, high], atol=step)
+
+
+def test_int16_activations_need_what_writes_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = NETS["plain"]()
+    monkeypatch.setitem(sys.modules, QUANTIZER, None)
+    with pytest.raises(UsageError, match=r"pip install 'tfprune\[quantizer\]'"):
+        quantize_aware(model, examples(model), activations="int16")
 
 
 def test_concatenated_tensors_have_one_range() -> None:

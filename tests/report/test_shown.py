@@ -68,6 +68,7 @@ OTHER: dict[str, Any] = {
     ),
     "start": ("density", {}),
     "weights": ("int4", {}),
+    "activations": ("int16", {}),
     "ranges": ("learnt", {}),
     "range_momentum": (0.875, {}),
     "nesterov": (False, {}),

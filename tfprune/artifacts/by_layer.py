@@ -15,10 +15,9 @@ from tfprune.artifacts.examples import COMPARED_IMAGES, by_input
 from tfprune.data.adapting import Data
 from tfprune.data.adapting import examples as read_examples
 from tfprune.data.splits import Split, spread
-from tfprune.errors import UsageError
+from tfprune.errors import UsageError, check_package
 from tfprune.formats import Feeds, Runtime, load
 from tfprune.formats.recipes import FloatFile, Recipe, alone_recipe, integer_recipe, operators_of
-from tfprune.formats.registry import check_quantizer
 from tfprune.formats.source import Source, finished
 from tfprune.formats.tflite import run_by
 from tfprune.formats.tflite_convert import calibrating, calibration_feeds, converted
@@ -29,6 +28,7 @@ from tfprune.model.graph import named_layers
 from tfprune.quantize import is_quantize_aware
 from tfprune.tasks.spec import TaskSpec
 from tfprune.tasks.task import Task
+from tfprune.vocabulary import QUANTIZER
 
 # More examples hardly change the order of layers.
 EXAMPLES = 1_000
@@ -84,7 +84,7 @@ def precision(
             ai-edge-quantizer is not installed.
         TfpruneError: TFLite has no operator for a layer.
     """
-    check_quantizer("precision of layers")
+    check_package("precision of layers", QUANTIZER, "quantizer")
     if is_quantize_aware(model):
         raise UsageError(
             f"model '{model.name}' is quantization-aware, and its ranges are its own: give the "

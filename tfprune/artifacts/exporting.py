@@ -19,11 +19,18 @@ from tfprune.artifacts.card import LABELS, Artifact, Companion, is_inside
 from tfprune.artifacts.comparing import compare, sigmoid_outputs
 from tfprune.artifacts.examples import by_input, compared, held_back, random_pixels
 from tfprune.data.adapting import Data
-from tfprune.errors import RefusedError, TfpruneError, UsageError, did_you_mean, one_line
+from tfprune.errors import (
+    RefusedError,
+    TfpruneError,
+    UsageError,
+    check_package,
+    did_you_mean,
+    one_line,
+)
 from tfprune.files import partial_folder, sha256, sweep
 from tfprune.formats import FORMATS, Feeds, Tensor, check_installed, file_type, recipes
 from tfprune.formats.keras_file import KerasRuntime
-from tfprune.formats.registry import TENSORFLOW, check_quantizer, has_batch
+from tfprune.formats.registry import TENSORFLOW, has_batch
 from tfprune.formats.sandbox import import_libraries, run_file, shared
 from tfprune.formats.signature import tensor_names
 from tfprune.formats.source import (
@@ -38,12 +45,13 @@ from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.model.compiled import Settings, kept_by_file
 from tfprune.model.input_shape import fix_input_shape
 from tfprune.model.reference import InputShape
-from tfprune.quantize import is_quantize_aware, without_rounding
+from tfprune.quantize import activation_type, is_quantize_aware, without_rounding
 from tfprune.vocabulary import (
     BATCHES,
     DEFAULT_BATCH,
     KEEPING,
     LARGEST_BATCH,
+    QUANTIZER,
     RECIPE,
     RECIPES,
     Batch,
@@ -101,8 +109,9 @@ def export(
 
     A model of `tfprune.quantize_aware` has its own ranges: its int8 formats (`"tflite-int8"`,
     `"c-array"`, `"tflite-lut"`, `"c-array-lut"`) need no representative data, and are compared with
-    it. All other formats are those of the float model that `tfprune.quantize.finished` makes of it,
-    and are compared with that one; save the model itself, by `model.save`, to train it further.
+    it; with int16 activations that is `"tflite-int16x8"`. All other formats are those of the float
+    model that `tfprune.quantize.finished` makes of it, and are compared with that one; save the
+    model itself, by `model.save`, to train it further.
 
     A `.keras` file of a model that is compiled for another task than plain classification keeps its
     losses and metrics, so that later commands know the task, if all of them are Keras' own and come
@@ -175,7 +184,10 @@ def export(
         _tell_batch(copy, batch)
     data = None if representative_data is None else by_input(model, representative_data)
     given = None if comparison_data is None else by_input(model, comparison_data, "comparison_data")
-    of_aware = [] if aware is None else [each for each in chosen if FORMATS[each].takes_ranges]
+    of_aware = []
+    if aware is not None:
+        rounded = activation_type(model)
+        of_aware = [each for each in chosen if FORMATS[each].takes_ranges == rounded]
     calibrated = [each for each in chosen if FORMATS[each].calibrated and each not in of_aware]
     if entries is not None and recipes.needs_calibration(entries):
         calibrated.append(RECIPE)
@@ -251,7 +263,7 @@ def _kept_layers(
             f"model '{model.name}' is quantization-aware: give its layers in exclude of "
             "tfprune.quantize_aware, and leave keep out"
         )
-    check_quantizer("keep")
+    check_package("keep", QUANTIZER, "quantizer")
     return recipes.check_keep(model, keep)
 
 

@@ -10,8 +10,10 @@ from click.core import ParameterSource
 
 from tfprune import figures
 from tfprune.cli import options
+from tfprune.errors import check_package
 from tfprune.files import MODEL_FILES
 from tfprune.quiet import start_keras
+from tfprune.vocabulary import QUANTIZER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,9 +212,7 @@ def _per_layer(
         raise click.UsageError("--per-layer needs labelled examples: give --data")
     if len(files) != 1 or files[0].suffix not in MODEL_FILES:
         raise click.UsageError("--per-layer looks into one .keras or .h5 file: give one")
-    from tfprune.formats.registry import check_quantizer
-
-    check_quantizer("--per-layer")
+    check_package("--per-layer", QUANTIZER, "quantizer")
     start_keras()
     import tfprune
     from tfprune.artifacts.by_layer import EXAMPLES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib.metadata
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from tfprune.devices.answers import feed, largest, litert
 from tfprune.devices.base import Device, Measurement
 from tfprune.devices.micro import flatbuffer, printed
-from tfprune.errors import TfpruneError, UsageError, one_line
+from tfprune.errors import TfpruneError, check_package, one_line
 from tfprune.vocabulary import FormatName
 
 _TIMEOUT_SECONDS = 300.0
@@ -51,8 +51,7 @@ class Tflm(Device):
         Raises:
             UsageError: it is not.
         """
-        if importlib.util.find_spec("tflite_micro") is None:
-            raise UsageError("device tflm needs tflite_micro: pip install 'tfprune[tflm]'")
+        check_package("device tflm", "tflite_micro", "tflm")
 
     def measure(self, files: Sequence[Path]) -> list[Measurement]:
         """Runs each file, and compares what it gives with LiteRT."""
@@ -79,8 +78,6 @@ class Tflm(Device):
 
     def settings(self) -> dict[str, str]:
         """The version."""
-        import importlib.metadata
-
         return {"tflite_micro": importlib.metadata.version("tflite_micro"), "pointers": "64 bits"}
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import http.server
-import importlib.util
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from pydantic import Field
 
 from tfprune.devices.answers import feed, largest, litert
 from tfprune.devices.base import Device, Measurement
-from tfprune.errors import TfpruneError, UsageError, one_line
+from tfprune.errors import TfpruneError, UsageError, check_package, one_line
 from tfprune.vocabulary import FORMATS, FormatName
 
 Runtime: TypeAlias = Literal["litert.js", "tfjs-tflite"]
@@ -116,8 +115,7 @@ class Wasm(Device):
         Raises:
             UsageError: one of them is not.
         """
-        if importlib.util.find_spec("playwright") is None:
-            raise UsageError("device wasm needs playwright: pip install 'tfprune[web]'")
+        check_package("device wasm", "playwright", "web")
         if shutil.which(self.chromium) is None:
             raise UsageError(
                 f"device wasm: {self.chromium!r} is not found: install Chromium, or give "

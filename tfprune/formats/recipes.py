@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfprune.errors import TfpruneError, UsageError, did_you_mean, one_line
+from tfprune.errors import TfpruneError, UsageError, check_package, did_you_mean, one_line
 from tfprune.files import existing
-from tfprune.formats.registry import check_quantizer
 from tfprune.formats.runtime import Feeds, plain_name
 from tfprune.formats.signature import tensor_names
 from tfprune.formats.source import Ends
+from tfprune.formats.tflite_ranges import LEAST_RANGE, activations, cut_off, wider_weights
 from tfprune.model.graph import named_layers, path_matches
 from tfprune.quiet import quiet
-from tfprune.vocabulary import PRECISIONS, RECIPES
+from tfprune.vocabulary import PRECISIONS, QUANTIZER, RECIPES
 
 # The entries of a recipe: what ai-edge-quantizer reads from JSON.
 Recipe = list[dict[str, Any]]
@@ -169,14 +170,17 @@ def _output_layers(root: Any, model: keras.Model) -> dict[int, list[str]]:
     return found
 
 
-def integer_recipe(kept: Mapping[str, str] = {}, io: Ends = "int8") -> Recipe:
+def integer_recipe(
+    kept: Mapping[str, str] = {}, io: Ends = "int8", activation_bits: int = 8
+) -> Recipe:
     """int8 throughout, but for some operators.
 
     Args:
         kept: names of operators to their precision.
         io: whether the file takes and gives integers, or float32.
+        activation_bits: 8, or 16 for int16 activations with int8 weights.
     """
-    entries = [_static(".*", 8)]
+    entries = [_static(".*", activation_bits)]
     if io == "float":
         entries += [_plain(".*", "INPUT"), _plain(".*", "OUTPUT")]
     return entries + [_kept(name, precision) for name, precision in kept.items()]
@@ -247,7 +251,7 @@ def read_recipe(recipe: str | Path | Recipe) -> Recipe:
     Raises:
         UsageError: there is no such recipe, it is not one, or ai-edge-quantizer is not installed.
     """
-    check_quantizer("a recipe")
+    check_package("a recipe", QUANTIZER, "quantizer")
     from ai_edge_quantizer import recipe as named
     from ai_edge_quantizer.recipe_manager import RecipeManager
 
@@ -317,14 +321,23 @@ class FloatFile:
     Args:
         content: the file.
         examples: batches by the names of its inputs, which set the ranges of activations; None
-            where no recipe needs any.
+            where no recipe needs any, or where `ranges` tells them.
+        ranges: of its tensors by their names, in place of what examples would show.
     """
 
-    def __init__(self, content: bytes, examples: Callable[[], Iterator[Feeds]] | None) -> None:
-        check_quantizer("precision of single layers")
+    def __init__(
+        self,
+        content: bytes,
+        examples: Callable[[], Iterator[Feeds]] | None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
+        check_package("precision of single layers", QUANTIZER, "quantizer")
         self._content = content
         self._examples = examples
-        self._ranges: Any = None
+        self._ranges: Any = ranges and {
+            name: {"min": np.full(1, low, np.float32), "max": np.full(1, high, np.float32)}
+            for name, (low, high) in ranges.items()
+        }
 
     def quantized(self, recipe: Recipe) -> bytes:
         """The file as a recipe wants it.
@@ -336,24 +349,33 @@ class FloatFile:
         from ai_edge_quantizer.quantizer import Quantizer
 
         calibrates = needs_calibration(recipe)
-        if calibrates and self._examples is None:
+        if calibrates and self._examples is None and self._ranges is None:
             raise UsageError(
                 "the recipe needs representative_data: give some hundred training examples"
             )
         try:
             with quiet(), _quiet_bars():
                 quantizer = Quantizer(self._content, recipe)
-                ranges = None
+                ranges = self._ranges if calibrates else None
                 if self._examples is not None and calibrates:
                     ranges = self._calibrated(quantizer, recipe, self._examples)
-                found = quantizer.quantize(ranges, enable_progress_report=False)
+                content = self._written(quantizer, ranges)
+                if ranges is not None and (cut := cut_off(content)):
+                    wider = {
+                        name: {"min": -largest, "max": largest}
+                        for name, largest in wider_weights(self._content, cut).items()
+                    }
+                    content = self._written(Quantizer(self._content, recipe), {**ranges, **wider})
         # It raises what it likes where an operator cannot have what the recipe says.
         except Exception as error:
             raise TfpruneError(
                 f"ai-edge-quantizer cannot write the file ({type(error).__name__}: "
                 f"{one_line(error)}): change the recipe, or keep other layers"
             ) from error
-        return bytes(found.quantized_model)
+        return content
+
+    def _written(self, quantizer: Any, ranges: Any) -> bytes:
+        return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
 
     def _calibrated(
         self, quantizer: Any, recipe: Recipe, examples: Callable[[], Iterator[Feeds]]
@@ -378,6 +400,11 @@ class FloatFile:
             calibrator = Calibrator(self._content, qsv_update_func=min_max_update)
             calibrator.calibrate(data, everything)
             self._ranges = calibrator.get_model_qsvs()
+            for name in activations(self._content) & self._ranges.keys():
+                found = self._ranges[name]
+                if found and np.all(found["max"] - found["min"] < LEAST_RANGE):
+                    # XNNPACK refuses the steps of a range that is empty.
+                    found["max"] = found["min"] + np.float32(LEAST_RANGE)
         return self._ranges
 
 

@@ -20,6 +20,7 @@ from tfprune.archives import ARCHIVES
 from tfprune.errors import UsageError
 from tfprune.files import MODEL_FILES, existing
 from tfprune.formats.runtime import Memory, Runtime, check_numbers
+from tfprune.vocabulary import QUANTIZER, ActivationTypeName
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from tfprune.formats.source import Source
 
 TENSORFLOW, LITERT, ONNX_RUNTIME = "tensorflow", "litert", "onnxruntime"
-QUANTIZER = "ai_edge_quantizer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Format:
         write: Writes the file.
         exact: Whether outputs must equal the Keras model's up to rounding.
         calibrated: Whether it needs representative data.
-        takes_ranges: Whether the ranges of a quantization-aware model do in place of these data.
+        takes_ranges: Whose ranges do in place of these data: those of a quantization-aware model
+            with activations of this type.
         tolerance: Largest difference of an exact format, as a share of the outputs' range.
         companions: Suffixes of files that are written beside it.
         parameter_bytes: About how many bytes of the file one parameter of the model takes.
@@ -106,7 +107,7 @@ class Format:
     write: Callable[[Source, Path], None]
     exact: bool = True
     calibrated: bool = False
-    takes_ranges: bool = False
+    takes_ranges: ActivationTypeName | None = None
     tolerance: float = 1e-3
     companions: tuple[str, ...] = ()
     parameter_bytes: int = 4
@@ -148,11 +149,16 @@ FORMATS = {
         _tflite("int8"),
         exact=False,
         calibrated=True,
-        takes_ranges=True,
+        takes_ranges="int8",
         parameter_bytes=1,
     ),
     "tflite-int16x8": Format(
-        ".int16x8.tflite", _tflite("int16x8"), exact=False, calibrated=True, parameter_bytes=1
+        ".int16x8.tflite",
+        _tflite("int16x8"),
+        exact=False,
+        calibrated=True,
+        takes_ranges="int16",
+        parameter_bytes=1,
     ),
     "tflite-sparse": Format(".sparse.tflite", _tflite("sparse")),
     # Text: "0x12, " for each byte.
@@ -161,7 +167,7 @@ FORMATS = {
         _by("c_array", "write", "int8"),
         exact=False,
         calibrated=True,
-        takes_ranges=True,
+        takes_ranges="int8",
         companions=("_int8.h",),
         parameter_bytes=6,
         memory=_MEMORY,
@@ -178,7 +184,7 @@ FORMATS = {
         _by("lut", "write"),
         exact=False,
         calibrated=True,
-        takes_ranges=True,
+        takes_ranges="int8",
         parameter_bytes=1,
         packages=("tflite_micro",),
         extra="tflm",
@@ -189,7 +195,7 @@ FORMATS = {
         _by("lut", "write_array"),
         exact=False,
         calibrated=True,
-        takes_ranges=True,
+        takes_ranges="int8",
         companions=("_lut.h",),
         parameter_bytes=6,
         packages=("tflite_micro",),
@@ -247,19 +253,6 @@ def check_installed(formats: Iterable[str]) -> None:
             raise UsageError(
                 f"format {name!r} needs {', '.join(missing)}: pip install 'tfprune[{form.extra}]'"
             )
-
-
-def check_quantizer(what: str) -> None:
-    """Checks that ai-edge-quantizer is there.
-
-    Args:
-        what: Needs it, for the message.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if importlib.util.find_spec(QUANTIZER) is None:
-        raise UsageError(f"{what} needs {QUANTIZER}: pip install 'tfprune[quantizer]'")
 
 
 def file_type(path: Path) -> FileType:

@@ -26,11 +26,20 @@ from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
 from tfprune.formats.source import Ends, Source, own_batch
 from tfprune.formats.tflite_file import with_order, with_select_v2
+from tfprune.formats.tflite_ranges import cut_off, mark, without_marks
 from tfprune.formats.tflite_sparse import for_sparse_kernels
 from tfprune.model.cloning import config_of, copy_weights, from_config
-from tfprune.model.quantized_layers import STEPS, has_offset
-from tfprune.quantize import FakeQuantize, QuantizedLayer, QuantizedPReLU, QuantizedScale
+from tfprune.model.quantized_layers import has_offset
+from tfprune.quantize import (
+    FakeQuantize,
+    QuantizedLayer,
+    QuantizedPReLU,
+    QuantizedScale,
+    activation_type,
+    ranges_of,
+)
 from tfprune.quiet import quiet
+from tfprune.vocabulary import ActivationTypeName
 
 # Ranges hardly move after some hundred images, and calibration runs them one by one.
 CALIBRATION_IMAGES = 500
@@ -46,6 +55,8 @@ INTEGER = {
         tf.int16,
     ),
 }
+# The type of activations of a quantization-aware model whose ranges a kind takes.
+_TAKES: dict[str, ActivationTypeName] = {"int8": "int8", "int16x8": "int16"}
 # Why a graph must be without loops, by whether it is for integers; and what to do instead.
 _LOOPLESS = {
     True: (
@@ -99,14 +110,26 @@ def converted(source: Source, kind: str) -> bytes:
         TfpruneError: TFLite has no operator for a layer, or cannot calibrate it.
     """
     path = source.scratch / f"{kind}.tflite"
-    if path.exists():
-        return path.read_bytes()
-    if kind == "recipe" or (kind == "int8" and source.keep):
-        content = _by_recipe(source, kind)
+    if not path.exists():
+        content = _content(source, kind)
+        if cut := cut_off(content):
+            raise TfpruneError(
+                f"tflite-{kind}: the bias of {cut[0].operator!r} is too large for its integers, "
+                "since what it is added to is (almost) always zero: remove what is dead with "
+                "`tfprune slim --dead`, or export tflite"
+            )
         path.write_bytes(content)
-        return content
-    aware = kind == "int8" and source.aware is not None
+    return path.read_bytes()
+
+
+def _content(source: Source, kind: str) -> bytes:
+    """The bytes of a file; see `converted`."""
+    if kind == "recipe" or (kind == "int8" and source.keep):
+        return _by_recipe(source, kind)
+    aware = source.aware is not None and _TAKES.get(kind) == activation_type(source.aware)
     model = source.model
+    if aware and kind == "int16x8":
+        return _by_ranges(source)
     saved_model = _with_ranges(source) if aware else _graph(source, kind)
     if kind in INTEGER and holds_loop(saved_model):
         raise TfpruneError(
@@ -118,16 +141,13 @@ def converted(source: Source, kind: str) -> bytes:
         feeds = None if aware else calibration_feeds(source)
         content = convert(saved_model, kind, feeds, source.io, batch)
         content = with_select_v2(with_order(content, *tensor_names(model)))
-        if kind == "sparse":
-            content = for_sparse_kernels(content)
+        return for_sparse_kernels(content) if kind == "sparse" else content
     except MissingOperatorError as error:
         raise TfpruneError(
             f"TFLite has no builtin operator for {', '.join(error.operators)}"
             f"{layers_in(model, error.places)}: "
             "leave TFLite out, or replace the layers that use it"
         ) from error
-    path.write_bytes(content)
-    return content
 
 
 def _by_recipe(source: Source, kind: str) -> bytes:
@@ -153,6 +173,17 @@ def _by_recipe(source: Source, kind: str) -> bytes:
     feeds = calibration_feeds(source)
     examples = None if feeds is None else calibrating(feeds, source.fixed_batch or 1)
     content = recipes.FloatFile(plain, examples).quantized(recipe)
+    return with_order(content, *tensor_names(source.model))
+
+
+def _by_ranges(source: Source) -> bytes:
+    """The file of a quantization-aware model with int16 activations."""
+    assert source.aware is not None
+    plain = convert(_with_ranges(source), "float32", batch=source.fixed_batch or 1)
+    marks = {number: layer.file_range() for number, layer in enumerate(ranges_of(source.aware))}
+    content, ranges, floats = without_marks(plain, marks)
+    recipe = recipes.integer_recipe(dict.fromkeys(floats, "float32"), source.io, 16)
+    content = recipes.FloatFile(content, None, ranges).quantized(recipe)
     return with_order(content, *tensor_names(source.model))
 
 
@@ -372,7 +403,8 @@ def write_with_ranges(model: keras.Model, directory: Path, batch: int | None = N
     """Saves a quantization-aware model with its rounded weights and TensorFlow's fake quantization.
 
     The converter makes the ranges of these operations those of its tensors. It finds the steps of
-    the weights itself: the largest weight of each channel is 127 of them.
+    the weights itself: the largest weight of each channel is 127 of them. In place of ranges for
+    int16 there are marks, see `tfprune.formats.tflite_ranges`.
 
     Args:
         model: from `tfprune.quantize_aware`, whose ranges are known.
@@ -386,9 +418,10 @@ def write_with_ranges(model: keras.Model, directory: Path, batch: int | None = N
 @contextlib.contextmanager
 def _as_in_file(model: keras.Model) -> Iterator[None]:
     replaced = []
+    marks = {id(layer): mark(number) for number, layer in enumerate(ranges_of(model))}
     try:
         for layer in model._flatten_layers(include_self=False):
-            call = _call_in_file(layer)
+            call = _call_in_file(layer, marks.get(id(layer)))
             if call is not None:
                 layer.call = call
                 replaced.append(layer)
@@ -398,13 +431,15 @@ def _as_in_file(model: keras.Model) -> Iterator[None]:
             del layer.call
 
 
-def _call_in_file(layer: Any) -> Callable[..., Any] | None:
+def _call_in_file(layer: Any, its_mark: np.float32 | None) -> Callable[..., Any] | None:
     """What a layer of a quantization-aware model computes in the file; None for another layer."""
     if isinstance(layer, FakeQuantize):
         low, high = layer.file_range()
-        step = np.float32((high - low) / STEPS)
+        step = np.float32(layer.file_step())
 
         def to_range(x: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+            if layer.activation_type == "int16":
+                return tf.maximum(x, its_mark), tf.constant(step)
             return tf.quantization.fake_quant_with_min_max_args(x, low, high), tf.constant(step)
 
         return to_range

@@ -1,4 +1,4 @@
-"""The layers of a quantization-aware model: they compute with the numbers that an int8 file has.
+"""The layers of a quantization-aware model: they compute with the numbers that its file has.
 
 Every value is rounded where the file rounds it, and gradients pass as if it was not: the
 straight-through estimator of Bengio et al. 2013. `tfprune.quantize_aware` puts them into models.
@@ -18,11 +18,12 @@ import numpy as np
 from keras import ops
 
 from tfprune.errors import UsageError
-from tfprune.vocabulary import RangeName, WeightTypeName
+from tfprune.vocabulary import ActivationTypeName, RangeName, WeightTypeName
 
-STEPS = 255
-"""Steps between the lowest and the highest int8 value."""
-# A range is never empty: TFLite divides by its step.
+STEPS: dict[ActivationTypeName, int] = {"int8": 255, "int16": 65534}
+"""Steps between the lowest and the highest value. int16 is symmetric: -32768 is not used."""
+# A range is never empty: TFLite divides by its step, and a bias in smaller steps has more bits than
+# kernels with int16 activations add.
 _LEAST_STEP = 1e-6
 # What int8 stores for the lowest value is -128.
 _MIDDLE = 128.0
@@ -91,7 +92,7 @@ def short(x: Any) -> Any:
     return ops.ceil(x / unit) * unit
 
 
-def step_and_zero(low: Any, high: Any) -> tuple[Any, Any]:
+def step_and_zero(low: Any, high: Any, kind: ActivationTypeName = "int8") -> tuple[Any, Any]:
     """The quantization step of a range, and the steps from its lowest value to zero.
 
     Example:
@@ -102,19 +103,36 @@ def step_and_zero(low: Any, high: Any) -> tuple[Any, Any]:
     Args:
         low: the lowest value, 0 or less.
         high: the highest value, 0 or more.
+        kind: `"int8"`, or `"int16"`, whose ranges reach as far below zero as above it.
 
     Returns:
         The step, see `short`; and a whole number of steps, so that zero is a value of the file.
     """
+    low, high = _ends(low, high, kind)
+    step = short(ops.maximum((high - low) / STEPS[kind], _LEAST_STEP))
+    if kind == "int16":
+        return step, ops.full_like(step, STEPS[kind] // 2)
+    return step, ops.clip(ops.floor(-low / step + _HALF), 0, STEPS[kind])
+
+
+def _ends(low: Any, high: Any, kind: ActivationTypeName) -> tuple[Any, Any]:
+    """The lowest and the highest value of a range as tensors, as far from zero for int16."""
     low, high = ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32")
-    step = short(ops.maximum((high - low) / STEPS, _LEAST_STEP))
-    return step, ops.clip(ops.floor(-low / step + _HALF), 0, STEPS)
+    if kind == "int16":
+        high = ops.maximum(-low, high)
+        low = -high
+    return low, high
 
 
 def rounded_to_range(
-    x: Any, low: Any, high: Any, rounding: Rounding = "even", beside: Sequence[Any] = ()
+    x: Any,
+    low: Any,
+    high: Any,
+    rounding: Rounding = "even",
+    beside: Sequence[Any] = (),
+    kind: ActivationTypeName = "int8",
 ) -> Any:
-    """Rounds to the 256 values of a range, and clips to it; straight-through.
+    """Rounds to the values of a range, and clips to it; straight-through.
 
     Args:
         x: float32 tensor.
@@ -122,15 +140,16 @@ def rounded_to_range(
         high: scalar, 0 or more.
         rounding: what the file computes.
         beside: what it needs for that; see `FakeQuantize`.
+        kind: see `step_and_zero`.
     """
-    low, high = ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32")
-    step, below = (ops.stop_gradient(each) for each in step_and_zero(low, high))
+    low, high = _ends(low, high, kind)
+    step, below = (ops.stop_gradient(each) for each in step_and_zero(low, high, kind))
     # The ends are those of the file; their gradients are those of the range.
     lowest = straight_through(-below * step, low)
-    highest = straight_through((STEPS - below) * step, high)
+    highest = straight_through((STEPS[kind] - below) * step, high)
     clipped = ops.minimum(ops.maximum(x, lowest), highest)
     levels = _levels(ops.stop_gradient(x), step, below, rounding, beside)
-    levels = ops.clip(levels, -below, STEPS - below)
+    levels = ops.clip(levels, -below, STEPS[kind] - below)
     return straight_through(levels * step, clipped)
 
 
@@ -238,7 +257,7 @@ def weight_levels(w: Any, channel: int, kind: WeightTypeName) -> tuple[Any, Any]
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class FakeQuantize(keras.layers.Layer):
-    """Rounds activations to the 256 values of a range, which it learns or observes.
+    """Rounds activations to the 256 or 65,535 values of a range, which it learns or observes.
 
     Tensors that must have one range in the file, such as the inputs of a concatenation, go through
     one layer: each call is a site with a range of its own, and the range of the layer holds all.
@@ -249,6 +268,7 @@ class FakeQuantize(keras.layers.Layer):
         momentum: of the moving average.
         fixed: the lowest and highest value, where TFLite knows them: sigmoid, softmax, tanh.
         clips: whether the float model clips to these values too, and no other layer does it.
+        activation_type: `"int8"` or `"int16"`.
         **options: those of a Keras layer.
 
     A call returns the rounded tensor, and its step: 0 as long as the range is not known.
@@ -278,6 +298,7 @@ class FakeQuantize(keras.layers.Layer):
         momentum: float = 0.99,
         fixed: Sequence[float] | None = None,
         clips: bool = False,
+        activation_type: ActivationTypeName = "int8",
         **options: Any,
     ) -> None:
         # What computes in 16 bits around it decides its dtype; it rounds in float32 itself.
@@ -287,6 +308,7 @@ class FakeQuantize(keras.layers.Layer):
         self.momentum = momentum
         self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
         self.clips = clips
+        self.activation_type: ActivationTypeName = activation_type
         # Keras would warn that masks are lost, which the graph hands to whoever reads them.
         self.supports_masking = True
         self.observes = False
@@ -323,16 +345,17 @@ class FakeQuantize(keras.layers.Layer):
         """Observes in training, then rounds; what has no range yet passes as it is."""
         value = ops.cast(x, "float32")
         beside = _joined(rounding, beside, numbers)
+        kind = self.activation_type
         if self.fixed is not None:
-            rounded = rounded_to_range(value, *self.fixed, rounding, beside)
-            return ops.cast(rounded, x.dtype), step_and_zero(*self.fixed)[0]
+            rounded = rounded_to_range(value, *self.fixed, rounding, beside, kind)
+            return ops.cast(rounded, x.dtype), step_and_zero(*self.fixed, kind)[0]
         if self.observes or (training and self.ranges == "moving"):
             self._observe(value, site)
         seen = ops.convert_to_tensor(self.seen)
         ends = self.extremes()
-        rounded = rounded_to_range(value, *ends, rounding, beside)
+        rounded = rounded_to_range(value, *ends, rounding, beside, kind)
         rounded = ops.cast(ops.where(seen[site] > 0, rounded, value), x.dtype)
-        step = ops.stop_gradient(step_and_zero(*ends)[0])
+        step = ops.stop_gradient(step_and_zero(*ends, kind)[0])
         return rounded, ops.where(seen[site] > 0, step, 0.0)
 
     def extremes(self) -> tuple[Any, Any]:
@@ -357,8 +380,18 @@ class FakeQuantize(keras.layers.Layer):
                 f"layer {self.name!r} has no range yet: train the model for an epoch, or give "
                 "quantize_aware examples"
             )
-        step, below = (float(np.asarray(each)) for each in step_and_zero(*self.extremes()))
-        return -below * step, (STEPS - below) * step
+        kind = self.activation_type
+        step, below = (float(np.asarray(each)) for each in step_and_zero(*self.extremes(), kind))
+        return -below * step, (STEPS[kind] - below) * step
+
+    def file_step(self) -> float:
+        """How far the values that the file can hold are from each other.
+
+        Raises:
+            UsageError: no batch was seen yet.
+        """
+        low, high = self.file_range()
+        return (high - low) / STEPS[self.activation_type]
 
     def _observe(self, x: Any, site: int) -> None:
         here = ops.cast(ops.arange(self.sites) == site, "float32")
@@ -390,6 +423,7 @@ class FakeQuantize(keras.layers.Layer):
             "momentum": self.momentum,
             "fixed": self.fixed,
             "clips": self.clips,
+            "activation_type": self.activation_type,
         }
 
 
@@ -640,7 +674,7 @@ def _product_of(layer: Any) -> Callable[[Any, Any, Any], Any]:
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class QuantizedScale(_Around):
-    """A layer that scales and shifts each channel, as a product and a sum of int8 numbers.
+    """A layer that scales and shifts each channel, as a product and a sum of integers.
 
     It stands for Rescaling, Normalization, and a BatchNorm that no convolution takes in.
 
@@ -648,6 +682,7 @@ class QuantizedScale(_Around):
         layer: what it stands for.
         ranges: see `FakeQuantize`, of which it holds one for the product.
         momentum: see `FakeQuantize`.
+        activation_type: see `FakeQuantize`; constants are of this type too.
         **options: those of a Keras layer.
     """
 
@@ -656,6 +691,7 @@ class QuantizedScale(_Around):
         layer: keras.layers.Layer,
         ranges: RangeName = "moving",
         momentum: float = 0.99,
+        activation_type: ActivationTypeName = "int8",
         **options: Any,
     ) -> None:
         # Pixels have more digits than 16 bits hold.
@@ -664,9 +700,15 @@ class QuantizedScale(_Around):
         self.supports_masking = layer.supports_masking
         self.ranges: RangeName = ranges
         self.momentum = momentum
+        self.activation_type: ActivationTypeName = activation_type
         if has_offset(layer):
             self.product = FakeQuantize(
-                1, ranges, momentum, name=f"{self.name}_product", dtype=self.dtype_policy
+                1,
+                ranges,
+                momentum,
+                activation_type=activation_type,
+                name=f"{self.name}_product",
+                dtype=self.dtype_policy,
             )
 
     def build(self, input_shape: Any) -> None:
@@ -680,21 +722,28 @@ class QuantizedScale(_Around):
 
     def call(self, x: Any, step: Any, training: bool = False) -> tuple[Any, ...]:
         """Multiplies, rounds and adds."""
-        factor, offset = scale_and_offset(self.layer)
-        factor, its_step = rounded_constant(factor)
-        offset, offsets_step = rounded_constant(offset)
+        (factor, its_step), (offset, offsets_step) = self._constants()
         unit = ops.stop_gradient(step * its_step)
         y = x * ops.cast(factor, x.dtype)
         if not has_offset(self.layer):
             return y, unit
-        y, step = self.product(y, [unit], rounding="product", training=training)
+        if self.activation_type == "int16":
+            y, step = self.product(y, training=training)
+        else:
+            y, step = self.product(y, [unit], rounding="product", training=training)
         offset = ops.cast(offset, x.dtype)
         return y + offset, y, offset, step, offsets_step
 
     def file_constants(self) -> tuple[Any, Any]:
         """What the input is multiplied by, and what is added: rounded, float32."""
-        factor, offset = scale_and_offset(self.layer)
-        return rounded_constant(factor)[0], rounded_constant(offset)[0]
+        (factor, _), (offset, _) = self._constants()
+        return factor, offset
+
+    def _constants(self) -> Any:
+        """Rounded, each with its step."""
+        return [
+            rounded_constant(each, self.activation_type) for each in scale_and_offset(self.layer)
+        ]
 
     def compute(self, x: Any, factor: Any, offset: Any) -> Any:
         """The same with other constants.
@@ -724,6 +773,7 @@ class QuantizedScale(_Around):
             "layer": keras.saving.serialize_keras_object(self.layer),
             "ranges": self.ranges,
             "momentum": self.momentum,
+            "activation_type": self.activation_type,
         }
 
 
@@ -782,17 +832,18 @@ class QuantizedPReLU(_Around):
         }
 
 
-def rounded_constant(value: Any) -> tuple[Any, Any]:
+def rounded_constant(value: Any, kind: ActivationTypeName = "int8") -> tuple[Any, Any]:
     """A constant as TFLite quantizes it: one range for all of it, with zero in it; and its step.
 
     Args:
         value: float32 tensor of any shape.
+        kind: see `step_and_zero`.
     """
     low, high = (
         ops.stop_gradient(end)
         for end in (ops.minimum(ops.min(value), 0.0), ops.maximum(ops.max(value), 0.0))
     )
-    return rounded_to_range(value, low, high), step_and_zero(low, high)[0]
+    return rounded_to_range(value, low, high, kind=kind), step_and_zero(low, high, kind)[0]
 
 
 def has_offset(layer: Any) -> bool:

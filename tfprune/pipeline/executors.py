@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfprune.errors import TfpruneError, UsageError, did_you_mean
+from tfprune.errors import TfpruneError, UsageError, check_package, did_you_mean
 from tfprune.pipeline.jobs import MOST_LOSSES, Job, Schedule
 from tfprune.pipeline.working import JobOutcome, Link, Order, packed, perform
 from tfprune.vocabulary import EXECUTORS
@@ -71,8 +70,8 @@ class Execution:
             )
         if self.address is not None and self.executor != "ray":
             raise UsageError("address is for a Ray cluster: give the executor ray")
-        if self.executor == "ray" and importlib.util.find_spec("ray") is None:
-            raise UsageError("executor 'ray' needs ray: pip install 'tfprune[cluster]'")
+        if self.executor == "ray":
+            check_package("executor 'ray'", "ray", "cluster")
 
     @property
     def is_local(self) -> bool:

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeAlias
 
 from tfprune.files import document_hash, existing, sha256
 from tfprune.formats import FORMATS
-from tfprune.formats.registry import QUANTIZER
 from tfprune.model.reference import imports
 from tfprune.pipeline import on_devices
 from tfprune.pipeline.expansion import Chain
@@ -22,13 +21,13 @@ from tfprune.pipeline.provenance import versions
 from tfprune.pipeline.spec import DeviceSpec, Pipeline
 from tfprune.pipeline.store import is_finished
 from tfprune.report.run import DEVICES, TRIALS
-from tfprune.vocabulary import RECIPES
+from tfprune.vocabulary import QUANTIZER, RECIPES
 
 # Change whenever a job would give another result for the same specification: the first for all
 # jobs, the others for deliveries and latencies. Each kind of step has a revision of its own,
 # and so have measurements on devices.
 _REVISION = 3
-_DELIVERY_REVISION = 4
+_DELIVERY_REVISION = 5
 _LATENCY_REVISION = 2
 
 JudgedOn: TypeAlias = Literal["test", "validation"]

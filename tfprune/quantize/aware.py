@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfprune.data.adapting import Data, examples
-from tfprune.errors import UsageError, did_you_mean
+from tfprune.errors import UsageError, check_package, did_you_mean
 from tfprune.model.cloning import compile_like
 from tfprune.model.graph import Call, functional, named_layers, path_matches
 from tfprune.model.inlining import Arguments, inlined, rebuilt
@@ -21,7 +21,15 @@ from tfprune.model.quantized_layers import (
     QuantizedScale,
 )
 from tfprune.quantize.building import Builder, is_quantize_aware, split_up
-from tfprune.vocabulary import RANGES, WEIGHT_TYPES, RangeName, WeightTypeName
+from tfprune.vocabulary import (
+    ACTIVATION_TYPES,
+    QUANTIZER,
+    RANGES,
+    WEIGHT_TYPES,
+    ActivationTypeName,
+    RangeName,
+    WeightTypeName,
+)
 
 _EXAMPLES = 512
 _BATCH = 32
@@ -34,11 +42,12 @@ def quantize_aware(
     data: Data | None = None,
     *,
     weights: WeightTypeName = "int8",
+    activations: ActivationTypeName = "int8",
     ranges: RangeName = "moving",
     momentum: float = 0.99,
     exclude: str | Sequence[str] = (),
 ) -> keras.Model:
-    """Makes a model that trains with the rounded numbers of its int8 file.
+    """Makes a model that trains with the rounded numbers of its int8 or int16x8 file.
 
     Example:
         ```python
@@ -49,12 +58,14 @@ def quantize_aware(
         ```
 
     The new model has the layers of `model`, each weight rounded per output channel to 255
-    symmetric values, each activation to 256 values of its tensor's range. Rounding happens where
+    symmetric values, each activation to the values of its tensor's range. Rounding happens where
     the file rounds: behind each operator of TFLite, into which a BatchNorm and a ReLU that follow
     a layer are folded; concatenated tensors have one range; sigmoids, softmaxes and tanh have the
     range that TFLite prescribes. A file that XNNPACK runs gives the same numbers, bit for bit, up
-    to softmaxes, GELU, hard-swish, PReLU and what stays in float. Gradients pass as if nothing was
-    rounded (straight-through), and the weights that train are the float ones.
+    to softmaxes, GELU, hard-swish, PReLU and what stays in float. A file with int16 activations is
+    within a few of its 65,535 values, and computes in float what TFLite has no such operator for.
+    Gradients pass as if nothing was rounded (straight-through), and the weights that train are the
+    float ones.
 
     BatchNorm folds with the statistics that it has: they do not move in this training, so that
     training and file compute the same from the first step. gamma and beta train. Train the float
@@ -70,6 +81,8 @@ def quantize_aware(
             batches set the ranges, and until then nothing is rounded.
         weights: `"int8"`, or `"int4"` for 15 values a channel. The file stores bytes in both
             cases; what few values save shows when it is compressed, and in `c-array-lut`.
+        activations: `"int8"`, for `tflite-int8` and the C arrays; or `"int16"`, for
+            `tflite-int16x8`: where int8 costs too much accuracy and the device has such kernels.
         ranges: `"moving"`: averages of the extremes of training batches. `"learnt"`: trained like
             weights, from the ranges of `data`.
         momentum: of the moving average.
@@ -81,7 +94,8 @@ def quantize_aware(
 
     Raises:
         UsageError: the model has no graph, is quantization-aware already, nothing in it can be
-            rounded, a name is unknown, or learnt ranges have no data.
+            rounded, a name is unknown, learnt ranges have no data, or int16 activations lack
+            `pip install 'tfprune[quantizer]'`, which writes their files.
 
     Source:
         Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient
@@ -89,6 +103,7 @@ def quantize_aware(
     """
     tables: dict[str, tuple[str, Collection[str]]] = {
         "weights": (weights, WEIGHT_TYPES),
+        "activations": (activations, ACTIVATION_TYPES),
         "ranges": (ranges, RANGES),
     }
     for name, (value, known) in tables.items():
@@ -96,6 +111,8 @@ def quantize_aware(
             raise UsageError(f"{name} is {value!r}: choose one of {', '.join(known)}")
     if not 0 <= momentum < 1:
         raise UsageError(f"momentum is {momentum:g}: give 0 or more, and less than 1")
+    if activations == "int16":
+        check_package("activations='int16'", QUANTIZER, "quantizer")
     if ranges == "learnt" and data is None:
         raise UsageError('ranges="learnt" start from those of examples: give data')
     if is_quantize_aware(model):
@@ -113,7 +130,7 @@ def quantize_aware(
                 f"exclude: model {model.name!r} has no layer {pattern!r}: "
                 + did_you_mean(pattern, list(named_layers(flat)))
             )
-    builder = Builder(flat, weights, ranges, momentum, patterns)
+    builder = Builder(flat, weights, ranges, momentum, activations, patterns)
     aware = builder.build()
     if not any(isinstance(layer, QuantizedLayer) for layer in aware.layers):
         raise UsageError(
@@ -144,6 +161,15 @@ def ranges_of(model: keras.Model) -> list[FakeQuantize]:
         model: from `quantize_aware`.
     """
     return [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuantize)]
+
+
+def activation_type(model: keras.Model) -> ActivationTypeName:
+    """How a quantization-aware model rounds its activations.
+
+    Args:
+        model: from `quantize_aware`.
+    """
+    return ranges_of(model)[0].activation_type
 
 
 def observe(model: keras.Model, inputs: dict[str, np.ndarray]) -> None:

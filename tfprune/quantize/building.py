@@ -1,4 +1,4 @@
-"""Rebuilds a model so that it computes as its int8 file will."""
+"""Rebuilds a model so that it computes as its integer file will."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tfprune.quantize.rules import (
     rule_of,
     slope_of,
 )
-from tfprune.vocabulary import RangeName, WeightTypeName
+from tfprune.vocabulary import ActivationTypeName, RangeName, WeightTypeName
 
 
 def is_quantize_aware(model: Any) -> bool:
@@ -150,6 +150,7 @@ class Builder:
         weights: how kernels are rounded.
         ranges: see `FakeQuantize`.
         momentum: see `FakeQuantize`.
+        activations: how activations are rounded.
         exclude: names or globs of layers that stay in float.
 
     Attributes:
@@ -162,12 +163,19 @@ class Builder:
         weights: WeightTypeName,
         ranges: RangeName,
         momentum: float,
+        activations: ActivationTypeName = "int8",
         exclude: Sequence[str] = (),
     ) -> None:
         self.floats: dict[str, str] = {}
         self._model = model
         self._weights: WeightTypeName = weights
-        self._options: dict[str, Any] = {"ranges": ranges, "momentum": momentum}
+        self._activations: ActivationTypeName = activations
+        self._options: dict[str, Any] = {
+            "ranges": ranges,
+            "momentum": momentum,
+            "activation_type": activations,
+        }
+        self._fixed = FIXED_RANGES[activations]
         self._exclude = exclude
         self._calls = list(calls(model))
         self._rules = {id(call.outputs[0]): self._rule(call) for call in self._calls}
@@ -257,8 +265,8 @@ class Builder:
         if rule.kind in ("moved", "averaged") or rule.function == "linear":
             return self._is_fixed(call.inputs[0])
         if rule.kind == "kernel":
-            return self._functions[id(call.operation)] in FIXED_RANGES
-        return rule.function in FIXED_RANGES
+            return self._functions[id(call.operation)] in self._fixed
+        return rule.function in self._fixed
 
     def _goes_on(self, call: Call) -> bool:
         """Whether what reads a call is a part of the same operator of the file."""
@@ -398,7 +406,7 @@ class Builder:
         made = self._called(call, read)
         if isinstance(call.operation, DIVISIONS):
             number = 1 / number
-        step = abs(number) / STEPS
+        step = abs(number) / STEPS[self._activations]
         if not isinstance(call.operation, Add | Subtract):
             return _Value(made, None, None, (value.step,), (step,), "product")
         place = float(isinstance(operands(call)[0], keras.KerasTensor))
@@ -451,7 +459,7 @@ class Builder:
             made = keras.layers.Multiply(name=name)([x.tensor, opened.tensor])
             product = _Value(made, beside=(x.step, opened.step), rounding="product")
             return self._round(product, out, operation)
-        if function == "hard_sigmoid":
+        if function == "hard_sigmoid" and self._activations == "int8":
             # Its sixths, and the ends of the range clip.
             line = keras.layers.Rescaling(1 / 6, 0.5, name=name, dtype=operation.dtype_policy)
             options = {"name": name, "dtype": operation.dtype_policy}
@@ -459,6 +467,9 @@ class Builder:
             layer = FakeQuantize(1, fixed=(0.0, 1.0), clips=True, **self._named(operation))
             rounded, step = layer(made, beside=beside, rounding="sum")
             return _Value(rounded, layer, step)
+        if function == "prelu" and self._activations == "int16":
+            # The file computes it in float.
+            return self._round(_Value(self._called(call, {id(call.inputs[0]): x})), out, operation)
         if function == "prelu":
             options = {"name": operation.name, "dtype": operation.dtype_policy}
             if id(operation) not in self._wrappers:
@@ -473,7 +484,7 @@ class Builder:
             # It may be the approximation.
             return self._round(_Value(self._called(call, {id(call.inputs[0]): x})), out, operation)
         made = keras.layers.Activation(function, name=name)(x.tensor)
-        if function in FIXED_RANGES:
+        if function in self._fixed:
             return self._round_fixed(made, function, operation)
         return self._round(_Value(made), out, operation)
 
@@ -495,12 +506,14 @@ class Builder:
         if self._counted is None:
             # Nothing is computed yet.
             return _Value(value.tensor, layer, keras.KerasTensor((), "float32"))
-        given = {
-            "beside": list(value.beside),
-            "numbers": list(value.numbers),
-            "site": site if layer.sites > 1 else 0,
-            "rounding": value.rounding,
-        }
+        given: dict[str, Any] = {"site": site if layer.sites > 1 else 0}
+        if self._activations == "int8":
+            # Steps of int16 are so small that how a half is rounded says nothing.
+            given |= {
+                "beside": list(value.beside),
+                "numbers": list(value.numbers),
+                "rounding": value.rounding,
+            }
         # Keras writes down what a call is given: only what is not the default.
         plain = {"beside": [], "numbers": [], "site": 0, "rounding": "even"}
         options = {key: each for key, each in given.items() if each != plain[key]}
@@ -508,7 +521,12 @@ class Builder:
         return _Value(rounded, layer, step)
 
     def _round_fixed(self, x: Any, function: str, operation: Any) -> _Value:
-        layer = FakeQuantize(1, fixed=FIXED_RANGES[function], **self._named(operation))
+        layer = FakeQuantize(
+            1,
+            fixed=self._fixed[function],
+            activation_type=self._activations,
+            **self._named(operation),
+        )
         rounded, step = layer(x)
         return _Value(rounded, layer, step)
 

@@ -1,4 +1,4 @@
-"""What an int8 file does with each layer: which have kernels, and which share a range.
+"""What an integer file does with each layer: which have kernels, and which share a range.
 
 A layer that no rule knows stays in float, and the plan says why. A row is by type, and covers
 subclasses that compute the same.
@@ -18,6 +18,7 @@ from keras.src.ops import numpy as knp
 from tfprune.model.activations import is_activation
 from tfprune.model.graph import Call
 from tfprune.model.layer_table import TRANSPOSED_CONVOLUTIONS, TypeTable
+from tfprune.vocabulary import ActivationTypeName
 
 Kind: TypeAlias = Literal[
     # A rounded kernel; BatchNorm and ReLU behind it are a part of the operator.
@@ -168,12 +169,16 @@ _FUNCTIONS = (
 _FLOAT = (layers.Conv3D, layers.Conv3DTranspose, layers.ELU, nn.Elu)
 FUSED = ("linear", "relu", "relu6")
 """Activations that are a part of the operator before them."""
-FIXED_RANGES = {
-    "sigmoid": (0.0, 255 / 256),
-    "softmax": (0.0, 255 / 256),
-    "tanh": (-1.0, 127 / 128),
+_WHOLE = (-32767 / 32768, 32767 / 32768)
+FIXED_RANGES: dict[ActivationTypeName, dict[str, tuple[float, float]]] = {
+    "int8": {
+        "sigmoid": (0.0, 255 / 256),
+        "softmax": (0.0, 255 / 256),
+        "tanh": (-1.0, 127 / 128),
+    },
+    "int16": {"sigmoid": _WHOLE, "softmax": _WHOLE, "tanh": _WHOLE},
 }
-"""Ranges that TFLite prescribes."""
+"""Ranges that TFLite prescribes, by the type of activations."""
 _RAW = {
     layers.LeakyReLU: "leaky_relu",
     layers.PReLU: "prelu",

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from tfprune import figures
 from tfprune.devices.measuring import find_figure
-from tfprune.errors import UsageError, did_you_mean
+from tfprune.errors import UsageError, check_package, did_you_mean
 from tfprune.figures import Figure
 from tfprune.formats import check_installed
 from tfprune.pipeline.spec import DataSpec, DeviceSpec, ModelSpec, Name, SharedTraining
@@ -238,10 +238,7 @@ class Search(Table):
         Raises:
             UsageError: something is missing; the message says how to install it.
         """
-        import importlib.util
-
-        if importlib.util.find_spec("optuna") is None:
-            raise UsageError("a search needs optuna: pip install 'tfprune[search]'")
+        check_package("a search", "optuna", "search")
         check_installed(self.formats)
         self.device.find().check()
 

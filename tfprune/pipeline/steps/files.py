@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tfprune.errors import check_package
 from tfprune.files import existing
 from tfprune.pipeline.steps.base import CALIBRATION_IMAGES, Context, Result, Step, distinct
 from tfprune.vocabulary import (
     KEEPING,
     PRECISIONS,
     QUANTIZATIONS,
+    QUANTIZER,
     RECIPE,
     RECIPES,
     FormatName,
@@ -86,10 +88,8 @@ class ExportStep(DeliveryStep):
 
     def check_installed(self) -> None:
         """What writes layers of their own precision is there, and so is the recipe."""
-        from tfprune.formats.registry import check_quantizer
-
         if self.keep:
-            check_quantizer("keep")
+            check_package("keep", QUANTIZER, "quantizer")
         if self.recipe is not None and self.recipe not in RECIPES:
             existing(Path(self.recipe))
 

@@ -1,4 +1,4 @@
-"""The step that trains with the rounded numbers of an int8 file: `quantize-aware`."""
+"""The step that trains with the rounded numbers of an integer file: `quantize-aware`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tfprune.errors import check_package
 from tfprune.pipeline.steps.base import Context, Result, Step
 from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
-from tfprune.vocabulary import RANGES, WEIGHT_TYPES, RangeName, WeightTypeName, explained
+from tfprune.vocabulary import (
+    ACTIVATION_TYPES,
+    QUANTIZER,
+    RANGES,
+    WEIGHT_TYPES,
+    ActivationTypeName,
+    RangeName,
+    WeightTypeName,
+    explained,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -19,11 +29,15 @@ _EXAMPLES = 512
 
 
 class QuantizeAwareStep(TrainingStep):
-    """Trains on with the rounded numbers that the int8 file will have."""
+    """Trains on with the rounded numbers that the integer file will have."""
 
     kind: Literal["quantize-aware"]
     weights: Annotated[
         WeightTypeName, Field(description=f"how kernels are rounded: {explained(WEIGHT_TYPES)}")
+    ] = "int8"
+    activations: Annotated[
+        ActivationTypeName,
+        Field(description=f"how activations are rounded: {explained(ACTIVATION_TYPES)}"),
     ] = "int8"
     ranges: Annotated[
         RangeName, Field(description=f"where ranges come from: {explained(RANGES)}")
@@ -44,6 +58,11 @@ class QuantizeAwareStep(TrainingStep):
             raise ValueError('range_momentum has a meaning with ranges = "moving" only')
         return self
 
+    def check_installed(self) -> None:
+        """What writes files with int16 activations is there."""
+        if self.activations == "int16":
+            check_package("activations = 'int16'", QUANTIZER, "quantizer")
+
     def mistake(self, name: str, before: Sequence[tuple[str, Step]], from_file: bool) -> str | None:
         """A chain has one of these steps."""
         for earlier, step in before:
@@ -62,6 +81,7 @@ class QuantizeAwareStep(TrainingStep):
             model,
             context.images.train.sample(_EXAMPLES).inputs,
             weights=self.weights,
+            activations=self.activations,
             ranges=self.ranges,
             momentum=self.range_momentum,
             exclude=self.exclude,
@@ -72,6 +92,6 @@ class QuantizeAwareStep(TrainingStep):
         """Tells the type of the weights, the ranges, and the training."""
         which = "moving" if self.ranges == "moving" else "learnt"
         return (
-            f"computes with {self.weights} weights and int8 activations of {which} ranges, its "
-            f"zeros and shared values held; {describe_training(self)}"
+            f"computes with {self.weights} weights and {self.activations} activations of {which} "
+            f"ranges, its zeros and shared values held; {describe_training(self)}"
         )
