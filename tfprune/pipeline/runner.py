@@ -310,8 +310,8 @@ def _arrive(store: Store, job: Job) -> None:
     if store.shared is None or store.fetch(job.folder, job.identity, job.shared_name):
         return
     raise TfpruneError(
-        f"the result of {job.name}, seed {job.seed}, is not in {store.shared.address}: its worker "
-        "could not put it there, or it cannot be read; the warnings say why"
+        f"the result of {job.name}, seed {job.seed}, is not in {store.shared.address}, or cannot "
+        "be read: a warning says why, or the worker sees another store at this address"
     )
 
 

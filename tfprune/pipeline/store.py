@@ -156,9 +156,9 @@ class Store:
         assert self.shared is not None
         try:
             found = self.shared.get(shared_name, room)
-            if found is None or is_finished(found, identity):
+            if found is None or _is_of(found, identity):
                 return found
-            why = f"{self.shared.url(shared_name)} is the result of something else"
+            why = f"{self.shared.url(shared_name)} is not the result of this task"
         except TfpruneError as error:
             why = str(error)
         self._unreadable.add(shared_name)
@@ -242,6 +242,14 @@ def _make(folder: Path, identity: str, make: Callable[[Path], dict[str, Any]]) -
         _replace(unfinished, folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
+
+
+def _is_of(found: Path, identity: str) -> bool:
+    """Whether a result that was made elsewhere has a record, and of that identity."""
+    try:
+        return is_finished(found, identity)
+    except TfpruneError:
+        return False
 
 
 def _replace(whole: Path, folder: Path) -> None:
