@@ -65,8 +65,8 @@ def run(
     """
     seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
-    check_writable_run(directory)
     results = open_store(directory, say, store, execution)
+    check_writable_run(directory)
     images = RunData(pipeline.data, data_dir, directory)
     with results.session() as session:
         jobs = plan_jobs(pipeline, directory, images.sha256, seeds=seeds, only=only)

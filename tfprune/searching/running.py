@@ -198,8 +198,8 @@ def search(
     whole = pipeline_of(what, {f"all-{rung}": (everything, rung) for rung in rungs})
     check_requirements(whole, data_dir)
     directory = out / what.name
-    check_writable_run(directory)
     results = open_store(directory, say, store, execution)
+    check_writable_run(directory)
     with (
         results.lock("search", "waiting for another search in the same folder"),
         results.session() as session,
