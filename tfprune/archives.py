@@ -24,6 +24,7 @@ from typing import IO, Any
 from tfprune.errors import TfpruneError, UsageError, one_line
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar.zst")
+GZIP_LEVEL = 9
 # Higher levels need more memory for unpacking.
 ZSTD_LEVEL = 19
 # More than any CNN needs, and less than a disk holds.
@@ -50,7 +51,7 @@ _MOST_HEADERS = 4
 _ZSTD_WINDOW = 1 << 27
 
 
-def pack(directory: Path, archive: Path, root: str) -> None:
+def pack(directory: Path, archive: Path, root: str, *, level: int | None = None) -> None:
     """Packs a directory; equal files give equal bytes.
 
     Example:
@@ -64,13 +65,15 @@ def pack(directory: Path, archive: Path, root: str) -> None:
         directory: the directory to pack.
         archive: the `.tar.gz` or `.tar.zst` to write; the suffix decides the compression.
         root: the name of the top folder inside the archive.
+        level: of the compression; 0 stores a `.tar.gz` as it is, with a checksum. None for the
+            level with which artifacts are compressed.
 
     Raises:
         UsageError: the archive is a `.tar.zst` and zstandard is not installed.
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(archive.open("wb"))
-        compressed = stack.enter_context(_compressing(file, archive.suffix))
+        compressed = stack.enter_context(_compressing(file, archive.suffix, level))
         tar = stack.enter_context(
             tarfile.open(fileobj=compressed, mode="w|", format=tarfile.PAX_FORMAT)
         )
@@ -86,15 +89,17 @@ def pack(directory: Path, archive: Path, root: str) -> None:
                     tar.addfile(member, content)
 
 
-def _compressing(file: IO[bytes], suffix: str) -> Any:
+def _compressing(file: IO[bytes], suffix: str, level: int | None) -> Any:
     if suffix != ".zst":
         # gzip.open always writes the time and the name of the file into the header.
-        return gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0)
+        level = GZIP_LEVEL if level is None else level
+        return gzip.GzipFile("", "wb", compresslevel=level, fileobj=file, mtime=0)
     try:
         import zstandard
     except ImportError:
         raise UsageError("a .tar.zst needs zstandard: pip install zstandard") from None
-    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(file, closefd=False)
+    level = ZSTD_LEVEL if level is None else level
+    return zstandard.ZstdCompressor(level=level).stream_writer(file, closefd=False)
 
 
 def unpack(archive: Path, directory: Path, most_bytes: int = MOST_BYTES) -> None:

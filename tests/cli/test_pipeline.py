@@ -96,6 +96,15 @@ def test_a_dry_run_with_another_setting_shows_what_it_would_repeat(file, tmp_pat
     assert [row["state"] for row in document].count("to do") == 5
 
 
+def test_a_dry_run_elsewhere_says_what_the_store_has(file, tmp_path):
+    kept = ["--store", tmp_path / "kept"]
+    result = _run("run", file, "--out", tmp_path / "saved_models", *kept)
+    assert result.exit_code == 0, result.output
+    lines = _run("run", file, "--out", tmp_path / "new", *kept, "--dry-run").stdout.splitlines()
+    assert len([line for line in lines if "  in the store" in line]) == 8
+    assert lines[-1].startswith("1 of 9 to do: about ")
+
+
 def test_check_says_what_a_file_holds():
     result = _run("pipeline", "check", PIPELINES / "digits.toml")
     assert result.stdout == (

@@ -44,6 +44,7 @@ def test_it_prints_the_front_the_test_and_the_files_or_one_document(tmp_path):
         (["none.toml", "--limit", 4], "data.limit"),
         ([*SMALL, "--executor", "processes", "--address", "auto"], "address is for a Ray"),
         ([*SMALL, "--training", "epoch=3"], "training.epoch"),
+        ([*SMALL, "--store", "nowhere://runs"], "Protocol not known: nowhere"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_trains_nothing(arguments, said, tmp_path):

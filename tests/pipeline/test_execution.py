@@ -12,6 +12,7 @@ from tfprune.pipeline.execution import Executor, _read_model
 from tfprune.pipeline.jobs import plan_jobs
 from tfprune.pipeline.spec import DataSpec, ModelSpec
 from tfprune.pipeline.steps.training import kept_model
+from tfprune.pipeline.store import Store
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_calibration_sees_as_many_training_images_as_the_step_says(
     monkeypatch.setattr(execution, "export", export)
     monkeypatch.setattr(Executor, "_model", lambda self, job: model)
     delivery = next(job for job in plan_jobs(pipeline, tmp_path, "x") if job.kind == "delivery")
-    Executor(pipeline, tmp_path, digits, "commit").do(delivery, None, None, tmp_path)
+    Executor(pipeline, Store(tmp_path), digits, "commit").do(delivery, None, None, tmp_path)
     ((formats, found),) = seen.items()
     assert formats == tuple(pipeline.delivered("it")[1])
     assert len(found) == images
@@ -83,7 +84,7 @@ def test_the_batch_goes_to_the_formats_that_have_one(digits, tmp_path, monkeypat
     for number, job in enumerate(plan_jobs(pipeline, tmp_path, "x")):
         if job.kind == "delivery":
             (folder := tmp_path / str(number)).mkdir()
-            Executor(pipeline, tmp_path, digits, "commit").do(job, None, None, folder)
+            Executor(pipeline, Store(tmp_path), digits, "commit").do(job, None, None, folder)
     assert seen == {("keras",): 1, ("tflite-int8",): 4}
 
 
@@ -112,7 +113,7 @@ def test_what_only_tflite_micro_runs_is_not_timed(digits, tmp_path, monkeypatch)
         return pd.DataFrame()
 
     monkeypatch.setattr(execution, "time_files", time_files)
-    Executor(pipeline, tmp_path, digits, "commit")._time(timing)
+    Executor(pipeline, Store(tmp_path), digits, "commit")._time(timing)
     assert timed == ["it/seed-0/tflite-int8.file"]
 
 
@@ -139,7 +140,7 @@ def test_the_origin_of_a_chain_is_new_or_what_its_first_training_kept(tmp_path, 
     first, second, *_ = plan_jobs(pipeline, tmp_path, "x")
     monkeypatch.setattr(execution, "build_model", lambda spec, dataset, seed: ("new", seed))
     monkeypatch.setattr(execution, "_read_model", lambda path: path)
-    executor = Executor(pipeline, tmp_path, None, "commit")
+    executor = Executor(pipeline, Store(tmp_path), None, "commit")
     assert executor._origin(second, 0, 7) == ("new", 7)
     assert executor._origin(second, 1, 7) == kept_model(first.folder, 1)
 

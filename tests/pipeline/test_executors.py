@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -131,7 +132,7 @@ def test_a_chain_travels_and_arrives():
     job = None
     for number in range(3000):
         job = _job(number, job)
-    again = unpacked(packed(job))
+    again = unpacked(packed(job, Path.cwd()), Path.cwd())
     assert [each.name for each in again.before] == [each.name for each in job.before]
     assert (again.identity, again.split) == (job.identity, job.split)
 

@@ -368,7 +368,10 @@ def _devices(names: Iterable[str], options: dict[str, Any]) -> list[Device]:
 
 
 def execution(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--executor` and its options; the command gets an `Execution` as `execution`."""
+    """`--executor` and its options, and `--store`.
+
+    The command gets an `Execution` as `execution`, and the address of the store as `store`.
+    """
     from tfprune.vocabulary import EXECUTORS, explained
 
     @functools.wraps(command)
@@ -411,6 +414,12 @@ def execution(command: Callable[..., Any]) -> Callable[..., Any]:
             "--address",
             metavar="ADDRESS",
             help="Of the Ray cluster, such as auto. [default: start Ray on this machine]",
+        ),
+        click.option(
+            "--store",
+            metavar="ADDRESS",
+            help="Where finished tasks are taken from and put, beside the folder of the run: a "
+            "folder, or an address of fsspec, such as s3://bucket/runs. Needs the extra cluster.",
         ),
     )(with_execution)
 

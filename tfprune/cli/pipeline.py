@@ -65,6 +65,7 @@ def run_command(
     settings: tuple[str, ...],
     dry_run: bool,
     execution: Execution,
+    store: str | None,
     as_json: bool,
 ) -> None:
     """Run PIPELINE, a TOML file: train, prune, export and measure its variants.
@@ -83,7 +84,9 @@ def run_command(
         click.echo(line, err=True)
 
     if dry_run:
-        table = forecast(spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say)
+        table = forecast(
+            spec, out=out, data_dir=data_dir, seeds=seeds, only=only, say=say, store=store
+        )
         click.echo(render(table, "json") if as_json else _forecast(table), nl=False)
         return
     check_folder(out)
@@ -96,6 +99,7 @@ def run_command(
         say=say,
         progress=True,
         execution=execution,
+        store=store,
     )
     this = read_run(directory)
     options.print_missing([this])
@@ -114,15 +118,18 @@ def run_command(
 def _forecast(table: pd.DataFrame) -> str:
     from datetime import timedelta
 
+    from tfprune.pipeline.forecast import DONE, FETCHED
     from tfprune.report import render
 
     def clock(seconds: float) -> str:
         return str(timedelta(seconds=round(seconds)))
 
-    left = table["state"] != "done"
+    left = ~table["state"].isin([DONE, FETCHED])
     shown = table[["task", "state"]].assign(
         time=table["seconds"].map(clock).where(left, ""),
-        disk=table["bytes"].map(lambda size: f"{size / 2**20:.1f} MiB").where(left, ""),
+        disk=table["bytes"]
+        .map(lambda size: f"{size / 2**20:.1f} MiB")
+        .where(table["state"] != DONE, ""),
     )
     text = f"{render(shown)}\n{left.sum()} of {len(table)} to do"
     if left.any():

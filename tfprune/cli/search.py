@@ -101,6 +101,7 @@ def search_command(
     training_options: dict[str, Any],
     out: Path,
     execution: Execution,
+    store: str | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -141,6 +142,7 @@ def search_command(
         out=out,
         data_dir=data_dir,
         execution=execution,
+        store=store,
         say=say,
         progress=True,
     )

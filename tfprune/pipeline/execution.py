@@ -34,6 +34,7 @@ from tfprune.pipeline.spec import DataSpec, ModelSpec, Pipeline, none_delivered
 from tfprune.pipeline.steps import Context
 from tfprune.pipeline.steps.base import save
 from tfprune.pipeline.steps.training import TrainingStep, kept_model
+from tfprune.pipeline.store import Store
 from tfprune.quantize import without_rounding
 from tfprune.report import render
 from tfprune.report.records import DeliveryRecord, read_record
@@ -198,13 +199,13 @@ class Executor:
 
     Attributes:
         pipeline: what is run.
-        directory: of the run.
+        store: its results, which jobs work on.
         dataset: its images.
         commit: of the code, as it was when the run began.
     """
 
     pipeline: Pipeline
-    directory: Path
+    store: Store
     dataset: data.Dataset
     commit: str
 
@@ -323,7 +324,7 @@ class Executor:
     def _model(self, job: Job) -> keras.Model:
         """The model as the job before leaves it."""
         if job.before:
-            model = _read_model(job.before[-1].folder / "model.keras")
+            model = _read_model(self._folder(job.before[-1]) / "model.keras")
         else:
             model = build_model(self.pipeline.model, self.dataset, job.seed)
         if self.pipeline.task is not None:
@@ -342,13 +343,18 @@ class Executor:
         return build_model(self.pipeline.model, self.dataset, self.pipeline.seeds[0])
 
     def _earlier(self, job: Job, step: str) -> keras.Model:
-        folder = next(each.folder for each in job.before if each.name == step)
-        return _read_model(folder / "model.keras")
+        earlier = next(each for each in job.before if each.name == step)
+        return _read_model(self._folder(earlier) / "model.keras")
 
     def _origin(self, job: Job, epoch: int, seed: int) -> keras.Model:
         if epoch:
-            return _read_model(kept_model(job.before[0].folder, epoch))
+            return _read_model(kept_model(self._folder(job.before[0]), epoch))
         return build_model(self.pipeline.model, self.dataset, seed)
+
+    def _folder(self, job: Job) -> Path:
+        """Where the result of an earlier job lies; a worker fetches what its machine lacks."""
+        self.store.fetch(job.folder, job.identity, job.shared_name)
+        return job.folder
 
     def _deliver(self, job: Job, folder: Path) -> dict[str, Any]:
         _, formats, images = self.pipeline.delivered(job.name)
@@ -393,15 +399,15 @@ class Executor:
             record = read_record(delivery.folder / RECORD, DeliveryRecord)
             by = figures.from_record(record.get("task"))
             for each in record["artifacts"]:
-                path = (delivery.folder / each["path"]).relative_to(self.directory).as_posix()
+                path = (delivery.folder / each["path"]).relative_to(self.store.directory).as_posix()
                 measured[path] = {by.name: each[by.record_key]}
                 if FORMATS[each["format"]].timed:
-                    files[path] = self.directory / path
+                    files[path] = self.store.directory / path
         files = dict(sorted(files.items()))
         example = data.mapped(lambda leaf: leaf[0], self.dataset.test.sample(1).inputs)
         table = time_files(files, example, rounds=_LATENCY_ROUNDS)
         # All that a seed delivers is in its place by now.
-        write_run_manifest(self.directory, measured)
+        write_run_manifest(self.store.directory, measured)
         return {"latency": table.to_dict("records"), "machine": provenance.machine()}
 
     def _measure_on(self, job: Job) -> dict[str, Any]:
@@ -413,7 +419,7 @@ class Executor:
         if said := device.missing():
             return left_out(said, job.seed)
         found = device.find()
-        told = told_by(found, job.name, self.directory, delivered, job.seed)
+        told = told_by(found, job.name, self.store.directory, delivered, job.seed)
         if device.optional and not told["measured"]:
             return left_out(f"it {none_delivered(found.formats)}", job.seed)
         return told

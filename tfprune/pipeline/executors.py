@@ -125,6 +125,7 @@ def do_all(
     workers: Workers,
     describe: Callable[[Job], str],
     say: Say,
+    arrive: Callable[[Job], None] = lambda job: None,
 ) -> None:
     """Does jobs on workers, each after those that it works on.
 
@@ -137,9 +138,10 @@ def do_all(
         workers: who does them; they are still there afterwards.
         describe: a job in a few words.
         say: told in one line what begins and what ends.
+        arrive: called with each job that is done, to fetch its result.
 
     Raises:
-        TfpruneError: a job failed, or lost its worker too often.
+        TfpruneError: a job failed, lost its worker too often, or its result did not arrive.
     """
     schedule = Schedule(jobs)
     error: TfpruneError | None = None
@@ -151,7 +153,7 @@ def do_all(
                 break
             begun += 1
             say(f"[{begun}/{len(jobs)}] {describe(jobs[place])}")
-            workers.begin(place, order, packed(jobs[place]))
+            workers.begin(place, order, packed(jobs[place], Path(order.directory)))
         if not schedule.running:
             break
         place, outcome = workers.next()
@@ -172,6 +174,11 @@ def do_all(
         if outcome.error:
             error = error or outcome.raised()
             continue
+        try:
+            arrive(jobs[place])
+        except TfpruneError as raised:
+            error = error or raised
+            continue
         ended += 1
         say(f"done, {ended} of {len(jobs)}, in {outcome.seconds:.1f} s: {title}")
     if error is not None:
@@ -181,6 +188,7 @@ def do_all(
 def order_for(
     directory: Path,
     session: str,
+    store: str | None,
     pipeline: dict[str, Any],
     data_dir: str | None,
     images: str,
@@ -191,6 +199,7 @@ def order_for(
     Args:
         directory: of the run.
         session: its name.
+        store: the address of the shared store; None for none.
         pipeline: as the record of the run keeps it.
         data_dir: where tensorflow-datasets keeps its sets.
         images: the hash of the data.
@@ -203,6 +212,7 @@ def order_for(
     return Order(
         str(directory.absolute()),
         session,
+        store,
         str(Path.cwd()),
         json.dumps(pipeline),
         data_dir,

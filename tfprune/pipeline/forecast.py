@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from tfprune.pipeline.steps import SCRATCH
 from tfprune.pipeline.store import partial
 from tfprune.report.records import Finished, FinishedStep, Record, read_record
 from tfprune.training.backup import epochs_done
+
+DONE, FETCHED = "done", "in the store"
+"""The states of jobs that are not made any more."""
 
 # A file's own structure, whatever its size.
 _STRUCTURE = 60_000
@@ -124,31 +127,40 @@ class Forecast:
         count = self._parameters or 0
         return sum(count * FORMATS[each].parameter_bytes + _STRUCTURE for each in formats)
 
-    def table(self, jobs: Iterable[Job]) -> pd.DataFrame:
+    def table(
+        self, jobs: Iterable[Job], shared: Mapping[str, int | None] | None = None
+    ) -> pd.DataFrame:
         """What a run has to do.
 
         Args:
             jobs: of the run.
+            shared: the names and bytes of what a shared store has of it.
 
         Returns:
-            One row a job, with columns task (the job in words), kind, seed, state ("done", "to do",
-            or after which epoch it goes on), seconds and bytes.
+            One row a job, with columns task (the job in words), kind, seed, state ("done", "in the
+            store", which takes no time, "to do", or after which epoch it goes on), seconds and
+            bytes.
         """
+        shared = shared or {}
         rows = []
         for job in jobs:
-            done = 0 if job.finished else _done(job)
+            name = (shared and job.shared_name) or ""
+            if job.finished:
+                state, seconds, size = DONE, 0.0, 0
+            elif name in shared:
+                state, seconds, size = FETCHED, 0.0, shared[name] or self.bytes(job)
+            else:
+                done = _done(job)
+                state = f"goes on after epoch {done}" if done else "to do"
+                seconds, size = self.seconds(job), self.bytes(job)
             rows.append(
                 {
                     "task": job.describe(self._pipeline),
                     "kind": job.kind,
                     "seed": job.seed,
-                    "state": "done"
-                    if job.finished
-                    else f"goes on after epoch {done}"
-                    if done
-                    else "to do",
-                    "seconds": self.seconds(job),
-                    "bytes": self.bytes(job),
+                    "state": state,
+                    "seconds": seconds,
+                    "bytes": size,
                 }
             )
         return pd.DataFrame(rows)

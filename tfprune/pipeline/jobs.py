@@ -18,6 +18,7 @@ from tfprune.model.reference import imports
 from tfprune.pipeline import on_devices
 from tfprune.pipeline.expansion import Chain
 from tfprune.pipeline.provenance import versions
+from tfprune.pipeline.shared import SUFFIX
 from tfprune.pipeline.spec import DeviceSpec, Pipeline
 from tfprune.pipeline.store import is_finished
 from tfprune.report.run import DEVICES, TRIALS
@@ -79,6 +80,17 @@ class Job:
     def finished(self) -> bool:
         """Whether its result lies in its folder."""
         return is_finished(self.folder, self.identity)
+
+    @property
+    def shared_name(self) -> str | None:
+        """What its result is called in a shared store; None for what one machine measured.
+
+        Records name the steps before them, so the name holds these names beside the identity.
+        """
+        if self.kind not in ("step", "delivery"):
+            return None
+        named = document_hash([each.name for each in self.before])
+        return f"{self.kind}/{self.name}/seed-{self.seed}-{self.identity}-{named}{SUFFIX}"
 
     def describe(self, pipeline: Pipeline) -> str:
         """The job in a few words."""

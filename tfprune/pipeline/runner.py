@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +19,7 @@ from tfprune.pipeline.executors import Execution, Say, Workers, do_all, order_fo
 from tfprune.pipeline.forecast import Forecast
 from tfprune.pipeline.inputs import RunData, budget_mistakes, check_requirements
 from tfprune.pipeline.jobs import Job, plan_jobs
+from tfprune.pipeline.shared import SharedStore
 from tfprune.pipeline.spec import Pipeline, checked_seeds
 from tfprune.pipeline.store import Store
 from tfprune.quiet import start_keras
@@ -36,6 +38,7 @@ def run(
     say: Say = lambda line: None,
     progress: bool = False,
     execution: Execution | None = None,
+    store: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Runs a pipeline, or what is missing of it.
 
@@ -49,6 +52,8 @@ def run(
         progress: whether to show progress bars on stderr, where this process does the jobs.
         execution: where steps and deliveries are done; here if not given. Files are timed here,
             when all else is done.
+        store: an address of fsspec, such as "s3://bucket/runs", or a folder: finished steps and
+            variants are taken from there, and put there; see docs/cluster.md.
 
     Returns:
         The directory of the run: a folder a variant and seed with its artifacts, `steps/` with
@@ -56,15 +61,16 @@ def run(
 
     Raises:
         UsageError: a variant is unknown, or a format needs a package that is not installed.
-        TfpruneError: data is missing, or the directory cannot be written.
+        TfpruneError: data is missing, or the directory or the store cannot be written.
     """
     seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
+    results = open_store(directory, say, store, execution)
     check_writable_run(directory)
-    store = Store(directory, say)
     images = RunData(pipeline.data, data_dir, directory)
-    with store.session() as session:
+    with results.session() as session:
         jobs = plan_jobs(pipeline, directory, images.sha256, seeds=seeds, only=only)
+        exchange(jobs, results, say)
         missing = [job for job in jobs if not job.finished]
         about = {
             "name": pipeline.name,
@@ -77,11 +83,11 @@ def run(
             say(images.note)
             for line in budget_mistakes(pipeline):
                 say(f"note: {line}")
-            with _recorded(store, about, session) as commit:
+            with _recorded(results, about, session) as commit:
                 do_jobs(
                     missing,
                     pipeline,
-                    store,
+                    results,
                     images,
                     commit,
                     session,
@@ -92,9 +98,68 @@ def run(
         elif _same(directory / RUN, about) and (directory / "report.html").is_file():
             return directory
         else:
-            _note(store, about, lambda sessions: None)
+            _note(results, about, lambda sessions: None)
     write_report(directory)
     return directory
+
+
+def open_store(
+    directory: Path,
+    say: Say,
+    address: str | os.PathLike[str] | None,
+    execution: Execution | None = None,
+) -> Store:
+    """The store of a run, with the shared one that it has part in.
+
+    Args:
+        directory: of the run.
+        say: told in one line what is waited for.
+        address: of the shared store; None for none.
+        execution: where jobs are done.
+
+    Raises:
+        UsageError: the address cannot be.
+        TfpruneError: nothing can be written there, which is found before all work.
+    """
+    if address is None:
+        return Store(directory, say)
+    shared = SharedStore(address, directory.name)
+    if shared.is_of_this_process and execution is not None and not execution.is_local:
+        raise UsageError(
+            f"--store {shared.address} is memory of this process: give workers another address"
+        )
+    shared.check()
+    return Store(directory, say, shared)
+
+
+def exchange(jobs: Iterable[Job], store: Store, say: Say) -> None:
+    """Fetches what only the shared store has, and puts there what only the run has.
+
+    Args:
+        jobs: of the run, finished or not.
+        store: of the run.
+        say: told in one line what was fetched and put.
+
+    Raises:
+        TfpruneError: the shared store cannot be listed.
+    """
+    if store.shared is None:
+        return
+    known = store.shared.names()
+    fetched = put = 0
+    for job in jobs:
+        name = job.shared_name
+        if name is None:
+            continue
+        if job.finished:
+            if name not in known:
+                put += store.share(job.folder, job.identity, name)
+        elif name in known:
+            fetched += store.fetch(job.folder, job.identity, name)
+    if fetched:
+        say(f"{fetched} finished tasks fetched from {store.shared.address}")
+    if put:
+        say(f"{put} finished tasks put into {store.shared.address}")
 
 
 def _recorded_pipeline(pipeline: Pipeline) -> dict[str, Any]:
@@ -113,6 +178,7 @@ def forecast(
     seeds: Sequence[int] | None = None,
     only: Sequence[str] = (),
     say: Say = lambda line: None,
+    store: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
     """What `run` with the same arguments would do, what is done, and what the rest will take.
 
@@ -123,20 +189,21 @@ def forecast(
 
     Raises:
         UsageError: a variant is unknown.
-        TfpruneError: data is missing.
+        TfpruneError: data is missing, or the store cannot be listed.
     """
     seeds = _asked(pipeline, seeds, only, data_dir)
     directory = out / pipeline.name
     images = RunData(pipeline.data, data_dir, directory)
     jobs = plan_jobs(pipeline, directory, images.sha256, seeds=seeds, only=only)
+    shared = {} if store is None else SharedStore(store, directory.name).names()
     known = Forecast(pipeline, directory)
-    if known.knows_nothing and not all(job.finished for job in jobs):
+    if known.knows_nothing and not all(job.finished or job.shared_name in shared for job in jobs):
         say("nothing is recorded yet: timing a few steps of the model")
         start_keras()
         from tfprune.pipeline.execution import probe
 
         known = Forecast(pipeline, directory, probe(pipeline, images.dataset))
-    return known.table(jobs)
+    return known.table(jobs, shared)
 
 
 def do_jobs(
@@ -187,7 +254,7 @@ def do_jobs(
     start_keras()
     from tfprune.pipeline.execution import Executor
 
-    executor = Executor(pipeline, store.directory, dataset, commit)
+    executor = Executor(pipeline, store, dataset, commit)
     if not spread:
         executor.check_budget()
         executor.check_formats(_delivered(missing))
@@ -198,7 +265,7 @@ def do_jobs(
         later = missing[place + 1 :]
         label = title if progress else None
         make = partial(executor.do, job, label, partial(_after, known, later))
-        store.finish(job.folder, job.identity, make)
+        store.finish(job.folder, job.identity, make, job.shared_name)
 
 
 def _spread(
@@ -219,18 +286,33 @@ def _spread(
         start_keras()
         from tfprune.pipeline.execution import Executor
 
-        executor = Executor(pipeline, store.directory, images.dataset, commit)
+        executor = Executor(pipeline, store, images.dataset, commit)
         executor.check_budget()
         executor.check_formats(_delivered(jobs))
     table = _recorded_pipeline(pipeline)
-    order = order_for(store.directory, session, table, images.data_dir, images.sha256, commit)
+    address = None if store.shared is None else store.shared.address
+    order = order_for(
+        store.directory, session, address, table, images.data_dir, images.sha256, commit
+    )
     workers = started or execution.start()
     try:
         say(f"{len(jobs)} tasks for {workers.size} workers ({execution.executor})")
-        do_all(jobs, order, workers, lambda job: job.describe(pipeline), say)
+        do_all(
+            jobs, order, workers, lambda job: job.describe(pipeline), say, partial(_arrive, store)
+        )
     finally:
         if started is None:
             workers.close()
+
+
+def _arrive(store: Store, job: Job) -> None:
+    """Fetches what a worker without the folder of the run has made."""
+    if store.shared is None or store.fetch(job.folder, job.identity, job.shared_name):
+        return
+    raise TfpruneError(
+        f"the result of {job.name}, seed {job.seed}, is not in {store.shared.address}, or cannot "
+        "be read: a warning says why, or the worker sees another store at this address"
+    )
 
 
 def _delivered(jobs: list[Job]) -> list[str]:

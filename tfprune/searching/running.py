@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from tfprune.pipeline.authoring import to_toml
 from tfprune.pipeline.executors import Execution, Workers
 from tfprune.pipeline.inputs import RunData, check_requirements
 from tfprune.pipeline.jobs import plan_jobs
-from tfprune.pipeline.runner import check_writable_run, do_jobs, run
+from tfprune.pipeline.runner import check_writable_run, do_jobs, exchange, open_store, run
 from tfprune.pipeline.store import Store
 from tfprune.report import comparison, read_run
 from tfprune.report.records import DeliveryRecord, Identified, read_record
@@ -145,6 +146,7 @@ def search(
     execution: Execution | None = None,
     say: Say = lambda line: None,
     progress: bool = False,
+    store: str | os.PathLike[str] | None = None,
 ) -> Found:
     """Searches for the cheapest file whose figure is near enough to the dense model's.
 
@@ -173,6 +175,8 @@ def search(
         execution: where trials are trained; here if not given. Files are measured here, alone.
         say: told in one line what happens next.
         progress: whether to show progress bars on stderr.
+        store: an address of fsspec, such as "s3://bucket/runs", or a folder: finished steps and
+            trials are taken from there, and put there.
 
     Raises:
         UsageError: what is searched cannot be; or Optuna, a format or a device misses something.
@@ -194,13 +198,13 @@ def search(
     whole = pipeline_of(what, {f"all-{rung}": (everything, rung) for rung in rungs})
     check_requirements(whole, data_dir)
     directory = out / what.name
+    results = open_store(directory, say, store, execution)
     check_writable_run(directory)
-    store = Store(directory, say)
     with (
-        store.lock("search", "waiting for another search in the same folder"),
-        store.session() as session,
+        results.lock("search", "waiting for another search in the same folder"),
+        results.session() as session,
     ):
-        trials = _Trials(what, store, session, data_dir, execution, say, progress)
+        trials = _Trials(what, results, session, data_dir, execution, say, progress)
         try:
             trials.expect(whole)
             trials.begin()
@@ -221,7 +225,7 @@ def search(
     # Read as a user will read it.
     from tfprune.pipeline.spec import load_pipeline
 
-    run(load_pipeline(path), out=out, data_dir=data_dir, say=say, progress=progress)
+    run(load_pipeline(path), out=out, data_dir=data_dir, say=say, progress=progress, store=store)
     is_met, said = _verdict(what, trials.figure, trials.tried, best)
     found = Found(
         directory,
@@ -392,6 +396,7 @@ class _Trials:
             only=[only] if only else (),
             split="validation",
         )
+        exchange(jobs, self._store, self._say)
         return [job for job in jobs if job.kind in ("step", "delivery") and not job.finished]
 
     def _make(self, trials: Mapping[str, tuple[Choice, int]]) -> dict[str, str]:
