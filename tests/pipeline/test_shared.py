@@ -220,6 +220,7 @@ def test_what_a_killed_attempt_left_goes_when_the_result_arrives(kept, tmp_path)
         ("nowhere://runs", "Protocol not known: nowhere"),
         ("s3://bucket/runs", "needs a package that is not here .*s3fs"),
         ("ftp://me:secret@host/runs", "holds a password"),
+        ("s3:/bucket/runs", "is not an address"),
         ("", "--store is empty"),
     ],
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -59,6 +60,11 @@ class SharedStore:
         protocol = given.partition("://")[0] if "://" in given else "file"
         if not given:
             raise UsageError("--store is empty: give a folder, or an address such as s3://bucket")
+        if re.match(r"\w[\w+]+:(?!//)", given):
+            raise UsageError(
+                f"--store {given} is not an address: give one with '://', such as s3://bucket/runs, or "
+                "a folder"
+            )
         if "://" in given and urlsplit(given).password is not None:
             raise UsageError(
                 f"the address of --store ({protocol}://…) holds a password, which the record of "
