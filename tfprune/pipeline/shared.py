@@ -62,7 +62,7 @@ class SharedStore:
             raise UsageError("--store is empty: give a folder, or an address such as s3://bucket")
         if re.match(r"\w[\w+]+:(?!//)", given):
             raise UsageError(
-                f"--store {given} is not an address: give one with '://', such as s3://bucket/runs, or "
+                f"--store {given} is not an address: give one with '://', such as s3://bucket, or "
                 "a folder"
             )
         if "://" in given and urlsplit(given).password is not None:
