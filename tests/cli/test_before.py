@@ -85,6 +85,8 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "prune-once": (["prune-once", "GOOD"], "-o"),
     "quantize-weights": (["quantize-weights", "GOOD"], "-o"),
     "rewrite": (["rewrite", "GOOD"], "-o"),
+    "equalize": (["equalize", "GOOD"], "-o"),
+    "correct-biases": (["correct-biases", "GOOD", "--data", "digits"], "-o"),
     "quantize-aware": (["quantize-aware", "GOOD", *TRAIN], "-o"),
     "learn": (["learn", "GOOD", "--macs", "0.5", *TRAIN], "-o"),
     "slim": (["slim", "GOOD", "--latency", "0.5"], "-o"),

@@ -25,6 +25,8 @@ COMMANDS = [
     ("prune-once", weights.prune_once_command),
     ("quantize-weights", weights.quantize_weights_command),
     ("rewrite", weights.rewrite_command),
+    ("equalize", weights.equalize_command),
+    ("correct-biases", weights.correct_biases_command),
     ("prune-once", lottery.lottery_command),
 ]
 

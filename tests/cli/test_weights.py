@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tfprune import sparsity
+import tfprune
+from tfprune import sparsity, zoo
 from tfprune.cli import main
+from tfprune.data import load
 from tfprune.weights import prune_once, round_weights
 
 
@@ -45,6 +47,32 @@ def test_a_command_gives_the_weights_of_the_function(words, function, net, tmp_p
         np.testing.assert_array_equal(one, other)
     zeros = sparsity(found)["sparsity"].iloc[-1]
     assert said == f"{output}: {zeros:.1%} of the weights are zero\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "function"),
+    [
+        (["equalize"], tfprune.equalize),
+        (
+            ["correct-biases", "--bits", 4, "--data", "digits"],
+            lambda model: tfprune.correct_biases(
+                model, load("digits").train.sample(256).inputs, bits=4
+            ),
+        ),
+    ],
+)
+def test_what_helps_integer_files_is_that_of_the_function(words, function, tmp_path):
+    output = tmp_path / "out.keras"
+    kind, *options = words
+    original = zoo.build("vgg", (8, 8, 1), 10, width=4)
+    original.save(tmp_path / "net.keras")
+    told = json.loads(_run(kind, tmp_path / "net.keras", *options, "-o", output, "--json"))
+    found = keras.saving.load_model(output)
+    expected = function(original)
+    for one, other in zip(expected.weights, found.weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    pairs = zip(original.weights, found.weights, strict=True)
+    assert told["changed"] == sum(not np.array_equal(one, other) for one, other in pairs) > 0
 
 
 def test_with_data_it_says_what_the_change_costs(net, tmp_path):

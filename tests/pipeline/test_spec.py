@@ -81,7 +81,8 @@ def test_steps_inherit_what_training_says_and_override_it(tmp_path):
             'kind = "slim"\n',
             "",
             "steps.slim.kind is missing: choose one of train, retrain, prune, prune-once, "
-            "quantize-weights, cluster, rewrite, learn, slim, quantize-aware, quantize, export",
+            "quantize-weights, cluster, rewrite, learn, slim, quantize-aware, equalize, "
+            "correct-biases, quantize, export",
         ),
         (
             'kind = "slim"\n',

@@ -29,6 +29,8 @@ _COMMANDS = {
     "prune-once": ("weights", "Set a share of a model's weights to zero, without training."),
     "rewrite": ("weights", "Rewrite a model exactly, so that zeros pay in browsers and phones."),
     "quantize-weights": ("weights", "Round a model's weights to few values, without training."),
+    "equalize": ("weights", "Scale channels so that int8 rounds them alike, exact in float."),
+    "correct-biases": ("weights", "Move biases so that rounded weights keep the means."),
     "cluster": ("training", "Give a model's weights few values, and train these."),
     "learn": ("training", "Train a model until whole filters are zero."),
     "quantize-aware": ("training", "Train with the rounded numbers of the int8 file."),

@@ -1,4 +1,7 @@
-"""`tfprune prune-once`, `quantize-weights`, `rewrite`: steps that train nothing."""
+"""`tfprune prune-once`, `quantize-weights`, `rewrite`, `equalize`, `correct-biases`.
+
+These are steps that train nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from tfprune.tasks import TaskSpec
 
 _data = options.data(required=False, why="shows what the change costs, on validation examples")
+_needed = options.data(required=True, why="the means of its training examples are kept")
 _seed = click.option(
     "--seed",
     type=options.SEED,
@@ -26,7 +30,9 @@ _seed = click.option(
 )
 
 
-def _command(kind: str, **defaults: Any) -> Callable[[Callable[..., None]], click.Command]:
+def _command(
+    kind: str, data: Any = _data, **defaults: Any
+) -> Callable[[Callable[..., None]], click.Command]:
     """A command that does a step of a kind, which trains nothing, on a model in a file."""
 
     def made(function: Callable[..., None]) -> click.Command:
@@ -36,7 +42,7 @@ def _command(kind: str, **defaults: Any) -> Callable[[Callable[..., None]], clic
             options.output,
             options.task,
             _seed,
-            _data,
+            data,
             step_options.from_table(KINDS[kind], **defaults),
             options.model,
         ):
@@ -74,6 +80,34 @@ def rewrite_command(**given: Any) -> None:
     have not, and what would become of them.
     """
     _changed("rewrite", _sparse, **given)
+
+
+@_command("equalize")
+def equalize_command(**given: Any) -> None:
+    """Scale the channels of MODEL, mostly a .keras file, so that their weights have ranges alike.
+
+    Its outputs stay the same up to float rounding. Then export an integer format, and compare it
+    with that of MODEL.
+    """
+    _changed("equalize", _scaled, **given)
+
+
+@_command("correct-biases", data=_needed)
+def correct_biases_command(**given: Any) -> None:
+    """Move the biases of MODEL, mostly a .keras file, so that rounded weights keep the means.
+
+    Only integer formats of what it writes are better; as a float model it is off. Compare them with
+    those of MODEL.
+    """
+    _changed("correct-biases", _scaled, **given)
+
+
+def _scaled(original: Any, changed: Any) -> tuple[dict[str, Any], str]:
+    import numpy as np
+
+    pairs = zip(original.weights, changed.weights, strict=True)
+    count = sum(not np.array_equal(one, other) for one, other in pairs)
+    return {"changed": count}, f"{count} of {len(changed.weights)} weights and statistics changed"
 
 
 def _zeros(_: Any, changed: Any) -> tuple[dict[str, Any], str]:

@@ -18,6 +18,7 @@ from tfprune.model import cloning
 from tfprune.model.activations import is_activation
 from tfprune.model.graph import Call, calls, functional
 from tfprune.model.layer_table import CONVOLUTIONS, DEPTHWISE_CONVOLUTIONS, TypeTable
+from tfprune.quantize.building import is_quantize_aware
 from tfprune.weights.oneshot import MOST_BITS, round_weights
 from tfprune.weights.selection import kernels
 
@@ -110,12 +111,13 @@ def equalize(model: keras.Model) -> keras.Model:
         A new, uncompiled model with the same outputs up to rounding.
 
     Raises:
-        UsageError: Nothing can be equalised, or the model has no graph.
+        UsageError: Nothing can be equalised, or the model has no graph or is quantization-aware.
 
     Source:
         Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction,
         https://arxiv.org/abs/1906.04721, section 4.1.
     """
+    _check_float(model, "equalize")
     twin = cloning.copy(model)
     pairs = list(_pairs(twin))
     if not pairs:
@@ -128,6 +130,14 @@ def equalize(model: keras.Model) -> keras.Model:
         if largest < _SETTLED:
             break
     return twin
+
+
+def _check_float(model: keras.Model, what: str) -> None:
+    if is_quantize_aware(model):
+        raise UsageError(
+            f"{what}: model {model.name!r} is quantization-aware: give the float model that it was "
+            "made of"
+        )
 
 
 def _pairs(model: keras.Model) -> Iterator[_Pair]:
@@ -272,7 +282,8 @@ def correct_biases(model: keras.Model, data: Data, *, bits: int = 8) -> keras.Mo
         better.
 
     Raises:
-        UsageError: Bits are out of range, data do not fit the model, or no layer has a bias.
+        UsageError: Bits are out of range, data do not fit the model, no layer has a bias, or the
+            model is quantization-aware.
 
     Source:
         Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2 with appendix D: measured
@@ -280,6 +291,7 @@ def correct_biases(model: keras.Model, data: Data, *, bits: int = 8) -> keras.Mo
     """
     if not 2 <= bits <= MOST_BITS:
         raise UsageError(f"bits={bits} is out of range: give 2 to {MOST_BITS}")
+    _check_float(model, "correct_biases")
     inputs = _inputs(model, data)
     original, corrected = cloning.copy(model), cloning.copy(model)
     rounded = round_weights(model, bits)

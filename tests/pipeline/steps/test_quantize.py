@@ -16,7 +16,7 @@ from tfprune.cli import main
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.steps import Context, quantize
 from tfprune.pipeline.steps.base import save
-from tfprune.pipeline.steps.quantize import QuantizeAwareStep
+from tfprune.pipeline.steps.quantize import CorrectBiasesStep, EqualizeStep, QuantizeAwareStep
 from tfprune.quantize import FakeQuantize, QuantizedLayer, is_quantize_aware
 from tfprune.tasks import find_task
 
@@ -81,6 +81,60 @@ def test_a_chain_has_one_such_step():
                 "variants": {"twice": ["dense", "aware", "again"]},
             }
         )
+
+
+EQUALIZE, CORRECT = {"kind": "equalize"}, {"kind": "correct-biases"}
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "said"),
+    [
+        (LEAST, EQUALIZE, "quantization-aware since its step 'before': put 'it' before it"),
+        (LEAST, CORRECT, "quantization-aware since its step 'before': put 'it' before it"),
+        ({"kind": "cluster", "epochs": 1}, EQUALIZE, "no longer share their values: put 'it'"),
+        ({"kind": "quantize-weights"}, EQUALIZE, "no longer share their values: put 'it'"),
+    ],
+)
+def test_what_needs_free_float_weights_comes_first(before, step, said):
+    with pytest.raises(ValidationError, match=said):
+        Pipeline.model_validate(
+            {
+                "name": "late",
+                "data": {"name": "digits"},
+                "model": {"name": "vgg"},
+                "steps": {"dense": {"kind": "train", "epochs": 1}, "before": before, "it": step},
+                "variants": {"late": ["dense", "before", "it"]},
+            }
+        )
+
+
+@pytest.mark.parametrize(
+    ("step", "expected", "name"),
+    [
+        (EqualizeStep(kind="equalize"), lambda model, x: tfprune.equalize(model), "equalized"),
+        (
+            CorrectBiasesStep(kind="correct-biases", bits=4),
+            lambda model, x: tfprune.correct_biases(model, x, bits=4),
+            "corrected",
+        ),
+    ],
+)
+def test_a_step_does_what_the_function_does(step, expected, name, digits, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10),
+        ]
+    )
+    wanted = expected(model, digits.train.sample(256).inputs)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    changed, record = step.perform(model, Context(digits, 0, tmp_path))
+    for one, other in zip(changed.weights, wanted.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert set(record["validation_accuracy"]) == {"before", name}
 
 
 @pytest.mark.slow

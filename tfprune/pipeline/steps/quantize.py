@@ -1,4 +1,4 @@
-"""The step that trains with the rounded numbers of an integer file: `quantize-aware`."""
+"""Steps for integer files: `quantize-aware`; without training `equalize` and `correct-biases`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # See `tfprune.quantize_aware`.
 _EXAMPLES = 512
+# See `tfprune.correct_biases`.
+_CORRECTING_EXAMPLES = 256
 
 
 class QuantizeAwareStep(TrainingStep):
@@ -94,4 +96,72 @@ class QuantizeAwareStep(TrainingStep):
         return (
             f"computes with {self.weights} weights and {self.activations} activations of {which} "
             f"ranges, its zeros and shared values held; {describe_training(self)}"
+        )
+
+
+class _PostTrainingStep(Step):
+    """What makes integer files of a trained model better, without training."""
+
+    def mistake(self, name: str, before: Sequence[tuple[str, Step]], from_file: bool) -> str | None:
+        """Float weights that are free are what it changes."""
+        for earlier, step in before:
+            if isinstance(step, QuantizeAwareStep):
+                return f"is quantization-aware since its step {earlier!r}: put {name!r} before it"
+        return None
+
+
+class EqualizeStep(_PostTrainingStep):
+    """Scales channels so that the weights before and after them have ranges alike."""
+
+    kind: Literal["equalize"]
+
+    def mistake(self, name: str, before: Sequence[tuple[str, Step]], from_file: bool) -> str | None:
+        """Scaled channels would no longer share their values."""
+        for earlier, step in before:
+            if step.shares_values:
+                return (
+                    f"scales channels in {name!r} after {earlier!r}, so weights would no longer "
+                    f"share their values: put {name!r} before it"
+                )
+        return super().mistake(name, before, from_file)
+
+    def perform(self, model: keras.Model, context: Context) -> Result:
+        """Scales them."""
+        from tfprune.quantize.post_training import equalize
+
+        scaled = equalize(model)
+        return scaled, context.validated(before=model, equalized=scaled)
+
+    def describe(self) -> str:
+        """Tells what for."""
+        return (
+            "scales channels so that the weights before and after them have ranges alike, which "
+            "changes nothing in float"
+        )
+
+
+class CorrectBiasesStep(_PostTrainingStep):
+    """Moves biases so that rounded weights give the means of the weights as they are."""
+
+    kind: Literal["correct-biases"]
+    bits: Annotated[int, Field(ge=2, le=8, description="of one weight in the file")] = 8
+
+    @property
+    def needs_images(self) -> str | None:
+        """The means are those of training images."""
+        return "correcting biases"
+
+    def perform(self, model: keras.Model, context: Context) -> Result:
+        """Measures the means on training images."""
+        from tfprune.quantize.post_training import correct_biases
+
+        some = context.images.train.sample(_CORRECTING_EXAMPLES).inputs
+        corrected = correct_biases(model, some, bits=self.bits)
+        return corrected, context.validated(before=model, corrected=corrected)
+
+    def describe(self) -> str:
+        """Tells for which files."""
+        return (
+            f"moves biases so that weights of {self.bits} bits give the means of the weights as "
+            "they are; only files with such weights are better"
         )
