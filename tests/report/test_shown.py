@@ -110,6 +110,7 @@ SAID = {
     "augment": "augmented by flip",
     "layers": "10% in logits",
     "bits": "63 values",
+    "correct-biases bits": "weights of 4 bits",
     "epochs": "5 epochs",
     "sparsity": "60%",
     "share": "30%",
@@ -151,8 +152,8 @@ def _given(kind: str, field: str) -> Step:
     """A step that was given a key, as its record tells it."""
     table = KINDS[kind]
     said = {"kind": kind, **LEAST[kind]}
-    if field in OTHER:
-        value, beside = OTHER.get(f"{kind} {field}", OTHER[field])
+    if field in OTHER or f"{kind} {field}" in OTHER:
+        value, beside = OTHER.get(f"{kind} {field}") or OTHER[field]
         said |= beside
     else:
         value = said.get(field, table.model_fields[field].default)
