@@ -1,4 +1,4 @@
-"""Whether int8 files compute what quantization-aware models compute, net by net.
+"""Whether integer files compute what quantization-aware models compute, net by net.
 
     python -m benchmarks.quantize_aware --output benchmarks/results/quantize_aware.json
 
@@ -30,6 +30,7 @@ from tfprune.formats.tflite import quantize
 from tfprune.pipeline import provenance
 
 _CLASSES = 10
+_FORMATS = {"int8": "tflite-int8", "int16": "tflite-int16x8"}
 
 
 # Name: side of the images, channels, and options of the net. Others of the zoo take 16x16x1.
@@ -80,7 +81,7 @@ def without_xnnpack(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def compared(
-    name: str, epochs: int, weights: str, limit: int | None, folder: Path
+    name: str, epochs: int, weights: str, activations: str, limit: int | None, folder: Path
 ) -> dict[str, Any]:
     """Trains one net, and compares its file with it.
 
@@ -88,6 +89,7 @@ def compared(
         name: of the zoo.
         epochs: of the float model; the quantization-aware one trains for one.
         weights: see `tfprune.quantize_aware`.
+        activations: see `tfprune.quantize_aware`.
         limit: of the images.
         folder: where the file goes.
     """
@@ -103,26 +105,32 @@ def compared(
         metrics=["accuracy"],
     )
     model.fit(x, y, batch_size=32, epochs=epochs, verbose=0)
-    aware = tfprune.quantize_aware(model, x, weights=weights)
+    aware = tfprune.quantize_aware(model, x, weights=weights, activations=activations)
     aware.optimizer.learning_rate = 1e-4
     aware.fit(x, y, batch_size=32, verbose=0)
-    (artifact,) = tfprune.export(aware, folder, ["tflite-int8"], comparison_data=test_x)
+    (artifact,) = tfprune.export(aware, folder, [_FORMATS[activations]], comparison_data=test_x)
     runtime = load(artifact.path)
     of_file = runtime.predict(test_x)
     of_model, of_float = (each.predict(test_x, verbose=0) for each in (aware, model))
-    of_others = without_xnnpack(artifact.path, test_x)
+    row = {"net": name, "weights": weights, "activations": activations}
+    # XNNPACK has no kernels for int16.
+    others = {}
+    if activations == "int8":
+        of_others = without_xnnpack(artifact.path, test_x)
+        others = {
+            "agreement_without_xnnpack": float(np.mean(of_others.argmax(1) == of_model.argmax(1))),
+            "without_xnnpack": float(np.mean(of_others.argmax(1) == test_y)),
+        }
     step = runtime.outputs[0].scale
     return {
-        "net": name,
-        "weights": weights,
+        **row,
         "images": len(test_x),
         "float": float(np.mean(of_float.argmax(1) == test_y)),
         "aware": float(np.mean(of_model.argmax(1) == test_y)),
         "file": float(np.mean(of_file.argmax(1) == test_y)),
         "agreement": float(np.mean(of_file.argmax(1) == of_model.argmax(1))),
         "largest_difference_steps": round(float(np.abs(of_file - of_model).max() / step), 3),
-        "agreement_without_xnnpack": float(np.mean(of_others.argmax(1) == of_model.argmax(1))),
-        "without_xnnpack": float(np.mean(of_others.argmax(1) == test_y)),
+        **others,
     }
 
 
@@ -134,7 +142,7 @@ def report(document: dict[str, Any]) -> str:
     """
     table = pd.DataFrame(document["rows"]).round(4)
     return (
-        "# int8 files and their quantization-aware models\n\n"
+        "# Integer files and their quantization-aware models\n\n"
         f"`{document['command']}`, commit {document['commit']}. Nets trained for "
         f"{document['epochs']} epochs on scikit-learn's digits and for one quantization-aware; "
         "weak ones on purpose: close scores show differences. Agreement: the share of test images "
@@ -150,6 +158,7 @@ def main() -> None:
     parser.add_argument("nets", nargs="*", help="all by default")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--weights", default="int8", choices=["int8", "int4"])
+    parser.add_argument("--activations", default="int8", choices=list(_FORMATS))
     parser.add_argument("--limit", type=int)
     parser.add_argument("--output", type=Path, help="a JSON file; a table goes beside it")
     given = parser.parse_args()
@@ -167,12 +176,14 @@ def main() -> None:
         former = read_json(given.output)
         same = all(former[key] == document[key] for key in ("commit", "epochs", "limit"))
         document = former if same else document
-    done = {(row["net"], row["weights"]) for row in document["rows"]}
+    done = {(row["net"], row["weights"], row["activations"]) for row in document["rows"]}
     for name in given.nets or [*zoo.NAMES, *_LARGER]:
-        if (name, given.weights) in done:
+        if (name, given.weights, given.activations) in done:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            row = compared(name, given.epochs, given.weights, given.limit, Path(folder))
+            row = compared(
+                name, given.epochs, given.weights, given.activations, given.limit, Path(folder)
+            )
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
         document["rows"].append(row)
         keras.backend.clear_session()
