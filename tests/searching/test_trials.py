@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.searching.small import small
+from tfprune.errors import UsageError
 from tfprune.pipeline import Pipeline
 from tfprune.pipeline.authoring import to_toml
 from tfprune.searching.trials import Choice, chain, document_of, pipeline_of, variant_name
@@ -20,6 +21,7 @@ CHOICES = st.builds(
     keep=st.sampled_from([0.5, 0.7, 1.0]),
     target=st.sampled_from(["macs", "params"]),
     importance=st.sampled_from(["l2", "taylor"]),
+    structure=st.sampled_from(["planned", "learnt"]),
     round_to=st.sampled_from([1, 8]),
     zeros=st.sampled_from([0.0, 0.8]),
     bits=st.sampled_from([0, 4]),
@@ -41,7 +43,8 @@ def test_a_rung_begins_with_all_that_the_rung_before_trained(choice):
     what = small()
     steps, lower = chain(what, choice, 1)
     more, higher = chain(what, choice, 2)
-    trained = [name for name in lower if steps[name]["kind"] not in ("export", "quantize-weights")]
+    without = ("export", "quantize-weights", "prune-once")
+    trained = [name for name in lower if steps[name]["kind"] not in without]
     assert higher[: len(trained)] == trained
     assert all(more[name] == steps[name] for name in trained)
 
@@ -61,6 +64,76 @@ def test_a_recovery_at_one_go_has_the_epochs_of_all_rungs():
         steps, order = chain(what, Choice("tflite", 0.5, zeros=zeros, whole=True), 3)
         epochs = [steps[name]["epochs"] for name in order if "epochs" in steps[name]]
         assert epochs == [what.epochs, 8]
+
+
+def test_a_structure_is_learnt_in_the_first_part_of_the_recovery():
+    what = small(recovery=8, rungs=3)
+    choice = Choice("tflite", 0.5, structure="learnt", round_to=8)
+    kinds = [[step["kind"] for step in chain(what, choice, rung)[0].values()] for rung in range(4)]
+    assert kinds == [
+        ["train", "slim", "export"],
+        ["train", "learn", "slim", "export"],
+        ["train", "learn", "slim", "train", "export"],
+        ["train", "learn", "slim", "train", "retrain", "export"],
+    ]
+    steps, order = chain(what, replace(choice, whole=True), 3)
+    epochs = [steps[name]["epochs"] for name in order if "epochs" in steps[name]]
+    assert epochs == [what.epochs, 2, 6]
+    learnt = next(step for step in steps.values() if step["kind"] == "learn")
+    assert (learnt["macs"], learnt["round_to"]) == (0.5, 8)
+
+
+@pytest.mark.parametrize("structure", ["planned", "learnt"])
+def test_a_target_of_the_device_is_planned_for_the_device(structure):
+    device = {"name": "ethos-u55-128", "memory_mode": "Shared_Sram"}
+    space = {"targets": ["cycles", "sram"], "structures": ["planned", "learnt"]}
+    what = small(device=device, minimize="cycles", space={**space, "formats": ["tflite-int8"]})
+    choice = Choice("tflite-int8", 0.5, "cycles", structure=structure)
+    trials = {"it": (choice, 1)}
+    pipeline = pipeline_of(what, trials)
+    assert (
+        Pipeline.model_validate(tomllib.loads(to_toml(document_of(what, trials), ""))) == pipeline
+    )
+    kind = {"planned": "slim", "learnt": "learn"}[structure]
+    (step,) = [each for each in chain(what, choice, 1)[0].values() if "cycles" in each]
+    assert (step["kind"], step["device"]) == (kind, "ethos-u55-128")
+    assert step["device_options"] == {"memory_mode": "Shared_Sram"}
+
+
+def test_the_latency_of_this_computer_is_planned_by_the_file_that_is_asked_for():
+    what = small(space={"targets": ["latency"], "formats": ["tflite", "tflite-int8"]})
+    names = set()
+    for form in ("tflite", "tflite-int8"):
+        steps, order = chain(what, Choice(form, 0.5, "latency"), 0)
+        (slim,) = [name for name in order if steps[name]["kind"] == "slim"]
+        assert steps[slim]["format"] == form
+        names.add(slim)
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ("cpu cannot be planned for, so cycles", {"space": {"targets": ["cycles"]}}),
+        (
+            "leave tflite-float16 out of space.formats",
+            {"space": {"targets": ["latency"], "formats": ["tflite", "tflite-float16"]}},
+        ),
+        (
+            "no structure is learnt for this computer's latency",
+            {
+                "space": {
+                    "targets": ["latency"],
+                    "formats": ["tflite"],
+                    "structures": ["planned", "learnt"],
+                }
+            },
+        ),
+    ],
+)
+def test_targets_are_those_that_can_be_planned_for(said, options):
+    with pytest.raises(UsageError, match=said):
+        small(**options)
 
 
 def test_the_recovery_has_its_own_learning_rate():

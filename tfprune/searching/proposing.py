@@ -130,6 +130,7 @@ class Proposals:
         for name, values in (
             ("target", space.targets),
             ("importance", space.importances),
+            ("structure", space.structures),
             ("round_to", what.round_to),
             ("zeros", what.zeros),
             ("bits", what.bits),
@@ -145,6 +146,7 @@ class Proposals:
             "keep": space.keep[1],
             "target": space.targets[0],
             "importance": space.importances[0],
+            "structure": space.structures[0],
             "round_to": what.round_to[0],
             "zeros": what.zeros[0],
             "bits": what.bits[0],

@@ -193,6 +193,7 @@ def search(
         what.round_to[0],
         max(what.zeros),
         max(what.bits),
+        what.space.structures[-1],
     )
     rungs = range(len(what.segments) + 1)
     whole = pipeline_of(what, {f"all-{rung}": (everything, rung) for rung in rungs})
@@ -584,6 +585,7 @@ class _Trials:
                 keep=Proposals.on_grid(low + (high - low) * part / _LOOKS, what),
                 target=space.targets[0],
                 importance=space.importances[0],
+                structure=space.structures[0],
                 round_to=what.round_to[0],
             )
             for part in range(_LOOKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -17,9 +17,11 @@ from tfprune.pipeline.spec import DataSpec, DeviceSpec, ModelSpec, Name, SharedT
 from tfprune.pipeline.steps import Table, distinct
 from tfprune.tasks import TaskSpec
 from tfprune.validation import describe_error, read_toml
-from tfprune.vocabulary import FormatName, ImportanceName
+from tfprune.vocabulary import FormatName, ImportanceName, MeasuredFormat
 
 Sampler: TypeAlias = Literal["tpe", "nsga2", "random"]
+SpaceTarget: TypeAlias = Literal["macs", "params", "cycles", "latency", "sram", "flash"]
+Structure: TypeAlias = Literal["planned", "learnt"]
 
 _ALIASES = {"latency": "device_ms", "time": "device_ms", "gzip": "bytes_gzip", "size": "bytes"}
 # What zeros and few values make smaller; on other costs they have no effect.
@@ -46,8 +48,11 @@ class Space(Table):
     Attributes:
         keep: the least and the most of a model that stays.
         keep_step: the grid of `keep`; what is alike is done once.
-        targets: what `keep` is a share of.
+        targets: what `keep` is a share of: macs or params; cycles, latency, sram or flash, as the
+            device's compiler estimates them; for cpu latency, measured on this computer.
         importances: how filters are ranked.
+        structures: whether filters are removed by a plan and then the model is trained, or become
+            zero in the first part of this training (`tfprune.LearnStructure`).
         round_to: multiples that layers shrink to.
         zeros: shares of the weights that become zero; 0 for none.
         bits: of the weights of each output channel, before they are exported; 0 for all values.
@@ -56,12 +61,16 @@ class Space(Table):
 
     keep: tuple[Keep, Keep] = (0.15, 1.0)
     keep_step: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    targets: Annotated[
-        tuple[Literal["macs", "params"], ...], Field(min_length=1), AfterValidator(distinct)
-    ] = ("macs", "params")
+    targets: Annotated[tuple[SpaceTarget, ...], Field(min_length=1), AfterValidator(distinct)] = (
+        "macs",
+        "params",
+    )
     importances: Annotated[
         tuple[ImportanceName, ...], Field(min_length=1), AfterValidator(distinct)
     ] = ("l2", "taylor")
+    structures: Annotated[tuple[Structure, ...], Field(min_length=1), AfterValidator(distinct)] = (
+        "planned",
+    )
     round_to: Annotated[
         tuple[Annotated[int, Field(ge=1, le=1024)], ...] | None, AfterValidator(_some_distinct)
     ] = None
@@ -152,7 +161,35 @@ class Search(Table):
                     f"space.formats: {self.device.title} does not run {form}: choose from "
                     f"{', '.join(runs)}"
                 )
+        for target in self.space.targets:
+            self._check_target(target)
         return self
+
+    def _check_target(self, target: SpaceTarget) -> None:
+        """A target is one that removals can be planned for, or learnt for.
+
+        Raises:
+            ValueError: it is not.
+        """
+        device = self.device.find()
+        if target in ("macs", "params") or device.planned:
+            return
+        if target != "latency" or device.key != "cpu":
+            raise ValueError(
+                f"space.targets: {self.device.title} cannot be planned for, so {target} has no "
+                "meaning: give macs or params"
+            )
+        foreign = set(self.formats) - set(get_args(MeasuredFormat))
+        if foreign:
+            raise ValueError(
+                f"space.targets: latency is planned for {' and '.join(get_args(MeasuredFormat))}: "
+                f"leave {min(foreign)} out of space.formats"
+            )
+        if "learnt" in self.space.structures:
+            raise ValueError(
+                "space.structures: no structure is learnt for this computer's latency: leave "
+                "latency out of space.targets, or learnt out of space.structures"
+            )
 
     @property
     def cost(self) -> Figure:

@@ -19,6 +19,14 @@ from tfprune.training import Training
 from tfprune.validation import describe_error
 from tfprune.vocabulary import FormatName
 
+_TARGETS = {
+    "macs": "MACs",
+    "params": "parameters",
+    "cycles": "cycles",
+    "latency": "latency",
+    "sram": "on-chip memory",
+    "flash": "storage",
+}
 DENSE = "dense"
 WINNER = "winner"
 
@@ -30,11 +38,12 @@ class Choice:
     Attributes:
         format: of its file.
         keep: the share of `target` that stays; 1 removes no filter.
-        target: "macs" or "params".
+        target: what `keep` is a share of, see `Space`.
         importance: how filters are ranked.
         round_to: the multiple that layers shrink to.
         zeros: the share of the weights that become zero.
         bits: of the weights of each output channel; 0 for all values.
+        structure: "planned" or "learnt", see `Space`.
         whole: whether the recovery is one training, and not one for each rung.
     """
 
@@ -45,6 +54,7 @@ class Choice:
     round_to: int = 1
     zeros: float = 0.0
     bits: int = 0
+    structure: str = "planned"
     whole: bool = False
 
     @property
@@ -61,8 +71,8 @@ class Choice:
         """The choices in a few words."""
         parts = []
         if self.keep < 1:
-            cost = {"macs": "MACs", "params": "parameters"}[self.target]
-            parts.append(f"{self.keep:.0%} of the {cost} by {self.importance}")
+            how = "learnt" if self.structure == "learnt" else f"by {self.importance}"
+            parts.append(f"{self.keep:.0%} of the {_TARGETS[self.target]}, {how}")
         if self.zeros:
             parts.append(f"{self.zeros:.0%} zeros")
         if self.bits:
@@ -102,27 +112,28 @@ def chain(search: Search, choice: Choice, rung: int) -> tuple[Steps, list[str]]:
         steps[name] = step
         order.append(name)
 
+    parts = search.segments[:rung]
+    # A warm-up is for weights that are not trained yet.
+    rate = {
+        "learning_rate": search.recovery_rate * _learning_rate(search),
+        "warmup_epochs": 0.0,
+    }
     if choice.keep < 1:
-        multiple = {} if choice.round_to == 1 else {"round_to": choice.round_to}
-        suffix = f"-x{choice.round_to}" if multiple else ""
-        add(
-            f"slim-{choice.target}-{choice.keep:g}-{choice.importance}{suffix}",
-            {
-                "kind": "slim",
-                choice.target: choice.keep,
-                "importance": choice.importance,
-                **multiple,
-            },
-        )
+        share, suffix = _share(search, choice)
+        if choice.structure == "learnt" and parts:
+            # Without training there is nothing to learn: a plan stands for it at the first rung.
+            learning = {"kind": "learn", "epochs": parts[0], **share, **rate}
+            add(f"learn-{suffix}-{parts[0]}", learning)
+            parts = parts[1:]
+            add("slim-dead", {"kind": "slim", "dead": True})
+        else:
+            add(
+                f"slim-{suffix}-{choice.importance}",
+                {"kind": "slim", "importance": choice.importance, **share},
+            )
     if choice.changes:
-        parts = search.segments[:rung]
         if choice.whole and parts:
             parts = (sum(parts),)
-        # A warm-up is for weights that are not trained yet.
-        rate = {
-            "learning_rate": search.recovery_rate * _learning_rate(search),
-            "warmup_epochs": 0.0,
-        }
         zeros = {"scope": "global"}
         if choice.zeros and not parts:
             add(f"cut-{choice.zeros:g}", {"kind": "prune-once", "share": choice.zeros, **zeros})
@@ -140,6 +151,24 @@ def chain(search: Search, choice: Choice, rung: int) -> tuple[Steps, list[str]]:
         add(f"round-{choice.bits}", {"kind": "quantize-weights", "bits": choice.bits})
     add(f"as-{choice.format}", {"kind": "export", "formats": [choice.format]})
     return steps, order
+
+
+def _share(search: Search, choice: Choice) -> tuple[dict[str, Any], str]:
+    """What a step that removes filters is told of its target, and the same in a name."""
+    share: dict[str, Any] = {choice.target: choice.keep}
+    suffix = f"{choice.target}-{choice.keep:g}"
+    if choice.round_to > 1:
+        share["round_to"] = choice.round_to
+        suffix += f"-x{choice.round_to}"
+    if choice.target not in ("macs", "params"):
+        if search.device.find().planned:
+            share["device"] = search.device.name
+            if options := search.device.model_extra:
+                share["device_options"] = options
+        else:
+            share["format"] = choice.format
+            suffix += f"-{choice.format}"
+    return share, suffix
 
 
 def _learning_rate(search: Search) -> float:
