@@ -222,8 +222,17 @@ def test_a_compiled_classifier_takes_labels_in_both_forms(loss: str, labels: np.
     agree(model, task, toys(model, labels), 4)
 
 
-def test_a_loss_compiled_for_the_wrong_outputs_is_said_and_put_right() -> None:
-    model = compiled(head(3), loss=keras.losses.SparseCategoricalCrossentropy())
+@pytest.mark.parametrize(
+    "loss",
+    [
+        keras.losses.SparseCategoricalCrossentropy(),
+        "sparse_categorical_crossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+    ],
+    ids=["object", "name", "function"],
+)
+def test_a_loss_compiled_for_the_wrong_outputs_is_said_and_put_right(loss: Any) -> None:
+    model = compiled(head(3), loss=loss)
     with pytest.warns(UserWarning, match="compiled for probabilities"):
         task = find_task(model)
     assert task.compile_arguments()["loss"].get_config()["from_logits"] is True

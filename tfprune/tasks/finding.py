@@ -184,11 +184,13 @@ def _head(
     if plain and (output.channels or 0) > 1 and is_plain_crossentropy(loss):
         loss = None
     logits = {"softmax": False, "sigmoid": False, "none": True}.get(output.activation or "")
+    if compiled_for is None and compiled and named is not None and is_bare(named):
+        # A name, and a function of Keras, stand for a loss of probabilities.
+        compiled_for = False
     if spec.from_logits is not None:
         logits = spec.from_logits
     elif logits is None:
-        # A name, and a function of Keras, stand for a loss of probabilities.
-        logits = False if compiled_for is None and compiled and is_bare(named) else compiled_for
+        logits = compiled_for
     elif compiled_for is not None and compiled_for != logits:
         is_given = "logits" if compiled_for else "probabilities"
         ends_in = output.activation if not logits else "neither softmax nor sigmoid"
