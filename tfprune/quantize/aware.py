@@ -51,8 +51,8 @@ def quantize_aware(
 
     Example:
         ```python
-        aware = tfprune.quantize_aware(model, train_images[:500])
-        aware.compile("adam", "sparse_categorical_crossentropy")
+        aware = tfprune.quantize_aware(model, train_images[:500])  # compiled as the model is
+        aware.optimizer.learning_rate = 1e-4
         aware.fit(train_images, train_labels, epochs=2)
         tfprune.export(aware, "out", ["tflite-int8"])  # no calibration images
         ```
