@@ -169,9 +169,10 @@ def check_target(name: TargetName, device: Device | None) -> None:
             )
         return
     if not device.planned:
+        measured = "" if name in DEVICE_TARGETS else ", or leave it out to measure this computer"
         raise UsageError(
             f"device {device.name} cannot be planned for: give one whose compiler estimates "
-            "figures, such as ethos-u55-128, or leave it out to measure this computer"
+            f"{name}, such as ethos-u55-128{measured}"
         )
     if name not in PLANNED_FIGURES:
         raise UsageError(
