@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -19,7 +20,7 @@ from tests.filters.harness import randomised
 from tests.filters.strategies import Graph, Step, built, described
 from tests.quantize.nets import NETS, examples
 from tests.tables import slow
-from tfprune.errors import UsageError
+from tfprune.errors import TfpruneError, UsageError
 from tfprune.formats.tflite_convert import convert, write_with_ranges
 from tfprune.quantize import FakeQuantize, finished, quantize_aware
 
@@ -95,6 +96,49 @@ def test_with_int16_activations_it_gives_the_same_within_a_few_steps(
     if name in QUICK:
         details = Interpreter(str(artifact.path)).get_tensor_details()
         assert not [each["name"] for each in details if each["dtype"] == np.float32]
+
+
+def moved_first() -> keras.Model:
+    """What is rounded at the convolution is moved before it."""
+    image = keras.Input((6, 6, 3), name="image")
+    x = keras.layers.ZeroPadding2D(1)(keras.layers.MaxPooling2D(3, padding="same")(image))
+    return keras.Model(image, keras.layers.Conv2D(2, 3)(x))
+
+
+def read_in_float() -> keras.Model:
+    """The input goes to a layer without a rule."""
+    image = keras.Input((6, 6, 3), name="image")
+    x = keras.layers.LayerNormalization()(image)
+    return keras.Model(image, keras.layers.Conv2D(2, 3)(x))
+
+
+@pytest.mark.parametrize("net", [moved_first, slow(read_in_float)])
+@pytest.mark.parametrize("io", ["int8", slow("float")])
+@pytest.mark.filterwarnings("ignore:quantize_aware. 1 of the layers stay in float:UserWarning")
+def test_inputs_of_int16_files_have_the_range_of_what_reads_them(
+    net: Callable[[], keras.Model], io: str, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(0)
+    model = net()
+    (x,) = examples(model)
+    aware = quantize_aware(model, x, activations="int16")
+    (artifact,) = tfprune.export(aware, tmp_path, ["tflite-int16x8"], comparison_data=x, io=io)
+    runtime = tfprune.formats.load(artifact.path)
+    is_whole = io == "int8" and net is moved_first
+    assert runtime.inputs[0].dtype == ("int16" if is_whole else "float32")
+    (y,) = runtime.run({"image": x}).values()
+    wanted = np.asarray(aware(x, training=False))
+    assert np.abs(y - wanted).max() <= 1e-3 * np.ptp(wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:quantize_aware. 1 of the layers stay in float:UserWarning")
+def test_a_loop_is_refused_for_int16_too(tmp_path: Path) -> None:
+    steps = keras.Input((6, 3))
+    model = keras.Model(steps, keras.layers.Dense(2)(keras.layers.LSTM(4)(steps)))
+    aware = quantize_aware(model, examples(model), activations="int16")
+    with pytest.raises(TfpruneError, match="computes in a loop, and TFLite cannot calibrate one"):
+        tfprune.export(aware, tmp_path, ["tflite-int16x8"])
 
 
 @pytest.mark.slow

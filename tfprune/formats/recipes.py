@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,10 @@ def _output_layers(root: Any, model: keras.Model) -> dict[int, list[str]]:
 
 
 def integer_recipe(
-    kept: Mapping[str, str] = {}, io: Ends = "int8", activation_bits: int = 8
+    kept: Mapping[str, str] = {},
+    io: Ends = "int8",
+    activation_bits: int = 8,
+    float_ends: Iterable[str] = (),
 ) -> Recipe:
     """int8 throughout, but for some operators.
 
@@ -179,10 +182,13 @@ def integer_recipe(
         kept: names of operators to their precision.
         io: whether the file takes and gives integers, or float32.
         activation_bits: 8, or 16 for int16 activations with int8 weights.
+        float_ends: names of the inputs and outputs that are float32 in any case.
     """
     entries = [_static(".*", activation_bits)]
     if io == "float":
         entries += [_plain(".*", "INPUT"), _plain(".*", "OUTPUT")]
+    for name in float_ends:
+        entries += [_plain(_exactly(name), "INPUT"), _plain(_exactly(name), "OUTPUT")]
     return entries + [_kept(name, precision) for name, precision in kept.items()]
 
 

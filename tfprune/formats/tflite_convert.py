@@ -26,7 +26,7 @@ from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
 from tfprune.formats.source import Ends, Source, own_batch
 from tfprune.formats.tflite_file import with_order, with_select_v2
-from tfprune.formats.tflite_ranges import cut_off, mark, without_marks
+from tfprune.formats.tflite_ranges import cut_off, mark, unknown_ends, without_marks
 from tfprune.formats.tflite_sparse import for_sparse_kernels
 from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.model.quantized_layers import has_offset
@@ -131,11 +131,8 @@ def _content(source: Source, kind: str) -> bytes:
     if aware and kind == "int16x8":
         return _by_ranges(source)
     saved_model = _with_ranges(source) if aware else _graph(source, kind)
-    if kind in INTEGER and holds_loop(saved_model):
-        raise TfpruneError(
-            f"model '{model.name}' computes in a loop, and TFLite cannot calibrate "
-            "one: export tflite or tflite-dynamic, or write the loop out"
-        )
+    if kind in INTEGER:
+        _check_loops(model, saved_model)
     try:
         batch = source.fixed_batch or 1
         feeds = None if aware else calibration_feeds(source)
@@ -148,6 +145,14 @@ def _content(source: Source, kind: str) -> bytes:
             f"{layers_in(model, error.places)}: "
             "leave TFLite out, or replace the layers that use it"
         ) from error
+
+
+def _check_loops(model: keras.Model, saved_model: Path) -> None:
+    if holds_loop(saved_model):
+        raise TfpruneError(
+            f"model '{model.name}' computes in a loop, and TFLite cannot calibrate "
+            "one: export tflite or tflite-dynamic, or write the loop out"
+        )
 
 
 def _by_recipe(source: Source, kind: str) -> bytes:
@@ -179,10 +184,13 @@ def _by_recipe(source: Source, kind: str) -> bytes:
 def _by_ranges(source: Source) -> bytes:
     """The file of a quantization-aware model with int16 activations."""
     assert source.aware is not None
-    plain = convert(_with_ranges(source), "float32", batch=source.fixed_batch or 1)
+    saved_model = _with_ranges(source)
+    _check_loops(source.model, saved_model)
+    plain = convert(saved_model, "float32", batch=source.fixed_batch or 1)
     marks = {number: layer.file_range() for number, layer in enumerate(ranges_of(source.aware))}
     content, ranges, floats = without_marks(plain, marks)
-    recipe = recipes.integer_recipe(dict.fromkeys(floats, "float32"), source.io, 16)
+    unknown = unknown_ends(content, ranges)
+    recipe = recipes.integer_recipe(dict.fromkeys(floats, "float32"), source.io, 16, unknown)
     content = recipes.FloatFile(content, None, ranges).quantized(recipe)
     return with_order(content, *tensor_names(source.model))
 

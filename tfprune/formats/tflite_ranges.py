@@ -8,6 +8,7 @@ value, and that a constant tells apart.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,8 @@ _SAME_VALUES = {
     _CODES.TRANSPOSE,
     _CODES.UNPACK,
 }
+# What is between values is not among them.
+_BETWEEN = {_CODES.RESIZE_BILINEAR, _CODES.RELU, _CODES.RELU6}
 # Where operators with a bias have their input, weights and bias.
 _BIASED = {
     _CODES.CONV_2D: (0, 1, 2),
@@ -116,6 +119,7 @@ def without_marks(
             instead[int(operator.outputs[0])] = place
             known[place] = marks[number]
     graph.operators = operators
+    _hand_back(model, graph, known)
     graph.outputs = [instead.get(int(place), int(place)) for place in graph.outputs]
     for signature in model.signatureDefs or []:
         for each in signature.outputs or []:
@@ -179,6 +183,36 @@ def _pass_on(model: Any, graph: Any, operator: Any, known: dict[int, tuple[float
     if all(place in known for place in read):
         lows, highs = zip(*(known[place] for place in read), strict=True)
         known.update({int(place): (min(lows), max(highs)) for place in operator.outputs})
+
+
+def _hand_back(model: Any, graph: Any, known: dict[int, tuple[float, float]]) -> None:
+    """Notes the ranges of tensors that an operator moves, where it alone reads them."""
+    readers = Counter(int(place) for operator in graph.operators for place in operator.inputs)
+    readers.update(int(place) for place in graph.outputs)
+    for operator in reversed(graph.operators):
+        read = [place for place in operator.inputs if _is_activation(model, graph, place)]
+        result = int(operator.outputs[0])
+        moves = _code(model, operator) in _SAME_VALUES - _BETWEEN and len(operator.outputs) == 1
+        if moves and len(read) == 1 and readers[read[0]] == 1 and result in known:
+            known.setdefault(read[0], known[result])
+
+
+def unknown_ends(content: bytes, ranges: Ranges) -> list[str]:
+    """The names of the inputs and outputs of floats whose ranges are not known.
+
+    Args:
+        content: a valid `.tflite` file with one graph.
+        ranges: of its tensors.
+    """
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    places = {*graph.InputsAsNumpy().tolist(), *graph.OutputsAsNumpy().tolist()}
+    tensors = [graph.Tensors(place) for place in sorted(places)]
+    names = [
+        tensor.Name().decode(errors="replace")
+        for tensor in tensors
+        if tensor.Type() == schema.TensorType.FLOAT32
+    ]
+    return [name for name in names if name not in ranges]
 
 
 def _code(model: Any, operator: Any) -> int:
