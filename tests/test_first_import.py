@@ -7,12 +7,11 @@ import sys
 
 import pytest
 
-from tests.tables import slow
-
 # Keras is imported within each of them, and then `GroupLasso` is registered.
-FIRST = ["quantize", *map(slow, ["measure.first_run", "data.adapting", "model.layer_table"])]
+FIRST = ["quantize", "measure.first_run", "data.adapting", "model.layer_table"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", FIRST)
 def test_a_module_can_be_imported_first(module: str) -> None:
     code = (

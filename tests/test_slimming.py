@@ -190,6 +190,7 @@ def graph(draw: Callable[..., Any]) -> keras.Model:
 
 # Building a model inside a strategy would use the global random state, which hypothesis forbids.
 # Nor does it shrink: each try builds ten models, and these are small to begin with.
+@pytest.mark.slow
 @settings(
     max_examples=15,
     deadline=None,

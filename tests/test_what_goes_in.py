@@ -453,7 +453,15 @@ def test_each_row_of_the_table_has_a_test():
 
 # A deep net, and rows that many other tests go through.
 SLOW = (
+    "data: `NAME`",
+    "data: `FOLDER` of images",
     "data: `digits`",
+    "model: `FILE.h5`",
+    "model: `FILE.py:FUNCTION`",
+    "model: `--input-shape 224x224x3`",
+    "task: several inputs and outputs",
+    "task: `binary`",
+    "task: `regression`",
     "model: `FILE.keras`",
     "model: `vgg`, `resnet20`, `conv2`, …",
     "model: `mobilenetv2`, `resnet50`, …",

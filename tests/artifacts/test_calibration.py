@@ -157,6 +157,7 @@ def cancelling(head: str | None) -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.reliability("data that calibrate a file", "right")
 def test_one_output_can_disagree(tmp_path: Path) -> None:
     data = np.random.default_rng(1).normal(size=(256, 8, 8, 1)).astype("float32")

@@ -12,7 +12,6 @@ from ai_edge_litert.interpreter import Interpreter
 
 import tfprune
 from tests.artifacts.small import names, one_line, tiny
-from tests.tables import slow
 from tfprune.artifacts import Artifact, export
 from tfprune.artifacts.examples import held_back
 from tfprune.errors import UsageError
@@ -197,7 +196,8 @@ def test_a_layer_of_an_importable_module_is_found(
 # Several inputs and outputs
 
 
-@pytest.mark.parametrize("kind", [slow("list"), "dict"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["list", "dict"])
 def test_several_inputs_and_outputs(several: keras.Model, tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(0)
     data = {"left": rng.uniform(0, 255, (20, 6, 6, 1)), "right": rng.uniform(0, 255, (20, 4))}

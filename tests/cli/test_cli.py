@@ -233,6 +233,7 @@ class TestErrors:
         assert said.startswith("tfprune learn: give a strength, or one of filters, macs, params")
         assert not out.exists()
 
+    @pytest.mark.slow
     def test_damaged_keras_file(self, trained, tmp_path):
         damaged = tmp_path / "half.keras"
         damaged.write_bytes(trained.read_bytes()[:3000])

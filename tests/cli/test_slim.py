@@ -208,6 +208,7 @@ def test_a_measured_target_says_what_was_measured(model: Path, tmp_path: Path) -
     assert _filters(tmp_path / "s.keras") == _filters(model)
 
 
+@pytest.mark.slow
 def test_a_measured_target_out_of_reach_is_one_line(model: Path) -> None:
     said = _fails(2, model, "--bytes", "100", "--plan-only")
     assert said.startswith("bytes=100 cannot be reached")

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfprune
-from tests.tables import slow
 from tfprune import devices
 from tfprune.devices import profiling
 from tfprune.devices.operators import operator_calls
@@ -182,7 +181,8 @@ def test_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(message.startswith("timed") for message in messages)
 
 
-@pytest.mark.parametrize("format", [slow("tflite"), "tflite-int8"])
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["tflite", "tflite-int8"])
 def test_the_exported_file_is_at_most_the_size(format: str, tmp_path) -> None:
     model = chain()
     images = np.random.default_rng(0).uniform(0, 255, (20, 6, 6, 2)).astype(np.float32)

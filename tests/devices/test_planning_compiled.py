@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfprune
+from tests.tables import slow
 from tfprune.devices import find_device, vela
 from tfprune.devices.base import PLANNED_FIGURES, Measurement
 from tfprune.devices.cost import PredictedPeak, PredictedSum
@@ -167,7 +168,7 @@ def test_bytes_are_met_as_bytes() -> None:
         ({"flash": 1.5, "device": DEVICE}, "flash=1.5 is not a share and not a size: give a share"),
         ({"sram": "9 KG", "device": DEVICE}, "sram='9 KG' has the unknown unit 'KG'"),
         ({"cycles": "9", "device": DEVICE}, "cycles='9' is not a number: give one"),
-        ({"flash": "2 B", "device": DEVICE}, "flash=2 cannot be reached: with all removable"),
+        slow({"flash": "2 B", "device": DEVICE}, "flash=2 cannot be reached: with all removable"),
     ],
 )
 def test_contradictions_are_refused_before_work(options: dict, message: str) -> None:

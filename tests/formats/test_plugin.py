@@ -28,6 +28,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMATS, "toy", Format(".toy", toy.write))
 
 
+@pytest.mark.slow
 def test_it_is_exported_measured_and_verified(model: keras.Model, tmp_path: Path) -> None:
     artifacts = export(model, tmp_path, ["toy", "tflite"], IMAGES)
     path = artifacts[0].path

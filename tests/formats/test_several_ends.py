@@ -11,6 +11,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
+from tests.tables import slow
 from tfprune.artifacts import export
 from tfprune.errors import TfpruneError, UsageError
 from tfprune.formats import Feeds, load
@@ -177,7 +178,7 @@ def test_several_are_timed(paths: dict[str, Path]) -> None:
         latency(runtimes, {name: example[name] for name in INPUTS[:2]}, rounds=1)
 
 
-@pytest.mark.parametrize("form", ["tflite", "keras"])
+@pytest.mark.parametrize("form", ["tflite", slow("keras")])
 def test_a_file_runs_once_without_data_though_it_looks_up_rows(
     paths: dict[str, Path], form: str
 ) -> None:

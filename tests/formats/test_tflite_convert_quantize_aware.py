@@ -29,6 +29,7 @@ STEPS = {"mobile": 1, "activations": 2, "slopes": 1}
 FUZZ = int(os.environ.get("TFPRUNE_FUZZ_EXAMPLES", "0"))
 
 QUICK = ("plain", "residual", "mobile")
+QUICKEST = ("plain", "mobile")
 
 
 def exported(aware: keras.Model, inputs: list[np.ndarray], folder: Path) -> Path:
@@ -43,7 +44,7 @@ def exported(aware: keras.Model, inputs: list[np.ndarray], folder: Path) -> Path
 @pytest.mark.parametrize(
     ("name", "weights"),
     [
-        *((name, "int8") if name in QUICK else slow(name, "int8") for name in NETS),
+        *((name, "int8") if name in QUICKEST else slow(name, "int8") for name in NETS),
         slow("mobile", "int4"),
     ],
 )
@@ -79,7 +80,7 @@ def test_it_gives_bit_for_bit_what_the_model_gives(name: str, weights: str, tmp_
 FEW = 10
 
 
-@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in NETS])
+@pytest.mark.parametrize("name", [name if name == "residual" else slow(name) for name in NETS])
 def test_with_int16_activations_it_gives_the_same_within_a_few_steps(
     name: str, tmp_path: Path
 ) -> None:
@@ -112,8 +113,9 @@ def read_in_float() -> keras.Model:
     return keras.Model(image, keras.layers.Conv2D(2, 3)(x))
 
 
-@pytest.mark.parametrize("net", [moved_first, slow(read_in_float)])
-@pytest.mark.parametrize("io", ["int8", slow("float")])
+@pytest.mark.slow
+@pytest.mark.parametrize("net", [moved_first, read_in_float])
+@pytest.mark.parametrize("io", ["int8", "float"])
 @pytest.mark.filterwarnings("ignore:quantize_aware. 1 of the layers stay in float:UserWarning")
 def test_inputs_of_int16_files_have_the_range_of_what_reads_them(
     net: Callable[[], keras.Model], io: str, tmp_path: Path

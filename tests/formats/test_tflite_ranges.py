@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tfprune
+from tests.tables import slow
 from tfprune.errors import TfpruneError
 from tfprune.formats.tflite_ranges import _number_of, cut_off, mark
 
@@ -48,8 +49,8 @@ def test_marks_are_told_apart_and_no_activation_is_one() -> None:
         assert _number_of(np.frombuffer(np.float32(value).tobytes(), np.uint8)) is None
 
 
-@pytest.mark.parametrize("dead", ["filter", "layer"])
-@pytest.mark.parametrize("keep", KEEPS, ids=str)
+@pytest.mark.parametrize("dead", [slow("filter"), "layer"])
+@pytest.mark.parametrize("keep", [slow(KEEPS[0]), KEEPS[1]], ids=str)
 def test_a_bias_on_zeros_is_whole_in_files_of_several_precisions(
     dead: str, keep: dict[str, str], tmp_path: Path
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_file_with_a_bias_that_does_not_fit_is_refused(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.tflite"))
 
 
+@pytest.mark.slow
 def test_with_int16_activations_a_bias_on_zeros_is_whole(tmp_path: Path) -> None:
     model, x = net("layer"), images()
     aware = tfprune.quantize_aware(model, x, activations="int16")

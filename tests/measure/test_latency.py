@@ -129,6 +129,7 @@ def test_one_call_is_timed_even_when_warming_up_ate_the_budget() -> None:
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_files_are_timed_apart_from_other_libraries(
     files: dict[str, Path], images: np.ndarray
 ) -> None:

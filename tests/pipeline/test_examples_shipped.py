@@ -110,6 +110,7 @@ SLOW = ("transfer_photos", "segmentation", "keywords", "two_ends", "photos")
 
 
 # So few examples make a step, and its ramp a cut, which is said.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "example",

@@ -57,6 +57,7 @@ LONG = (
 )
 
 
+@pytest.mark.slow
 # So few images make a step, and its ramp a cut, which is said.
 @pytest.mark.filterwarnings(
     "ignore:PruneWeights. the (schedule begins and ends|frequency of):UserWarning"

@@ -242,6 +242,7 @@ def test_zeros_stay_zeros_beside_other_callbacks(first: bool) -> None:
             assert (np.asarray(layer.file_weights()[0])[zeros] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", slow("mixed_float16")])
 def test_it_trains_in_mixed_precision(precision: str) -> None:
     model = NETS["mobile"]()

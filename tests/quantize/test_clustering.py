@@ -128,7 +128,7 @@ OPTIMIZERS = {
     ("optimizer", "others"),
     [
         *((name, "none") if name == "adam" else slow(name, "none") for name in OPTIMIZERS),
-        ("adam", "zeros before"),
+        slow("adam", "zeros before"),
         slow("adam", "zeros behind"),
         ("ema", "swap"),
         slow("sgd", "best"),
@@ -212,6 +212,7 @@ def test_pruning_in_the_same_fit_is_refused_and_leaves_nothing():
             model.fit(x, np.zeros((24, 3)), verbose=0, callbacks=callbacks(pruner, KeepClusters()))
 
 
+@pytest.mark.slow
 def test_an_int8_file_has_as_few_values(tmp_path):
     from tfprune.artifacts import export
     from tfprune.formats.lut import _of_few_values

@@ -408,6 +408,7 @@ def regression(seed: int = 0) -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(1)(x))
 
 
+@pytest.mark.slow
 def test_another_tasks_backup_is_refused(tmp_path):
     training = settings(augment=(), epochs=1, warmup_epochs=0)
     model = regression()

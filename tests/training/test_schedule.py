@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tables import slow
 from tfprune.errors import UsageError
 from tfprune.training.schedule import (
     MaskUpdate,
@@ -108,7 +107,8 @@ def test_what_tfmot_refuses_is_a_usage_error(make):
         make()
 
 
-@pytest.mark.parametrize("before", [slow(None), "0"])
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [None, "0"])
 def test_importing_tfmot_leaves_the_environment_as_it_was(before):
     code = (
         "import os, sys\n"

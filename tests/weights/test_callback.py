@@ -116,7 +116,7 @@ CHOICES = [
 
 @pytest.mark.parametrize(
     "choice",
-    [CHOICES[0], CHOICES[1], slow(CHOICES[2]), CHOICES[3]],
+    [slow(CHOICES[0]), slow(CHOICES[1]), slow(CHOICES[2]), CHOICES[3]],
     ids=["function", "n:m", "blocks", "layers"],
 )
 def test_zeros_stay_however_masks_are_cut_and_the_same_seed_gives_the_same_numbers(
@@ -184,6 +184,7 @@ def test_a_global_scope_shares_the_sparsity_unevenly(compiled, data, kernels):
     assert last < 12
 
 
+@pytest.mark.slow
 def test_random_selection_follows_its_seed(compiled, data, kernels):
     patterns = []
     for seed in (1, 1, 2):

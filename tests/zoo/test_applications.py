@@ -199,6 +199,7 @@ def test_efficientnet_reads_the_published_file_like_imagenet(published):
     np.testing.assert_allclose(stage(pixels), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_same_seed_same_model_whatever_was_built_before():
     options = {"alpha": 0.25, "weights": "random", "dropout": 0.3}
     before = random.getstate()

@@ -45,7 +45,8 @@ from tfprune.measure.size import gzip_bytes, raw_bytes, zstd_bytes
 from tfprune.model.compiled import Settings, kept_by_file
 from tfprune.model.input_shape import fix_input_shape
 from tfprune.model.reference import InputShape
-from tfprune.quantize import activation_type, is_quantize_aware, without_rounding
+from tfprune.quantize import is_quantize_aware, without_rounding
+from tfprune.quantize.aware import activation_type
 from tfprune.vocabulary import (
     BATCHES,
     DEFAULT_BATCH,

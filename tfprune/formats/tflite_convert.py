@@ -35,9 +35,8 @@ from tfprune.quantize import (
     QuantizedLayer,
     QuantizedPReLU,
     QuantizedScale,
-    activation_type,
-    ranges_of,
 )
+from tfprune.quantize.aware import activation_type, ranges_of
 from tfprune.quiet import quiet
 from tfprune.vocabulary import ActivationTypeName
 

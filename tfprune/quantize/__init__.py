@@ -8,13 +8,7 @@ from tfprune.model.quantized_layers import (
     QuantizedPReLU,
     QuantizedScale,
 )
-from tfprune.quantize.aware import (
-    activation_type,
-    finished,
-    quantize_aware,
-    ranges_of,
-    without_rounding,
-)
+from tfprune.quantize.aware import finished, quantize_aware, without_rounding
 from tfprune.quantize.building import is_quantize_aware
 from tfprune.quantize.clustering import KeepClusters, cluster
 
@@ -24,11 +18,9 @@ __all__ = [
     "QuantizedLayer",
     "QuantizedPReLU",
     "QuantizedScale",
-    "activation_type",
     "cluster",
     "finished",
     "is_quantize_aware",
     "quantize_aware",
-    "ranges_of",
     "without_rounding",
 ]
