@@ -231,6 +231,17 @@ WEIGHT_TYPES: dict[WeightTypeName, str] = {
 }
 """How a quantization-aware model rounds its kernels."""
 
+INTEGER_WEIGHTS = {
+    "tflite-dynamic",
+    "tflite-int8",
+    "tflite-int16x8",
+    "tflite-lut",
+    "c-array",
+    "c-array-lut",
+    RECIPE,
+}
+"""The formats that round weights to 8 bits."""
+
 QUANTIZER = "ai_edge_quantizer"
 """The package that writes files whose layers differ in precision; the extra quantizer has it."""
 

@@ -116,7 +116,7 @@ def read_in_float() -> keras.Model:
 @pytest.mark.slow
 @pytest.mark.parametrize("net", [moved_first, read_in_float])
 @pytest.mark.parametrize("io", ["int8", "float"])
-@pytest.mark.filterwarnings("ignore:quantize_aware. 1 of the layers stay in float:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* stay.* float:UserWarning")
 def test_inputs_of_int16_files_have_the_range_of_what_reads_them(
     net: Callable[[], keras.Model], io: str, tmp_path: Path
 ) -> None:
@@ -129,6 +129,33 @@ def test_inputs_of_int16_files_have_the_range_of_what_reads_them(
     is_whole = io == "int8" and net is moved_first
     assert runtime.inputs[0].dtype == ("int16" if is_whole else "float32")
     (y,) = runtime.run({"image": x}).values()
+    wanted = np.asarray(aware(x, training=False))
+    assert np.abs(y - wanted).max() <= 1e-3 * np.ptp(wanted)
+
+
+def test_sums_of_ranges_that_are_powers_of_two_have_int16_kernels(tmp_path: Path) -> None:
+    image = keras.Input((4,), name="image")
+    keras.utils.set_random_seed(0)
+    sums = keras.layers.Rescaling(1.0, -0.5)(image)
+    model = keras.Model(image, keras.layers.Dense(2)(sums))
+    x = np.linspace(0, 1, 64, dtype="float32").reshape(16, 4)
+    aware = quantize_aware(model, x, activations="int16")
+    (artifact,) = tfprune.export(aware, tmp_path, ["tflite-int16x8"], comparison_data=x)
+    (y,) = tfprune.formats.load(artifact.path).run({"image": x}).values()
+    assert np.abs(y - np.asarray(aware(x, training=False))).max() <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* stay.* float:UserWarning")
+def test_operators_with_several_outputs_stay_in_float(tmp_path: Path) -> None:
+    steps = keras.Input((4, 3), name="image")
+    x = keras.layers.LSTM(4, unroll=True)(steps)
+    x, y = keras.ops.split(keras.ops.elu(keras.layers.Dense(4)(x)), 2, axis=-1)
+    model = keras.Model(steps, keras.layers.Dense(2)(keras.layers.Add()([x, y])))
+    (x,) = examples(model)
+    aware = quantize_aware(model, x, activations="int16")
+    (artifact,) = tfprune.export(aware, tmp_path, ["tflite-int16x8"], comparison_data=x)
+    (y,) = tfprune.formats.load(artifact.path).run({"image": x}).values()
     wanted = np.asarray(aware(x, training=False))
     assert np.abs(y - wanted).max() <= 1e-3 * np.ptp(wanted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
@@ -221,6 +222,7 @@ def test_what_a_killed_attempt_left_goes_when_the_result_arrives(kept, tmp_path)
         ("s3://bucket/runs", "needs a package that is not here .*s3fs"),
         ("ftp://me:secret@host/runs", "holds a password"),
         ("s3:/bucket/runs", "is not an address"),
+        ("s3://[bucket", "cannot be|needs a package"),
         ("", "--store is empty"),
     ],
 )
@@ -230,6 +232,32 @@ def test_an_address_that_cannot_be_is_refused_in_one_line(address, said, monkeyp
         SharedStore(address, "it")
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_disk_that_is_full_leaves_the_object_as_it_is(tmp_path, monkeypatch):
+    shared = SharedStore(tmp_path / "shared", "it")
+    (folder := tmp_path / "done").mkdir()
+    (folder / "model.txt").write_text("whole")
+    shared.put(folder, "it.tar.gz")
+    (room := tmp_path / "room").mkdir()
+
+    def full(archive, directory):
+        error = OSError(errno.ENOSPC, "No space left on device")
+        raise TfpruneError(f"{archive} is damaged") from error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tfprune.pipeline.shared.unpack", full)
+        with pytest.raises(OSError, match="No space left"):
+            shared.get("it.tar.gz", room)
+    (again := tmp_path / "again").mkdir()
+    assert (shared.get("it.tar.gz", again) / "model.txt").read_text() == "whole"
+
+
+def test_a_file_system_that_does_not_replace_is_refused_at_the_start(tmp_path, monkeypatch):
+    shared = SharedStore(tmp_path / "shared", "it")
+    monkeypatch.setattr(shared._files, "mv", lambda one, other: None)
+    with pytest.raises(TfpruneError, match="cannot be replaced by a file under another name"):
+        shared.check()
 
 
 def test_a_missing_fsspec_is_one_line(monkeypatch, tmp_path):

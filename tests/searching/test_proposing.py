@@ -60,6 +60,15 @@ def test_what_is_enqueued_comes_first_though_the_search_was_killed(tmp_path):
     assert again.target == "params"
 
 
+def test_structure_is_learnt_without_zeros_and_without_a_ranking(tmp_path):
+    space = {**SPACE, "structures": ["planned", "learnt"], "importances": ["l2", "taylor"]}
+    choices = Proposals(small(space=space), tmp_path).ask(40).values()
+    learnt = [each for each in choices if each.structure == "learnt"]
+    assert learnt
+    assert {(each.zeros, each.importance) for each in learnt} == {(0.0, "l2")}
+    assert {each.importance for each in choices if each.structure == "planned"} == {"l2", "taylor"}
+
+
 def test_another_space_is_another_study(tmp_path):
     _propose(Proposals(small(space=SPACE), tmp_path), 1)
     assert not Proposals(small(space={**SPACE, "bits": [0]}), tmp_path).has_begun

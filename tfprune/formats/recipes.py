@@ -22,8 +22,9 @@ from tfprune.files import existing
 from tfprune.formats.runtime import Feeds, plain_name
 from tfprune.formats.signature import tensor_names
 from tfprune.formats.source import Ends
-from tfprune.formats.tflite_ranges import LEAST_RANGE, activations, cut_off, wider_weights
+from tfprune.formats.tflite_ranges import computed_floats, cut_off, wider_weights
 from tfprune.model.graph import named_layers, path_matches
+from tfprune.model.quantized_layers import LEAST_RANGE
 from tfprune.quiet import quiet
 from tfprune.vocabulary import PRECISIONS, QUANTIZER, RECIPES
 
@@ -100,7 +101,7 @@ def operators_of(content: bytes, model: keras.Model) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
         places = [int(place) for place in operator.OutputsAsNumpy()]
-        name = graph.Tensors(places[0]).Name().decode(errors="replace")
+        name = ";".join(graph.Tensors(place).Name().decode(errors="replace") for place in places)
         layers = _named(name, known)
         if not layers:
             read = [int(place) for place in operator.InputsAsNumpy()]
@@ -406,7 +407,7 @@ class FloatFile:
             calibrator = Calibrator(self._content, qsv_update_func=min_max_update)
             calibrator.calibrate(data, everything)
             self._ranges = calibrator.get_model_qsvs()
-            for name in activations(self._content) & self._ranges.keys():
+            for name in computed_floats(self._content) & self._ranges.keys():
                 found = self._ranges[name]
                 if found and np.all(found["max"] - found["min"] < LEAST_RANGE):
                     # XNNPACK refuses the steps of a range that is empty.

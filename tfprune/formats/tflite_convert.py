@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,12 @@ from tfprune.formats.savedmodel import holds_loop, write_saved_model
 from tfprune.formats.signature import layers_in, tensor_names
 from tfprune.formats.source import Ends, Source, own_batch
 from tfprune.formats.tflite_file import with_order, with_select_v2
-from tfprune.formats.tflite_ranges import cut_off, mark, unknown_ends, without_marks
+from tfprune.formats.tflite_ranges import (
+    cut_off,
+    mark,
+    unknown_inputs_and_outputs,
+    without_marks,
+)
 from tfprune.formats.tflite_sparse import for_sparse_kernels
 from tfprune.model.cloning import config_of, copy_weights, from_config
 from tfprune.model.quantized_layers import has_offset
@@ -113,9 +119,9 @@ def converted(source: Source, kind: str) -> bytes:
         content = _content(source, kind)
         if cut := cut_off(content):
             raise TfpruneError(
-                f"tflite-{kind}: the bias of {cut[0].operator!r} is too large for its integers, "
-                "since what it is added to is (almost) always zero: remove what is dead with "
-                "`tfprune slim --dead`, or export tflite"
+                f"tflite-{kind}: the bias of {', '.join(repr(each.operator) for each in cut[:3])} "
+                "is too large for its integers, since its weights or its input are (almost) always "
+                "zero: remove what is dead with `tfprune slim --dead`, or export tflite"
             )
         path.write_bytes(content)
     return path.read_bytes()
@@ -188,7 +194,13 @@ def _by_ranges(source: Source) -> bytes:
     plain = convert(saved_model, "float32", batch=source.fixed_batch or 1)
     marks = {number: layer.file_range() for number, layer in enumerate(ranges_of(source.aware))}
     content, ranges, floats = without_marks(plain, marks)
-    unknown = unknown_ends(content, ranges)
+    unknown = unknown_inputs_and_outputs(content, ranges)
+    if unknown and source.io == "int8":
+        warnings.warn(
+            f"tflite-int16x8: {', '.join(unknown)} stay float32, since a layer that computes in "
+            "float reads or makes them",
+            stacklevel=2,
+        )
     recipe = recipes.integer_recipe(dict.fromkeys(floats, "float32"), source.io, 16, unknown)
     content = recipes.FloatFile(content, None, ranges).quantized(recipe)
     return with_order(content, *tensor_names(source.model))

@@ -51,8 +51,8 @@ _SAME_VALUES = {
     _CODES.TRANSPOSE,
     _CODES.UNPACK,
 }
-# What is between values is not among them.
-_BETWEEN = {_CODES.RESIZE_BILINEAR, _CODES.RELU, _CODES.RELU6}
+# What these give may be none of their values.
+_CHANGED = {_CODES.RESIZE_BILINEAR, _CODES.RELU, _CODES.RELU6}
 # Where operators with a bias have their input, weights and bias.
 _BIASED = {
     _CODES.CONV_2D: (0, 1, 2),
@@ -60,12 +60,10 @@ _BIASED = {
     _CODES.FULLY_CONNECTED: (0, 1, 2),
     _CODES.TRANSPOSE_CONV: (2, 1, 3),
 }
-_WHOLE = {schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64}
+_BIAS_TYPES = {schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64}
 # ai-edge-quantizer cuts biases off here, those of int16 too.
 _MOST = 2**31 - 1
 
-LEAST_RANGE = 255e-6
-"""How wide the range of an activation is at least: what is always zero has one, too."""
 Ranges = dict[str, tuple[float, float]]
 """The lowest and the highest value of tensors, by their names in a file."""
 
@@ -130,8 +128,9 @@ def without_marks(
             each.tensorIndex = new[each.tensorIndex]
     known = {new[place]: ends for place, ends in known.items()}
     names = [tensor.name.decode(errors="replace") for tensor in graph.tensors]
+    # ai-edge-quantizer knows an operator by the names of all its outputs.
     floats = [
-        names[operator.outputs[0]]
+        ";".join(names[place] for place in operator.outputs)
         for operator in operators
         if any(
             _is_activation(model, graph, place) and place not in known
@@ -192,12 +191,12 @@ def _hand_back(model: Any, graph: Any, known: dict[int, tuple[float, float]]) ->
     for operator in reversed(graph.operators):
         read = [place for place in operator.inputs if _is_activation(model, graph, place)]
         result = int(operator.outputs[0])
-        moves = _code(model, operator) in _SAME_VALUES - _BETWEEN and len(operator.outputs) == 1
+        moves = _code(model, operator) in _SAME_VALUES - _CHANGED and len(operator.outputs) == 1
         if moves and len(read) == 1 and readers[read[0]] == 1 and result in known:
             known.setdefault(read[0], known[result])
 
 
-def unknown_ends(content: bytes, ranges: Ranges) -> list[str]:
+def unknown_inputs_and_outputs(content: bytes, ranges: Ranges) -> list[str]:
     """The names of the inputs and outputs of floats whose ranges are not known.
 
     Args:
@@ -231,7 +230,7 @@ def _is_activation(model: Any, graph: Any, place: int) -> bool:
     return model.buffers[graph.tensors[place].buffer].data is None
 
 
-def activations(content: bytes) -> set[str]:
+def computed_floats(content: bytes) -> set[str]:
     """The names of the tensors of floats that a file computes.
 
     Args:
@@ -288,12 +287,14 @@ def cut_off(content: bytes) -> list[CutOff]:
             if places is None or operator.InputsLength() <= max(places):
                 continue
             read, weights, bias = (operator.Inputs(place) for place in places)
-            if bias < 0 or graph.Tensors(bias).Type() not in _WHOLE:
+            if bias < 0 or graph.Tensors(bias).Type() not in _BIAS_TYPES:
+                continue
+            if not model.Buffers(graph.Tensors(bias).Buffer()).DataLength():
                 continue
             x, kernel, summand = (graph.Tensors(place) for place in (read, weights, bias))
             steps = [_steps(each) for each in (x, kernel)]
             stored = model.Buffers(summand.Buffer()).DataAsNumpy()
-            integers = np.asarray(stored).view(_WHOLE[summand.Type()]).astype(np.float64)
+            integers = np.asarray(stored).view(_BIAS_TYPES[summand.Type()]).astype(np.float64)
             # A filter of zeros without a bias may have a step of zero.
             usable = all(np.all(np.isfinite(each)) for each in steps)
             if usable and np.abs(integers).max(initial=0) < _MOST:

@@ -22,9 +22,10 @@ from tfprune.vocabulary import ActivationTypeName, RangeName, WeightTypeName
 
 STEPS: dict[ActivationTypeName, int] = {"int8": 255, "int16": 65534}
 """Steps between the lowest and the highest value. int16 is symmetric: -32768 is not used."""
-# A range is never empty: TFLite divides by its step, and a bias in smaller steps has more bits than
-# kernels with int16 activations add.
-_LEAST_STEP = 1e-6
+LEAST_RANGE = 255e-6
+"""How wide a range is at least: TFLite divides by its step, and what is always zero has one too."""
+# As a logarithm; TFLite takes steps for powers of two within half of it.
+_NEAR_POWER = 2e-3
 # What int8 stores for the lowest value is -128.
 _MIDDLE = 128.0
 # A bit more than a half, since float32 is not exact where the integers of the file are.
@@ -109,10 +110,23 @@ def step_and_zero(low: Any, high: Any, kind: ActivationTypeName = "int8") -> tup
         The step, see `short`; and a whole number of steps, so that zero is a value of the file.
     """
     low, high = _ends(low, high, kind)
-    step = short(ops.maximum((high - low) / STEPS[kind], _LEAST_STEP))
+    step = short(ops.maximum(high - low, LEAST_RANGE) / STEPS[kind])
     if kind == "int16":
         return step, ops.full_like(step, STEPS[kind] // 2)
     return step, ops.clip(ops.floor(-low / step + _HALF), 0, STEPS[kind])
+
+
+def _off_powers(low: Any, high: Any) -> tuple[Any, Any]:
+    """The ends of an int16 range whose step is not next to a power of two.
+
+    Sums with such steps alone take kernels of TFLite that refuse inputs with larger steps than
+    those of the sum.
+    """
+    low, high = _ends(low, high, "int16")
+    power = ops.log2(ops.maximum(high - low, LEAST_RANGE) / STEPS["int16"])
+    is_near = ops.abs(power - ops.round(power)) < _NEAR_POWER
+    wider = ops.where(is_near, 2.0 ** (2 * _NEAR_POWER), 1.0)
+    return low * wider, high * wider
 
 
 def _ends(low: Any, high: Any, kind: ActivationTypeName) -> tuple[Any, Any]:
@@ -362,7 +376,8 @@ class FakeQuantize(keras.layers.Layer):
         """The lowest and highest value of all sites; zero is always between them."""
         if self.fixed is not None:
             return self.fixed
-        return ops.minimum(ops.min(self.low), 0.0), ops.maximum(ops.max(self.high), 0.0)
+        ends = ops.minimum(ops.min(self.low), 0.0), ops.maximum(ops.max(self.high), 0.0)
+        return _off_powers(*ends) if self.activation_type == "int16" else ends
 
     @property
     def is_known(self) -> bool:

@@ -353,7 +353,8 @@ class Executor:
 
     def _folder(self, job: Job) -> Path:
         """Where the result of an earlier job lies; a worker fetches what its machine lacks."""
-        self.store.fetch(job.folder, job.identity, job.shared_name)
+        if not self.store.fetch(job.folder, job.identity, job.shared_name):
+            self.store.missing(job.name, job.seed)
         return job.folder
 
     def _deliver(self, job: Job, folder: Path) -> dict[str, Any]:

@@ -307,12 +307,8 @@ def _spread(
 
 def _arrive(store: Store, job: Job) -> None:
     """Fetches what a worker without the folder of the run has made."""
-    if store.shared is None or store.fetch(job.folder, job.identity, job.shared_name):
-        return
-    raise TfpruneError(
-        f"the result of {job.name}, seed {job.seed}, is not in {store.shared.address}, or cannot "
-        "be read: a warning says why, or the worker sees another store at this address"
-    )
+    if not store.fetch(job.folder, job.identity, job.shared_name):
+        store.missing(job.name, job.seed)
 
 
 def _delivered(jobs: list[Job]) -> list[str]:

@@ -60,12 +60,12 @@ class SharedStore:
         protocol = given.partition("://")[0] if "://" in given else "file"
         if not given:
             raise UsageError("--store is empty: give a folder, or an address such as s3://bucket")
-        if re.match(r"\w[\w+]+:(?!//)", given):
+        if re.match(r"[a-z][a-z0-9+]+:/(?!/)", given):
             raise UsageError(
                 f"--store {given} is not an address: give one with '://', such as s3://bucket, or "
                 "a folder"
             )
-        if "://" in given and urlsplit(given).password is not None:
+        if _holds_password(given):
             raise UsageError(
                 f"the address of --store ({protocol}://…) holds a password, which the record of "
                 "the run would show: give it to fsspec by "
@@ -110,9 +110,11 @@ class SharedStore:
         """
         path = self._path(f".writable-{uuid.uuid4().hex[:12]}")
         try:
-            self._write(path, b"written")
+            # A file that is there is replaced, as a damaged one has to be.
+            for content in (b"written", b"replaced"):
+                self._write(path, content)
             self._files.invalidate_cache()
-            is_same = self._files.cat_file(path) == b"written"
+            is_same = self._files.cat_file(path) == content
             self._files.rm_file(path)
         except Exception as error:
             raise TfpruneError(f"{_failed(self.address, 'written', error)}: {_ADVICE}") from error
@@ -174,6 +176,7 @@ class SharedStore:
 
         Raises:
             TfpruneError: it cannot be read, or it is damaged.
+            OSError: this machine cannot write it.
         """
         archive, unpacked = room / f"object{SUFFIX}", room / "unpacked"
         try:
@@ -187,6 +190,10 @@ class SharedStore:
         try:
             unpack(archive, unpacked)
         except TfpruneError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno is not None:
+                # Of this machine, such as a full disk: the object may be whole.
+                raise cause from None
             raise TfpruneError(f"{self.url(name)} is damaged, or unsafe to unpack") from error
         archive.unlink()
         result = unpacked / _ROOT
@@ -211,11 +218,21 @@ class SharedStore:
                 files.put_file(str(content), unfinished)
             if not self._is_whole:
                 files.mv(unfinished, path)
+                if files.exists(unfinished):
+                    raise OSError(f"{path} cannot be replaced by a file under another name")
         except Exception:
             if not self._is_whole:
                 with contextlib.suppress(Exception):
                     files.rm_file(unfinished)
             raise
+
+
+def _holds_password(address: str) -> bool:
+    try:
+        return "://" in address and urlsplit(address).password is not None
+    except ValueError:
+        # fsspec will tell what it is.
+        return False
 
 
 def _failed(where: str, what: str, error: Exception) -> str:

@@ -400,8 +400,18 @@ class Pipeline(Table):
             if step.delivered_formats is not None and place + 1 < len(chain):
                 return f"goes on after {step.kind}, which must be last: it only says what to export"
             before = list(zip(names[:place], chain[:place], strict=True))
+            for earlier, done in before:
+                if done.is_for_files and step.delivered_formats is None:
+                    return (
+                        f"goes on with {names[place]!r} after {earlier!r}, which is made for the "
+                        f"files alone: put {earlier!r} last"
+                    )
             if said := step.mistake(names[place], before, self.model.reference.path is not None):
                 return said
+        formats = chain[-1].delivered_formats if chain else None
+        for name, step in zip(names, chain, strict=True):
+            if said := step.misfit(self.formats if formats is None else formats):
+                return said if step.delivered_formats else f"has the step {name!r}, which {said}"
         return None
 
     def delivered(self, variant: str) -> tuple[Chain, tuple[str, ...], int]:

@@ -120,6 +120,22 @@ class Store:
         with self._making(folder):
             return is_finished(folder, identity) or self._fetched(folder, identity, shared_name)
 
+    def missing(self, name: str, seed: int) -> None:
+        """Tells that the shared store should have a result, and has not.
+
+        Args:
+            name: of the step or the variant.
+            seed: of it.
+
+        Raises:
+            TfpruneError: in any case but one: without a shared store the folder is shared.
+        """
+        if self.shared is not None:
+            raise TfpruneError(
+                f"the result of {name}, seed {seed}, is not in {self.shared.address}, or cannot be "
+                "read: a warning says why, or the worker sees another store at this address"
+            )
+
     def share(self, folder: Path, identity: str, shared_name: str | None) -> bool:
         """Puts a result that is here into the shared store; see `finish`.
 

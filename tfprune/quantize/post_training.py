@@ -279,7 +279,7 @@ def correct_biases(model: keras.Model, data: Data, *, bits: int = 8) -> keras.Mo
 
     Returns:
         A new, uncompiled model. Its own outputs are shifted: only the file with rounded weights is
-        better.
+        better. Do this last, and once: a second time takes it back, and so does a training.
 
     Raises:
         UsageError: Bits are out of range, data do not fit the model, no layer has a bias, or the

@@ -169,14 +169,14 @@ _FUNCTIONS = (
 _FLOAT = (layers.Conv3D, layers.Conv3DTranspose, layers.ELU, nn.Elu)
 FUSED = ("linear", "relu", "relu6")
 """Activations that are a part of the operator before them."""
-_WHOLE = (-32767 / 32768, 32767 / 32768)
+_OF_INT16 = (-32767 / 32768, 32767 / 32768)
 FIXED_RANGES: dict[ActivationTypeName, dict[str, tuple[float, float]]] = {
     "int8": {
         "sigmoid": (0.0, 255 / 256),
         "softmax": (0.0, 255 / 256),
         "tanh": (-1.0, 127 / 128),
     },
-    "int16": {"sigmoid": _WHOLE, "softmax": _WHOLE, "tanh": _WHOLE},
+    "int16": dict.fromkeys(("sigmoid", "softmax", "tanh"), _OF_INT16),
 }
 """Ranges that TFLite prescribes, by the type of activations."""
 _RAW = {

@@ -154,6 +154,11 @@ class Proposals:
         }
         values = {**alone, **trial.params}
         values["keep"] = round(float(values["keep"]), 6)
+        if values["zeros"]:
+            # Both would need the first part of the recovery.
+            values["structure"] = "planned"
+        if values["structure"] == "learnt":
+            values["importance"] = space.importances[0]
         return Choice(**values)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:

@@ -119,7 +119,7 @@ class Found:
         name = cost or self.search.cost.name
         rows = [
             {
-                "trial": each.choice.describe(),
+                "trial": each.describe(),
                 "epochs": each.epochs,
                 self.figure.name: each.value,
                 "drop": each.drop,
@@ -222,7 +222,7 @@ def search(
         else [],
     )
     path = write_text(directory / PIPELINE, to_toml(document, _heading(what, best)))
-    say(f"the winner is made and measured on test data: {best.choice.describe()}")
+    say(f"the winner is made and measured on test data: {best.describe()}")
     # Read as a user will read it.
     from tfprune.pipeline.spec import load_pipeline
 
@@ -250,7 +250,7 @@ def search(
 
 def _heading(what: Search, best: Tried) -> str:
     return (
-        f"The winner of a search: {best.choice.describe()}; {best.ratio:.3g} of the dense model's "
+        f"The winner of a search: {best.describe()}; {best.ratio:.3g} of the dense model's "
         f"{what.cost.noun}, measured on validation data. Run it with `tfprune run`."
     )
 
@@ -267,7 +267,7 @@ def _verdict(what: Search, figure: Figure, tried: Sequence[Tried], best: Tried) 
     """Whether the budget is met, and the result in one line."""
     most = min(_GAIN, what.max_ratio or _GAIN)
     told = (
-        f"{best.choice.describe()}: {best.ratio:.3g} of the dense model's {what.cost.noun}, "
+        f"{best.describe()}: {best.ratio:.3g} of the dense model's {what.cost.noun}, "
         f"{_loss(figure, best.drop)} of validation {figure.noun}"
     )
     if best.keeps(what.max_drop) and best.ratio <= most:
@@ -280,7 +280,7 @@ def _verdict(what: Search, figure: Figure, tried: Sequence[Tried], best: Tried) 
     if near is None:
         return False, f"{said}; no trial costs {wanted}: allow more trials, or widen space.keep"
     return False, (
-        f"{said}; of what costs {wanted}, the nearest is {near.choice.describe()} at "
+        f"{said}; of what costs {wanted}, the nearest is {near.describe()} at "
         f"{near.ratio:.3g}, which {_loss(figure, near.drop)}: give more recovery epochs, or allow "
         "a larger drop"
     )
@@ -614,7 +614,7 @@ class _Trials:
         for each in found:
             told = f"costs {each.ratio:.3g} of the dense model's {self._what.cost.noun}"
             self._say(
-                f"without training on: {each.choice.describe()} "
+                f"without training on: {each.describe()} "
                 + (each.refusal or f"{told}, {_loss(self.figure, each.drop)}")
             )
         self.tried += found
@@ -686,7 +686,7 @@ class _Trials:
             self.tried += found
         best = winner(self.tried, self._what.max_drop)
         self._say(
-            f"best so far: {best.choice.describe()}, {best.ratio:.3g} of the dense model's "
+            f"best so far: {best.describe()}, {best.ratio:.3g} of the dense model's "
             f"{self._what.cost.noun}, {_loss(self.figure, best.drop)}"
         )
 

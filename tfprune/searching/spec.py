@@ -52,7 +52,8 @@ class Space(Table):
             device's compiler estimates them; for cpu latency, measured on this computer.
         importances: how filters are ranked.
         structures: whether filters are removed by a plan and then the model is trained, or become
-            zero in the first part of this training (`tfprune.LearnStructure`).
+            zero in the first part of this training (`tfprune.LearnStructure`); the former where
+            weights become zero too.
         round_to: multiples that layers shrink to.
         zeros: shares of the weights that become zero; 0 for none.
         bits: of the weights of each output channel, before they are exported; 0 for all values.

@@ -67,11 +67,16 @@ class Choice:
         """The share of the MACs that is left, about; for forecasts."""
         return self.keep
 
-    def describe(self) -> str:
-        """The choices in a few words."""
+    def describe(self, trained: bool = True) -> str:
+        """The choices in a few words.
+
+        Args:
+            trained: whether a part of the recovery was trained; without it nothing is learnt.
+        """
         parts = []
         if self.keep < 1:
-            how = "learnt" if self.structure == "learnt" else f"by {self.importance}"
+            is_learnt = trained and self.structure == "learnt"
+            how = "learnt" if is_learnt else f"by {self.importance}"
             parts.append(f"{self.keep:.0%} of the {_TARGETS[self.target]}, {how}")
         if self.zeros:
             parts.append(f"{self.zeros:.0%} zeros")
@@ -256,6 +261,10 @@ class Tried:
     ratio: float
     costs: Mapping[str, float] = field(default_factory=dict)
     refusal: str = ""
+
+    def describe(self) -> str:
+        """What it did, in a few words."""
+        return self.choice.describe(trained=self.rung > 0)
 
     def keeps(self, max_drop: float) -> bool:
         """Whether it runs, and is no worse than the dense model by more than that."""

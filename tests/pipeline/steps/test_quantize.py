@@ -108,6 +108,47 @@ def test_what_needs_free_float_weights_comes_first(before, step, said):
         )
 
 
+FURTHER = {"kind": "train", "epochs": 1}
+ROUND = {"kind": "quantize-weights", "bits": 4}
+
+
+@pytest.mark.parametrize(
+    ("steps", "formats", "said"),
+    [
+        ([CORRECT, FURTHER], ["tflite-int8"], "goes on with '2' after '1', which is made for the"),
+        ([CORRECT, CORRECT], ["tflite-int8"], "goes on with '2' after '1', which is made for the"),
+        ([CORRECT, EQUALIZE], ["tflite-int8"], "goes on with '2' after '1', which is made for"),
+        ([ROUND, {**CORRECT, "bits": 4}], ["tflite-recipe"], "corrects nothing in '2' after '1'"),
+        (
+            [CORRECT],
+            ["keras", "tflite"],
+            "has the step '1', which corrects biases for weights of 8",
+        ),
+        (
+            [{**CORRECT, "bits": 4}],
+            ["tflite-int8"],
+            "no format of the variant has such: add tflite",
+        ),
+    ],
+)
+def test_biases_are_corrected_last_and_for_files_that_round_so(steps, formats, said):
+    named = {str(number): step for number, step in enumerate([FURTHER, *steps])}
+    document = {
+        "name": "corrected",
+        "formats": formats,
+        "data": {"name": "digits"},
+        "model": {"name": "vgg"},
+        "steps": named,
+        "variants": {"it": list(named)},
+    }
+    with pytest.raises(ValidationError, match=said):
+        Pipeline.model_validate(document)
+    document["steps"] = {"0": FURTHER, "1": EQUALIZE, "2": CORRECT}
+    document["variants"] = {"it": ["0", "1", "2"]}
+    document["formats"] = ["keras", "tflite-int8"]
+    assert Pipeline.model_validate(document).variants
+
+
 @pytest.mark.parametrize(
     ("step", "expected", "name"),
     [

@@ -167,6 +167,7 @@ class Step(Table):
         trains_new: whether a chain on a model that is not trained may begin with it.
         reshapes: whether it changes the shapes of weights.
         shares_values: whether weights share few values after it, which a training has to hold.
+        is_for_files: whether it is made for the files alone, so that no step changes it after it.
     """
 
     kind: str
@@ -176,6 +177,7 @@ class Step(Table):
     trains_new: ClassVar[bool] = False
     reshapes: ClassVar[bool] = False
     shares_values: ClassVar[bool] = False
+    is_for_files: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -254,6 +256,14 @@ class Step(Table):
             name: its name in the pipeline.
             before: the steps before it, with their names.
             from_file: whether the pipeline starts from a Keras file.
+        """
+        return None
+
+    def misfit(self, formats: Sequence[str]) -> str | None:
+        """Why it is of no use for the formats of its variant, in words that follow its name.
+
+        Args:
+            formats: in which the variant is delivered.
         """
         return None
 

@@ -12,8 +12,10 @@ from tfprune.pipeline.steps.base import Context, Result, Step
 from tfprune.pipeline.steps.training import TrainingStep, describe_training, fit
 from tfprune.vocabulary import (
     ACTIVATION_TYPES,
+    INTEGER_WEIGHTS,
     QUANTIZER,
     RANGES,
+    RECIPE,
     WEIGHT_TYPES,
     ActivationTypeName,
     RangeName,
@@ -143,8 +145,30 @@ class EqualizeStep(_PostTrainingStep):
 class CorrectBiasesStep(_PostTrainingStep):
     """Moves biases so that rounded weights give the means of the weights as they are."""
 
+    is_for_files = True
+
     kind: Literal["correct-biases"]
     bits: Annotated[int, Field(ge=2, le=8, description="of one weight in the file")] = 8
+
+    def mistake(self, name: str, before: Sequence[tuple[str, Step]], from_file: bool) -> str | None:
+        """Weights that are rounded already have no shift to correct."""
+        for earlier, step in before:
+            if getattr(step, "shares_values", False) and getattr(step, "bits", 9) <= self.bits:
+                return (
+                    f"corrects nothing in {name!r} after {earlier!r}, which rounds weights to as "
+                    f"few bits: leave {name!r} out"
+                )
+        return super().mistake(name, before, from_file)
+
+    def misfit(self, formats: Sequence[str]) -> str | None:
+        """A file has to round weights to as many bits."""
+        fitting = {RECIPE} if self.bits < 8 else INTEGER_WEIGHTS
+        if fitting & set(formats):
+            return None
+        return (
+            f"corrects biases for weights of {self.bits} bits, and no format of the variant has "
+            f"such: add {' or '.join(sorted(fitting))}, or leave it out"
+        )
 
     @property
     def needs_images(self) -> str | None:
