@@ -3,16 +3,23 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfprune
 from tests.quantize.nets import NETS, examples
 from tests.tables import slow
 from tfprune.errors import UsageError
-from tfprune.model.quantized_layers import STEPS, rounded_to_range, step_and_zero
+from tfprune.model.quantized_layers import (
+    STEPS,
+    rounded_to_range,
+    step_and_zero,
+    weight_levels,
+)
 from tfprune.quantize import (
     FakeQuantize,
     QuantizedLayer,
@@ -72,6 +79,20 @@ def test_a_range_holds_zero_and_its_ends(kind: ActivationTypeName) -> None:
         rounded = np.asarray(rounded_to_range(np.float32([low, 0, high]), low, high, kind=kind))
         assert rounded[1] == 0
         np.testing.assert_allclose(rounded, [low, 0, high], atol=step)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16"])
+def test_a_compiled_graph_knows_the_steps_of_an_eager_one_bit_for_bit(
+    kind: ActivationTypeName,
+) -> None:
+    ends = np.random.default_rng(0).uniform(1e-3, 30, (2, 4096)).astype("float32")
+
+    def steps(low: Any, high: Any) -> Any:
+        return step_and_zero(-low, high, kind)[0], weight_levels(high[None], 1, "int8")[1]
+
+    compiled = tf.function(steps)(*ends)
+    for one, other in zip(steps(*map(tf.constant, ends)), compiled, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_int16_activations_need_what_writes_their_files(monkeypatch: pytest.MonkeyPatch) -> None:

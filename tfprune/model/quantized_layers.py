@@ -110,7 +110,8 @@ def step_and_zero(low: Any, high: Any, kind: ActivationTypeName = "int8") -> tup
         The step, see `short`; and a whole number of steps, so that zero is a value of the file.
     """
     low, high = _ends(low, high, kind)
-    step = short(ops.maximum(high - low, LEAST_RANGE) / STEPS[kind])
+    # A quotient by a number would be a product in a compiled graph, and another float.
+    step = short(ops.maximum(high - low, LEAST_RANGE) * (1.0 / STEPS[kind]))
     if kind == "int16":
         return step, ops.full_like(step, STEPS[kind] // 2)
     return step, ops.clip(ops.floor(-low / step + _HALF), 0, STEPS[kind])
@@ -123,7 +124,7 @@ def _off_powers(low: Any, high: Any) -> tuple[Any, Any]:
     those of the sum.
     """
     low, high = _ends(low, high, "int16")
-    power = ops.log2(ops.maximum(high - low, LEAST_RANGE) / STEPS["int16"])
+    power = ops.log2(ops.maximum(high - low, LEAST_RANGE) * (1.0 / STEPS["int16"]))
     is_near = ops.abs(power - ops.round(power)) < _NEAR_POWER
     wider = ops.where(is_near, 2.0 ** (2 * _NEAR_POWER), 1.0)
     return low * wider, high * wider
@@ -261,7 +262,8 @@ def weight_levels(w: Any, channel: int, kind: WeightTypeName) -> tuple[Any, Any]
     largest = ops.stop_gradient(ops.max(ops.abs(w), axis=axes, keepdims=True))
     # A channel of zeros has no step: any will do.
     unit = ops.where(largest > 0, largest, ops.ones_like(largest))
-    step = short(unit / _LARGEST["int8"])
+    # As in `step_and_zero`, a product in any case.
+    step = short(unit * (1.0 / _LARGEST["int8"]))
     levels = ops.round(w / step)
     if kind == "int4":
         levels = ops.round(w / unit * _LARGEST[kind])
