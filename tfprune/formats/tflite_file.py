@@ -395,9 +395,7 @@ def with_float_ends(content: bytes) -> bytes:
     if not before and not after:
         return content
     graph.operators = [*before, *(graph.operators or []), *after]
-    builder = flatbuffers.Builder(len(content) + 1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(model)
 
 
 def _opcode(model: Any, kind: int, version: int) -> int:
@@ -410,6 +408,28 @@ def _opcode(model: Any, kind: int, version: int) -> int:
     code.version = version
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
+
+
+def packed(model: Any) -> bytes:
+    """The bytes of a file.
+
+    Args:
+        model: an unpacked flatbuffer, `schema.ModelT`.
+    """
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def unpacked_code(model: Any, operator: Any) -> int:
+    """The same as `operator_code`, of an unpacked flatbuffer.
+
+    Args:
+        model: `schema.ModelT`.
+        operator: One of its operators.
+    """
+    code = model.operatorCodes[operator.opcodeIndex]
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def custom_code(code: Any) -> str:

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfprune.formats.tflite_file import operator_code
+from tfprune.formats.tflite_file import operator_code, packed, unpacked_code
 
 _CODES = schema.BuiltinOperator
 # No activation is as low, and each number below 2**23 has a float32 of its own.
@@ -137,10 +136,7 @@ def without_marks(
             for place in (*operator.inputs, *operator.outputs)
         )
     ]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    ranges = {names[place]: ends for place, ends in known.items()}
-    return bytes(builder.Output()), ranges, floats
+    return packed(model), {names[place]: ends for place, ends in known.items()}, floats
 
 
 def _without_unused(graph: Any) -> dict[int, int]:
@@ -159,7 +155,7 @@ def _without_unused(graph: Any) -> dict[int, int]:
 
 def _marked(model: Any, graph: Any, operator: Any) -> tuple[int, int] | None:
     """The tensor that an operator marks, and the mark's number; None for another operator."""
-    if _code(model, operator) != _CODES.MAXIMUM:
+    if unpacked_code(model, operator) != _CODES.MAXIMUM:
         return None
     one, other = operator.inputs
     for place, constant in ((one, other), (other, one)):
@@ -177,7 +173,7 @@ def _pass_on(model: Any, graph: Any, operator: Any, known: dict[int, tuple[float
         for place in operator.inputs
         if place >= 0 and place not in read and _holds_floats(graph, place)
     ]
-    if _code(model, operator) not in _SAME_VALUES or constants or not read:
+    if unpacked_code(model, operator) not in _SAME_VALUES or constants or not read:
         return
     if all(place in known for place in read):
         lows, highs = zip(*(known[place] for place in read), strict=True)
@@ -191,7 +187,9 @@ def _hand_back(model: Any, graph: Any, known: dict[int, tuple[float, float]]) ->
     for operator in reversed(graph.operators):
         read = [place for place in operator.inputs if _is_activation(model, graph, place)]
         result = int(operator.outputs[0])
-        moves = _code(model, operator) in _SAME_VALUES - _CHANGED and len(operator.outputs) == 1
+        moves = (
+            unpacked_code(model, operator) in _SAME_VALUES - _CHANGED and len(operator.outputs) == 1
+        )
         if moves and len(read) == 1 and readers[read[0]] == 1 and result in known:
             known.setdefault(read[0], known[result])
 
@@ -212,11 +210,6 @@ def unknown_inputs_and_outputs(content: bytes, ranges: Ranges) -> list[str]:
         if tensor.Type() == schema.TensorType.FLOAT32
     ]
     return [name for name in names if name not in ranges]
-
-
-def _code(model: Any, operator: Any) -> int:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def _holds_floats(graph: Any, place: int) -> bool:

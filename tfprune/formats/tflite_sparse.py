@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from tfprune.formats.tflite_file import packed, unpacked_code
 
 _CODES = schema.BuiltinOperator
 _COLOURS = 3
@@ -44,26 +45,19 @@ def for_sparse_kernels(content: bytes) -> bytes:
         graph.operators = operators
     if not found:
         return content
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _number(model: Any, operator: Any) -> int:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+    return packed(model)
 
 
 def _leaves_pixel(model: Any, graph: Any, operator: Any, makers: dict[int, Any]) -> bool:
     """Whether an operator makes a list of numbers of a pixel that no pooling has made."""
-    if _number(model, operator) not in (_CODES.RESHAPE, _CODES.FULLY_CONNECTED):
+    if unpacked_code(model, operator) not in (_CODES.RESHAPE, _CODES.FULLY_CONNECTED):
         return False
     place = int(operator.inputs[0])
     image = graph.tensors[place]
     if image.type != schema.TensorType.FLOAT32 or place not in makers or not _is_pixel(image):
         return False
     while place in makers and _is_pixel(graph.tensors[place]):
-        if _number(model, makers[place]) == _CODES.MEAN:
+        if unpacked_code(model, makers[place]) == _CODES.MEAN:
             return False
         place = int(makers[place].inputs[0])
     # Otherwise the pixel is an input.
@@ -91,7 +85,7 @@ def _pooling_before(model: Any, graph: Any, operator: Any) -> Any:
 
 def _symmetric(model: Any, graph: Any, operator: Any) -> int:
     """The size of a kernel whose `SAME` is the same on all sides; 0 of another operator."""
-    number = _number(model, operator)
+    number = unpacked_code(model, operator)
     if number not in (_CODES.CONV_2D, _CODES.DEPTHWISE_CONV_2D):
         return 0
     options = operator.builtinOptions

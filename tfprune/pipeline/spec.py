@@ -411,7 +411,7 @@ class Pipeline(Table):
         formats = chain[-1].delivered_formats if chain else None
         for name, step in zip(names, chain, strict=True):
             if said := step.misfit(self.formats if formats is None else formats):
-                return said if step.delivered_formats else f"has the step {name!r}, which {said}"
+                return f"has the step {name!r}, which {said}"
         return None
 
     def delivered(self, variant: str) -> tuple[Chain, tuple[str, ...], int]:
